@@ -1,0 +1,44 @@
+# make demo       the main job on the packaged sample of QM9: train, sample, evaluate
+# make test       the test suite        make test-slow   the tests that take long
+# make lint       ruff
+#
+# Each makes its own virtual environment first. PYTHON=python3.12 chooses another
+# interpreter and gives it an environment of its own.
+
+PYTHON ?= python3
+
+ifeq ($(PYTHON),python3)
+VENV := .venv
+else
+VENV := .venv-$(notdir $(PYTHON))
+endif
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+DEMO := workdir/demo
+
+.PHONY: demo test test-slow lint
+
+demo: $(READY)
+	$(BIN)/symphony train --config=configs/symphony/demo.py --workdir=$(DEMO)/train
+	$(BIN)/symphony sample --num_molecules=100 --output=$(DEMO)/molecules.sdf
+	$(BIN)/symphony evaluate --samples=$(DEMO)/molecules.sdf --output=$(DEMO)/report
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "expected Python 3.11 or later, found " + sys.version.split()[0])'
+	@echo "installing into $(VENV); this is done once"
+	@$(PYTHON) -m venv $(VENV)
+	@echo '*' > $(VENV)/.gitignore
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@

@@ -1,0 +1,126 @@
+"""Progress of long work: a bar on a terminal, plain lines at intervals elsewhere.
+
+Both show the rate over the last half minute, so that neither compilation at the start
+nor work done by an earlier run distorts it.
+"""
+
+import contextlib
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+from absl import logging
+
+Advance = Callable[..., None]
+
+_WINDOW = 30.0  # s
+
+
+@contextlib.contextmanager
+def progress(
+    total: int,
+    description: str,
+    unit: str,
+    *,
+    completed: int = 0,
+    interval: float = 30.0,
+) -> Iterator[Advance]:
+    """Shows how far work has come; yields `advance(count=1, note="")`.
+
+    Args:
+      total: Amount of work, in `unit`.
+      description: What is being done, as in `training`.
+      unit: Plural noun after the rate, as in `steps`.
+      completed: Work that an earlier run has done; it does not enter the rate.
+      interval: Seconds between lines where the output is no terminal.
+    """
+    show = _bar if sys.stdout.isatty() else _lines
+    with show(total, description, unit, completed, interval) as display:
+        marks = deque([(time.monotonic(), completed)])
+
+        def advance(count: int = 1, note: str = "") -> None:
+            now, done = time.monotonic(), marks[-1][1] + count
+            marks.append((now, done))
+            while len(marks) > 2 and marks[1][0] < now - _WINDOW:
+                marks.popleft()
+            display(done, pace(marks, total, unit), note)
+
+        yield advance
+
+
+def pace(marks: deque[tuple[float, int]], total: int, unit: str) -> str:
+    """Returns the rate between the first mark and the last, and the time that remains.
+
+    Args:
+      marks: Pairs of a time in seconds and the work done by then, in order.
+      total: Amount of work, in `unit`.
+      unit: Plural noun after the rate.
+    """
+    (start, before), (now, done) = marks[0], marks[-1]
+    if now <= start or done <= before:
+        return ""
+    rate = (done - before) / (now - start)
+    remaining = timedelta(seconds=round(max(total - done, 0) / rate))
+    return f"{rate:.3g} {unit}/s, {remaining} remaining"
+
+
+Display = Callable[[int, str, str], None]
+
+
+@contextlib.contextmanager
+def _lines(
+    total: int, description: str, unit: str, completed: int, interval: float
+) -> Iterator[Display]:
+    shown_at, shown, latest = time.monotonic(), None, None
+
+    def write(done: int, pace: str, note: str) -> None:
+        nonlocal shown_at, shown
+        details = "".join(f", {part}" for part in (pace, note) if part)
+        sys.stdout.write(f"{description}: {done}/{total} {unit}{details}\n")
+        sys.stdout.flush()
+        shown_at, shown = time.monotonic(), done
+
+    def display(done: int, pace: str, note: str) -> None:
+        nonlocal latest
+        latest = (done, pace, note)
+        if time.monotonic() - shown_at >= interval:
+            write(*latest)
+
+    write(completed, "", "")
+    try:
+        yield display
+    finally:
+        if latest is not None and latest[0] != shown:
+            write(*latest)
+
+
+@contextlib.contextmanager
+def _bar(
+    total: int, description: str, unit: str, completed: int, interval: float
+) -> Iterator[Display]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[details]}", markup=False),
+    )
+    terminal = sys.stderr.isatty()
+    log = logging.get_absl_handler().python_handler
+    stream = log.stream
+    with Progress(*columns, redirect_stderr=terminal) as bar:
+        if terminal:
+            log.setStream(sys.stderr)  # Log lines go above the bar, not through it.
+        task = bar.add_task(description, total=total, completed=completed, details="")
+
+        def display(done: int, pace: str, note: str) -> None:
+            details = ", ".join(part for part in (pace, note) if part)
+            bar.update(task, completed=done, details=details or unit)
+
+        try:
+            yield display
+        finally:
+            log.setStream(stream)

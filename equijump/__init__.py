@@ -1,0 +1,1 @@
+"""EquiJump, a generative model of protein dynamics; not part of this version."""

@@ -1,0 +1,21 @@
+"""Symphony, a generative model that builds 3D molecules atom by atom.
+
+`symphony.load("qm9").sample(100, seed=0)` gives RDKit molecules. Nothing heavy is
+imported until `load` is called.
+"""
+
+import os
+from typing import Any
+
+from common import __version__ as __version__
+
+
+def load(name_or_path: str | os.PathLike[str] = "qm9") -> Any:
+    """Returns a sampler with the weights of a packaged model or of a user's own run.
+
+    Args:
+      name_or_path: Name of packaged weights, or the work directory of a training run.
+    """
+    from symphony import sample
+
+    return sample.load(name_or_path)

@@ -1,0 +1,50 @@
+"""Molecules from files, and fixed-size batches of them."""
+
+from symphony.data.batches import (
+    Batch,
+    batch_at,
+    batches_in_order,
+    choose_buckets,
+    fill_ratio,
+    pack,
+    steps_per_epoch,
+)
+from symphony.data.molecules import (
+    Molecules,
+    Records,
+    SkipReport,
+    checksum,
+    concatenate,
+    describe,
+    make_molecules,
+    select,
+    to_species,
+)
+from symphony.data.npz import read_npz, write_npz
+from symphony.data.readers import SPLITS, read_molecules
+from symphony.data.solids import platonic_solids, tetris
+
+__all__ = [
+    "SPLITS",
+    "Batch",
+    "Molecules",
+    "Records",
+    "SkipReport",
+    "batch_at",
+    "batches_in_order",
+    "checksum",
+    "choose_buckets",
+    "concatenate",
+    "describe",
+    "fill_ratio",
+    "make_molecules",
+    "pack",
+    "platonic_solids",
+    "read_molecules",
+    "read_npz",
+    "select",
+    "steps_per_epoch",
+    "tetris",
+    "to_species",
+    "write_npz",
+]

@@ -1,0 +1,43 @@
+"""The user's folder for data, and the parsed form of files that are slow to read."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import logging
+
+from common.cli import UsageError
+from symphony.data.molecules import Records
+from symphony.data.npz import read_npz, write_npz
+
+_VERSION = 1  # of the parsers: a change that alters what they return raises it
+
+
+def cache_folder() -> Path:
+    """Returns the user's folder for downloaded and parsed data; it may not exist."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "symphony-equijump" / "data"
+
+
+def parsed_once(path: Path, parse: Callable[[Path], Records]) -> Records:
+    """Returns `parse(path)`, from the user's cache if these contents were read before.
+
+    What is kept is found by the SHA-256 of the file. A cache that cannot be read or
+    written costs time only; a file with unreadable records is not kept.
+    """
+    with path.open("rb") as file:
+        key = hashlib.file_digest(file, "sha256").hexdigest()
+    kept = cache_folder() / f"parsed-{_VERSION}-{key}.npz"
+    if kept.is_file():
+        try:
+            return read_npz(kept)
+        except UsageError as error:
+            logging.info("the cache is not used: %s", error)
+    records = parse(path)
+    if not records.unreadable:
+        try:
+            write_npz(records.molecules, kept, compress=False)
+        except (UsageError, OSError) as error:
+            logging.info("the cache is not written: %s", error)
+    return records

@@ -1,0 +1,262 @@
+"""Molecules as packed arrays, and the screening of records that cannot be used.
+
+Positions are in Å. Atoms of all molecules lie one after another; `offsets` divides
+them. Nothing here reads a file, and nothing here needs RDKit.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+from jaxtyping import Bool, Float, Float32, Int8, Int32, Int64, Integer, Shaped, UInt8
+
+from common.cli import UsageError
+
+MIN_DISTANCE = 0.1  # Å; two atoms nearer than this are taken for one written twice
+MAX_BAD_FRACTION = 0.05
+MAX_NAME_LENGTH = 80  # of an SDF title, by its specification
+_NAMES_SHOWN = 5
+_PAIRS_PER_CHUNK = 2_000_000  # bounds the memory of the search for coincident atoms
+
+
+class Molecules(NamedTuple):
+    """Molecules of different sizes in flat arrays.
+
+    Attributes:
+        num_atoms: Atoms of each molecule.
+        offsets: Molecule `m` owns the atoms `offsets[m]:offsets[m + 1]`.
+        atomic_numbers: Of every atom; 0 where the source's symbol is no element.
+        positions: In Å.
+        names: What the source file calls each molecule, as text.
+    """
+
+    num_atoms: Int32[np.ndarray, " num_molecules"]
+    offsets: Int64[np.ndarray, " num_molecules+1"]
+    atomic_numbers: UInt8[np.ndarray, " total_atoms"]
+    positions: Float32[np.ndarray, "total_atoms 3"]
+    names: Shaped[np.ndarray, " num_molecules"]
+
+
+class Records(NamedTuple):
+    """What a reader found in a file, before any screening.
+
+    Attributes:
+        molecules: The records that could be parsed.
+        split: 0 training, 1 validation, 2 test; None where the file has no split.
+        unreadable: Names of the records that could not be parsed.
+    """
+
+    molecules: Molecules
+    split: Int8[np.ndarray, " num_molecules"] | None
+    unreadable: tuple[str, ...]
+
+
+class SkipReport(NamedTuple):
+    """Records left out of a data set.
+
+    Attributes:
+        num_records: Records looked at, good and bad.
+        skipped: For each reason that occurred, the names of the records left out.
+    """
+
+    num_records: int
+    skipped: dict[str, tuple[str, ...]]
+
+
+def make_molecules(
+    num_atoms: Integer[np.ndarray, " num_molecules"],
+    atomic_numbers: Integer[np.ndarray, " total_atoms"],
+    positions: Float[np.ndarray, "total_atoms 3"],
+    names: Shaped[np.ndarray, " num_molecules"] | Sequence[str] | None = None,
+) -> Molecules:
+    """Returns the packed form, with every array in its own type.
+
+    Args:
+        num_atoms: Atoms of each molecule.
+        atomic_numbers: From 0 (no element) to 118.
+        positions: In Å.
+        names: Of the molecules; their indices where None.
+    """
+    offsets = np.zeros(len(num_atoms) + 1, np.int64)
+    np.cumsum(num_atoms, out=offsets[1:])
+    if names is None:
+        names = np.arange(len(num_atoms)).astype(str)
+    names = np.asarray(names)
+    if len(names) == 0:
+        names = np.zeros(0, "U1")
+    return Molecules(
+        num_atoms=np.asarray(num_atoms, np.int32),
+        offsets=offsets,
+        atomic_numbers=np.asarray(atomic_numbers, np.uint8),
+        positions=np.asarray(positions, np.float32),
+        names=names,
+    )
+
+
+def select(
+    molecules: Molecules,
+    chosen: Bool[np.ndarray, " num_molecules"] | Integer[np.ndarray, " num_chosen"],
+) -> Molecules:
+    """Returns the chosen molecules, in the order of `chosen` (a mask or indices)."""
+    if chosen.dtype == bool:
+        chosen = np.flatnonzero(chosen)
+    num_atoms = molecules.num_atoms[chosen]
+    ends = np.cumsum(num_atoms, dtype=np.int64)
+    starts = molecules.offsets[:-1][chosen]
+    atoms = np.arange(num_atoms.sum(dtype=np.int64))
+    atoms += np.repeat(starts - (ends - num_atoms), num_atoms)
+    return make_molecules(
+        num_atoms,
+        molecules.atomic_numbers[atoms],
+        molecules.positions[atoms],
+        molecules.names[chosen],
+    )
+
+
+def concatenate(parts: Sequence[Molecules]) -> Molecules:
+    """Returns the molecules of all parts, one part after another."""
+    return make_molecules(
+        np.concatenate([part.num_atoms for part in parts]),
+        np.concatenate([part.atomic_numbers for part in parts]),
+        np.concatenate([part.positions for part in parts]),
+        np.concatenate([part.names for part in parts]),
+    )
+
+
+def checksum(molecules: Molecules) -> str:
+    """Returns the SHA-256, in hexadecimal, of sizes, elements and positions.
+
+    Names do not enter: a data set renamed trains the same model.
+    """
+    digest = hashlib.sha256()
+    for array, kind in (
+        (molecules.num_atoms, "<i4"),
+        (molecules.atomic_numbers, "u1"),
+        (molecules.positions, "<f4"),
+    ):
+        digest.update(np.ascontiguousarray(array, dtype=kind).data)
+    return digest.hexdigest()
+
+
+def to_species(
+    atomic_numbers: Integer[np.ndarray, " *shape"], species_table: tuple[int, ...]
+) -> Int32[np.ndarray, " *shape"]:
+    """Returns the index of each atom in the species table, -1 where it has none."""
+    lookup = np.full(256, -1, np.int32)
+    lookup[list(species_table)] = np.arange(len(species_table))
+    return lookup[atomic_numbers]
+
+
+def _any_of_molecule(
+    molecules: Molecules, of_atom: Bool[np.ndarray, " total_atoms"]
+) -> Bool[np.ndarray, " num_molecules"]:
+    count = np.concatenate([[0], np.cumsum(of_atom, dtype=np.int64)])
+    return count[molecules.offsets[1:]] > count[molecules.offsets[:-1]]
+
+
+def coincident(molecules: Molecules) -> Bool[np.ndarray, " num_molecules"]:
+    """Returns which molecules have two atoms less than `MIN_DISTANCE` apart."""
+    found = np.zeros(len(molecules.num_atoms), bool)
+    for size in np.unique(molecules.num_atoms):
+        if size < 2:
+            continue
+        of_size = np.flatnonzero(molecules.num_atoms == size)
+        first, second = np.triu_indices(size, 1)
+        chunk = max(1, _PAIRS_PER_CHUNK // len(first))
+        for begin in range(0, len(of_size), chunk):
+            rows = of_size[begin : begin + chunk]
+            atoms = molecules.offsets[rows][:, None] + np.arange(size)
+            squared = np.zeros((len(rows), len(first)), np.float32)
+            for axis in range(3):
+                along = molecules.positions[atoms, axis]
+                with np.errstate(invalid="ignore", over="ignore"):
+                    squared += np.square(along[:, first] - along[:, second])
+            found[rows] = (squared < MIN_DISTANCE**2).any(axis=1)
+    return found
+
+
+def faults(
+    molecules: Molecules, species_table: tuple[int, ...], max_atoms: int
+) -> dict[str, Bool[np.ndarray, " num_molecules"]]:
+    """Returns for each reason to refuse a molecule which molecules it concerns.
+
+    A molecule is counted once, for the first reason that holds.
+    """
+    finite = np.isfinite(molecules.positions).all(axis=1)
+    known = to_species(molecules.atomic_numbers, species_table) >= 0
+    reasons = {
+        "no atoms": molecules.num_atoms == 0,
+        f"more than {max_atoms} atoms": molecules.num_atoms > max_atoms,
+        "a position that is not finite": _any_of_molecule(molecules, ~finite),
+        "an element outside the species table": _any_of_molecule(molecules, ~known),
+    }
+    refused = np.any(list(reasons.values()), axis=0)
+    together = np.zeros(len(refused), bool)
+    together[~refused] = coincident(select(molecules, ~refused))
+    reasons[f"atoms less than {MIN_DISTANCE} Å apart"] = together
+    seen = np.zeros(len(refused), bool)
+    for reason, concerned in reasons.items():
+        reasons[reason] = concerned & ~seen
+        seen |= concerned
+    return reasons
+
+
+def describe(report: SkipReport) -> str:
+    """Returns one line: how many records were skipped, why, and the first of them."""
+    parts = []
+    for reason, names in report.skipped.items():
+        shown = ", ".join(names[:_NAMES_SHOWN])
+        more = ", ..." if len(names) > _NAMES_SHOWN else ""
+        parts.append(f"{len(names)} with {reason} ({shown}{more})")
+    total = sum(map(len, report.skipped.values()))
+    head = f"skipped {total} of {report.num_records} records"
+    return f"{head}: {'; '.join(parts)}" if parts else head
+
+
+def screen(
+    records: Records,
+    species_table: tuple[int, ...],
+    max_atoms: int,
+    source: str,
+    strict: bool,
+) -> tuple[Records, SkipReport]:
+    """Returns the records that can be used, and a report on the others.
+
+    Args:
+        records: What a reader found.
+        species_table: Atomic numbers that the model knows.
+        max_atoms: The size of the largest bucket.
+        source: The file, for messages.
+        strict: Whether one bad record is an error: for molecules that a user
+            wants scored or completed, where none may be passed over in silence.
+
+    Raises:
+        UsageError: No record is left, more than 5 % are bad, or one is and `strict`.
+    """
+    skipped = {}
+    if records.unreadable:
+        skipped["a form that cannot be parsed"] = records.unreadable
+    good = np.ones(len(records.molecules.num_atoms), bool)
+    for reason, bad in faults(records.molecules, species_table, max_atoms).items():
+        if bad.any():
+            skipped[reason] = tuple(records.molecules.names[bad].tolist())
+            good &= ~bad
+    num_records = len(good) + len(records.unreadable)
+    report = SkipReport(num_records, skipped)
+    num_bad = num_records - int(good.sum())
+    line = f"{source}: {describe(report)}"
+    if num_bad and strict:
+        raise UsageError(f"{line}; each molecule must be usable here")
+    if num_bad > MAX_BAD_FRACTION * num_records:
+        limit = f"{MAX_BAD_FRACTION:.0%}"
+        table = f"species table {species_table}"
+        raise UsageError(f"{line}; at most {limit} may be bad ({table})")
+    if not good.any():
+        raise UsageError(f"{source}: expected at least one molecule, found none")
+    if num_bad:
+        logging.warning("%s", line)
+        split = None if records.split is None else records.split[good]
+        records = Records(select(records.molecules, good), split, ())
+    return records, report

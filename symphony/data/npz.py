@@ -1,0 +1,124 @@
+"""Molecules in NumPy archives, never unpickled.
+
+Two forms: `positions` in Å as floats, or `positions_1e4` (`_1e3`, ...) as integers
+in units of 1e-4 Å. Beside them `num_atoms` and `atomic_numbers`, and as the file
+likes `names`, `gdb_index` and `split` (0 training, 1 validation, 2 test).
+"""
+
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Integer, Shaped
+
+from common.cli import UsageError, atomic_path
+from symphony.data.molecules import Molecules, Records, make_molecules
+
+_SCALED = re.compile(r"positions_1e(\d)")
+
+
+def gdb_names(
+    gdb_index: Integer[np.ndarray, " num_molecules"],
+) -> Shaped[np.ndarray, " num_molecules"]:
+    """Returns `gdb_000017` for the molecule 17 of GDB-9 (counted from 1)."""
+    return np.char.add("gdb_", np.char.zfill(gdb_index.astype("U6"), 6))
+
+
+def _positions(
+    arrays: Mapping[str, np.ndarray], path: Path
+) -> Float32[np.ndarray, "total_atoms 3"]:
+    scaled = [match for match in map(_SCALED.fullmatch, arrays) if match]
+    if "positions" in arrays:
+        positions = arrays["positions"]
+        if positions.dtype.kind != "f":
+            raise UsageError(
+                f"{path}: expected positions as floats in Å, found {positions.dtype}"
+            )
+        # A value beyond float32 becomes infinite, and is refused as such.
+        with np.errstate(over="ignore"):
+            return positions.astype(np.float32)
+    if scaled:
+        unit = 10.0 ** -int(scaled[0].group(1))
+        return (arrays[scaled[0].group(0)] * unit).astype(np.float32)
+    raise UsageError(
+        f"{path}: expected an array positions (or positions_1e4), "
+        f"found {', '.join(sorted(arrays))}"
+    )
+
+
+def _check_shapes(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    for name in ("num_atoms", "atomic_numbers"):
+        if name not in arrays:
+            raise UsageError(
+                f"{path}: expected an array {name}, found {', '.join(sorted(arrays))}"
+            )
+        array = arrays[name]
+        if array.ndim != 1 or array.dtype.kind not in "iu" or np.any(array < 0):
+            raise UsageError(
+                f"{path}: expected {name} as a vector of non-negative integers, "
+                f"found {array.dtype} of shape {array.shape}"
+            )
+    if np.any(arrays["atomic_numbers"] > 255):
+        raise UsageError(
+            f"{path}: expected atomic numbers up to 118, "
+            f"found {arrays['atomic_numbers'].max()}"
+        )
+    num_molecules = len(arrays["num_atoms"])
+    total = int(arrays["num_atoms"].sum(dtype=np.int64))
+    shapes = {"atomic_numbers": (total,), "names": (num_molecules,)}
+    shapes |= dict.fromkeys(("split", "gdb_index"), (num_molecules,))
+    for name, array in arrays.items():
+        expected = (total, 3) if name.startswith("positions") else shapes.get(name)
+        if expected is not None and array.shape != expected:
+            raise UsageError(
+                f"{path}: expected {name} of shape {expected} "
+                f"(num_atoms adds up to {total}), found {array.shape}"
+            )
+
+
+def read_npz(path: Path) -> Records:
+    """Reads an archive of either form.
+
+    Raises:
+        UsageError: The file is no complete archive, or its arrays do not fit together.
+    """
+    wanted = {"num_atoms", "atomic_numbers", "names", "gdb_index", "split"}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {
+                name: archive[name]
+                for name in archive.files
+                if name in wanted or name.startswith("positions")
+            }
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, AttributeError) as e:
+        # np.load gives a bare array, without `files`, for an .npy under this name.
+        raise UsageError(
+            f"{path}: expected a complete NumPy archive without pickled objects, "
+            f"found none ({e})"
+        ) from e
+    _check_shapes(arrays, path)
+    if "names" in arrays:
+        names = arrays["names"].astype(str)
+    else:
+        names = gdb_names(arrays["gdb_index"]) if "gdb_index" in arrays else None
+    molecules = make_molecules(
+        arrays["num_atoms"], arrays["atomic_numbers"], _positions(arrays, path), names
+    )
+    split = arrays["split"].astype(np.int8) if "split" in arrays else None
+    return Records(molecules, split, ())
+
+
+def write_npz(molecules: Molecules, path: Path, compress: bool = True) -> None:
+    """Writes the form in Å; the file has its final name only once it is complete."""
+    save = np.savez_compressed if compress else np.savez
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        save(
+            file,
+            num_atoms=molecules.num_atoms,
+            atomic_numbers=molecules.atomic_numbers,
+            positions=molecules.positions,
+            names=molecules.names,
+        )

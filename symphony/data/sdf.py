@@ -1,0 +1,231 @@
+"""SDF, V2000 and V3000: the atoms only, bonds and properties are passed over.
+
+A V2000 atom has its coordinates in columns 0-29 and its symbol in 31-33; blocks of
+the file are read as matrices of bytes, one row an atom, with no loop over atoms.
+"""
+
+from collections.abc import Iterator
+from io import BufferedIOBase
+
+import numpy as np
+from jaxtyping import Bool, Int64, Shaped, UInt8
+
+from common.cli import UsageError
+from symphony.data.elements import ATOMIC_NUMBERS
+from symphony.data.molecules import (
+    MAX_NAME_LENGTH,
+    Molecules,
+    Records,
+    concatenate,
+    make_molecules,
+)
+
+_CHUNK_BYTES = 1 << 24
+_END_OF_RECORD = b"$$$$"
+_ATOM_COLUMNS = 34
+_COUNTS_COLUMNS = 39
+_SPACE, _NEWLINE, _RETURN = b" \n\r"
+
+
+class _MalformedError(ValueError):
+    """A record that does not follow the format."""
+
+
+def _symbol_table() -> UInt8[np.ndarray, " codes"]:
+    """Returns the atomic number for `first byte + 256 * second byte`, else 0."""
+    table = np.zeros(1 << 16, np.uint8)
+    for symbol, number in ATOMIC_NUMBERS.items():
+        first, second = symbol.ljust(2).encode()
+        table[first + 256 * second] = number
+    return table
+
+
+_NUMBER_OF_SYMBOL = _symbol_table()
+
+
+def _columns(
+    text: UInt8[np.ndarray, " num_bytes"],
+    begins: Int64[np.ndarray, " num_lines"],
+    ends: Int64[np.ndarray, " num_lines"],
+    width: int,
+) -> UInt8[np.ndarray, "num_lines width"]:
+    """Returns the first bytes of each line, with spaces after a short line's end."""
+    at = begins[:, None] + np.arange(width)
+    inside = at < ends[:, None]
+    found = np.where(inside, text[np.minimum(at, len(text) - 1)], _SPACE)
+    return np.where(found == _RETURN, _SPACE, found).astype(np.uint8)
+
+
+def _fields(
+    columns: UInt8[np.ndarray, "num_lines width"], begin: int, end: int
+) -> Shaped[np.ndarray, " num_lines"]:
+    return np.ascontiguousarray(columns[:, begin:end]).view(f"S{end - begin}")[:, 0]
+
+
+def _atomic_numbers(
+    columns: UInt8[np.ndarray, "num_lines width"],
+) -> Int64[np.ndarray, " num_lines"]:
+    symbols = columns[:, 31:34].astype(np.int64)
+    known = symbols[:, 2] == _SPACE
+    found = _NUMBER_OF_SYMBOL[symbols[:, 0] + 256 * symbols[:, 1]]
+    return np.where(known, found, 0).astype(np.int64)
+
+
+def _is_delimiter(
+    text: UInt8[np.ndarray, " num_bytes"], begins: Int64[np.ndarray, " num_lines"]
+) -> Bool[np.ndarray, " num_lines"]:
+    starts = np.minimum(begins, len(text) - len(_END_OF_RECORD))
+    columns = text[starts[:, None] + np.arange(len(_END_OF_RECORD))]
+    return (begins == starts) & (columns == _END_OF_RECORD[0]).all(axis=1)
+
+
+def _parse_v2000(text: UInt8[np.ndarray, " num_bytes"]) -> Molecules:
+    """Parses whole records, all of them V2000.
+
+    Raises:
+        _MalformedError: One of them is not; nothing says which.
+    """
+    ends = np.flatnonzero(text == _NEWLINE)
+    begins = np.concatenate([[0], ends[:-1] + 1])
+    delimiters = np.flatnonzero(_is_delimiter(text, begins))
+    first_lines = np.concatenate([[0], delimiters[:-1] + 1])
+    if np.any(first_lines + 3 >= delimiters):
+        raise _MalformedError
+    counts = first_lines + 3
+    heads = _columns(text, begins[counts], ends[counts], _COUNTS_COLUMNS)
+    try:
+        num_atoms = _fields(heads, 0, 3).astype(np.int64)
+    except ValueError as error:
+        raise _MalformedError from error
+    if np.any(_fields(heads, 34, 39) != b"V2000") or np.any(num_atoms < 0):
+        raise _MalformedError
+    if np.any(counts + num_atoms >= delimiters):
+        raise _MalformedError
+    before = np.cumsum(num_atoms) - num_atoms
+    lines = np.arange(num_atoms.sum()) + np.repeat(counts + 1 - before, num_atoms)
+    atoms = _columns(text, begins[lines], ends[lines], _ATOM_COLUMNS)
+    try:
+        axes = [_fields(atoms, b, b + 10).astype(np.float32) for b in (0, 10, 20)]
+    except ValueError as error:
+        raise _MalformedError from error
+    titles = _columns(text, begins[first_lines], ends[first_lines], MAX_NAME_LENGTH)
+    names = np.char.strip(_fields(titles, 0, MAX_NAME_LENGTH))
+    names = np.char.decode(names, "utf-8", "replace")
+    return make_molecules(
+        num_atoms, _atomic_numbers(atoms), np.stack(axes, axis=1), names
+    )
+
+
+def _v3000_lines(record: bytes) -> Iterator[list[bytes]]:
+    """Yields the words of each `M  V30` line, continued lines joined."""
+    begun = b""
+    for line in record.splitlines():
+        if line.startswith(b"M  V30 "):
+            words = begun + line[len(b"M  V30 ") :].rstrip()
+            begun = words[:-1] if words.endswith(b"-") else b""
+            if not begun:
+                yield words.split()
+
+
+def _parse_v3000(record: bytes) -> Molecules:
+    """Parses one V3000 record.
+
+    Raises:
+        _MalformedError: The record does not follow the format.
+    """
+    numbers, positions, declared, inside = [], [], None, False
+    for words in _v3000_lines(record):
+        try:
+            if words[:1] == [b"COUNTS"]:
+                declared = int(words[1])
+            elif words[1:] == [b"ATOM"]:
+                inside = words[0] == b"BEGIN"
+            elif inside:
+                numbers.append(ATOMIC_NUMBERS.get(words[1].decode("latin-1"), 0))
+                positions.append([float(word) for word in words[2:5]])
+        except (ValueError, IndexError) as error:
+            raise _MalformedError from error
+    if declared != len(numbers) or any(len(position) != 3 for position in positions):
+        raise _MalformedError
+    title = record.split(b"\n", 1)[0].strip().decode("utf-8", "replace")
+    return make_molecules(
+        np.array([len(numbers)]),
+        np.array(numbers, np.int64),
+        np.array(positions, np.float64).reshape(-1, 3),
+        [title[:MAX_NAME_LENGTH]],
+    )
+
+
+def _parse_singly(text: bytes) -> tuple[list[Molecules], list[str]]:
+    """Parses record by record; returns also the titles of those that cannot be."""
+    parsed, unreadable = [], []
+    for record in _records(text):
+        try:
+            if b"V3000" in b"".join(record.split(b"\n", 4)[3:4]):
+                parsed.append(_parse_v3000(record))
+            else:
+                parsed.append(_parse_v2000(np.frombuffer(record, np.uint8)))
+        except _MalformedError:
+            title = record.split(b"\n", 1)[0].strip().decode("utf-8", "replace")
+            unreadable.append(title[:MAX_NAME_LENGTH])
+    return parsed, unreadable
+
+
+def _records(text: bytes) -> Iterator[bytes]:
+    """Yields each record of a block with the line that ends it."""
+    begin = 0
+    while begin < len(text):
+        at = text.find(b"\n" + _END_OF_RECORD, begin)
+        end = text.find(b"\n", at + 1) + 1
+        yield text[begin:end]
+        begin = end
+
+
+def _whole_records(file: BufferedIOBase, source: str) -> Iterator[bytes]:
+    """Yields blocks that end where a record does."""
+    rest = b""
+    while block := file.read(_CHUNK_BYTES):
+        rest += block
+        last = rest.rfind(b"\n" + _END_OF_RECORD)
+        end = rest.find(b"\n", last + 1) + 1 if last >= 0 else 0
+        if end:
+            yield rest[:end]
+            rest = rest[end:]
+    if not rest.strip():
+        return
+    # The last delimiter may lack its newline, or be missing after a whole molecule.
+    lines = [line.strip() for line in rest.splitlines() if line.strip()]
+    if lines[-1] != _END_OF_RECORD and b"M  END" not in lines:
+        raise UsageError(
+            f"{source}: expected the last record to be complete (M  END, then $$$$), "
+            "found the file truncated"
+        )
+    tail = b"" if lines[-1] == _END_OF_RECORD else b"\n" + _END_OF_RECORD
+    yield rest.rstrip() + tail + b"\n"
+
+
+def read_sdf(file: BufferedIOBase, source: str) -> Records:
+    """Reads an SDF or a single mol block.
+
+    Args:
+        file: Opened for bytes.
+        source: What to call the file in messages.
+
+    Raises:
+        UsageError: The file ends within a record.
+    """
+    parsed: list[Molecules] = []
+    unreadable: list[str] = []
+    for block in _whole_records(file, source):
+        try:
+            parsed.append(_parse_v2000(np.frombuffer(block, np.uint8)))
+        except _MalformedError:
+            good, bad = _parse_singly(block)
+            parsed += good
+            unreadable += bad
+    if not parsed:
+        parsed = [make_molecules(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 3)))]
+    molecules = concatenate(parsed)
+    index = np.arange(len(molecules.names)).astype(str)
+    names = np.where(molecules.names == "", index, molecules.names)
+    return Records(molecules._replace(names=names), None, tuple(unreadable))

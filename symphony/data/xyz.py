@@ -1,0 +1,133 @@
+"""XYZ: plain, extended (columns named by `Properties=`), and QM9's own dialect.
+
+QM9 writes `1.2*^-6` for 1.2e-6 and follows the atoms with three lines of its own.
+"""
+
+import itertools
+import re
+from array import array
+from collections.abc import Iterable, Iterator
+from io import BufferedIOBase
+
+import numpy as np
+
+from common.cli import UsageError
+from symphony.data.elements import ATOMIC_NUMBERS, SYMBOLS
+from symphony.data.molecules import MAX_NAME_LENGTH, Records, make_molecules
+
+_PROPERTIES = re.compile(rb'Properties\s*=\s*"?([^\s"]+)', re.IGNORECASE)
+_NAME = re.compile(rb'(?:^|\s)name\s*=\s*(?:"([^"]*)"|(\S+))')
+_SYMBOL_COLUMNS = (b"species", b"symbols", b"element")
+_NUMBER_COLUMNS = (b"z", b"numbers", b"atomic_numbers")
+_NUMBER_OF_SYMBOL = {s.encode(): n for s, n in ATOMIC_NUMBERS.items()}
+
+
+def _columns(comment: bytes) -> tuple[int, int]:
+    """Returns the columns of the symbol and of x.
+
+    Raises:
+        KeyError, ValueError: The comment names columns, and these are not among them.
+    """
+    found = _PROPERTIES.search(comment)
+    if not found:
+        return 0, 1
+    words = found.group(1).split(b":")
+    columns, at = {}, 0
+    for name, kind, width in zip(words[::3], words[1::3], words[2::3], strict=True):
+        columns[name.lower()] = (at, kind, int(width))
+        at += int(width)
+    symbol = next(
+        name for name in (*_SYMBOL_COLUMNS, *_NUMBER_COLUMNS, b"") if name in columns
+    )
+    return columns[symbol][0], columns[b"pos"][0]
+
+
+def _atomic_number(word: bytes) -> int:
+    if word.isdigit():
+        return int(word) if int(word) <= len(SYMBOLS) else 0
+    return _NUMBER_OF_SYMBOL.get(word, 0)
+
+
+def _coordinates(words: list[bytes]) -> list[float]:
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        return [float(word.replace(b"*^", b"e")) for word in words]
+
+
+def collect(frames: Iterable[tuple[str, bytes, list[bytes]]]) -> Records:
+    """Parses frames one after another.
+
+    Args:
+        frames: Of each the name, the comment, and one line for each of its atoms.
+    """
+    num_atoms, numbers, positions = array("l"), array("B"), array("d")
+    names, unreadable = [], []
+    for name, comment, lines in frames:
+        try:
+            symbol, x = _columns(comment)
+            rows = [line.split() for line in lines]
+            new_numbers = [_atomic_number(row[symbol]) for row in rows]
+            new_words = [word for row in rows for word in row[x : x + 3]]
+            new_positions = _coordinates(new_words)
+            if len(new_positions) != 3 * len(rows):
+                raise ValueError("a line has too few columns")
+        except (ValueError, KeyError, IndexError):
+            unreadable.append(name)
+            continue
+        num_atoms.append(len(rows))
+        numbers.extend(new_numbers)
+        positions.extend(new_positions)
+        names.append(name)
+    with np.errstate(over="ignore"):  # Becomes infinite, and is refused as such.
+        molecules = make_molecules(
+            np.array(num_atoms, np.int64),
+            np.array(numbers, np.uint8),
+            np.array(positions, np.float64).reshape(-1, 3).astype(np.float32),
+            names,
+        )
+    return Records(molecules, None, tuple(unreadable))
+
+
+def _frames(
+    file: BufferedIOBase, source: str
+) -> Iterator[tuple[str, bytes, list[bytes]]]:
+    line_number = 0
+    for index in itertools.count():
+        head = file.readline()
+        while head and not head.strip():
+            head = file.readline()
+            line_number += 1
+        if not head:
+            return
+        if not head.strip().isdigit():
+            raise UsageError(
+                f"{source}: expected a number of atoms (frame {index}, line "
+                f"{line_number + 1}), found {head[:40].decode(errors='replace')!r}"
+            )
+        num_atoms = int(head)
+        comment = file.readline()
+        lines = list(itertools.islice(file, num_atoms))
+        if len(lines) < num_atoms:
+            raise UsageError(
+                f"{source}: expected {num_atoms} atoms in frame {index}, found the "
+                f"file truncated after {len(lines)}"
+            )
+        line_number += 2 + num_atoms
+        named = _NAME.search(comment)
+        text = (named.group(1) or named.group(2) or b"") if named else b""
+        name = text.decode("utf-8", "replace")[:MAX_NAME_LENGTH] or str(index)
+        yield name, comment, lines
+
+
+def read_xyz(file: BufferedIOBase, source: str) -> Records:
+    """Reads frames of plain or extended XYZ, in Å.
+
+    Args:
+        file: Opened for bytes.
+        source: What to call the file in messages.
+
+    Raises:
+        UsageError: A frame has no number of atoms, or the file ends within it.
+    """
+    return collect(_frames(file, source))

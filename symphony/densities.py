@@ -1,0 +1,300 @@
+r"""Densities of the next atom: radius, coarse direction, fine direction.
+
+Each has a log-density and an exact sampler at any temperature's basin. Directions are
+unit vectors, densities on the sphere are per steradian, radii are in Å.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from common.harmonics import SphereGrid, jitter_in_cell, spherical_harmonics
+
+
+class RadialMixture(NamedTuple):
+    """Mixture of logistic densities, each truncated to the same interval.
+
+    Attributes:
+        logits: Unnormalised log-weights of the components.
+        means: Å.
+        scales: Å, the logistic scale; a standard deviation is 1.81 of it.
+    """
+
+    logits: Float[Array, "*batch components"]
+    means: Float[Array, "*batch components"]
+    scales: Float[Array, "*batch components"]
+
+
+class FineMixture(NamedTuple):
+    """Mixture of isotropic Gaussians on the tangent plane of a coarse direction.
+
+    Attributes:
+        logits: Unnormalised log-weights of the components.
+        means: Tangent vectors at the coarse direction, in radians.
+        scales: Standard deviations per axis, in radians.
+    """
+
+    logits: Float[Array, "*batch components"]
+    means: Float[Array, "*batch components 3"]
+    scales: Float[Array, "*batch components"]
+
+
+def radial_log_density(
+    mixture: RadialMixture,
+    radius: Float[Array, "*batch"],
+    low: float,
+    high: float,
+) -> Float[Array, "*batch"]:
+    """Returns the log-density of radii, per Å, on the interval `[low, high]`."""
+    z = (radius[..., None] - mixture.means) / mixture.scales
+    log_density = -z - jnp.log(mixture.scales) - 2.0 * jax.nn.softplus(-z)
+    log_density -= _log_mass(mixture, low, high)
+    log_weights = jax.nn.log_softmax(mixture.logits)
+    return jax.nn.logsumexp(log_weights + log_density, axis=-1)
+
+
+def sample_radius(
+    key: Key[Array, ""],
+    mixture: RadialMixture,
+    low: float,
+    high: float,
+    basin_temperature: Float[Array, ""] | float = 1.0,
+) -> Float[Array, ""]:
+    """Draws a radius in Å by exact inversion of a component's distribution function.
+
+    The component is always drawn with its weight at temperature one; the basin
+    temperature then narrows the component, its scale times the root.
+    """
+    key_component, key_radius = jax.random.split(key)
+    chosen = jax.random.categorical(key_component, mixture.logits)
+    mean = mixture.means[chosen]
+    scale = mixture.scales[chosen] * jnp.sqrt(basin_temperature)
+    # The ends bound the mean too: a narrowed component outside has no mass inside.
+    mean = jnp.clip(mean, low, high)
+    below, above = (jax.nn.sigmoid((end - mean) / scale) for end in (low, high))
+    u = jax.random.uniform(key_radius, (), minval=1e-6, maxval=1.0 - 1e-6)
+    u = below + u * (above - below)
+    radius = mean + scale * (jnp.log(u) - jnp.log1p(-u))
+    return jnp.clip(radius, low, high)
+
+
+def _log_mass(
+    mixture: RadialMixture, low: float, high: float
+) -> Float[Array, "*batch components"]:
+    """Returns the log-mass of each untruncated component inside the interval."""
+    a, b = (low - mixture.means) / mixture.scales, (high - mixture.means) / mixture.scales
+    return jax.nn.log_sigmoid(b) + jax.nn.log_sigmoid(-a) + jnp.log(-jnp.expm1(a - b))
+
+
+def cap_curvature(
+    coefficients: Float[Array, "*batch components channels"], max_curvature: float
+) -> Float[Array, "*batch components channels"]:
+    r"""Shrinks signals softly so that no logit bends more than `max_curvature`.
+
+    On the sphere, $|\partial^2 f| \le \kappa = \sum_l |a_l| \sqrt{2l + 1}\, l(l+1)/2$,
+    with equality at the peak of a zonal signal. Each channel is divided by
+    $\sqrt{1 + (\kappa / \kappa_{max})^2}$, so that a grid of known size normalises it
+    in every orientation.
+    """
+    max_degree = math.isqrt(coefficients.shape[-2]) - 1
+    curvature = 0.0
+    for l in range(1, max_degree + 1):
+        block = coefficients[..., l * l : (l + 1) ** 2, :]
+        power = jnp.sum(jnp.square(block), axis=-2)
+        # The root has no gradient at zero, where a lone atom has all its signals.
+        norm = jnp.where(power > 0, jnp.sqrt(jnp.where(power > 0, power, 1.0)), 0.0)
+        curvature += norm * (math.sqrt(2 * l + 1) * l * (l + 1) / 2)
+    shrink = jax.lax.rsqrt(1.0 + jnp.square(curvature / max_curvature))
+    return coefficients * shrink[..., None, :]
+
+
+def coarse_logits(
+    coefficients: Float[Array, "*batch components channels"],
+    directions: Float[Array, "*batch 3"],
+) -> Float[Array, "*batch"]:
+    r"""Returns $\log \sum_c \exp f_c(\hat r)$, the paper's sum of channels."""
+    max_degree = math.isqrt(coefficients.shape[-2]) - 1
+    harmonics = spherical_harmonics(directions, max_degree)
+    signals = jnp.einsum("...mc,...m->...c", coefficients, harmonics)
+    return jax.nn.logsumexp(signals, axis=-1)
+
+
+def grid_logits(
+    coefficients: Float[Array, "*batch components channels"], grid: SphereGrid
+) -> Float[Array, "*batch grid"]:
+    """Returns `coarse_logits` at every point of a grid."""
+    signals = jnp.einsum("...mc,gm->...cg", coefficients, jnp.asarray(grid.harmonics))
+    return jax.nn.logsumexp(signals, axis=-2)
+
+
+def log_normaliser(
+    coefficients: Float[Array, "*batch components channels"], grid: SphereGrid
+) -> Float[Array, "*batch"]:
+    """Returns the log-integral over the sphere of the exponential of the logits."""
+    logits = grid_logits(coefficients, grid) + jnp.asarray(grid.log_weights)
+    return jax.nn.logsumexp(logits, axis=-1)
+
+
+def sample_coarse(
+    key: Key[Array, ""],
+    coefficients: Float[Array, "components channels"],
+    grid: SphereGrid,
+    temperature: Float[Array, ""] | float = 1.0,
+    num_proposals: int = 16,
+) -> Float[Array, " 3"]:
+    """Draws a direction from the density to the power of the inverse temperature.
+
+    Proposals are a grid cell by its tempered mass, then a uniform point of the cell.
+    A Metropolis chain over independent proposals corrects for the variation of the
+    density inside the cells.
+    """
+    key_cell, key_jitter, key_accept = jax.random.split(key, 3)
+    at_points = grid_logits(coefficients, grid) / temperature
+    cells = jax.random.categorical(
+        key_cell, at_points + jnp.asarray(grid.log_weights), shape=(num_proposals,)
+    )
+    proposals = jitter_in_cell(key_jitter, grid, cells)
+    logits = jax.vmap(coarse_logits, (None, 0))(coefficients, proposals)
+    log_ratios = logits / temperature - at_points[cells]
+    thresholds = jnp.log(jax.random.uniform(key_accept, (num_proposals,)))
+
+    def step(carry, proposed):
+        direction, current = carry
+        proposal, log_ratio, threshold = proposed
+        accept = threshold < log_ratio - current
+        direction = jnp.where(accept, proposal, direction)
+        return (direction, jnp.where(accept, log_ratio, current)), None
+
+    chain = (proposals[1:], log_ratios[1:], thresholds[1:])
+    (direction, _), _ = jax.lax.scan(step, (proposals[0], log_ratios[0]), chain)
+    return direction
+
+
+def settle_coarse(
+    key: Key[Array, ""],
+    coefficients: Float[Array, "components channels"],
+    direction: Float[Array, " 3"],
+    temperature: Float[Array, ""] | float,
+    num_steps: int,
+    step_size: float,
+) -> Float[Array, " 3"]:
+    """Moves a direction inside its basin, towards the density at a low temperature.
+
+    A Metropolis chain of small steps from a draw at temperature one: it keeps the
+    weights of well-separated modes and narrows each of them.
+
+    Args:
+        key: Key of the chain.
+        coefficients: Signals of the channels.
+        direction: Where the chain starts.
+        temperature: The low temperature.
+        num_steps: Length of the chain.
+        step_size: Standard deviation of a step per axis, in radians.
+    """
+    key_moves, key_accept = jax.random.split(key)
+    moves = step_size * jax.random.normal(key_moves, (num_steps, 3))
+    thresholds = jnp.log(jax.random.uniform(key_accept, (num_steps,)))
+
+    def step(carry, inputs):
+        direction, current = carry
+        move, threshold = inputs
+        proposal = exponential_map(direction, tangent_part(direction, move))
+        logit = coarse_logits(coefficients, proposal) / temperature
+        accept = threshold < logit - current
+        direction = jnp.where(accept, proposal, direction)
+        return (direction, jnp.where(accept, logit, current)), None
+
+    start = (direction, coarse_logits(coefficients, direction) / temperature)
+    (direction, _), _ = jax.lax.scan(step, start, (moves, thresholds))
+    return direction
+
+
+def tangent_part(
+    direction: Float[Array, "*batch 3"], vector: Float[Array, "*batch 3"]
+) -> Float[Array, "*batch 3"]:
+    """Removes from a vector its component along a unit vector."""
+    along = jnp.sum(direction * vector, axis=-1, keepdims=True)
+    return vector - along * direction
+
+
+def exponential_map(
+    direction: Float[Array, "*batch 3"], tangent: Float[Array, "*batch 3"]
+) -> Float[Array, "*batch 3"]:
+    """Walks from a unit vector along a tangent vector, by its length in radians."""
+    squared = jnp.sum(jnp.square(tangent), axis=-1, keepdims=True)
+    angle = jnp.sqrt(jnp.maximum(squared, 1e-20))
+    end = jnp.cos(angle) * direction + jnp.sin(angle) / angle * tangent
+    return end / jnp.linalg.norm(end, axis=-1, keepdims=True)
+
+
+def logarithmic_map(
+    direction: Float[Array, "*batch 3"], end: Float[Array, "*batch 3"]
+) -> Float[Array, "*batch 3"]:
+    """Returns the tangent vector at a unit vector that leads to another, in radians."""
+    tangent = tangent_part(direction, end)
+    sine = jnp.sqrt(jnp.maximum(jnp.sum(tangent**2, axis=-1, keepdims=True), 1e-20))
+    cosine = jnp.sum(direction * end, axis=-1, keepdims=True)
+    return tangent * (jnp.arctan2(sine, cosine) / sine)
+
+
+def _log_jacobian(tangent: Float[Array, "*batch 3"]) -> Float[Array, "*batch"]:
+    r"""Returns $\log(\theta / \sin\theta)$: from tangent plane to solid angle."""
+    squared = jnp.minimum(jnp.sum(jnp.square(tangent), axis=-1), 9.8)
+    angle = jnp.sqrt(jnp.maximum(squared, 1e-12))
+    return jnp.log(angle / jnp.sin(angle))
+
+
+def fine_log_density(
+    mixture: FineMixture,
+    coarse: Float[Array, "*batch 3"],
+    direction: Float[Array, "*batch 3"],
+) -> Float[Array, "*batch"]:
+    """Returns the log-density of directions given coarse ones, per steradian.
+
+    The mass beyond half a turn, below 1e-9 while scales stay under half a radian, is
+    not folded back.
+    """
+    tangent = logarithmic_map(coarse, direction)
+    squared = jnp.sum(jnp.square(tangent[..., None, :] - mixture.means), axis=-1)
+    variance = jnp.square(mixture.scales)
+    log_densities = -0.5 * squared / variance - jnp.log(2.0 * jnp.pi * variance)
+    log_weights = jax.nn.log_softmax(mixture.logits)
+    log_density = jax.nn.logsumexp(log_weights + log_densities, axis=-1)
+    return log_density + _log_jacobian(tangent)
+
+
+def sample_fine(
+    key: Key[Array, ""],
+    mixture: FineMixture,
+    coarse: Float[Array, " 3"],
+    basin_temperature: Float[Array, ""] | float = 1.0,
+) -> Float[Array, " 3"]:
+    """Draws a direction given a coarse one; see `sample_radius` for the temperature."""
+    key_component, key_noise = jax.random.split(key)
+    chosen = jax.random.categorical(key_component, mixture.logits)
+    scale = mixture.scales[chosen] * jnp.sqrt(basin_temperature)
+    noise = tangent_part(coarse, jax.random.normal(key_noise, (3,)))
+    return exponential_map(coarse, mixture.means[chosen] + scale * noise)
+
+
+def blur(
+    key: Key[Array, ""], direction: Float[Array, "*batch 3"], scale: float
+) -> Float[Array, "*batch 3"]:
+    r"""Draws coarse directions $\hat u \sim q(\hat u \mid \hat r)$ around given ones."""
+    noise = jax.random.normal(key, direction.shape)
+    return exponential_map(direction, scale * tangent_part(direction, noise))
+
+
+def blur_log_density(
+    direction: Float[Array, "*batch 3"],
+    coarse: Float[Array, "*batch 3"],
+    scale: float,
+) -> Float[Array, "*batch"]:
+    r"""Returns $\log q(\hat u \mid \hat r)$, per steradian."""
+    tangent = logarithmic_map(direction, coarse)
+    squared = jnp.sum(jnp.square(tangent), axis=-1)
+    log_density = -0.5 * squared / scale**2 - math.log(2.0 * math.pi * scale**2)
+    return log_density + _log_jacobian(tangent)

@@ -1,0 +1,113 @@
+"""Judges sampled molecules: validity by several conventions, and distributions.
+
+`symphony evaluate` is `main`; from Python, see `measure.evaluate`. Nothing heavy is
+imported here, because every worker process imports this module.
+"""
+
+import argparse
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from common import cli
+
+_CONVENTIONS = "edm,xyz2mol,xyz2mol_hueckel,strict"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `symphony evaluate` and returns the exit status.
+
+    Args:
+        argv: The arguments after the command; those of the process where None.
+    """
+    arguments = _parser().parse_args(argv)
+    names = _choose_conventions(arguments.conventions)
+    if arguments.num_workers < 1 or arguments.time_limit <= 0:
+        raise cli.UsageError(
+            "expected --num_workers of at least 1 and --time_limit above 0 s, found "
+            f"{arguments.num_workers} and {arguments.time_limit}"
+        )
+    output = Path(arguments.output)
+    if output.exists() and not output.is_dir():
+        raise cli.UsageError(f"--output: expected a folder, found a file: {output}")
+
+    # Imported late, so that --help and mistakes on the command line are quick.
+    from rich.console import Console
+
+    from symphony.evaluate import measure, report, samples
+
+    drawn = samples.read_samples(arguments.samples, arguments.max_molecules)
+    reference = samples.read_reference(arguments.reference)
+    num_perceived = min(arguments.num_perceived, len(reference.molecules))
+    with _shown(names, len(drawn.molecules), num_perceived) as advance:
+        result = measure.evaluate(
+            drawn,
+            reference,
+            names,
+            arguments.num_workers,
+            arguments.time_limit,
+            num_perceived,
+            advance,
+        )
+    report.write(result, output)
+    console = Console()
+    report.print_tables(result, console)
+    console.print(f"{output / 'report.html'} and report.json", highlight=False)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.argument_parser(
+        "symphony evaluate", "Judges molecules by several conventions, against data."
+    )
+    add = parser.add_argument
+    add("--samples", required=True, help="molecules: .sdf, .extxyz, .xyz or .npz")
+    add("--reference", default="qm9-sample", help="data: a file or a packaged name")
+    add("--output", default="report", help="folder of report.json and report.html")
+    add("--conventions", default=_CONVENTIONS, help="names, divided by commas")
+    add("--max_molecules", type=int, default=None, help="judge only the first ones")
+    add(
+        "--num_perceived",
+        type=int,
+        default=1000,
+        help="molecules of the data whose bonds are perceived to compare geometry, "
+        "about 0.02 s each; 0 leaves geometry out",
+    )
+    add(
+        "--num_workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes for bond perception",
+    )
+    add("--time_limit", type=float, default=10.0, help="seconds for one molecule")
+    return parser
+
+
+def _choose_conventions(text: str) -> tuple[str, ...]:
+    known = _CONVENTIONS.split(",")
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names or any(name not in known for name in names):
+        raise cli.UsageError(f"--conventions: expected some of {known}, found {text!r}")
+    return names
+
+
+@contextlib.contextmanager
+def _shown(
+    names: Sequence[str], num_samples: int, num_reference: int
+) -> Iterator[Callable[[str, int], None]]:
+    """Shows the progress of the slow part, bond perception by Hückel's method."""
+    if not {"xyz2mol_hueckel", "strict"} & set(names):
+        yield lambda name, num_done: None
+        return
+    done = {"xyz2mol_hueckel": 0, "reference": 0}
+    with cli.progress(
+        num_samples + num_reference, "perceiving bonds", "molecules"
+    ) as advance:
+
+        def tell(name: str, num_done: int) -> None:
+            if num_done > done.get(name, num_done):
+                advance(num_done - done[name])
+                done[name] = num_done
+
+        yield tell

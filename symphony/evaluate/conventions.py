@@ -1,0 +1,179 @@
+"""Validity, uniqueness and novelty by several named conventions, side by side.
+
+The same molecules score up to 30 points apart under conventions in use; a figure
+means nothing without its convention's name and the version of RDKit.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import rdkit
+
+from symphony.evaluate import bonds, edm, samples
+
+EDM = "edm"
+NAMES = (EDM, "xyz2mol", "xyz2mol_hueckel", "strict")
+# Perceives a reference that has no SMILES of its own; Hückel would take minutes.
+_REFERENCE_PRESET = "xyz2mol"
+
+DEFINITIONS = {
+    EDM: (
+        "bonds by EDM's distance table, margins 10/5/3 pm, no aromatic bonds; valid if "
+        "RDKit sanitizes the largest fragment, implicit hydrogens allowed"
+    ),
+    "xyz2mol": (
+        "rdDetermineBonds.DetermineBonds(charge=0, useHueckel=False, "
+        f"allowChargedFragments=True, maxIterations={bonds.MAX_ITERATIONS})"
+    ),
+    "xyz2mol_hueckel": (
+        "rdDetermineBonds.DetermineBonds(charge=0, useHueckel=True, "
+        f"allowChargedFragments=True, maxIterations={bonds.MAX_ITERATIONS})"
+    ),
+    "strict": (
+        "valid by xyz2mol_hueckel, and one fragment, no formal charges, no radicals"
+    ),
+}
+
+Advance = Callable[[str, int], None]  # Convention, molecules done.
+
+
+class Score(NamedTuple):
+    """One convention's figures; fractions in [0, 1], None where undefined."""
+
+    definition: str
+    rdkit_version: str
+    num_molecules: int
+    num_valid: int
+    num_unique: int
+    num_novel: int | None
+    valid: float  # Of all molecules.
+    valid_standard_error: float
+    unique: float | None  # Of the valid.
+    valid_and_unique: float  # Of all.
+    novel: float | None  # Of the unique.
+    failures: dict[str, int]
+    atom_stability: float | None = None
+    molecule_stability: float | None = None
+
+
+class Judgement(NamedTuple):
+    """Scores by convention, and each molecule's perceptions by convention."""
+
+    scores: dict[str, Score]
+    perceptions: dict[str, list[bonds.Perception]]
+
+
+def _score(
+    name: str,
+    perceptions: Sequence[bonds.Perception],
+    reference_graphs: set[str] | None,
+    stability: edm.Stability | None,
+) -> Score:
+    counts = bonds.summarize(perceptions)
+    num_molecules = max(counts.num_molecules, 1)
+    num_novel = None
+    if reference_graphs is not None:
+        first = {p.smiles: p.graph_smiles for p in perceptions if p.status == "valid"}
+        num_novel = sum(graph not in reference_graphs for graph in first.values())
+    return Score(
+        definition=DEFINITIONS[name],
+        rdkit_version=rdkit.__version__,
+        num_molecules=counts.num_molecules,
+        num_valid=counts.num_valid,
+        num_unique=counts.num_unique,
+        num_novel=num_novel,
+        valid=counts.valid,
+        valid_standard_error=math.sqrt(
+            counts.valid * (1 - counts.valid) / num_molecules
+        ),
+        unique=counts.unique if counts.num_valid else None,
+        valid_and_unique=counts.num_unique / num_molecules,
+        novel=(
+            num_novel / counts.num_unique
+            if num_novel is not None and counts.num_unique
+            else None
+        ),
+        failures=counts.failures,
+        atom_stability=stability.atom_stability if stability else None,
+        molecule_stability=stability.molecule_stability if stability else None,
+    )
+
+
+def reference_graphs(
+    reference: samples.Reference, names: Sequence[str], num_workers: int
+) -> dict[str, set[str]]:
+    """Returns the SMILES that count as known, by convention.
+
+    The reference's own SMILES where it has them; otherwise what the distance table
+    makes of it for `"edm"`, and what `"xyz2mol"` perceives for the others.
+    """
+    if reference.smiles:
+        return dict.fromkeys(names, samples.canonical_graphs(reference.smiles))
+    graphs: dict[str, set[str]] = {}
+    if EDM in names:
+        perceptions = edm.validity(reference.molecules).perceptions
+        graphs[EDM] = {p.graph_smiles for p in perceptions if p.status == "valid"}
+    others = [name for name in names if name != EDM]
+    if others:
+        perceptions = bonds.perceive_all(
+            reference.molecules, _REFERENCE_PRESET, num_workers
+        )
+        known = {p.graph_smiles for p in perceptions if p.status == "valid"}
+        graphs |= dict.fromkeys(others, known)
+    return graphs
+
+
+def judge(
+    molecules: Sequence[bonds.Molecule],
+    names: Sequence[str] = NAMES,
+    known_graphs: dict[str, set[str]] | None = None,
+    faults: Sequence[str | None] | None = None,
+    num_workers: int = 1,
+    time_limit: float = 10.0,
+    advance: Advance | None = None,
+) -> Judgement:
+    """Scores molecules by each convention.
+
+    Args:
+        molecules: Pairs of atomic numbers and positions in Å.
+        names: Conventions, of `NAMES`.
+        known_graphs: See `reference_graphs`; without it novelty is not computed.
+        faults: Why a molecule has no geometry, see `symphony.evaluate.samples`.
+        num_workers: Number of worker processes.
+        time_limit: Seconds for one molecule.
+        advance: Told of every molecule done in a worker.
+    """
+    scores, perceptions = {}, {}
+    presets = list(bonds.PRESETS) + [bonds.STRICT]
+    for name in [EDM, *presets]:
+        needed = name in names
+        if name == bonds.STRICT_PARENT and bonds.STRICT in names:
+            needed = True
+        if not needed:
+            continue
+        stability = None
+        if name == EDM:
+            found = edm.validity(molecules).perceptions
+            stability = edm.stability(molecules)
+        elif name == bonds.STRICT:
+            found = [bonds.judge_strictly(p) for p in perceptions[bonds.STRICT_PARENT]]
+        else:
+            on_done = None if advance is None else _told_as(name, advance)
+            found = bonds.perceive_all(
+                molecules, name, num_workers, time_limit, on_done
+            )
+        if faults is not None:
+            found = [
+                perception if fault is None else bonds.Perception(fault)
+                for perception, fault in zip(found, faults, strict=True)
+            ]
+        perceptions[name] = found
+        graphs = None if known_graphs is None else known_graphs.get(name)
+        if name in names:
+            scores[name] = _score(name, found, graphs, stability)
+    return Judgement(scores, perceptions)
+
+
+def _told_as(name: str, advance: Advance) -> Callable[[int], None]:
+    return lambda num_done: advance(name, num_done)

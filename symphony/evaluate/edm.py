@@ -1,0 +1,163 @@
+"""The distance-table convention of Hoogeboom et al., "Equivariant Diffusion for
+Molecule Generation in 3D" (arXiv 2203.17003): bond orders from typical lengths, atom
+and molecule stability from the sums of orders. Distances in Å, the table in pm.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from rdkit import Chem, rdBase
+
+from symphony.evaluate import bonds
+
+# Typical lengths in pm of single, double and triple bonds between two elements.
+_SINGLE = {
+    ("H", "H"): 74,
+    ("H", "C"): 109,
+    ("H", "N"): 101,
+    ("H", "O"): 96,
+    ("H", "F"): 92,
+    ("C", "C"): 154,
+    ("C", "N"): 147,
+    ("C", "O"): 143,
+    ("C", "F"): 135,
+    ("N", "N"): 145,
+    ("N", "O"): 140,
+    ("N", "F"): 136,
+    ("O", "O"): 148,
+    ("O", "F"): 142,
+    ("F", "F"): 142,
+}
+_DOUBLE = {
+    ("C", "C"): 134,
+    ("C", "N"): 129,
+    ("C", "O"): 120,
+    ("N", "N"): 125,
+    ("N", "O"): 121,
+    ("O", "O"): 121,
+}
+_TRIPLE = {("C", "C"): 120, ("C", "N"): 116, ("C", "O"): 113, ("N", "N"): 110}
+_MARGINS = (10, 5, 3)  # pm, added to the table for single, double, triple bonds.
+# pm. A pair at a limit does not pass it, whatever the last bits of its coordinates:
+# samples drawn on a grid have distances that equal limits.
+_ROUNDING = 1e-3
+
+_ATOMIC_NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
+_VALENCES = {"H": 1, "C": 4, "N": 3, "O": 2, "F": 1}
+_NUM_ELEMENTS = 10  # Rows of the tables: atomic numbers 0 to 9.
+_BOND_TYPES = {
+    1: Chem.BondType.SINGLE,
+    2: Chem.BondType.DOUBLE,
+    3: Chem.BondType.TRIPLE,
+}
+
+
+def _make_thresholds() -> Float[np.ndarray, "3 num_elements num_elements"]:
+    """Returns the longest bond in pm by order and elements; zero where none exists."""
+    thresholds = np.zeros((3, _NUM_ELEMENTS, _NUM_ELEMENTS))
+    for level, table in enumerate((_SINGLE, _DOUBLE, _TRIPLE)):
+        for (first, second), length in table.items():
+            i, j = _ATOMIC_NUMBERS[first], _ATOMIC_NUMBERS[second]
+            thresholds[level, i, j] = thresholds[level, j, i] = length + _MARGINS[level]
+    return thresholds
+
+
+_THRESHOLDS = _make_thresholds()
+_VALENCE_TABLE = np.full(_NUM_ELEMENTS, -1)
+for _symbol, _valence in _VALENCES.items():
+    _VALENCE_TABLE[_ATOMIC_NUMBERS[_symbol]] = _valence
+
+
+class Stability(NamedTuple):
+    """Atoms and molecules whose orders of bonds sum to the valence; fractions."""
+
+    num_atoms: int
+    num_stable_atoms: int
+    num_stable_molecules: int
+    atom_stability: float
+    molecule_stability: float
+
+
+def bond_orders(
+    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
+    positions: Float[np.ndarray, "num_atoms 3"],
+) -> Int[np.ndarray, "num_atoms num_atoms"]:
+    """Returns the order, 0 to 3, of the bond between every two atoms.
+
+    A pair shorter than the single-bond length plus margin is bonded; it is a double
+    bond only if it also passes that test, a triple bond only if it passes all three.
+    Elements outside the table have no bonds.
+    """
+    known = np.where(atomic_numbers < _NUM_ELEMENTS, atomic_numbers, 0)
+    differences = positions[:, None] - positions[None, :]
+    distances = 100.0 * np.sqrt(np.sum(differences**2, axis=-1))
+    limits = _THRESHOLDS[:, known[:, None], known[None, :]]
+    passed = distances < limits - _ROUNDING
+    orders = np.sum(np.cumprod(passed, axis=0), axis=0)
+    np.fill_diagonal(orders, 0)
+    return orders
+
+
+def stable_atoms(
+    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
+    positions: Float[np.ndarray, "num_atoms 3"],
+) -> Bool[np.ndarray, " num_atoms"]:
+    """Returns which atoms have exactly their valence: H 1, C 4, N 3, O 2, F 1."""
+    known = np.where(atomic_numbers < _NUM_ELEMENTS, atomic_numbers, 0)
+    orders = bond_orders(atomic_numbers, positions)
+    return np.sum(orders, axis=1) == _VALENCE_TABLE[known]
+
+
+def stability(molecules: Sequence[bonds.Molecule]) -> Stability:
+    """Returns the stability of atoms and molecules; those with a fault have none."""
+    num_atoms = num_stable = num_molecules = 0
+    for atomic_numbers, positions in molecules:
+        num_atoms += len(atomic_numbers)
+        if bonds.find_fault(atomic_numbers, positions) is not None:
+            continue
+        stable = stable_atoms(atomic_numbers, positions)
+        num_stable += int(np.sum(stable))
+        num_molecules += bool(np.all(stable))
+    return Stability(
+        num_atoms=num_atoms,
+        num_stable_atoms=num_stable,
+        num_stable_molecules=num_molecules,
+        atom_stability=num_stable / max(num_atoms, 1),
+        molecule_stability=num_molecules / max(len(molecules), 1),
+    )
+
+
+def describe_molecule(
+    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
+    positions: Float[np.ndarray, "num_atoms 3"],
+) -> bonds.Perception:
+    """Judges whether RDKit sanitizes the table's molecule and its largest fragment.
+
+    RDKit may add implicit hydrogens, so "valid" means little more than that no atom
+    has too many bonds. The description is of the largest fragment.
+    """
+    fault = bonds.find_fault(atomic_numbers, positions)
+    if fault is not None:
+        return bonds.Perception(fault)
+    mol = Chem.RWMol()
+    for number in atomic_numbers:
+        mol.AddAtom(Chem.Atom(int(number)))
+    orders = bond_orders(atomic_numbers, positions)
+    for i, j in zip(*np.nonzero(np.triu(orders)), strict=True):
+        mol.AddBond(int(i), int(j), _BOND_TYPES[int(orders[i, j])])
+    with rdBase.BlockLogs():
+        try:
+            Chem.SanitizeMol(mol)
+            fragments = Chem.GetMolFrags(mol, asMols=True)
+            largest = max(fragments, key=lambda fragment: fragment.GetNumAtoms())
+            Chem.SanitizeMol(largest)
+        except ValueError:
+            return bonds.Perception("valence")
+        return bonds.describe(largest)
+
+
+def validity(molecules: Sequence[bonds.Molecule]) -> bonds.Validity:
+    """Returns validity and uniqueness by the distance table."""
+    return bonds.summarize([describe_molecule(*molecule) for molecule in molecules])

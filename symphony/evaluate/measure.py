@@ -1,0 +1,181 @@
+"""Everything that is measured of a set of samples, as one nested dictionary.
+
+The dictionary holds numbers, strings, lists and None only; it is `report.json`.
+"""
+
+import importlib.metadata
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from common import __version__
+from symphony.evaluate import bonds, conventions, distributions, poses, samples
+
+# The bonds that distributions are measured on; the data's strained cages need it.
+BOND_PRESET = "xyz2mol_hueckel"
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that figures depend on."""
+    names = ("rdkit", "numpy", "scipy")
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {
+        "symphony": __version__,
+        "python": platform.python_version(),
+        **found,
+        "posebusters": _posebusters_version(),
+    }
+
+
+def _posebusters_version() -> str:
+    if poses.is_installed():
+        return importlib.metadata.version("posebusters")
+    return "not installed"
+
+
+def _first_valid(
+    molecules: Sequence[bonds.Molecule], perceptions: Sequence[bonds.Perception]
+) -> tuple[list[bonds.Molecule], list[bonds.Perception]]:
+    valid = [
+        pair
+        for pair in zip(molecules, perceptions, strict=True)
+        if pair[1].status == "valid"
+    ][: distributions.NUM_MOLECULES]
+    return [molecule for molecule, _ in valid], [found for _, found in valid]
+
+
+def measure_geometry(
+    molecules: Sequence[bonds.Molecule],
+    perceptions: Sequence[bonds.Perception],
+    reference: Sequence[bonds.Molecule],
+    reference_perceptions: Sequence[bonds.Perception],
+) -> dict[str, Any]:
+    """Compares bond lengths, angles, species, environments and rings with data.
+
+    Only valid molecules enter, at most `distributions.NUM_MOLECULES` of either side.
+    """
+    ours = _first_valid(molecules, perceptions)
+    data = _first_valid(reference, reference_perceptions)
+    lengths, data_lengths = (distributions.bond_lengths(*side) for side in (ours, data))
+    around, data_around = (distributions.environments(*side) for side in (ours, data))
+    # A single kind of neighbour says little about angles between kinds.
+    mixed = {kind: group for kind, group in data_around.items() if "," in kind}
+    listed = distributions.commonest(mixed)
+    bispectra = distributions.compare(
+        distributions.bispectra(around, listed),
+        distributions.bispectra(data_around, listed),
+        listed,
+    )
+    lengths_compared = distributions.compare(
+        lengths, data_lengths, distributions.commonest(data_lengths)
+    )
+    rings, data_rings = (distributions.ring_counts(side[1]) for side in (ours, data))
+    counts = [distributions.species_counts(side[0]) for side in (ours, data)]
+    return {
+        "bonds_perceived_by": BOND_PRESET,
+        "num_molecules": len(ours[0]),
+        "num_reference": len(data[0]),
+        "bond_length_mmd": {k: v._asdict() for k, v in lengths_compared.items()},
+        "bispectrum_mmd": {k: v._asdict() for k, v in bispectra.items()},
+        "jensen_shannon_species": distributions.jensen_shannon(*counts),
+        "jensen_shannon_environments": distributions.jensen_shannon(
+            distributions.group_counts(around), distributions.group_counts(data_around)
+        ),
+        "rings_per_molecule": {
+            "samples": _per(rings, len(ours[0])),
+            "reference": _per(data_rings, len(data[0])),
+        },
+        "bond_lengths": {  # For the plots.
+            kind: {
+                "samples": _rounded(lengths.get(kind)),
+                "reference": _rounded(data_lengths[kind]),
+            }
+            for kind in lengths_compared
+        },
+    }
+
+
+def _per(counts: Counter[int], total: int) -> dict[str, float]:
+    return {str(size): counts[size] / max(total, 1) for size in sorted(counts)}
+
+
+def _rounded(lengths: Any) -> list[float]:
+    return [] if lengths is None else [round(float(x), 4) for x in lengths[:1000, 0]]
+
+
+def measure_sizes(
+    molecules: Sequence[bonds.Molecule], reference: Sequence[bonds.Molecule]
+) -> dict[str, Any]:
+    """Compares the numbers of atoms, of valid and invalid molecules alike."""
+    ours, data = (distributions.size_counts(side) for side in (molecules, reference))
+    return {
+        "samples": {str(size): ours[size] for size in sorted(ours)},
+        "reference": {str(size): data[size] for size in sorted(data)},
+        "jensen_shannon": distributions.jensen_shannon(ours, data),
+    }
+
+
+def measure_poses(
+    molecules: Sequence[bonds.Molecule], perceptions: Sequence[bonds.Perception]
+) -> dict[str, Any] | None:
+    """Runs PoseBusters on the first valid molecules, if it is installed."""
+    if not poses.is_installed():
+        return None
+    valid, _ = _first_valid(molecules, perceptions)
+    # Each was perceived within the time limit before.
+    mols = [bonds.perceive(*m, BOND_PRESET) for m in valid[: poses.MAX_MOLECULES]]
+    checks = poses.check([mol for mol in mols if mol is not None])
+    return None if checks is None else checks._asdict()
+
+
+def evaluate(
+    drawn: samples.Samples,
+    reference: samples.Reference,
+    names: Sequence[str] = conventions.NAMES,
+    num_workers: int = 1,
+    time_limit: float = 10.0,
+    num_perceived: int = distributions.NUM_MOLECULES,
+    advance: conventions.Advance | None = None,
+) -> dict[str, Any]:
+    """Measures samples against data; see the docs on metrics for every entry.
+
+    Args:
+        drawn: Everything that was generated.
+        reference: The data.
+        names: Conventions, of `conventions.NAMES`.
+        num_workers: Number of worker processes.
+        time_limit: Seconds for one molecule.
+        num_perceived: Molecules of the reference whose bonds are perceived for the
+            distributions, the slow part; 0 leaves the distributions out.
+        advance: Told of every molecule done in a worker.
+    """
+    known = conventions.reference_graphs(reference, names, num_workers)
+    judged = conventions.judge(
+        drawn.molecules, names, known, drawn.faults, num_workers, time_limit, advance
+    )
+    report = {
+        "versions": versions(),
+        "samples": {"source": drawn.source, "num_molecules": len(drawn.molecules)},
+        "reference": {
+            "source": reference.source,
+            "num_molecules": len(reference.molecules),
+            "smiles": "from the file" if reference.smiles else "perceived",
+        },
+        "conventions": {name: s._asdict() for name, s in judged.scores.items()},
+        "sizes": measure_sizes(drawn.molecules, reference.molecules),
+        "geometry": None,
+        "poses": None,
+    }
+    found = judged.perceptions.get(BOND_PRESET)
+    if found is not None and num_perceived:
+        data = samples.choose(reference.molecules, num_perceived)
+        on_done = None
+        if advance is not None:
+            on_done = lambda num_done: advance("reference", num_done)
+        data_found = bonds.perceive_all(
+            data, BOND_PRESET, num_workers, time_limit, on_done
+        )
+        report["geometry"] = measure_geometry(drawn.molecules, found, data, data_found)
+        report["poses"] = measure_poses(drawn.molecules, found)
+    return report

@@ -1,0 +1,252 @@
+"""Shows a report: a table for the terminal, a JSON file, an HTML page with plots."""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from common.cli import atomic_path
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62em; margin: 2em auto;
+  padding: 0 1em; color: #222; }
+table { border-collapse: collapse; margin: 1em 0; }
+th, td { padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+td.text { text-align: left; font-size: 90%; }
+img { max-width: 100%; }
+"""
+
+Rows = list[list[str]]
+
+
+def _percent(fraction: float | None, error: float | None = None) -> str:
+    if fraction is None:
+        return "–"
+    text = f"{100 * fraction:.2f}"
+    return text if error is None else f"{text} ± {100 * error:.2f}"
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def convention_rows(report: dict[str, Any]) -> Rows:
+    """Returns a header and one row per convention, in per cent."""
+    rows = [
+        ["convention", "valid %", "unique %", "novel %", "valid & unique %"]
+        + ["atoms stable %", "molecules stable %"]
+    ]
+    for name, score in report["conventions"].items():
+        rows.append(
+            [
+                name,
+                _percent(score["valid"], score["valid_standard_error"]),
+                _percent(score["unique"]),
+                _percent(score["novel"]),
+                _percent(score["valid_and_unique"]),
+                _percent(score["atom_stability"]),
+                _percent(score["molecule_stability"]),
+            ]
+        )
+    return rows
+
+
+def distribution_rows(report: dict[str, Any]) -> Rows:
+    """Returns a header and one row per distance from the data."""
+    rows = [["distance from the data", "samples", "data against data"]]
+    rows.append(["sizes, JS (nats)", _number(report["sizes"]["jensen_shannon"]), ""])
+    geometry = report["geometry"]
+    if geometry is None:
+        return rows
+    for key, label in (("species", "atom types"), ("environments", "environments")):
+        value = geometry[f"jensen_shannon_{key}"]
+        rows.append([f"{label}, JS (nats)", _number(value), ""])
+    for key, label in (("bond_length_mmd", "bond"), ("bispectrum_mmd", "angles")):
+        for kind, entry in geometry[key].items():
+            rows.append(
+                [f"{label} {kind}, MMD", _number(entry["mmd"]), _number(entry["floor"])]
+            )
+    return rows
+
+
+def ring_rows(report: dict[str, Any]) -> Rows:
+    """Returns a header and one row per ring size, rings in a hundred molecules."""
+    if report["geometry"] is None:
+        return []
+    rings = report["geometry"]["rings_per_molecule"]
+    sizes = sorted(set(rings["samples"]) | set(rings["reference"]), key=int)
+    rows = [["ring size", "per 100 samples", "per 100 of the data"]]
+    for size in sizes:
+        sides = (rings[side].get(size, 0.0) for side in ("samples", "reference"))
+        rows.append([size, *(f"{100 * value:.1f}" for value in sides)])
+    return rows
+
+
+def pose_rows(report: dict[str, Any]) -> Rows:
+    """Returns a header and one row per test of PoseBusters, in per cent."""
+    poses = report["poses"]
+    if poses is None:
+        return []
+    title = f"PoseBusters {poses['version']} {poses['config']}"
+    rows = [[f"{title}, {poses['num_molecules']} valid molecules", "passed %"]]
+    rows += [[name, _percent(value)] for name, value in poses["passed"].items()]
+    return [*rows, ["all tests", _percent(poses["all_passed"])]]
+
+
+def _caption(report: dict[str, Any]) -> str:
+    samples, reference = report["samples"], report["reference"]
+    return (
+        f"{samples['num_molecules']} molecules of {samples['source']}, "
+        f"{reference['num_molecules']} of the data {reference['source']}; "
+        f"RDKit {report['versions']['rdkit']}"
+    )
+
+
+def print_tables(report: dict[str, Any], console: Console) -> None:
+    """Prints the tables of a report."""
+    tables = [convention_rows(report), distribution_rows(report)]
+    tables += [ring_rows(report), pose_rows(report)]
+    console.print(_caption(report), highlight=False)
+    for header, *rows in filter(None, tables):
+        table = Table(header[0], header_style="bold")
+        for name in header[1:]:
+            table.add_column(name, justify="right")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+
+
+def _to_html(figure: matplotlib.figure.Figure, title: str) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    alt = html.escape(title)
+    return f'<h2>{alt}</h2>\n<img alt="{alt}" src="data:image/png;base64,{data}">'
+
+
+def _plot_validity(report: dict[str, Any]) -> matplotlib.figure.Figure:
+    figure = matplotlib.figure.Figure(figsize=(7, 3))
+    axes = figure.add_subplot()
+    names = list(report["conventions"])
+    scores = [report["conventions"][name] for name in names]
+    axes.bar(
+        names,
+        [100 * score["valid"] for score in scores],
+        yerr=[100 * score["valid_standard_error"] for score in scores],
+        color="tab:blue",
+    )
+    axes.set_ylabel("valid (%)")
+    axes.set_ylim(0, 100)
+    return figure
+
+
+def _plot_bars(
+    samples: dict[str, float], reference: dict[str, float], label: str, unit: str
+) -> matplotlib.figure.Figure:
+    figure = matplotlib.figure.Figure(figsize=(7, 3))
+    axes = figure.add_subplot()
+    keys = sorted({int(key) for key in (*samples, *reference)})
+    places = np.array(keys, dtype=float)
+    for counts, shift, name in ((samples, -0.2, "samples"), (reference, 0.2, "data")):
+        values = [counts.get(str(key), 0) for key in keys]
+        axes.bar(places + shift, values, width=0.4, label=name)
+    axes.set_xlabel(label)
+    axes.set_ylabel(unit)
+    axes.legend()
+    return figure
+
+
+def _normalized(counts: dict[str, int]) -> dict[str, float]:
+    total = max(sum(counts.values()), 1)
+    return {key: 100 * value / total for key, value in counts.items()}
+
+
+def _plot_bond_lengths(lengths: dict[str, Any]) -> matplotlib.figure.Figure:
+    figure = matplotlib.figure.Figure(figsize=(11, 2.2 * ((len(lengths) + 4) // 5)))
+    for index, (kind, sides) in enumerate(lengths.items()):
+        axes = figure.add_subplot((len(lengths) + 4) // 5, 5, index + 1)
+        low, high = np.quantile(sides["reference"], [0.005, 0.995])
+        bins = np.linspace(low - 0.08, high + 0.08, 41)
+        for name, side in (("samples", "samples"), ("data", "reference")):
+            if sides[side]:
+                axes.hist(sides[side], bins, density=True, alpha=0.55, label=name)
+        axes.set_title(kind, fontsize=9)
+        axes.set_yticks([])
+        axes.tick_params(labelsize=7)
+    if lengths:
+        figure.axes[0].legend(fontsize=7)
+        figure.supxlabel("length (Å)", fontsize=9)
+    figure.tight_layout()
+    return figure
+
+
+def make_plots(report: dict[str, Any]) -> list[str]:
+    """Returns the plots as HTML with the images inside."""
+    sizes, geometry = report["sizes"], report["geometry"]
+    shares = [_normalized(sizes[side]) for side in ("samples", "reference")]
+    plots = [
+        _to_html(_plot_validity(report), "Validity by convention"),
+        _to_html(_plot_bars(*shares, "atoms in a molecule", "molecules (%)"), "Sizes"),
+    ]
+    if geometry is not None and geometry["bond_lengths"]:
+        lengths = _plot_bond_lengths(geometry["bond_lengths"])
+        plots.append(_to_html(lengths, "Bond lengths"))
+    if geometry is not None and any(geometry["rings_per_molecule"].values()):
+        rings = geometry["rings_per_molecule"]
+        figure = _plot_bars(
+            rings["samples"], rings["reference"], "ring size", "rings per molecule"
+        )
+        plots.append(_to_html(figure, "Rings"))
+    return plots
+
+
+def _html_table(rows: Sequence[Sequence[str]], text: bool = False) -> str:
+    header, *body = rows
+    cell = '<td class="text">' if text else "<td>"
+    lines = ["<table><tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in header)]
+    for row in body:
+        lines.append("<tr>" + "".join(f"{cell}{html.escape(c)}</td>" for c in row))
+    return "\n".join([*lines, "</table>"])
+
+
+def to_html(report: dict[str, Any]) -> str:
+    """Returns one page that needs nothing beside it."""
+    definitions = [["convention", "definition", "invalid because"]]
+    for name, score in report["conventions"].items():
+        reasons = ", ".join(f"{why} {n}" for why, n in score["failures"].items())
+        definitions.append([name, score["definition"], reasons or "–"])
+    versions = ", ".join(f"{k} {v}" for k, v in report["versions"].items())
+    tables = [distribution_rows(report), ring_rows(report), pose_rows(report)]
+    return "\n".join(
+        [
+            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
+            f"<title>Evaluation of molecules</title><style>{_STYLE}</style></head>",
+            f"<body><h1>Evaluation of molecules</h1><p>{html.escape(_caption(report))}",
+            _html_table(convention_rows(report)),
+            _html_table(definitions, text=True),
+            *make_plots(report),
+            "<h2>Distances from the data</h2>",
+            *(_html_table(rows) for rows in tables if rows),
+            f"<p>{html.escape(versions)}</body></html>\n",
+        ]
+    )
+
+
+def write(report: dict[str, Any], folder: Path) -> None:
+    """Writes `report.json` and `report.html` into a folder, which is made if needed."""
+    page = to_html(report)
+    with atomic_path(folder / "report.json") as path:
+        path.write_text(
+            json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
+        )
+    with atomic_path(folder / "report.html") as path:
+        path.write_text(page, encoding="utf-8")

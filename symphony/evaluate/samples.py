@@ -1,0 +1,172 @@
+"""Reads what is to be judged, so that everything that was generated counts.
+
+A record that cannot be parsed, a molecule that was never finished, or one that the
+file of molecules lacks but its manifest has, stays in the denominator. Units: Å.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rdkit import Chem, rdBase
+
+from common.cli import UsageError
+from symphony.data import Molecules, Records, read_molecules, read_npz
+from symphony.data.sdf import read_sdf
+from symphony.data.xyz import read_xyz
+from symphony.evaluate.bonds import Molecule
+
+_FORMS = ".sdf, .extxyz, .xyz or .npz"
+_ALL_ELEMENTS = tuple(range(1, 119))
+_ANY_SIZE = 100_000  # Atoms.
+
+
+class Samples(NamedTuple):
+    """Generated molecules and, for those that have no geometry to judge, why."""
+
+    molecules: list[Molecule]  # Without atoms where there is a fault.
+    faults: list[str | None]
+    source: str  # The file that was read.
+
+
+class Reference(NamedTuple):
+    """Molecules of the data; `smiles` is empty where the file has none."""
+
+    molecules: list[Molecule]
+    smiles: list[str]
+    source: str
+
+
+def to_pairs(molecules: Molecules) -> list[Molecule]:
+    """Divides packed molecules into pairs of atomic numbers and positions in Å."""
+    bounds = molecules.offsets[1:-1]
+    return list(
+        zip(
+            np.split(molecules.atomic_numbers, bounds),
+            np.split(molecules.positions, bounds),
+            strict=True,
+        )
+    )
+
+
+def _read_records(path: Path) -> Records:
+    suffix = path.suffix.lower()
+    if suffix not in (".sdf", ".mol", ".xyz", ".extxyz", ".npz"):
+        raise UsageError(f"{path}: expected {_FORMS}, found {suffix!r}")
+    if not path.is_file():
+        raise UsageError(f"{path}: expected a file of molecules, found nothing there")
+    try:
+        if suffix == ".npz":
+            return read_npz(path)
+        reader = read_sdf if suffix in (".sdf", ".mol") else read_xyz
+        with path.open("rb") as file:
+            return reader(file, str(path))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _read_manifest(path: Path) -> list[dict] | None:
+    """Returns one record per generated molecule, or None without a manifest."""
+    if not path.is_file():
+        return None
+    records = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise UsageError(
+                    f"{path}: expected a JSON object in line {number}, found {line!r}"
+                ) from error
+    return records
+
+
+def _empty_molecule() -> Molecule:
+    return np.zeros(0, np.uint8), np.zeros((0, 3), np.float32)
+
+
+def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
+    """Reads generated molecules, the failed ones among them.
+
+    Beside `name.sdf`, `name.extxyz` is read in its place if it exists, since it holds
+    also the molecules without bonds; and `name.jsonl`, one JSON object per generated
+    molecule, tells which were never finished (`"stopped": false`) and how many there
+    were.
+
+    Args:
+        path: SDF, extxyz, xyz or npz.
+        max_molecules: Keeps only the first ones.
+
+    Raises:
+        UsageError: The file cannot be read, holds nothing, or has more molecules than
+            its manifest has records.
+    """
+    path = Path(path)
+    everything = path.with_suffix(".extxyz")
+    if path.suffix.lower() == ".sdf" and everything.is_file():
+        path = everything
+    records = _read_records(path)
+    molecules = to_pairs(records.molecules)
+    faults: list[str | None] = [None] * len(molecules)
+    manifest = _read_manifest(path.with_suffix(".jsonl"))
+    num_lost, reason = len(records.unreadable), "unreadable record"
+    if manifest is not None:
+        if len(manifest) < len(molecules) + num_lost:
+            raise UsageError(
+                f"{path}: expected at most {len(manifest)} molecules, the number of "
+                f"records in its manifest; found {len(molecules) + num_lost}"
+            )
+        if len(manifest) == len(molecules):
+            for index, record in enumerate(manifest):
+                if record.get("stopped") is False:
+                    faults[index] = "never finished"
+        else:
+            num_lost, reason = len(manifest) - len(molecules), "not in the file"
+    molecules = [
+        molecule if fault is None else _empty_molecule()
+        for molecule, fault in zip(molecules, faults, strict=True)
+    ]
+    molecules += [_empty_molecule() for _ in range(num_lost)]
+    faults += [reason] * num_lost
+    if not molecules:
+        raise UsageError(f"{path}: expected at least one molecule, found none")
+    return Samples(molecules[:max_molecules], faults[:max_molecules], str(path))
+
+
+def read_reference(path: str) -> Reference:
+    """Reads the data that samples are compared with.
+
+    Args:
+        path: A file, or the name of packaged data.
+
+    Raises:
+        UsageError: See `symphony.data.read_molecules`.
+    """
+    molecules, report = read_molecules(path, _ALL_ELEMENTS, _ANY_SIZE)
+    pairs = to_pairs(molecules)
+    smiles: list[str] = []
+    if path.endswith(".npz") and not report.skipped:
+        with np.load(path, allow_pickle=False) as arrays:
+            if "smiles" in arrays.files and len(arrays["smiles"]) == len(pairs):
+                smiles = list(np.char.decode(arrays["smiles"].astype("S"), "ascii"))
+    return Reference(pairs, smiles, path)
+
+
+def choose(molecules: list[Molecule], count: int) -> list[Molecule]:
+    """Draws that many molecules without replacement, always the same ones."""
+    if count >= len(molecules):
+        return molecules
+    chosen = np.random.default_rng(0).choice(len(molecules), count, replace=False)
+    return [molecules[i] for i in np.sort(chosen)]
+
+
+def canonical_graphs(smiles: list[str]) -> set[str]:
+    """Returns canonical SMILES without stereochemistry; unreadable ones drop out."""
+    graphs = set()
+    with rdBase.BlockLogs():
+        for text in smiles:
+            mol = Chem.MolFromSmiles(text)
+            if mol is not None:
+                graphs.add(Chem.MolToSmiles(mol, isomericSmiles=False))
+    return graphs

@@ -1,0 +1,151 @@
+r"""Negative log-likelihood of the steps that build a molecule.
+
+With $S_t$ the atoms `0..t`, a step that places an atom of species $s$ at $r$ from the
+focus $i$ costs
+
+$$ -\log p(i, s \mid S_t) - \log p(|r|) - \log p(\hat r \mid |r|) + 2 \log |r|, $$
+
+and the last step $-\log p(\mathrm{stop} \mid S_t)$. The direction is drawn in two
+stages, $p(\hat r) = \int p_c(\hat u)\, p_f(\hat r \mid \hat u)\, d\hat u$; its
+log-density is bounded from below with a fixed blur $q(\hat u \mid \hat r)$ by
+$E_q[\log p_c(\hat u) + \log p_f(\hat r \mid \hat u) - \log q(\hat u \mid \hat r)]$,
+which is what training maximises.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from symphony.densities import (
+    blur,
+    blur_log_density,
+    coarse_logits,
+    fine_log_density,
+    log_normaliser,
+    radial_log_density,
+)
+from symphony.fragments import Cut
+from symphony.model import Symphony
+
+
+class StepTerms(NamedTuple):
+    """Negative log-likelihoods of the steps of one molecule, in nats.
+
+    Attributes:
+        first: Of the species of the first atom.
+        focus: Of focus and species, or of stopping at the last step; cross-entropy
+            with the shares of the candidate edges.
+        radial: Of the distance from the focus, per Å.
+        coarse: Of the coarse direction, per steradian.
+        fine: Of the direction given the coarse one, less that of the blur; `coarse`
+            and `fine` add up to the bound for the direction, per steradian.
+        step_mask: True for steps of the molecule.
+        place_mask: True for steps that place an atom.
+    """
+
+    first: Float[Array, ""]
+    focus: Float[Array, " num_steps"]
+    radial: Float[Array, " num_steps"]
+    coarse: Float[Array, " num_steps"]
+    fine: Float[Array, " num_steps"]
+    step_mask: Bool[Array, " num_steps"]
+    place_mask: Bool[Array, " num_steps"]
+
+
+def causal_mask(num_nodes: int) -> Bool[Array, "num_nodes num_nodes"]:
+    """Lets atom `i` receive from the atoms placed before it."""
+    return jnp.tril(jnp.ones((num_nodes, num_nodes), bool), k=-1)
+
+
+def step_terms(
+    model: Symphony,
+    cut: Cut,
+    steps: Int[Array, " num_steps"],
+    pair_mask: Bool[Array, "num_nodes num_nodes"],
+    noise_std: Float[Array, ""],
+    noise: Float[Array, "num_nodes 3"],
+    key: Key[Array, ""],
+) -> StepTerms:
+    """Evaluates steps of one molecule, teacher-forced.
+
+    Args:
+        model: Bound to its parameters.
+        cut: The molecule in an order of generation.
+        steps: The steps `t` to evaluate.
+        pair_mask: Which sender (column) each atom (row) receives from in the trunk.
+        noise_std: Å, of the noise on the atoms already placed; the network is told.
+        noise: Standard normal numbers.
+        key: Draws the coarse directions.
+    """
+    num_nodes = cut.species.shape[0]
+    positions = cut.positions + noise_std * noise
+    placed = (jnp.arange(num_nodes) <= steps[:, None]) & cut.node_mask
+    num_atoms = jnp.sum(cut.node_mask)
+    step_mask = steps < num_atoms
+    place_mask = steps < num_atoms - 1
+
+    others = cut.node_mask[:, None] & cut.node_mask & ~jnp.eye(num_nodes, dtype=bool)
+    pairs = model.pairs(positions, positions, others)
+    in_trunk = pairs._replace(feats=pairs.feats * pair_mask[..., None])
+    node_feats = model.trunk(cut.species, noise_std, in_trunk)
+    messages = model.focus_messages(node_feats, pairs)
+    messages = jnp.einsum("tj,ijc->tic", placed.astype(messages.dtype), messages)
+    next_atom = model.next_atom(node_feats, messages, placed)
+
+    labels = cut.labels[steps]
+    logits = next_atom.focus_species
+    log_total = jnp.logaddexp(
+        jax.nn.logsumexp(logits, axis=(1, 2)), next_atom.stop
+    )
+    hit = jnp.sum(jnp.where(labels > 0, labels * logits, 0.0), axis=(1, 2))
+    focus_nll = log_total - jnp.where(place_mask, hit, next_atom.stop)
+
+    focus = cut.focus[steps]
+    target = jnp.minimum(steps + 1, num_nodes - 1)
+    vectors = cut.positions[target] - positions[focus]
+    vectors = jnp.where(place_mask[:, None], vectors, jnp.array([1.2, 0.0, 0.0]))
+    length = jnp.linalg.norm(vectors, axis=-1)
+    direction = vectors / length[:, None]
+    margin = 1e-4
+    radius = jnp.clip(length, model.min_radius + margin, model.max_radius - margin)
+
+    condition = model.position_condition(
+        node_feats, next_atom, focus, cut.species[target]
+    )
+    log_radial = radial_log_density(
+        model.radial(condition), radius, model.min_radius, model.max_radius
+    )
+    scene = (node_feats, positions, focus, placed)
+    coefficients = model.coarse(condition, radius, *scene)
+    coarse_direction = blur(key, direction, model.blur)
+    log_coarse = coarse_logits(coefficients, coarse_direction)
+    log_coarse -= log_normaliser(coefficients, model.grid)
+    mixture = model.fine(condition, radius, coarse_direction, *scene)
+    log_fine = fine_log_density(mixture, coarse_direction, direction)
+    log_fine -= blur_log_density(direction, coarse_direction, model.blur)
+
+    first = jax.nn.log_softmax(model.first_species)[cut.species[0]]
+    masked = lambda mask, values: jnp.where(mask, values, 0.0)
+    return StepTerms(
+        first=-first,
+        focus=masked(step_mask, focus_nll),
+        radial=masked(place_mask, -log_radial),
+        coarse=masked(place_mask, -log_coarse),
+        fine=masked(place_mask, -log_fine),
+        step_mask=step_mask,
+        place_mask=place_mask,
+    )
+
+
+def totals(terms: StepTerms) -> dict[str, Float[Array, ""]]:
+    """Adds up the steps of one molecule; nats, and the number of steps."""
+    sums = {
+        "focus": jnp.sum(terms.focus),
+        "radial": jnp.sum(terms.radial),
+        "coarse": jnp.sum(terms.coarse),
+        "fine": jnp.sum(terms.fine),
+    }
+    nll = terms.first + sum(sums.values())
+    return sums | {"nll": nll, "num_steps": jnp.sum(terms.step_mask) * 1.0}

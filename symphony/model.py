@@ -1,0 +1,414 @@
+r"""Symphony's network: what is placed so far to the four decisions of the next step.
+
+At step `t` the atoms `0..t` are placed. The network gives the logits of stopping, of
+(focus, species), and, for a given focus and species, the density of the position of
+the next atom. Two trunks share every weight's shape: in the causal one an atom
+receives only from atoms placed before it, so that one pass serves every step of a
+molecule and the features of placed atoms never change; in the full one atoms see each
+other, and one pass serves one step.
+"""
+
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from common.harmonics import SphereGrid, spherical_harmonics, sphere_grid
+from common.irreps import degree_slices
+from common.layers import (
+    Linear,
+    RMSNorm,
+    bessel_basis,
+    polynomial_envelope,
+    safe_norm,
+)
+from symphony.densities import FineMixture, RadialMixture, cap_curvature
+
+
+class Pairs(NamedTuple):
+    """Geometry of receivers and senders, as the network sees it.
+
+    Attributes:
+        feats: Features of the distance, zero beyond the cutoff and where masked.
+        harmonics: Spherical harmonics of the vectors from sender to receiver.
+    """
+
+    feats: Float[Array, "num_receivers num_senders num_feats"]
+    harmonics: Float[Array, "num_receivers num_senders components"]
+
+
+class NextAtom(NamedTuple):
+    """Logits of what the next atom is, for each step.
+
+    Attributes:
+        stop: Logit of stopping.
+        focus_species: Logits of (focus, species); minus infinity where not placed.
+        hidden: Features of the atoms as candidates for the focus.
+        pooled: Features of the whole fragment.
+    """
+
+    stop: Float[Array, " num_steps"]
+    focus_species: Float[Array, "num_steps num_nodes num_species"]
+    hidden: Float[Array, "num_steps num_nodes num_channels"]
+    pooled: Float[Array, "num_steps num_channels"]
+
+
+class TrunkLayer(nn.Module):
+    r"""One round of messages from senders to receivers.
+
+    $$ A_i^l = \sum_j w^l(r_{ij}) \odot (s_j \otimes Y^l(\hat r_{ij}))
+       + v^l(r_{ij}) \odot h_j^l $$
+    followed by inner products $\langle U A_i^l, V A_i^l \rangle$, which see angles, an
+    MLP on all invariants, and gates on the degrees above zero.
+
+    Attributes:
+        num_channels: Channels of every degree.
+        max_degree: Largest degree of the features.
+        avg_num_neighbors: Scales the sum of messages.
+    """
+
+    num_channels: int
+    max_degree: int
+    avg_num_neighbors: float
+
+    @nn.compact
+    def __call__(
+        self,
+        receivers: Float[Array, "num_receivers components num_channels"],
+        senders: Float[Array, "num_senders components num_channels"],
+        pairs: Pairs,
+    ) -> Float[Array, "num_receivers components num_channels"]:
+        degrees = degree_slices(self.max_degree)
+        num_weights = 2 * self.max_degree + 1
+        senders = RMSNorm()(senders)
+        receivers_normed = RMSNorm()(receivers)
+        scalars = nn.Dense(self.num_channels, use_bias=False)(senders[:, 0])
+        weights = nn.Dense(num_weights * self.num_channels, use_bias=False)(pairs.feats)
+        weights = weights.reshape(*weights.shape[:2], num_weights, self.num_channels)
+
+        sums = []
+        for l, rows in enumerate(degrees):
+            from_scalars = weights[:, :, l] * scalars
+            harmonics = pairs.harmonics[:, :, rows]
+            total = jnp.einsum("rsc,rsm->rmc", from_scalars, harmonics)
+            if l > 0:
+                from_tensors = weights[:, :, self.max_degree + l]
+                total += jnp.einsum("rsc,smc->rmc", from_tensors, senders[:, rows])
+            sums.append(total)
+        sums = jnp.concatenate(sums, axis=1) / math.sqrt(self.avg_num_neighbors)
+        sums = RMSNorm()(sums)
+
+        left = Linear(self.num_channels)(sums)
+        right = Linear(self.num_channels)(sums)
+        products = [
+            jnp.sum(left[:, rows] * right[:, rows], axis=1) / (2 * l + 1)
+            for l, rows in enumerate(degrees)
+        ]
+        invariants = jnp.concatenate([receivers_normed[:, 0], left[:, 0], *products], -1)
+        hidden = nn.silu(nn.Dense(2 * self.num_channels)(invariants))
+        gates = nn.Dense((self.max_degree + 1) * self.num_channels)(hidden)
+        gates = jnp.split(gates, self.max_degree + 1, axis=-1)
+        updates = [gates[0][:, None]]
+        for l, rows in enumerate(degrees[1:], start=1):
+            updates.append(left[:, rows] * gates[l][:, None])
+        return receivers + jnp.concatenate(updates, axis=1)
+
+
+class Symphony(nn.Module):
+    """The whole network; see the module's docstring.
+
+    Attributes:
+        num_species: Size of the species table.
+        num_channels: Channels of every degree in the trunk, width of the heads.
+        num_layers: Rounds of messages.
+        max_degree: Largest degree in the trunk.
+        cutoff: Å, beyond which atoms exchange no message.
+        num_radial_basis: Bessel functions that encode a distance.
+        num_pair_feats: Width of the features of a pair.
+        avg_num_neighbors: Typical number of neighbours.
+        head_max_degree: Largest degree of the density on the sphere.
+        head_channels: Signals whose exponentials the density adds up.
+        num_radial_components: Components of the mixture for the radius.
+        min_radius: Å, smallest distance from the focus to the next atom.
+        max_radius: Å, largest one.
+        max_curvature: See `densities.cap_curvature`.
+        res_beta: Polar points of the grid that normalises the coarse density.
+        res_alpha: Azimuthal points of that grid.
+        blur: Radians, standard deviation per axis of the coarse direction around the
+            true one, q of `design` of the fine stage.
+        num_fine_components: Components of the fine stage.
+        learned_stop: False ties the logit of stopping to zero, as in the paper.
+    """
+
+    num_species: int
+    num_channels: int
+    num_layers: int
+    max_degree: int
+    cutoff: float
+    num_radial_basis: int
+    num_pair_feats: int
+    avg_num_neighbors: float
+    head_max_degree: int
+    head_channels: int
+    num_radial_components: int
+    min_radius: float
+    max_radius: float
+    max_curvature: float
+    res_beta: int
+    res_alpha: int
+    blur: float
+    num_fine_components: int
+    learned_stop: bool
+
+    def setup(self) -> None:
+        width = self.num_channels
+        self.first_species = self.param(
+            "first_species", nn.initializers.zeros, (self.num_species,)
+        )
+        self.embed_species = nn.Embed(self.num_species, width)
+        self.embed_noise = nn.Dense(width)
+        self.pair_hidden = nn.Dense(self.num_pair_feats)
+        self.layers = [
+            TrunkLayer(width, self.max_degree, self.avg_num_neighbors)
+            for _ in range(self.num_layers)
+        ]
+        self.trunk_norm = RMSNorm()
+        self.focus_weights = nn.Dense(2 * width, use_bias=False)
+        self.focus_senders = nn.Dense(2 * width, use_bias=False)
+        self.focus_hidden = nn.Dense(width)
+        self.focus_pool = nn.Dense(width)
+        self.focus_mixed = nn.Dense(width)
+        self.focus_global = nn.Dense(width)
+        self.focus_logits = nn.Dense(self.num_species)
+        self.stop_hidden = nn.Dense(width)
+        self.stop_logit = nn.Dense(1)
+        self.embed_target = nn.Embed(self.num_species, width)
+        self.condition_inputs = nn.Dense(width)
+        self.condition = nn.Dense(width)
+        self.radial_hidden = nn.Dense(width)
+        self.radial_outputs = nn.Dense(
+            3 * self.num_radial_components, kernel_init=nn.initializers.normal(0.01)
+        )
+        self.coarse_condition = nn.Dense(width)
+        self.coarse_pairs = nn.Dense(width)
+        self.coarse_senders = nn.Dense(width, use_bias=False)
+        self.coarse_weights = nn.Dense(self.head_max_degree * self.head_channels)
+        self.coarse_focus = Linear(self.head_channels)
+        self.coarse_gates = nn.Dense((self.max_degree + 1) * self.head_channels)
+        self.fine_condition = nn.Dense(width)
+        self.fine_pairs = nn.Dense(width)
+        self.fine_senders = nn.Dense(width, use_bias=False)
+        self.fine_sum = nn.Dense(width)
+        self.fine_mixed = nn.Dense(width)
+        self.fine_vectors = nn.Dense(self.num_fine_components)
+        self.fine_outputs = nn.Dense(
+            2 * self.num_fine_components, kernel_init=nn.initializers.normal(0.01)
+        )
+
+    @property
+    def grid(self) -> SphereGrid:
+        """The grid that normalises the coarse density."""
+        return sphere_grid(self.res_beta, self.res_alpha, self.head_max_degree)
+
+    def pairs(
+        self,
+        receivers: Float[Array, "num_receivers 3"],
+        senders: Float[Array, "num_senders 3"],
+        pair_mask: Bool[Array, "num_receivers num_senders"],
+    ) -> Pairs:
+        """Encodes the geometry of pairs; see `Pairs`."""
+        vectors = receivers[:, None] - senders[None]
+        distances = safe_norm(vectors)
+        basis = bessel_basis(distances, self.num_radial_basis, self.cutoff)
+        envelope = polynomial_envelope(distances, self.cutoff)
+        feats = nn.silu(self.pair_hidden(basis))
+        return Pairs(
+            feats=feats * (envelope * pair_mask)[..., None],
+            harmonics=spherical_harmonics(vectors, self.max_degree),
+        )
+
+    def embed(
+        self, species: Int[Array, " num_nodes"], noise_std: Float[Array, ""]
+    ) -> Float[Array, "num_nodes components num_channels"]:
+        """Embeds species and the level of coordinate noise (Å)."""
+        scalars = self.embed_species(species)
+        scalars += self.embed_noise(20.0 * noise_std[None])
+        tensors = jnp.zeros(
+            (species.shape[0], (self.max_degree + 1) ** 2 - 1, self.num_channels)
+        )
+        return jnp.concatenate([scalars[:, None], tensors], axis=1)
+
+    def trunk(
+        self,
+        species: Int[Array, " num_nodes"],
+        noise_std: Float[Array, ""],
+        pairs: Pairs,
+    ) -> Float[Array, "num_nodes components num_channels"]:
+        """Embeds the atoms in their surroundings, as far as `pairs` lets them see."""
+        node_feats = self.embed(species, noise_std)
+        for layer in self.layers:
+            node_feats = layer(node_feats, node_feats, pairs)
+        return self.trunk_norm(node_feats)
+
+    def focus_messages(
+        self,
+        sender_feats: Float[Array, "num_senders components num_channels"],
+        pairs: Pairs,
+    ) -> Float[Array, "num_receivers num_senders 2*num_channels"]:
+        """Returns what each placed atom tells each candidate for the focus."""
+        return self.focus_weights(pairs.feats) * self.focus_senders(sender_feats[:, 0])
+
+    def next_atom(
+        self,
+        node_feats: Float[Array, "num_nodes components num_channels"],
+        messages: Float[Array, "num_steps num_nodes 2*num_channels"],
+        placed: Bool[Array, "num_steps num_nodes"],
+    ) -> NextAtom:
+        """Maps the sums of `focus_messages` over placed atoms to the logits."""
+        inputs = jnp.broadcast_to(
+            node_feats[:, 0], (*messages.shape[:2], self.num_channels)
+        )
+        hidden = nn.silu(self.focus_hidden(jnp.concatenate([inputs, messages], -1)))
+        weight = placed[..., None].astype(hidden.dtype)
+        count = jnp.maximum(jnp.sum(weight, axis=1), 1.0)
+        total = jnp.sum(hidden * weight, axis=1)
+        highest = jnp.max(jnp.where(weight > 0, hidden, -1.0), axis=1)
+        pooled = jnp.concatenate([total / count, total / 16.0, highest, count / 16.0], -1)
+        pooled = nn.silu(self.focus_pool(pooled))
+        mixed = self.focus_mixed(hidden) + self.focus_global(pooled)[:, None]
+        hidden = nn.silu(mixed)
+        logits = jnp.where(weight > 0, self.focus_logits(hidden), -jnp.inf)
+        stop = self.stop_logit(nn.silu(self.stop_hidden(pooled)))[:, 0]
+        if not self.learned_stop:
+            stop = jnp.zeros_like(stop)
+        return NextAtom(stop, logits, hidden, pooled)
+
+    def position_condition(
+        self,
+        node_feats: Float[Array, "num_nodes components num_channels"],
+        next_atom: NextAtom,
+        focus: Int[Array, " num_steps"],
+        target_species: Int[Array, " num_steps"],
+    ) -> Float[Array, "num_steps num_channels"]:
+        """Gathers what the position heads know: focus, species, the fragment."""
+        hidden = jnp.take_along_axis(next_atom.hidden, focus[:, None, None], 1)[:, 0]
+        inputs = [hidden, node_feats[focus, 0], next_atom.pooled]
+        mixed = self.condition_inputs(jnp.concatenate(inputs, -1))
+        mixed = nn.silu(mixed + self.embed_target(target_species))
+        return nn.silu(self.condition(mixed))
+
+    def radial(self, condition: Float[Array, "num_steps num_channels"]) -> RadialMixture:
+        """Returns the density of the distance from the focus."""
+        outputs = self.radial_outputs(nn.silu(self.radial_hidden(condition)))
+        logits, shifts, log_scales = jnp.split(outputs, 3, axis=-1)
+        span = self.max_radius - self.min_radius
+        spread = np.linspace(0.05, 0.95, self.num_radial_components) * span
+        return RadialMixture(
+            logits=logits,
+            means=self.min_radius + spread + 0.2 * shifts,
+            scales=0.002 + 0.05 * jnp.exp(jnp.minimum(log_scales, 2.0)),
+        )
+
+    def coarse(
+        self,
+        condition: Float[Array, "num_steps num_channels"],
+        radius: Float[Array, " num_steps"],
+        node_feats: Float[Array, "num_nodes components num_channels"],
+        positions: Float[Array, "num_nodes 3"],
+        focus: Int[Array, " num_steps"],
+        visible: Bool[Array, "num_steps num_nodes"],
+    ) -> Float[Array, "num_steps head_components head_channels"]:
+        """Returns the signals of the density of directions at a radius (Å)."""
+        condition = self._with_radius(self.coarse_condition, condition, radius)
+        vectors = positions[None] - positions[focus][:, None]
+        distances = safe_norm(vectors)
+        basis = bessel_basis(distances, self.num_radial_basis, self.cutoff)
+        hidden = self.coarse_pairs(basis) + self.coarse_senders(node_feats[:, 0])
+        hidden = nn.silu(hidden + condition[:, None])
+        not_focus = jnp.arange(positions.shape[0]) != focus[:, None]
+        envelope = polynomial_envelope(distances, self.cutoff) * (visible & not_focus)
+        weights = self.coarse_weights(hidden) * envelope[..., None]
+        shape = (*weights.shape[:2], self.head_max_degree, self.head_channels)
+        weights = weights.reshape(shape)
+        harmonics = spherical_harmonics(vectors, self.head_max_degree)
+
+        gates = self.coarse_gates(condition)
+        gates = jnp.split(gates, self.max_degree + 1, axis=-1)
+        from_focus = self.coarse_focus(node_feats[focus])
+        signals = [gates[0][:, None]]
+        for l, rows in enumerate(degree_slices(self.head_max_degree)[1:], start=1):
+            signal = jnp.einsum(
+                "tjc,tjm->tmc", weights[:, :, l - 1], harmonics[:, :, rows]
+            )
+            if l <= self.max_degree:
+                signal += gates[l][:, None] * from_focus[:, rows]
+            signals.append(signal)
+        return cap_curvature(jnp.concatenate(signals, axis=1), self.max_curvature)
+
+    def fine(
+        self,
+        condition: Float[Array, "num_steps num_channels"],
+        radius: Float[Array, " num_steps"],
+        coarse_direction: Float[Array, "num_steps 3"],
+        node_feats: Float[Array, "num_nodes components num_channels"],
+        positions: Float[Array, "num_nodes 3"],
+        focus: Int[Array, " num_steps"],
+        visible: Bool[Array, "num_steps num_nodes"],
+    ) -> FineMixture:
+        """Returns the density of the direction given a coarse one.
+
+        A probe at the coarse position measures its distance to every placed atom; the
+        means are sums of the directions to them, projected on the tangent plane.
+        """
+        condition = self._with_radius(self.fine_condition, condition, radius)
+        probe = positions[focus] + radius[:, None] * coarse_direction
+        vectors = positions[None] - probe[:, None]
+        distances = safe_norm(vectors)
+        basis = gaussian_basis(distances, 0.5, self.cutoff, 2 * self.num_radial_basis)
+        hidden = self.fine_pairs(basis) + self.fine_senders(node_feats[:, 0])
+        hidden = nn.silu(hidden + condition[:, None])
+        envelope = polynomial_envelope(distances, self.cutoff) * visible
+        summed = jnp.sum(hidden * envelope[..., None], axis=1) / 4.0
+        summed = nn.silu(self.fine_sum(jnp.concatenate([summed, condition], -1)))
+        mixed = nn.silu(self.fine_mixed(hidden) + summed[:, None])
+        weights = self.fine_vectors(mixed) * envelope[..., None]
+        units = vectors / jnp.maximum(distances, 0.1)[..., None]
+        means = jnp.einsum("tjk,tjx->tkx", weights, units)
+        along = jnp.einsum("tkx,tx->tk", means, coarse_direction)
+        means -= along[..., None] * coarse_direction[:, None]
+        logits, log_scales = jnp.split(self.fine_outputs(summed), 2, axis=-1)
+        log_scales -= 0.7 * jnp.arange(self.num_fine_components)
+        return FineMixture(
+            logits=logits,
+            means=0.3 * means,
+            scales=0.001 + self.blur * jnp.exp(jnp.minimum(log_scales, 1.0)),
+        )
+
+    def _with_radius(
+        self,
+        dense: nn.Dense,
+        condition: Float[Array, "num_steps num_channels"],
+        radius: Float[Array, " num_steps"],
+    ) -> Float[Array, "num_steps num_channels"]:
+        basis = gaussian_basis(radius, self.min_radius, self.max_radius, 16)
+        return dense(jnp.concatenate([condition, basis], axis=-1))
+
+
+def gaussian_basis(
+    values: Float[Array, "*batch"], low: float, high: float, num_basis: int
+) -> Float[Array, "*batch num_basis"]:
+    """Encodes numbers by Gaussians as wide as the distance between their centres."""
+    centres = np.linspace(low, high, num_basis, dtype=np.float32)
+    width = float(centres[1] - centres[0])
+    return jnp.exp(-0.5 * jnp.square((values[..., None] - centres) / width))
+
+
+def placed_steps(
+    steps: Int[Array, " num_steps"], num_nodes: int
+) -> Bool[Array, "num_steps num_nodes"]:
+    """Marks the atoms `0..t` of each step `t`."""
+    return jnp.arange(num_nodes) <= steps[:, None]

@@ -1,0 +1,18 @@
+"""Checks annotations at run time and keeps compiled programs between test runs.
+
+The environment is set here, before any test imports JAX; child processes inherit it.
+"""
+
+import os
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+_CACHE = Path(__file__).resolve().parents[1] / ".jax_cache"
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+install_import_hook(["common", "symphony", "equijump"], "beartype.beartype")

@@ -1,0 +1,78 @@
+"""Tests of which package may import which, and of what a training run loads."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+MAY_IMPORT = {
+    "common": {"common"},
+    "symphony": {"common", "symphony"},
+    "equijump": {"common", "equijump"},
+    "configs": {"configs"},
+}
+
+OUTSIDE_TRAINING = ("sample", "evaluate", "score", "view", "simulate")
+
+
+def imported_modules(path):
+    """Returns every module that the file imports, at its top or inside a function."""
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules.add(node.module or "")
+    return modules
+
+
+def files(package):
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_packages_import_only_the_layers_below(package):
+    forbidden = MAY_IMPORT.keys() - MAY_IMPORT[package]
+    for path in files(package):
+        used = {module.split(".")[0] for module in imported_modules(path)}
+        assert not used & forbidden, f"{path} imports {used & forbidden}"
+
+
+@pytest.mark.parametrize("package", ["common", "symphony", "equijump"])
+def test_nothing_is_imported_by_a_relative_name_or_from_tests(package):
+    for path in files(package):
+        used = {module.split(".")[0] for module in imported_modules(path)}
+        assert not used & {"", "tests", "benchmarks"}, path
+
+
+def importable(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("module", ["symphony.train", "equijump.train"])
+def test_training_imports_no_chemistry_library(module):
+    if not importable(module):
+        pytest.skip(f"{module} is not written yet")
+    code = (
+        f"import sys, {module}\n"
+        "heavy = {'rdkit', 'mdtraj', 'matplotlib'} & sys.modules.keys()\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_core_never_mentions_a_chemistry_library():
+    for path in files("common"):
+        used = {module.split(".")[0] for module in imported_modules(path)}
+        assert not used & {"rdkit", "mdtraj"}, path
