@@ -4,8 +4,11 @@ A layer treats nodes one by one, so padded nodes touch no other. Weights are one
 matrix `[channels_in, channels_out]` per degree, never a flat vector.
 """
 
+import functools
+import itertools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -19,6 +22,9 @@ from common.irreps import (
     max_degree_of,
     tensor_product_paths,
 )
+
+MAX_UNROLLED_TERMS = 400
+"""Couplings up to which a product at the nodes is written out term by term."""
 
 
 class Linear(nn.Module):
@@ -226,16 +232,129 @@ def self_product(
         max_degree: Largest degree of the product.
         group: See `common.irreps.tensor_product_paths`.
     """
-    degrees = max_degree_of(x.shape[-2]), max_degree_of(y.shape[-2])
-    paths = tensor_product_paths(*degrees, max_degree, group)
-    rows = degree_slices(max(*degrees, max_degree))
-    batch = jnp.broadcast_shapes(x.shape[:-2], y.shape[:-2])
-    channels = x.shape[-1]
-    blocks: list[Array | float] = [0.0] * (max_degree + 1)
+    degrees = (
+        max_degree_of(x.shape[-2]),
+        max_degree_of(y.shape[-2]),
+        max_degree,
+        group,
+    )
+    if len(_couplings(*degrees)) > MAX_UNROLLED_TERMS:
+        return _product_by_matrices(degrees, x, y, weights)
+    return _product_by_terms(degrees, x, y, weights)
+
+
+class _Coupling(NamedTuple):
+    """One product of components: its path, the rows of x, y and z, its coefficient."""
+
+    path: int
+    x: int
+    y: int
+    z: int
+    value: float
+
+
+@functools.cache
+def _couplings(
+    max_degree_x: int, max_degree_y: int, max_degree: int, group: str
+) -> tuple[_Coupling, ...]:
+    """Lists the non-zero couplings of all paths, component normalisation in."""
+    paths = tensor_product_paths(max_degree_x, max_degree_y, max_degree, group)
+    couplings = []
     for index, (l1, l2, l3) in enumerate(paths):
         table = clebsch_gordan(l1, l2, l3) * math.sqrt(2 * l3 + 1)
+        for i, j, k in np.argwhere(np.abs(table) > 1e-9).tolist():
+            rows = (l1 * l1 + i, l2 * l2 + j, l3 * l3 + k)
+            couplings.append(_Coupling(index, *rows, float(table[i, j, k])))
+    return tuple(couplings)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _product_by_terms(
+    degrees: tuple[int, int, int, str], x: Array, y: Array, weights: Array
+) -> Array:
+    """Writes out every term: one pass over memory, where matrices need ten."""
+    rows = (degrees[2] + 1) ** 2
+    terms = [(c.path, c.z, c.x, c.y, c.value) for c in _couplings(*degrees)]
+    return _weighted_terms(terms, rows, x, y, weights)
+
+
+def _product_fwd(
+    degrees: tuple[int, int, int, str], x: Array, y: Array, weights: Array
+) -> tuple[Array, tuple[Array, Array, Array]]:
+    return _product_by_terms(degrees, x, y, weights), (x, y, weights)
+
+
+def _product_bwd(
+    degrees: tuple[int, int, int, str],
+    residuals: tuple[Array, Array, Array],
+    z_bar: Array,
+) -> tuple[Array, Array, Array]:
+    # The gradients are sums of the same products. Left to itself, automatic
+    # differentiation writes every one of them to memory.
+    x, y, weights = residuals
+    couplings = _couplings(*degrees)
+    to_x = [(c.path, c.x, c.y, c.z, c.value) for c in couplings]
+    to_y = [(c.path, c.y, c.x, c.z, c.value) for c in couplings]
+    x_bar = _weighted_terms(to_x, x.shape[-2], y, z_bar, weights)
+    y_bar = _weighted_terms(to_y, y.shape[-2], x, z_bar, weights)
+    sums: list[Array | float] = [0.0] * weights.shape[-2]
+    for c in couplings:
+        product = x[..., c.x, :] * y[..., c.y, :]
+        sums[c.path] = sums[c.path] + c.value * (product * z_bar[..., c.z, :])
+    weights_bar = jnp.stack(sums, axis=-2)
+    return (
+        _sum_to(x_bar, x.shape),
+        _sum_to(y_bar, y.shape),
+        _sum_to(weights_bar, weights.shape),
+    )
+
+
+_product_by_terms.defvjp(_product_fwd, _product_bwd)
+
+
+def _weighted_terms(
+    terms: list[tuple[int, int, int, int, float]],
+    num_rows: int,
+    a: Array,
+    b: Array,
+    weights: Array,
+) -> Array:
+    """Sums weights[path] * value * a[i] * b[j] into rows; terms come by path."""
+    rows: list[Array | float] = [0.0] * num_rows
+    for (path, row), group in itertools.groupby(
+        sorted(terms), key=lambda term: term[:2]
+    ):
+        total = sum(v * (a[..., i, :] * b[..., j, :]) for *_, i, j, v in group)
+        rows[row] = rows[row] + weights[..., path, :] * total
+    shape = jnp.broadcast_shapes(
+        a.shape[:-2] + a.shape[-1:],
+        b.shape[:-2] + b.shape[-1:],
+        weights.shape[:-2] + weights.shape[-1:],
+    )
+    return jnp.stack([jnp.broadcast_to(row, shape) for row in rows], axis=-2)
+
+
+def _sum_to(array: Array, shape: tuple[int, ...]) -> Array:
+    """Sums over the axes along which an array of this shape had been repeated."""
+    leading = array.ndim - len(shape)
+    array = jnp.sum(array, axis=tuple(range(leading)))
+    repeated = [i for i, size in enumerate(shape) if size == 1 != array.shape[i]]
+    return jnp.sum(array, axis=tuple(repeated), keepdims=True)
+
+
+def _product_by_matrices(
+    degrees: tuple[int, int, int, str], x: Array, y: Array, weights: Array
+) -> Array:
+    """Multiplies path by path with dense tables: for degrees with too many terms."""
+    max_degree = degrees[2]
+    rows = degree_slices(max(degrees[:3]))
+    batch = jnp.broadcast_shapes(x.shape[:-2], y.shape[:-2], weights.shape[:-2])
+    channels = x.shape[-1]
+    blocks: list[Array | float] = [0.0] * (max_degree + 1)
+    for index, (l1, l2, l3) in enumerate(tensor_product_paths(*degrees)):
+        table = clebsch_gordan(l1, l2, l3) * math.sqrt(2 * l3 + 1)
         outer = x[..., rows[l1], None, :] * y[..., None, rows[l2], :]
-        outer = outer.reshape(*batch, -1, channels)
+        outer = outer.reshape(*outer.shape[:-3], -1, channels)
         matrix = jnp.asarray(table.reshape(-1, 2 * l3 + 1).T, x.dtype)
         product = jnp.einsum("ka,...ac->...kc", matrix, outer)
         blocks[l3] = blocks[l3] + weights[..., index, None, :] * product

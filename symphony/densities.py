@@ -85,7 +85,10 @@ def _log_mass(
     mixture: RadialMixture, low: float, high: float
 ) -> Float[Array, "*batch components"]:
     """Returns the log-mass of each untruncated component inside the interval."""
-    a, b = (low - mixture.means) / mixture.scales, (high - mixture.means) / mixture.scales
+    a, b = (
+        (low - mixture.means) / mixture.scales,
+        (high - mixture.means) / mixture.scales,
+    )
     return jax.nn.log_sigmoid(b) + jax.nn.log_sigmoid(-a) + jnp.log(-jnp.expm1(a - b))
 
 
@@ -298,3 +301,25 @@ def blur_log_density(
     squared = jnp.sum(jnp.square(tangent), axis=-1)
     log_density = -0.5 * squared / scale**2 - math.log(2.0 * math.pi * scale**2)
     return log_density + _log_jacobian(tangent)
+
+
+def sample_radius_tempered(
+    key: Key[Array, ""],
+    mixture: RadialMixture,
+    low: float,
+    high: float,
+    temperature: Float[Array, ""] | float,
+    num_cells: int = 2048,
+) -> Float[Array, ""]:
+    """Draws a radius in Å from the density to the power of the inverse temperature.
+
+    A cell of a uniform grid by its tempered density, then a uniform point of the cell.
+    """
+    key_cell, key_offset = jax.random.split(key)
+    width = (high - low) / num_cells
+    centres = low + width * (jnp.arange(num_cells) + 0.5)
+    logits = radial_log_density(
+        RadialMixture(*(x[None] for x in mixture)), centres, low, high
+    )
+    cell = jax.random.categorical(key_cell, logits / temperature)
+    return centres[cell] + width * (jax.random.uniform(key_offset) - 0.5)

@@ -96,9 +96,7 @@ def step_terms(
 
     labels = cut.labels[steps]
     logits = next_atom.focus_species
-    log_total = jnp.logaddexp(
-        jax.nn.logsumexp(logits, axis=(1, 2)), next_atom.stop
-    )
+    log_total = jnp.logaddexp(jax.nn.logsumexp(logits, axis=(1, 2)), next_atom.stop)
     hit = jnp.sum(jnp.where(labels > 0, labels * logits, 0.0), axis=(1, 2))
     focus_nll = log_total - jnp.where(place_mask, hit, next_atom.stop)
 
@@ -149,3 +147,32 @@ def totals(terms: StepTerms) -> dict[str, Float[Array, ""]]:
     }
     nll = terms.first + sum(sums.values())
     return sums | {"nll": nll, "num_steps": jnp.sum(terms.step_mask) * 1.0}
+
+
+def molecule_totals(
+    model: Symphony, cut: Cut, noise_std: Float[Array, ""], key: Key[Array, ""]
+) -> dict[str, Float[Array, ""]]:
+    """Evaluates all steps of a molecule, or one at random times their number.
+
+    A causal trunk serves every step in one pass; a full trunk serves one step, on the
+    fragment as it then is.
+    """
+    key_noise, key_step, key_direction = jax.random.split(key, 3)
+    num_nodes = cut.species.shape[0]
+    noise = jax.random.normal(key_noise, (num_nodes, 3))
+    if model.causal:
+        steps = jnp.arange(num_nodes)
+        pair_mask = causal_mask(num_nodes)
+        weight = 1.0
+    else:
+        num_atoms = jnp.sum(cut.node_mask)
+        steps = jax.random.randint(key_step, (1,), 0, num_atoms)
+        placed = jnp.arange(num_nodes) <= steps
+        pair_mask = placed[:, None] & placed
+        weight = num_atoms.astype(jnp.float32)
+    terms = step_terms(model, cut, steps, pair_mask, noise_std, noise, key_direction)
+    sums = totals(terms)
+    sums["nll"] -= terms.first
+    sums = {name: weight * value for name, value in sums.items()}
+    sums["nll"] += terms.first
+    return sums

@@ -12,12 +12,11 @@ import math
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from common.harmonics import SphereGrid, spherical_harmonics, sphere_grid
+from common.harmonics import SphereGrid, sphere_grid, spherical_harmonics
 from common.irreps import degree_slices
 from common.layers import (
     Linear,
@@ -108,7 +107,9 @@ class TrunkLayer(nn.Module):
             jnp.sum(left[:, rows] * right[:, rows], axis=1) / (2 * l + 1)
             for l, rows in enumerate(degrees)
         ]
-        invariants = jnp.concatenate([receivers_normed[:, 0], left[:, 0], *products], -1)
+        invariants = jnp.concatenate(
+            [receivers_normed[:, 0], left[:, 0], *products], -1
+        )
         hidden = nn.silu(nn.Dense(2 * self.num_channels)(invariants))
         gates = nn.Dense((self.max_degree + 1) * self.num_channels)(hidden)
         gates = jnp.split(gates, self.max_degree + 1, axis=-1)
@@ -141,6 +142,7 @@ class Symphony(nn.Module):
         blur: Radians, standard deviation per axis of the coarse direction around the
             true one, q of `design` of the fine stage.
         num_fine_components: Components of the fine stage.
+        causal: Whether atoms receive only from atoms placed before them.
         learned_stop: False ties the logit of stopping to zero, as in the paper.
     """
 
@@ -162,6 +164,7 @@ class Symphony(nn.Module):
     res_alpha: int
     blur: float
     num_fine_components: int
+    causal: bool
     learned_stop: bool
 
     def setup(self) -> None:
@@ -277,7 +280,9 @@ class Symphony(nn.Module):
         count = jnp.maximum(jnp.sum(weight, axis=1), 1.0)
         total = jnp.sum(hidden * weight, axis=1)
         highest = jnp.max(jnp.where(weight > 0, hidden, -1.0), axis=1)
-        pooled = jnp.concatenate([total / count, total / 16.0, highest, count / 16.0], -1)
+        pooled = jnp.concatenate(
+            [total / count, total / 16.0, highest, count / 16.0], -1
+        )
         pooled = nn.silu(self.focus_pool(pooled))
         mixed = self.focus_mixed(hidden) + self.focus_global(pooled)[:, None]
         hidden = nn.silu(mixed)
@@ -301,7 +306,9 @@ class Symphony(nn.Module):
         mixed = nn.silu(mixed + self.embed_target(target_species))
         return nn.silu(self.condition(mixed))
 
-    def radial(self, condition: Float[Array, "num_steps num_channels"]) -> RadialMixture:
+    def radial(
+        self, condition: Float[Array, "num_steps num_channels"]
+    ) -> RadialMixture:
         """Returns the density of the distance from the focus."""
         outputs = self.radial_outputs(nn.silu(self.radial_hidden(condition)))
         logits, shifts, log_scales = jnp.split(outputs, 3, axis=-1)

@@ -145,8 +145,7 @@ def judge(
         advance: Told of every molecule done in a worker.
     """
     scores, perceptions = {}, {}
-    presets = list(bonds.PRESETS) + [bonds.STRICT]
-    for name in [EDM, *presets]:
+    for name in (EDM, *bonds.PRESETS, bonds.STRICT):
         needed = name in names
         if name == bonds.STRICT_PARENT and bonds.STRICT in names:
             needed = True

@@ -1,6 +1,7 @@
-"""The distance-table convention of Hoogeboom et al., "Equivariant Diffusion for
-Molecule Generation in 3D" (arXiv 2203.17003): bond orders from typical lengths, atom
-and molecule stability from the sums of orders. Distances in Å, the table in pm.
+"""Bond orders and stability by EDM's table of typical bond lengths.
+
+Hoogeboom et al., "Equivariant Diffusion for Molecule Generation in 3D" (arXiv
+2203.17003). Positions in Å, the table in pm.
 """
 
 from collections.abc import Sequence

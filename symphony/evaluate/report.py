@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib.figure
 import numpy as np
+import rich.box
 from rich.console import Console
 from rich.table import Table
 
@@ -32,7 +33,7 @@ def _percent(fraction: float | None, error: float | None = None) -> str:
     if fraction is None:
         return "–"
     text = f"{100 * fraction:.2f}"
-    return text if error is None else f"{text} ± {100 * error:.2f}"
+    return text if error is None else f"{text} ± {100 * error:.1f}"
 
 
 def _number(value: float | None, digits: int = 4) -> str:
@@ -41,10 +42,8 @@ def _number(value: float | None, digits: int = 4) -> str:
 
 def convention_rows(report: dict[str, Any]) -> Rows:
     """Returns a header and one row per convention, in per cent."""
-    rows = [
-        ["convention", "valid %", "unique %", "novel %", "valid & unique %"]
-        + ["atoms stable %", "molecules stable %"]
-    ]
+    header = "convention, %", "valid", "unique", "novel", "valid and unique"
+    rows = [[*header, "stable atoms", "stable molecules"]]
     for name, score in report["conventions"].items():
         rows.append(
             [
@@ -117,7 +116,8 @@ def print_tables(report: dict[str, Any], console: Console) -> None:
     tables += [ring_rows(report), pose_rows(report)]
     console.print(_caption(report), highlight=False)
     for header, *rows in filter(None, tables):
-        table = Table(header[0], header_style="bold")
+        table = Table(header_style="bold", box=rich.box.SIMPLE_HEAD)
+        table.add_column(header[0], no_wrap=True)
         for name in header[1:]:
             table.add_column(name, justify="right")
         for row in rows:

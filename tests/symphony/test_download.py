@@ -118,7 +118,7 @@ def test_complete_part_is_accepted_and_a_longer_one_is_not(server, tmp_path):
 
 def test_wrong_checksum_leaves_nothing_behind(server, tmp_path):
     for wrong in ({"md5": "0" * 32}, {"sha256": "0" * 64}, {"size": 7}):
-        with pytest.raises(RunError, match="expected .*, found"):
+        with pytest.raises(RunError, match=r"expected .*, found"):
             fetch(server, tmp_path / "file.bin", **wrong)
         assert list(tmp_path.iterdir()) == []
 

@@ -1,0 +1,69 @@
+r"""Symphony on QM9: the best for two hours of two CPU cores.
+
+    symphony train --config=configs/symphony/qm9_cpu.py --workdir=workdir/qm9_cpu \
+        --config.data.path=qm9
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.kind = "symphony"  # A key of `symphony.build.KINDS`.
+
+    config.data = ml_collections.ConfigDict()
+    config.data.path = "qm9"  # A file, or the name of a known data set.
+    config.data.species = (1, 6, 7, 8, 9)  # Atomic numbers: H, C, N, O, F.
+    config.data.max_atoms = 29  # Larger molecules are skipped.
+    config.data.num_buckets = 5
+    config.data.nn_tolerance = 0.125  # Å
+    config.data.cutoff = 5.0  # Å, longest edge along which a molecule is cut.
+    config.data.heavy_first = False
+    config.data.noise_std = 0.05  # Å, largest coordinate noise; half the time zero.
+
+    # Keyword arguments of `symphony.model.Symphony`.
+    config.model = ml_collections.ConfigDict()
+    config.model.num_species = 5
+    config.model.num_channels = 64
+    config.model.num_layers = 3
+    config.model.max_degree = 2
+    config.model.cutoff = 6.0  # Å
+    config.model.num_radial_basis = 12
+    config.model.num_pair_feats = 32
+    config.model.avg_num_neighbors = 8.0
+    config.model.head_max_degree = 5
+    config.model.head_channels = 4
+    config.model.num_radial_components = 16
+    config.model.min_radius = 0.6  # Å
+    config.model.max_radius = 2.6  # Å
+    config.model.max_curvature = 300.0  # Per square radian; a width of 3.3 degrees.
+    config.model.res_beta = 30
+    config.model.res_alpha = 59
+    config.model.blur = 0.0873  # Radians: 5 degrees.
+    config.model.num_fine_components = 2
+    config.model.causal = True
+    config.model.learned_stop = True
+
+    config.train = ml_collections.ConfigDict()
+    config.train.num_steps = 200_000
+    config.train.batch_size = 8  # Molecules.
+    config.train.num_microbatches = 2
+    config.train.num_devices = 1
+    config.train.optimizer = "adam"
+    config.train.learning_rate = 2e-3
+    config.train.warmup_steps = 500
+    config.train.final_factor = 0.01
+    config.train.weight_decay = 0.0
+    config.train.adam_b2 = 0.99
+    config.train.clip_norm = 5.0
+    config.train.ema_decay = 0.999
+    config.train.log_every = 200
+    config.train.eval_every = 10_000
+    config.train.num_validation = 1_000  # Molecules.
+    config.train.checkpoint_every = 2_000
+
+    config.sample = ml_collections.ConfigDict()
+    config.sample.max_atoms = 35
+    config.sample.noise_std = 0.0  # Å, the noise level that the network is told.
+    return config

@@ -1,0 +1,233 @@
+r"""What one step of generation draws from Symphony's network, and what it keeps.
+
+`empty_cache`, `extend_cache` and `decide` are all that `symphony.generate` knows of a
+model; `symphony.paper.decisions` gives the same three for the paper's model.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from symphony import densities
+from symphony.generate import Fragment, Placement, Settings, draw_first
+from symphony.model import NextAtom, Symphony
+
+SETTLE_STEPS = 32
+"""Metropolis steps that bring a coarse direction to its basin's low temperature."""
+
+LIKELIHOOD_DRAWS = 8
+"""Coarse directions over which the log-density of a drawn position is averaged."""
+
+
+class Cache(NamedTuple):
+    """Features of the placed atoms; in a causal trunk they never change.
+
+    Attributes:
+        layer_feats: Inputs of every trunk layer and the trunk's output.
+        messages: Sum over placed atoms of their messages to each atom.
+    """
+
+    layer_feats: Float[Array, "num_levels num_nodes components num_channels"]
+    messages: Float[Array, "num_nodes twice_channels"]
+
+
+def empty_cache(model: Symphony, capacity: int) -> Cache:
+    """Returns the cache of no atoms; of no size if the trunk is not causal."""
+    levels = model.num_layers + 1 if model.causal else 0
+    components = (model.max_degree + 1) ** 2
+    return Cache(
+        layer_feats=jnp.zeros((levels, capacity, components, model.num_channels)),
+        messages=jnp.zeros((capacity, 2 * model.num_channels)),
+    )
+
+
+def extend_cache(
+    model: Symphony,
+    cache: Cache,
+    fragment: Fragment,
+    noise_std: Float[Array, ""],
+) -> Cache:
+    """Adds the last atom of a fragment to the cache: one row of every layer."""
+    if not model.causal:
+        return cache
+    capacity = fragment.species.shape[0]
+    new = fragment.num_atoms - 1
+    at_new = jnp.arange(capacity) == new
+    before = jnp.arange(capacity) < new
+    row = model.pairs(fragment.positions[new][None], fragment.positions, before[None])
+    receiver = model.embed(fragment.species[new][None], noise_std)
+    levels = []
+    for level, layer in enumerate(model.layers):
+        stored = jnp.where(at_new[:, None, None], receiver, cache.layer_feats[level])
+        levels.append(stored)
+        receiver = layer(receiver, stored, row)
+    receiver = model.trunk_norm(receiver)
+    last = jnp.where(at_new[:, None, None], receiver, cache.layer_feats[-1])
+    to_new = jnp.sum(model.focus_messages(last, row)[0], axis=0)
+    column = row._replace(feats=jnp.swapaxes(row.feats, 0, 1))
+    from_new = model.focus_messages(receiver, column)[:, 0]
+    messages = jnp.where(at_new[:, None], to_new, cache.messages + from_new)
+    return Cache(layer_feats=jnp.stack([*levels, last]), messages=messages)
+
+
+def _features(
+    model: Symphony, cache: Cache, fragment: Fragment, noise_std: Float[Array, ""]
+) -> tuple[Array, Array, Array]:
+    """Returns node features, summed messages, and which atoms are placed."""
+    capacity = fragment.species.shape[0]
+    placed = jnp.arange(capacity) < fragment.num_atoms
+    if model.causal:
+        return cache.layer_feats[-1], cache.messages, placed
+    others = placed[:, None] & placed & ~jnp.eye(capacity, dtype=bool)
+    pairs = model.pairs(fragment.positions, fragment.positions, others)
+    node_feats = model.trunk(fragment.species, noise_std, pairs)
+    messages = jnp.sum(model.focus_messages(node_feats, pairs), axis=1)
+    return node_feats, messages, placed
+
+
+def decide(
+    model: Symphony,
+    cache: Cache,
+    fragment: Fragment,
+    key: Key[Array, ""],
+    settings: Settings,
+    mode: str,
+) -> Placement:
+    """Draws one step: the first species, or stop or an atom; see `draw_next`."""
+    node_feats, messages, placed = _features(model, cache, fragment, settings.noise_std)
+    # On an empty fragment the draw is discarded, but must stay finite.
+    placed = placed.at[0].set(True)
+    next_atom = model.next_atom(node_feats, messages[None], placed[None])
+    drawn = draw_next(
+        model, key, settings, mode, fragment.positions, placed, node_feats, next_atom
+    )
+    first = draw_first(key, model.first_species, settings)
+    is_first = fragment.num_atoms == 0
+    return jax.tree.map(lambda a, b: jnp.where(is_first, a, b), first, drawn)
+
+
+def draw_next(
+    model: Symphony,
+    key: Key[Array, ""],
+    settings: Settings,
+    mode: str,
+    positions: Float[Array, "num_nodes 3"],
+    placed: Bool[Array, " num_nodes"],
+    node_feats: Float[Array, "num_nodes components num_channels"],
+    next_atom: NextAtom,
+) -> Placement:
+    """Draws stop, focus and species, radius and direction, in this order.
+
+    Args:
+        model: Bound to its parameters.
+        key: Key of this step of this molecule.
+        settings: See `Settings`.
+        mode: `exact`, `tempered` or `basin`; see `generate`.
+        positions: Å.
+        placed: True for the atoms there are.
+        node_feats: Output of the trunk.
+        next_atom: Logits of the one step there is.
+    """
+    keys = jax.random.split(key, 6)
+    num_species = model.num_species
+    logits = next_atom.focus_species[0]
+    flat = jnp.concatenate([logits.reshape(-1), next_atom.stop])
+    allowed = jnp.where(settings.species_mask, logits, -jnp.inf)
+    choices = jnp.concatenate([allowed.reshape(-1), next_atom.stop])
+    chosen = jax.random.categorical(keys[0], choices / settings.focus_temperature)
+    log_likelihood = jax.nn.log_softmax(flat)[chosen]
+    stop = chosen == flat.shape[0] - 1
+    focus = jnp.where(stop, 0, chosen // num_species)[None]
+    species = jnp.where(stop, 0, chosen % num_species)[None]
+
+    condition = model.position_condition(node_feats, next_atom, focus, species)
+    mixture = jax.tree.map(lambda x: x[0], model.radial(condition))
+    low, high = model.min_radius, model.max_radius
+    basin = settings.basin_temperature
+    if mode == "tempered":
+        radius = densities.sample_radius_tempered(
+            keys[1], mixture, low, high, settings.position_temperature
+        )
+    else:
+        radius = densities.sample_radius(keys[1], mixture, low, high, basin)
+    scene = (node_feats, positions, focus, placed[None])
+    coefficients = model.coarse(condition, radius[None], *scene)[0]
+    coarse = densities.sample_coarse(
+        keys[2],
+        coefficients,
+        model.grid,
+        settings.position_temperature if mode == "tempered" else 1.0,
+    )
+    narrowing = basin
+    if mode == "tempered":
+        narrowing = settings.position_temperature
+    if mode == "basin":
+        coarse = densities.settle_coarse(
+            keys[3], coefficients, coarse, basin, SETTLE_STEPS, model.blur / 2.0
+        )
+    fine = model.fine(condition, radius[None], coarse[None], *scene)
+    fine = jax.tree.map(lambda x: x[0], fine)
+    direction = densities.sample_fine(keys[4], fine, coarse, narrowing)
+
+    log_likelihood_position = position_log_density(
+        model, keys[5], condition, radius, direction, coefficients, scene
+    )
+    log_likelihood += jnp.where(stop, 0.0, log_likelihood_position)
+    return Placement(
+        stop=stop,
+        species=species[0].astype(jnp.int32),
+        position=positions[focus[0]] + radius * direction,
+        log_likelihood=log_likelihood,
+    )
+
+
+def position_log_density(
+    model: Symphony,
+    key: Key[Array, ""],
+    condition: Float[Array, "1 num_channels"],
+    radius: Float[Array, ""],
+    direction: Float[Array, " 3"],
+    coefficients: Float[Array, "components channels"],
+    scene: tuple[Array, Array, Array, Array],
+    num_draws: int = LIKELIHOOD_DRAWS,
+) -> Float[Array, ""]:
+    r"""Estimates $\log p(r)$ per Å³ for one focus and species.
+
+    The coarse direction is integrated by importance sampling from the blur; the mean
+    of the estimate is below the truth, and approaches it with `num_draws`.
+
+    Args:
+        model: Bound to its parameters.
+        key: Draws the coarse directions.
+        condition: What the position heads know.
+        radius: Å.
+        direction: Unit vector from the focus.
+        coefficients: Signals of the coarse density at this radius.
+        scene: Features, positions, focus and mask of the placed atoms.
+        num_draws: Number of coarse directions.
+    """
+    mixture = jax.tree.map(lambda x: x[0], model.radial(condition))
+    log_radial = densities.radial_log_density(
+        mixture, radius, model.min_radius, model.max_radius
+    )
+    directions = jnp.broadcast_to(direction, (num_draws, 3))
+    coarse = densities.blur(key, directions, model.blur)
+    log_weights = jax.vmap(densities.coarse_logits, (None, 0))(coefficients, coarse)
+    log_weights -= densities.log_normaliser(coefficients, model.grid)
+    log_weights -= densities.blur_log_density(directions, coarse, model.blur)
+    node_feats, positions, focus, placed = scene
+    many = lambda x: jnp.broadcast_to(x, (num_draws, *x.shape[1:]))
+    fine = model.fine(
+        many(condition),
+        jnp.broadcast_to(radius, (num_draws,)),
+        coarse,
+        node_feats,
+        positions,
+        many(focus),
+        many(placed),
+    )
+    log_weights += densities.fine_log_density(fine, coarse, directions)
+    log_angular = jax.nn.logsumexp(log_weights) - jnp.log(num_draws)
+    return log_radial + log_angular - 2.0 * jnp.log(radius)

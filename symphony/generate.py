@@ -1,0 +1,352 @@
+"""Builds molecules atom by atom: one compiled loop over a batch of slots.
+
+Every slot holds one molecule at its own step. A finished molecule leaves its slot to
+the next one, so no step is spent on it. What a slot draws is a function of (seed,
+index of the molecule, step) alone. With a causal trunk, the features of placed atoms
+are kept and a step costs the row of the new atom; with a full trunk they are made
+anew. No pair of atoms is ever dropped.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+
+class Settings(NamedTuple):
+    """What the user asks of the sampler.
+
+    Attributes:
+        focus_temperature: Of stopping, focus and species.
+        position_temperature: The density of positions is raised to its inverse:
+            radius and coarse direction exactly, the fine stage by its width.
+        basin_temperature: Narrows every mode of the position and keeps its weight.
+        noise_std: Å, the level of coordinate noise that the network is told.
+        max_atoms: Molecules that reach it without stopping are ended, not stopped.
+        species_mask: False forbids a species.
+    """
+
+    focus_temperature: Float[Array, ""]
+    position_temperature: Float[Array, ""]
+    basin_temperature: Float[Array, ""]
+    noise_std: Float[Array, ""]
+    max_atoms: Int[Array, ""]
+    species_mask: Bool[Array, " num_species"]
+
+
+class Fragment(NamedTuple):
+    """The atoms of an unfinished molecule, padded to the capacity of a slot.
+
+    Attributes:
+        positions: Å.
+        species: Indices into the species table.
+        num_atoms: Atoms placed so far.
+    """
+
+    positions: Float[Array, "num_nodes 3"]
+    species: Int[Array, " num_nodes"]
+    num_atoms: Int[Array, ""]
+
+
+class Placement(NamedTuple):
+    """What a step adds: an atom, or the decision to stop.
+
+    Attributes:
+        stop: True if nothing is placed and the molecule is complete.
+        species: Of the new atom.
+        position: Å, of the new atom.
+        log_likelihood: Nats, of this step; positions per Å³.
+    """
+
+    stop: Bool[Array, ""]
+    species: Int[Array, ""]
+    position: Float[Array, " 3"]
+    log_likelihood: Float[Array, ""]
+
+
+class Decoder(NamedTuple):
+    """A model as the sampler sees it; see `symphony.decisions` for the three."""
+
+    empty_cache: Callable[..., Any]
+    extend_cache: Callable[..., Any]
+    decide: Callable[..., Placement]
+
+
+class Slot(NamedTuple):
+    """One molecule under construction.
+
+    Attributes:
+        fragment: The atoms placed so far.
+        num_given: Atoms of the start, which are placed before any is drawn.
+        given_positions: Å, of the start.
+        given_species: Of the start.
+        done: Nothing more will be placed.
+        stopped: The network chose to stop.
+        log_likelihood: Nats of the path so far at temperature one: species of the
+            first atom, focus, species and position (Å⁻³) of every drawn atom, stop.
+        index: Which molecule of the seed this is; -1 in an empty slot.
+        cache: What the model keeps of the placed atoms.
+    """
+
+    fragment: Fragment
+    num_given: Int[Array, ""]
+    given_positions: Float[Array, "num_nodes 3"]
+    given_species: Int[Array, " num_nodes"]
+    done: Bool[Array, ""]
+    stopped: Bool[Array, ""]
+    log_likelihood: Float[Array, ""]
+    index: Int[Array, ""]
+    cache: Any
+
+
+class Start(NamedTuple):
+    """Atoms that every molecule starts from, possibly none; in the order of placement.
+
+    Attributes:
+        positions: Å.
+        species: Indices into the species table.
+    """
+
+    positions: Float[np.ndarray, "num_given 3"]
+    species: Int[np.ndarray, " num_given"]
+
+
+class Finished(NamedTuple):
+    """A molecule as it left the sampler.
+
+    Attributes:
+        index: Which molecule of the seed this is.
+        positions: Å, in the order of placement.
+        species: Indices into the species table.
+        stopped: False if it was ended at the largest number of atoms.
+        log_likelihood: Nats; see `Slot`.
+    """
+
+    index: int
+    positions: Float[np.ndarray, "num_atoms 3"]
+    species: Int[np.ndarray, " num_atoms"]
+    stopped: bool
+    log_likelihood: float
+
+
+def empty_slot(decoder: Decoder, model: nn.Module, capacity: int) -> Slot:
+    """Returns a slot that holds nothing and is done."""
+    return Slot(
+        fragment=Fragment(
+            positions=jnp.zeros((capacity, 3)),
+            species=jnp.zeros(capacity, jnp.int32),
+            num_atoms=jnp.array(0, jnp.int32),
+        ),
+        num_given=jnp.array(0, jnp.int32),
+        given_positions=jnp.zeros((capacity, 3)),
+        given_species=jnp.zeros(capacity, jnp.int32),
+        done=jnp.array(True),
+        stopped=jnp.array(False),
+        log_likelihood=jnp.zeros(()),
+        index=jnp.array(-1, jnp.int32),
+        cache=decoder.empty_cache(model, capacity),
+    )
+
+
+def draw_first(
+    key: Key[Array, ""], logits: Float[Array, " num_species"], settings: Settings
+) -> Placement:
+    """Draws the species of the first atom; it sits at the origin."""
+    allowed = jnp.where(settings.species_mask, logits, -jnp.inf)
+    species = jax.random.categorical(key, allowed / settings.focus_temperature)
+    return Placement(
+        stop=jnp.array(False),
+        species=species.astype(jnp.int32),
+        position=jnp.zeros(3),
+        log_likelihood=jax.nn.log_softmax(logits)[species],
+    )
+
+
+def advance(
+    decoder: Decoder,
+    model: nn.Module,
+    slot: Slot,
+    seed_key: Key[Array, ""],
+    settings: Settings,
+    mode: str,
+) -> Slot:
+    """Takes one step of one slot: the next given atom, or a drawn one, or stop."""
+    fragment = slot.fragment
+    new, capacity = fragment.num_atoms, fragment.species.shape[0]
+    key = jax.random.fold_in(jax.random.fold_in(seed_key, slot.index), new)
+    drawn = decoder.decide(model, slot.cache, fragment, key, settings, mode)
+    place = jnp.minimum(new, capacity - 1)
+    given = Placement(
+        stop=jnp.array(False),
+        species=slot.given_species[place],
+        position=slot.given_positions[place],
+        log_likelihood=jnp.zeros(()),
+    )
+    is_given = new < slot.num_given
+    step = jax.tree.map(lambda a, b: jnp.where(is_given, a, b), given, drawn)
+
+    at_new = jnp.arange(capacity) == new
+    fragment = Fragment(
+        positions=jnp.where(at_new[:, None], step.position, fragment.positions),
+        species=jnp.where(at_new, step.species, fragment.species),
+        num_atoms=new + 1,
+    )
+    grown = slot._replace(
+        fragment=fragment,
+        cache=decoder.extend_cache(model, slot.cache, fragment, settings.noise_std),
+        done=new + 1 >= jnp.maximum(settings.max_atoms, slot.num_given),
+    )
+    ended = slot._replace(done=jnp.array(True), stopped=jnp.array(True))
+    after = jax.tree.map(lambda a, b: jnp.where(step.stop, a, b), ended, grown)
+    after = after._replace(log_likelihood=slot.log_likelihood + step.log_likelihood)
+    return jax.tree.map(lambda a, b: jnp.where(slot.done, a, b), slot, after)
+
+
+def make_run(
+    decoder: Decoder, model: nn.Module, mode: str
+) -> Callable[[Any, Slot, Key[Array, ""], Settings, Array], Slot]:
+    """Returns the compiled loop `(params, slots, seed_key, settings, num_steps)`.
+
+    It ends after `num_steps` steps, or when every slot is done.
+    """
+
+    @partial(jax.jit, donate_argnums=1)
+    def run(
+        params: Any,
+        slots: Slot,
+        seed_key: Key[Array, ""],
+        settings: Settings,
+        num_steps: Int[Array, ""],
+    ) -> Slot:
+        bound = model.bind(params)
+        one = lambda slot: advance(decoder, bound, slot, seed_key, settings, mode)
+
+        def unfinished(carry: tuple[Array, Slot]) -> Bool[Array, ""]:
+            count, slots = carry
+            return (count < num_steps) & ~jnp.all(slots.done)
+
+        def body(carry: tuple[Array, Slot]) -> tuple[Array, Slot]:
+            count, slots = carry
+            return count + 1, jax.vmap(one)(slots)
+
+        _, slots = jax.lax.while_loop(unfinished, body, (jnp.array(0), slots))
+        return slots
+
+    return run
+
+
+@partial(jax.jit, donate_argnums=0)
+def refill(
+    slots: Slot,
+    fresh: Slot,
+    indices: Int[Array, " num_slots"],
+) -> Slot:
+    """Puts a fresh slot wherever `indices` is not negative."""
+    taken = indices >= 0
+    fresh = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(indices), *x.shape)), fresh)
+    fresh = fresh._replace(index=indices, done=jnp.zeros_like(taken))
+
+    def choose(new: Array, old: Array) -> Array:
+        return jnp.where(taken.reshape(-1, *(1,) * (old.ndim - 1)), new, old)
+
+    return jax.tree.map(choose, fresh, slots)
+
+
+def generate(
+    decoder: Decoder,
+    model: nn.Module,
+    params: Any,
+    indices: Iterator[int],
+    seed: int,
+    settings: Settings,
+    start: Callable[[int], Start],
+    mode: str = "exact",
+    num_slots: int = 64,
+    capacity: int = 36,
+    steps_per_call: int = 4,
+) -> Iterator[Finished]:
+    """Yields molecules as they finish.
+
+    Args:
+        decoder: How the network is asked.
+        model: The network.
+        params: Its parameters.
+        indices: Which molecules of the seed to build.
+        seed: Of the random numbers.
+        settings: See `Settings`.
+        start: The atoms that a molecule starts from, by its index.
+        mode: `exact` draws what was trained; `tempered` raises the densities of
+            positions to the power of an inverse temperature; `basin` draws the basin
+            at temperature one, then narrows.
+        num_slots: Molecules under construction at a time.
+        capacity: Largest number of atoms that a slot holds.
+        steps_per_call: Steps between two looks at what has finished.
+    """
+    run = make_run(decoder, model, mode)
+    seed_key = jax.random.key(seed)
+    blank = empty_slot(decoder, model, capacity)
+    slots = jax.tree.map(lambda x: jnp.repeat(x[None], num_slots, axis=0), blank)
+    held = np.full(num_slots, -1)
+    more = True
+    while True:
+        free = np.flatnonzero(held < 0)
+        new = np.full(num_slots, -1, np.int32)
+        for slot in free:
+            index = next(indices, None) if more else None
+            more = index is not None
+            if not more:
+                break
+            held[slot] = new[slot] = index
+        if np.all(held < 0):
+            return
+        if np.any(new >= 0):
+            slots = _refill_from(slots, blank, new, start)
+        slots = run(params, slots, seed_key, settings, steps_per_call)
+        done = np.asarray(slots.done)
+        for slot in np.flatnonzero(done & (held >= 0)):
+            yield _harvest(slots, slot)
+            held[slot] = -1
+
+
+def _refill_from(
+    slots: Slot,
+    blank: Slot,
+    new: Int[np.ndarray, " num_slots"],
+    start: Callable[[int], Start],
+) -> Slot:
+    """Refills slots, grouped by what their molecules start from."""
+    groups: dict[bytes, tuple[Start, list[int]]] = {}
+    for slot in np.flatnonzero(new >= 0):
+        given = start(int(new[slot]))
+        name = given.positions.tobytes() + given.species.tobytes()
+        groups.setdefault(name, (given, []))[1].append(slot)
+    for given, members in groups.values():
+        count = len(given.species)
+        positions = np.zeros(blank.given_positions.shape, np.float32)
+        species = np.zeros(blank.given_species.shape, np.int32)
+        positions[:count], species[:count] = given.positions, given.species
+        fresh = blank._replace(
+            num_given=jnp.array(count, jnp.int32),
+            given_positions=jnp.asarray(positions),
+            given_species=jnp.asarray(species),
+        )
+        indices = np.full(len(new), -1, np.int32)
+        indices[members] = new[members]
+        slots = refill(slots, fresh, jnp.asarray(indices))
+    return slots
+
+
+def _harvest(slots: Slot, slot: int) -> Finished:
+    num_atoms = int(slots.fragment.num_atoms[slot])
+    return Finished(
+        index=int(slots.index[slot]),
+        positions=np.asarray(slots.fragment.positions[slot])[:num_atoms],
+        species=np.asarray(slots.fragment.species[slot])[:num_atoms],
+        stopped=bool(slots.stopped[slot]),
+        log_likelihood=float(slots.log_likelihood[slot]),
+    )

@@ -1,0 +1,193 @@
+"""Trains Symphony from a config: `symphony train --config=... --workdir=...`.
+
+Batches, cuts and noise are functions of (seed, step), so a run that was killed and is
+started again ends as if it had not been. RDKit is not needed here.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import logging
+
+from common import checkpoints, cli, metrics, parallel, training
+from symphony import build, data
+
+VALIDATION_BATCH = 32
+
+
+def load_data(
+    config: ml_collections.ConfigDict,
+) -> tuple[tuple[data.Batch, ...], tuple[data.Batch, ...], dict[str, Any]]:
+    """Reads the training and validation molecules of a config, packed in buckets.
+
+    Returns:
+        Training buckets, validation buckets, and what the checkpoint remembers of the
+        data: species table, buckets, sizes, checksum.
+    """
+    species = tuple(config.data.species)
+    read = partial(
+        data.read_molecules, config.data.path, species, config.data.max_atoms
+    )
+    molecules, report = read(split="train")
+    logging.info("training molecules: %s", data.describe(report))
+    held_out, _ = read(split="validation")
+    count = min(config.train.num_validation, len(held_out.num_atoms))
+    held_out = data.select(held_out, np.arange(count))
+    buckets = data.choose_buckets(molecules.num_atoms, config.data.num_buckets)
+    packed = data.pack(molecules, species, buckets)
+    fits = held_out.num_atoms <= buckets[-1]
+    held_out = data.select(held_out, np.flatnonzero(fits))
+    sizes, counts = np.unique(molecules.num_atoms, return_counts=True)
+    meta = {
+        "species": list(species),
+        "buckets": list(buckets),
+        "num_molecules": len(molecules.num_atoms),
+        "mean_num_atoms": float(np.mean(molecules.num_atoms)),
+        "size_counts": {str(n): int(c) for n, c in zip(sizes, counts, strict=True)},
+        "data_checksum": data.checksum(molecules),
+    }
+    logging.info(
+        "%d molecules in buckets of %s atoms, %.1f %% filled; %d held out",
+        meta["num_molecules"], buckets, 100 * data.fill_ratio(packed), np.sum(fits),
+    )  # fmt: skip
+    return packed, data.pack(held_out, species, buckets), meta
+
+
+def make_validate(
+    config: ml_collections.ConfigDict, packed: tuple[data.Batch, ...]
+) -> Callable[[training.Params], dict[str, float]]:
+    """Returns `params -> terms of the loss in nats per step`, on held-out molecules.
+
+    Cuts are the same at every call, and coordinates are without noise.
+    """
+    model = build.make_model(config)
+
+    @jax.jit
+    def evaluate(params: training.Params, batch: data.Batch, keys: Any) -> build.Totals:
+        one = partial(build.molecule_totals, config, model, params, train=False)
+        totals = jax.vmap(one)(batch, keys)
+        real = batch.node_mask[:, 0]
+        return {k: jnp.sum(jnp.where(real, v, 0.0)) for k, v in totals.items()}
+
+    def validate(params: training.Params) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        batches = data.batches_in_order(packed, VALIDATION_BATCH)
+        for index, batch in enumerate(batches):
+            key = jax.random.fold_in(jax.random.key(0), index)
+            keys = jax.random.split(key, VALIDATION_BATCH)
+            for name, value in evaluate(params, batch, keys).items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+        num_steps = sums.pop("num_steps")
+        return {f"validation_{k}": v / num_steps for k, v in sums.items()}
+
+    return validate
+
+
+def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainState:
+    """Trains to `config.train.num_steps`, going on with what `workdir` holds.
+
+    Args:
+        config: See `configs/symphony/qm9_cpu.py`.
+        workdir: Receives `checkpoints/`, `config.json` and `metrics.jsonl`.
+
+    Returns:
+        The last state; of an earlier step if a signal asked to stop.
+
+    Raises:
+        RunError: The loss became non-finite.
+    """
+    settings = config.train
+    packed, held_out, meta = load_data(config)
+    loss_fn = build.make_loss(config, meta["mean_num_atoms"])
+    optimizer = training.make_optimizer(settings)
+    mesh = (
+        parallel.make_mesh(settings.num_devices) if settings.num_devices > 1 else None
+    )
+    train_step = training.make_train_step(
+        loss_fn, optimizer, settings.ema_decay, mesh, settings.num_microbatches
+    )
+    validate = make_validate(config, held_out)
+    init_key, train_key = jax.random.split(jax.random.key(config.seed))
+    params = build.init_params(config, init_key)
+    state = parallel.replicate(training.make_state(params, optimizer), mesh)
+
+    elapsed = training.Elapsed(0.0, 0.0)
+    with checkpoints.make_manager(workdir) as manager, training.StopOnSignal() as stop:
+        if checkpoints.latest_checkpoint(manager) is not None:
+            state, _, saved = checkpoints.restore(manager, state)
+            elapsed = training.Elapsed(*saved["elapsed"])
+        first, last = int(state.step) + 1, int(settings.num_steps)
+        clock = training.start_clock(elapsed)
+        logging.info("steps %d to %d of %s", first, last, workdir)
+        with (
+            metrics.MetricsWriter(workdir, clock, first - 1) as writer,
+            cli.progress(last, "training", "step", completed=first - 1) as advance,
+        ):
+            sums: list[build.Totals] = []
+            for step in range(first, last + 1):
+                batch = data.batch_at(
+                    packed, settings.batch_size, config.seed, step - 1
+                )
+                batch = parallel.split_batch(batch, mesh)
+                state, totals = train_step(state, batch, train_key)
+                sums.append(totals)
+                ends = step == last or stop.requested
+                note = ""
+                if ends or step % settings.log_every == 0:
+                    training.check_finite(state, checkpoints.latest_checkpoint(manager))
+                    record = average(sums)
+                    sums = []
+                    writer.write(step, record)
+                    note = f"{record['nll']:.3f} nats per step"
+                advance(1, note)
+                evaluates = step == last or step % settings.eval_every == 0
+                if evaluates or ends or step % settings.checkpoint_every == 0:
+                    loss = None
+                    if evaluates:
+                        record = validate(state.ema_params)
+                        writer.write(step, record)
+                        loss = record["validation_nll"]
+                        logging.info("step %d: validation %s", step, describe(record))
+                    now = meta | {"elapsed": list(clock())}
+                    checkpoints.save(manager, state, config, now, loss)
+                if ends:
+                    break
+    return state
+
+
+def average(sums: Sequence[build.Totals]) -> dict[str, float]:
+    """Averages the metrics of several steps; terms of the loss in nats per step."""
+    totals = jax.device_get(list(sums))
+    means = {name: float(np.mean([t[name] for t in totals])) for name in totals[0]}
+    num_steps = means.pop("num_steps")
+    apart = {name: means.pop(name) for name in ("loss", "grad_norm")}
+    return apart | {name: value / num_steps for name, value in means.items()}
+
+
+def describe(record: dict[str, float]) -> str:
+    """Returns one line: terms of the loss in nats per step."""
+    return ", ".join(
+        f"{name.removeprefix('validation_')} {value:.3f}"
+        for name, value in record.items()
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `symphony train`."""
+    flags = cli.training_flags("symphony train", "Trains Symphony from a config.", argv)
+    if flags.config.train.num_devices > 1:
+        parallel.set_num_cpu_devices(flags.config.train.num_devices)
+    cli.announce_device()
+    train(flags.config, Path(flags.workdir))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run("symphony train", main))

@@ -1,0 +1,150 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from common.cli import UsageError
+from symphony import evaluate
+from symphony.evaluate import samples
+
+WATER = (
+    np.array([8, 1, 1], np.uint8),
+    np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], np.float32),
+)
+
+
+def xyz_frame(molecule, comment=""):
+    numbers, positions = molecule
+    symbols = {1: "H", 6: "C", 8: "O"}
+    lines = [f"{symbols[int(n)]} {x} {y} {z}" for n, (x, y, z) in zip(*molecule)]  # noqa: B905
+    return "\n".join([str(len(numbers)), comment, *lines]) + "\n"
+
+
+def sdf_record(molecule):
+    numbers, positions = molecule
+    symbols = {1: "H", 6: "C", 8: "O"}
+    atoms = [
+        f"{x:10.4f}{y:10.4f}{z:10.4f} {symbols[int(n)]:3s} 0  0  0  0  0"
+        for n, (x, y, z) in zip(numbers, positions, strict=True)
+    ]
+    head = f"\n\n\n{len(numbers):3d}  0  0  0  0  0  0  0  0  0999 V2000"
+    return "\n".join([head, *atoms, "M  END", "$$$$"]) + "\n"
+
+
+def test_everything_generated_is_read_in_place_of_what_had_bonds(tmp_path):
+    broken = (WATER[0], np.array(WATER[1]) * np.nan)
+    (tmp_path / "molecules.sdf").write_text(sdf_record(WATER))
+    (tmp_path / "molecules.extxyz").write_text(xyz_frame(WATER) + xyz_frame(broken))
+    drawn = samples.read_samples(tmp_path / "molecules.sdf")
+    assert len(drawn.molecules) == 2
+    assert drawn.source.endswith("molecules.extxyz")
+
+
+def test_manifest_marks_unfinished_molecules(tmp_path):
+    (tmp_path / "molecules.extxyz").write_text(xyz_frame(WATER) * 2)
+    records = [{"index": 0, "stopped": True}, {"index": 1, "stopped": False}]
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (tmp_path / "molecules.jsonl").write_text(lines)
+    drawn = samples.read_samples(tmp_path / "molecules.extxyz")
+    assert drawn.faults == [None, "never finished"]
+    assert [len(numbers) for numbers, _ in drawn.molecules] == [3, 0]
+
+
+def test_molecules_missing_from_the_file_stay_in_the_denominator(tmp_path):
+    (tmp_path / "molecules.sdf").write_text(sdf_record(WATER))
+    (tmp_path / "molecules.jsonl").write_text('{"index": 0}\n' * 4)
+    drawn = samples.read_samples(tmp_path / "molecules.sdf")
+    assert drawn.faults == [None] + ["not in the file"] * 3
+
+
+def test_more_molecules_than_the_manifest_has_is_an_error(tmp_path):
+    (tmp_path / "molecules.sdf").write_text(sdf_record(WATER) * 2)
+    (tmp_path / "molecules.jsonl").write_text('{"index": 0}\n')
+    with pytest.raises(UsageError, match="at most 1 molecules"):
+        samples.read_samples(tmp_path / "molecules.sdf")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.sdf", None, "found nothing there"),
+        ("molecules.pdb", "", "expected .sdf"),
+        ("empty.xyz", "", "at least one molecule"),
+        ("cut.xyz", "3\n\nO 0 0 0\n", "truncated"),
+    ],
+)
+def test_unusable_samples_end_in_one_clear_line(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UsageError, match=message):
+        evaluate.main([f"--samples={tmp_path / name}"])
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--samples=a.sdf", "--conventions=openbabel"],
+        ["--samples=a.sdf", "--num_workers=0"],
+        ["--samples=a.sdf", "--max_molecules=many"],
+    ],
+)
+def test_wrong_flags_are_usage_errors(flags):
+    with pytest.raises(UsageError):
+        evaluate.main(flags)
+
+
+@pytest.fixture(scope="module")
+def report_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluate")
+    molecules = samples.read_reference("qm9-sample").molecules[:30]
+    bad = (WATER[0], np.full((3, 3), np.nan, np.float32))
+    mixed = [*molecules[:8], WATER, bad]
+    for name, chosen in (("samples", mixed), ("data", molecules)):
+        np.savez(
+            folder / f"{name}.npz",
+            num_atoms=np.array([len(numbers) for numbers, _ in chosen]),
+            atomic_numbers=np.concatenate([numbers for numbers, _ in chosen]),
+            positions=np.concatenate([positions for _, positions in chosen]),
+        )
+    status = evaluate.main(
+        [
+            f"--samples={folder / 'samples.npz'}",
+            f"--reference={folder / 'data.npz'}",
+            f"--output={folder / 'report'}",
+            "--num_workers=1",
+        ]
+    )
+    assert status == 0
+    return folder / "report"
+
+
+def test_report_counts_a_bad_molecule_as_invalid(report_folder):
+    report = json.loads((report_folder / "report.json").read_text())
+    for score in report["conventions"].values():
+        assert score["num_molecules"] == 10
+        assert score["failures"]["positions not finite"] == 1
+    assert report["conventions"]["xyz2mol_hueckel"]["valid"] == 0.9
+    assert report["versions"]["rdkit"]
+
+
+def test_report_counts_novelty_against_the_reference(report_folder):
+    report = json.loads((report_folder / "report.json").read_text())
+    score = report["conventions"]["xyz2mol_hueckel"]
+    assert score["num_unique"] == 9
+    assert score["num_novel"] == 1  # Water is not in the data; the others are.
+
+
+def test_html_report_stands_alone(report_folder):
+    page = (report_folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 3
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "xyz2mol_hueckel" in page
+
+
+def test_identical_sizes_have_no_divergence(report_folder):
+    report = json.loads((report_folder / "report.json").read_text())
+    divergence = report["sizes"]["jensen_shannon"]
+    assert 0.0 < divergence < math.log(2)
