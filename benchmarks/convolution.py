@@ -32,7 +32,7 @@ from common.convolution import (
 )
 from common.harmonics import spherical_harmonics
 from common.irreps import from_irreps_array, to_irreps_array
-from common.layers import Linear
+from common.layers import Linear, self_product
 
 MAX_DEGREE = 2
 DEGREES = Degrees(MAX_DEGREE, MAX_DEGREE, MAX_DEGREE, "O3")
@@ -377,6 +377,31 @@ def linear(rounds: int) -> dict[str, Any]:
     return compare(functions, arguments, rounds)
 
 
+def self_products(rounds: int) -> dict[str, Any]:
+    """Times the channelwise product of 2,000 nodes with themselves, 64 channels."""
+    keys = jax.random.split(jax.random.key(7), 3)
+    x = jax.random.normal(keys[0], (2000, 9, 64))
+    weights = jax.random.normal(keys[1], (num_paths(*DEGREES), 64))
+    cotangent = jax.random.normal(keys[2], (2000, 9, 64))
+
+    def theirs(x: Array, weights: Array, cotangent: Array) -> Array:
+        factor = e3nn.IrrepsArray(IRREPS_OUT, jnp.swapaxes(x, -1, -2))
+        product = e3nn.tensor_product(factor, factor, filter_ir_out=IRREPS_OUT)
+        blocks = [jnp.sum(chunk, axis=-2) for chunk in (product * weights.T).chunks]
+        product = jnp.swapaxes(jnp.concatenate(blocks, axis=-1), -1, -2)
+        return jnp.vdot(product, cotangent)
+
+    def ours(x: Array, weights: Array, cotangent: Array) -> Array:
+        return jnp.vdot(self_product(x, x, weights, MAX_DEGREE), cotangent)
+
+    functions = {"e3nn-jax": theirs, "core": ours}
+    functions = {name: jax.value_and_grad(f, (0, 1)) for name, f in functions.items()}
+    arguments = (x, weights, cotangent)
+    results = [jax.jit(f)(*arguments) for f in functions.values()]
+    check_equal(results[1], results[0], "self product")
+    return compare(functions, dict.fromkeys(functions, arguments), rounds)
+
+
 def harmonics(rounds: int, max_degree: int) -> dict[str, Any]:
     """Times spherical harmonics of 20,000 vectors with their gradient."""
     vectors = jax.random.normal(jax.random.key(5), (20_000, 3))
@@ -412,6 +437,7 @@ def main() -> None:
     cases = {
         "convolution, 5,000 edges": convolution_alone(options.rounds),
         "two layers, 16 molecules of 18 atoms": convolution_in_model(options.rounds),
+        "self product, 2,000 nodes": self_products(options.rounds),
         "linear, 4,000 nodes": linear(options.rounds),
         "harmonics, degree 2": harmonics(options.rounds, 2),
         "harmonics, degree 3": harmonics(options.rounds, 3),

@@ -23,7 +23,7 @@ from common.irreps import (
     tensor_product_paths,
 )
 
-MAX_UNROLLED_TERMS = 400
+MAX_UNROLLED_TERMS = 700
 """Couplings up to which a product at the nodes is written out term by term."""
 
 
@@ -128,6 +128,8 @@ class Gate(nn.Module):
         self, x: Float[Array, "*batch components channels"]
     ) -> Float[Array, "*batch components channels"]:
         max_degree, channels = max_degree_of(x.shape[-2]), x.shape[-1]
+        if max_degree == 0:
+            return self.activation(x)
         gates = nn.Dense(max_degree * channels, name="gates")(x[..., 0, :])
         gates = gates.reshape(*x.shape[:-2], max_degree, channels)
         return gate(x, gates, self.activation, self.gate_activation)

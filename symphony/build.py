@@ -16,6 +16,9 @@ from symphony.data import Batch
 from symphony.fragments import Cut, cut, draw_cut_noise
 from symphony.generate import Decoder
 from symphony.model import Symphony
+from symphony.paper import decisions as paper_decisions
+from symphony.paper import loss as paper_loss
+from symphony.paper.model import PaperSymphony
 
 Totals = dict[str, Float[Array, ""]]
 
@@ -147,6 +150,15 @@ KINDS = {
         totals=loss.molecule_totals,
         decoder=Decoder(
             decisions.empty_cache, decisions.extend_cache, decisions.decide
+        ),
+    ),
+    "paper": Kind(
+        make=PaperSymphony,
+        totals=paper_loss.molecule_totals,
+        decoder=Decoder(
+            paper_decisions.empty_cache,
+            paper_decisions.extend_cache,
+            paper_decisions.decide,
         ),
     ),
 }

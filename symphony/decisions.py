@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from symphony import densities
 from symphony.generate import Fragment, Placement, Settings, draw_first
-from symphony.model import NextAtom, Symphony
+from symphony.model import NextAtom, Pairs, Symphony
 
 SETTLE_STEPS = 32
 """Metropolis steps that bring a coarse direction to its basin's low temperature."""
@@ -27,19 +27,23 @@ class Cache(NamedTuple):
     Attributes:
         layer_feats: Inputs of every trunk layer and the trunk's output.
         messages: Sum over placed atoms of their messages to each atom.
+        pair_feats: Features of the distances between placed atoms.
     """
 
     layer_feats: Float[Array, "num_levels num_nodes components num_channels"]
     messages: Float[Array, "num_nodes twice_channels"]
+    pair_feats: Float[Array, "num_nodes num_nodes num_pair_feats"]
 
 
 def empty_cache(model: Symphony, capacity: int) -> Cache:
     """Returns the cache of no atoms; of no size if the trunk is not causal."""
     levels = model.num_layers + 1 if model.causal else 0
     components = (model.max_degree + 1) ** 2
+    num_pairs = capacity if model.causal else 0
     return Cache(
         layer_feats=jnp.zeros((levels, capacity, components, model.num_channels)),
         messages=jnp.zeros((capacity, 2 * model.num_channels)),
+        pair_feats=jnp.zeros((num_pairs, num_pairs, model.num_pair_feats)),
     )
 
 
@@ -69,22 +73,26 @@ def extend_cache(
     column = row._replace(feats=jnp.swapaxes(row.feats, 0, 1))
     from_new = model.focus_messages(receiver, column)[:, 0]
     messages = jnp.where(at_new[:, None], to_new, cache.messages + from_new)
-    return Cache(layer_feats=jnp.stack([*levels, last]), messages=messages)
+    pair_feats = jnp.where(at_new[:, None, None], row.feats, cache.pair_feats)
+    pair_feats = jnp.where(at_new[None, :, None], column.feats, pair_feats)
+    return Cache(jnp.stack([*levels, last]), messages, pair_feats)
 
 
 def _features(
     model: Symphony, cache: Cache, fragment: Fragment, noise_std: Float[Array, ""]
-) -> tuple[Array, Array, Array]:
-    """Returns node features, summed messages, and which atoms are placed."""
+) -> tuple[Array, Array, Array, Pairs]:
+    """Returns node features, summed messages, placed atoms, and their pairs."""
     capacity = fragment.species.shape[0]
     placed = jnp.arange(capacity) < fragment.num_atoms
     if model.causal:
-        return cache.layer_feats[-1], cache.messages, placed
+        # Only the features of pairs are read from here on, not their harmonics.
+        pairs = Pairs(cache.pair_feats, jnp.zeros((capacity, capacity, 0)))
+        return cache.layer_feats[-1], cache.messages, placed, pairs
     others = placed[:, None] & placed & ~jnp.eye(capacity, dtype=bool)
     pairs = model.pairs(fragment.positions, fragment.positions, others)
     node_feats = model.trunk(fragment.species, noise_std, pairs)
     messages = jnp.sum(model.focus_messages(node_feats, pairs), axis=1)
-    return node_feats, messages, placed
+    return node_feats, messages, placed, pairs
 
 
 def decide(
@@ -96,10 +104,12 @@ def decide(
     mode: str,
 ) -> Placement:
     """Draws one step: the first species, or stop or an atom; see `draw_next`."""
-    node_feats, messages, placed = _features(model, cache, fragment, settings.noise_std)
+    node_feats, messages, placed, pairs = _features(
+        model, cache, fragment, settings.noise_std
+    )
     # On an empty fragment the draw is discarded, but must stay finite.
     placed = placed.at[0].set(True)
-    next_atom = model.next_atom(node_feats, messages[None], placed[None])
+    next_atom = model.next_atom(node_feats, messages[None], placed[None], pairs)
     drawn = draw_next(
         model, key, settings, mode, fragment.positions, placed, node_feats, next_atom
     )

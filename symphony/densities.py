@@ -66,14 +66,16 @@ def sample_radius(
     """Draws a radius in Å by exact inversion of a component's distribution function.
 
     The component is always drawn with its weight at temperature one; the basin
-    temperature then narrows the component, its scale times the root.
+    temperature then narrows the component, its scale times the root; below one, a mean
+    outside the interval counts as its nearest end.
     """
     key_component, key_radius = jax.random.split(key)
     chosen = jax.random.categorical(key_component, mixture.logits)
     mean = mixture.means[chosen]
     scale = mixture.scales[chosen] * jnp.sqrt(basin_temperature)
-    # The ends bound the mean too: a narrowed component outside has no mass inside.
-    mean = jnp.clip(mean, low, high)
+    # A narrowed component outside would have no mass inside: its end stands for it.
+    narrowed = jnp.clip(mean, low, high)
+    mean = jnp.where(jnp.asarray(basin_temperature) < 1.0, narrowed, mean)
     below, above = (jax.nn.sigmoid((end - mean) / scale) for end in (low, high))
     u = jax.random.uniform(key_radius, (), minval=1e-6, maxval=1.0 - 1e-6)
     u = below + u * (above - below)
@@ -164,7 +166,10 @@ def sample_coarse(
     log_ratios = logits / temperature - at_points[cells]
     thresholds = jnp.log(jax.random.uniform(key_accept, (num_proposals,)))
 
-    def step(carry, proposed):
+    def step(
+        carry: tuple[Float[Array, " 3"], Float[Array, ""]],
+        proposed: tuple[Float[Array, " 3"], Float[Array, ""], Float[Array, ""]],
+    ) -> tuple[tuple[Float[Array, " 3"], Float[Array, ""]], None]:
         direction, current = carry
         proposal, log_ratio, threshold = proposed
         accept = threshold < log_ratio - current
@@ -201,7 +206,10 @@ def settle_coarse(
     moves = step_size * jax.random.normal(key_moves, (num_steps, 3))
     thresholds = jnp.log(jax.random.uniform(key_accept, (num_steps,)))
 
-    def step(carry, inputs):
+    def step(
+        carry: tuple[Float[Array, " 3"], Float[Array, ""]],
+        inputs: tuple[Float[Array, " 3"], Float[Array, ""]],
+    ) -> tuple[tuple[Float[Array, " 3"], Float[Array, ""]], None]:
         direction, current = carry
         move, threshold = inputs
         proposal = exponential_map(direction, tangent_part(direction, move))
@@ -286,7 +294,7 @@ def sample_fine(
 def blur(
     key: Key[Array, ""], direction: Float[Array, "*batch 3"], scale: float
 ) -> Float[Array, "*batch 3"]:
-    r"""Draws coarse directions $\hat u \sim q(\hat u \mid \hat r)$ around given ones."""
+    r"""Draws coarse directions $\hat u \sim q(\hat u \mid \hat r)$ around others."""
     noise = jax.random.normal(key, direction.shape)
     return exponential_map(direction, scale * tangent_part(direction, noise))
 

@@ -99,7 +99,10 @@ def cut(
     first = jnp.argmax(jnp.where(first_mask, noise.first, -jnp.inf))
     placed_at = jnp.where(jnp.arange(num_nodes) == first, 0, num_nodes)
 
-    def place(carry, inputs):
+    def place(
+        carry: tuple[Int[Array, " nodes"], Int[Array, " nodes"], Bool[Array, ""]],
+        inputs: tuple[Int[Array, ""], Float[Array, "nodes nodes"]],
+    ) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array]]:
         placed_at, order, complete = carry
         step, gumbel = inputs
         placed = placed_at < num_nodes

@@ -41,7 +41,8 @@ class StepTerms(NamedTuple):
         coarse: Of the coarse direction, per steradian.
         fine: Of the direction given the coarse one, less that of the blur; `coarse`
             and `fine` add up to the bound for the direction, per steradian.
-        step_mask: True for steps of the molecule.
+        step_mask: True for steps of the molecule; none of one that has no complete
+            order, see `Cut`.
         place_mask: True for steps that place an atom.
     """
 
@@ -83,8 +84,8 @@ def step_terms(
     positions = cut.positions + noise_std * noise
     placed = (jnp.arange(num_nodes) <= steps[:, None]) & cut.node_mask
     num_atoms = jnp.sum(cut.node_mask)
-    step_mask = steps < num_atoms
-    place_mask = steps < num_atoms - 1
+    step_mask = (steps < num_atoms) & cut.complete
+    place_mask = (steps < num_atoms - 1) & cut.complete
 
     others = cut.node_mask[:, None] & cut.node_mask & ~jnp.eye(num_nodes, dtype=bool)
     pairs = model.pairs(positions, positions, others)
@@ -92,7 +93,7 @@ def step_terms(
     node_feats = model.trunk(cut.species, noise_std, in_trunk)
     messages = model.focus_messages(node_feats, pairs)
     messages = jnp.einsum("tj,ijc->tic", placed.astype(messages.dtype), messages)
-    next_atom = model.next_atom(node_feats, messages, placed)
+    next_atom = model.next_atom(node_feats, messages, placed, pairs)
 
     labels = cut.labels[steps]
     logits = next_atom.focus_species

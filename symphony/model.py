@@ -140,7 +140,7 @@ class Symphony(nn.Module):
         res_beta: Polar points of the grid that normalises the coarse density.
         res_alpha: Azimuthal points of that grid.
         blur: Radians, standard deviation per axis of the coarse direction around the
-            true one, q of `design` of the fine stage.
+            true one; see `loss`.
         num_fine_components: Components of the fine stage.
         causal: Whether atoms receive only from atoms placed before them.
         learned_stop: False ties the logit of stopping to zero, as in the paper.
@@ -185,6 +185,9 @@ class Symphony(nn.Module):
         self.focus_hidden = nn.Dense(width)
         self.focus_pool = nn.Dense(width)
         self.focus_mixed = nn.Dense(width)
+        self.exchange_weights = nn.Dense(width, use_bias=False)
+        self.exchange_senders = nn.Dense(width, use_bias=False)
+        self.exchange = nn.Dense(width, use_bias=False)
         self.focus_global = nn.Dense(width)
         self.focus_logits = nn.Dense(self.num_species)
         self.stop_hidden = nn.Dense(width)
@@ -270,8 +273,13 @@ class Symphony(nn.Module):
         node_feats: Float[Array, "num_nodes components num_channels"],
         messages: Float[Array, "num_steps num_nodes 2*num_channels"],
         placed: Bool[Array, "num_steps num_nodes"],
+        pairs: Pairs,
     ) -> NextAtom:
-        """Maps the sums of `focus_messages` over placed atoms to the logits."""
+        """Maps the sums of `focus_messages` over placed atoms to the logits.
+
+        The atoms then tell each other once what they know of the present step, which
+        features fixed when an atom was placed cannot say.
+        """
         inputs = jnp.broadcast_to(
             node_feats[:, 0], (*messages.shape[:2], self.num_channels)
         )
@@ -284,7 +292,11 @@ class Symphony(nn.Module):
             [total / count, total / 16.0, highest, count / 16.0], -1
         )
         pooled = nn.silu(self.focus_pool(pooled))
-        mixed = self.focus_mixed(hidden) + self.focus_global(pooled)[:, None]
+        weights = self.exchange_weights(pairs.feats)
+        senders = self.exchange_senders(hidden) * weight
+        heard = jnp.einsum("ijc,tjc->tic", weights, senders)
+        mixed = self.focus_mixed(hidden) + self.exchange(heard)
+        mixed += self.focus_global(pooled)[:, None]
         hidden = nn.silu(mixed)
         logits = jnp.where(weight > 0, self.focus_logits(hidden), -jnp.inf)
         stop = self.stop_logit(nn.silu(self.stop_hidden(pooled)))[:, 0]

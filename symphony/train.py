@@ -118,6 +118,10 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     params = build.init_params(config, init_key)
     state = parallel.replicate(training.make_state(params, optimizer), mesh)
 
+    # Virtual devices share one pool of threads: a step that starts while another waits
+    # for its all-reduce can take the thread that the other needs, and neither goes on.
+    shares_cpu = mesh is not None and jax.default_backend() == "cpu"
+
     elapsed = training.Elapsed(0.0, 0.0)
     with checkpoints.make_manager(workdir) as manager, training.StopOnSignal() as stop:
         if checkpoints.latest_checkpoint(manager) is not None:
@@ -137,6 +141,8 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
                 )
                 batch = parallel.split_batch(batch, mesh)
                 state, totals = train_step(state, batch, train_key)
+                if shares_cpu:
+                    jax.block_until_ready(totals)
                 sums.append(totals)
                 ends = step == last or stop.requested
                 note = ""

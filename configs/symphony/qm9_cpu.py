@@ -19,13 +19,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.num_buckets = 5
     config.data.nn_tolerance = 0.125  # Å
     config.data.cutoff = 5.0  # Å, longest edge along which a molecule is cut.
-    config.data.heavy_first = False
+    config.data.heavy_first = True
     config.data.noise_std = 0.05  # Å, largest coordinate noise; half the time zero.
 
     # Keyword arguments of `symphony.model.Symphony`.
     config.model = ml_collections.ConfigDict()
     config.model.num_species = 5
-    config.model.num_channels = 64
+    config.model.num_channels = 80
     config.model.num_layers = 3
     config.model.max_degree = 2
     config.model.cutoff = 6.0  # Å
@@ -46,22 +46,22 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.learned_stop = True
 
     config.train = ml_collections.ConfigDict()
-    config.train.num_steps = 200_000
-    config.train.batch_size = 8  # Molecules.
-    config.train.num_microbatches = 2
+    config.train.num_steps = 80_000
+    config.train.batch_size = 16  # Molecules.
+    config.train.num_microbatches = 4
     config.train.num_devices = 1
-    config.train.optimizer = "adam"
+    config.train.optimizer = "muon"
     config.train.learning_rate = 2e-3
-    config.train.warmup_steps = 500
+    config.train.warmup_steps = 300
     config.train.final_factor = 0.01
     config.train.weight_decay = 0.0
     config.train.adam_b2 = 0.99
     config.train.clip_norm = 5.0
     config.train.ema_decay = 0.999
     config.train.log_every = 200
-    config.train.eval_every = 10_000
+    config.train.eval_every = 4_000
     config.train.num_validation = 1_000  # Molecules.
-    config.train.checkpoint_every = 2_000
+    config.train.checkpoint_every = 500
 
     config.sample = ml_collections.ConfigDict()
     config.sample.max_atoms = 35

@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=1000,
         help="molecules of the data whose bonds are perceived to compare geometry, "
-        "about 0.02 s each; 0 leaves geometry out",
+        "about 0.01 s each; 0 leaves geometry out",
     )
     add(
         "--num_workers",
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         default=os.cpu_count() or 1,
         help="processes for bond perception",
     )
-    add("--time_limit", type=float, default=10.0, help="seconds for one molecule")
+    add("--time_limit", type=float, default=10.0, help="CPU seconds for one molecule")
     return parser
 
 

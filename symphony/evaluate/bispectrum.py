@@ -25,7 +25,7 @@ def _coupling(l_1: int, l_2: int, l_3: int) -> Float[np.ndarray, "m_1 m_2 m_3"]:
 
 def harmonics(
     directions: Float[np.ndarray, "num_vectors 3"],
-) -> list[Float[np.ndarray, "num_vectors m"]]:
+) -> list[Float[np.ndarray, "num_vectors _"]]:
     r"""Returns real harmonics of degrees 0 to 4, of norm $\sqrt{2l + 1} / 4\pi$.
 
     Each degree is the coupling of the direction itself with the degree below.

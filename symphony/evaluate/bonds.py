@@ -19,12 +19,15 @@ from rdkit.Chem import rdDetermineBonds
 
 from symphony.evaluate import pool
 
-Molecule = tuple[UInt8[np.ndarray, " num_atoms"], Float[np.ndarray, "num_atoms 3"]]
+# Atomic numbers and positions in Å. The axes have no name, which would have to mean
+# one size throughout a sequence of molecules.
+Molecule = tuple[UInt8[np.ndarray, " _"], Float[np.ndarray, "_ 3"]]
 
 COINCIDENCE_DISTANCE = 0.05  # Å; two atoms nearer than this are one by mistake.
 # The search over bond orders grows exponentially on wrong geometries. Molecules of
 # QM9 need fewer than a hundred combinations.
 MAX_ITERATIONS = 10_000
+_CLOCK_FACTOR = 10.0  # Clock time allowed for each second of CPU time.
 
 PRESETS = {
     "xyz2mol": {"useHueckel": False, "allowChargedFragments": True},
@@ -233,8 +236,9 @@ def perceive_all(
         molecules: Pairs of atomic numbers and positions in Å.
         preset: A key of `PRESETS`, or `"strict"`.
         num_workers: Number of processes.
-        time_limit: Seconds of wall-clock time for one molecule; then its process is
-            killed and its status is `"timeout"`.
+        time_limit: Seconds of CPU time for one molecule, or ten times as many by the
+            clock; then its process is ended and its status is `"timeout"`. CPU time
+            makes the figures independent of what else the machine does.
         on_done: Called after every molecule, for progress bars.
 
     Returns:
@@ -245,13 +249,18 @@ def perceive_all(
     tasks = [
         {
             "preset": parent,
+            "time_limit": time_limit,
             "atomic_numbers": np.asarray(numbers).tolist(),
             "positions": np.asarray(positions, np.float64).tolist(),
         }
         for numbers, positions in molecules
     ]
     answers = pool.map_tasks(
-        "symphony.evaluate.worker", tasks, num_workers, time_limit, on_done
+        "symphony.evaluate.worker",
+        tasks,
+        num_workers,
+        _CLOCK_FACTOR * time_limit,
+        on_done,
     )
     perceptions = [_from_answer(answer) for answer in answers]
     if preset == STRICT:

@@ -141,7 +141,7 @@ def judge(
         known_graphs: See `reference_graphs`; without it novelty is not computed.
         faults: Why a molecule has no geometry, see `symphony.evaluate.samples`.
         num_workers: Number of worker processes.
-        time_limit: Seconds for one molecule.
+        time_limit: CPU seconds for one molecule.
         advance: Told of every molecule done in a worker.
     """
     scores, perceptions = {}, {}

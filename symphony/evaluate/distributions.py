@@ -105,9 +105,7 @@ def compare(
     return results
 
 
-def commonest(
-    groups: Mapping[str, Float[np.ndarray, "_ dim"]], count: int = NUM_LISTED
-) -> list[str]:
+def commonest(groups: Mapping[str, np.ndarray], count: int = NUM_LISTED) -> list[str]:
     """Returns the kinds with the most instances, in a fixed order."""
     kinds = [kind for kind in groups if len(groups[kind]) >= 2 * MIN_COUNT]
     return sorted(kinds, key=lambda kind: (-len(groups[kind]), kind))[:count]
@@ -157,7 +155,7 @@ def bond_lengths(
 
 def environments(
     molecules: Sequence[Molecule], perceptions: Sequence[Perception]
-) -> dict[str, Float[np.ndarray, "_ num_neighbours 3"]]:
+) -> dict[str, Float[np.ndarray, "_ _ 3"]]:
     """Groups the vectors to bonded atoms in Å by central element and neighbours.
 
     A kind reads `C:C2,H2`: a carbon bonded to two carbons and two hydrogens. Atoms
@@ -178,7 +176,7 @@ def environments(
 
 
 def bispectra(
-    groups: Mapping[str, Float[np.ndarray, "_ num_neighbours 3"]],
+    groups: Mapping[str, Float[np.ndarray, "_ _ 3"]],
     listed: Sequence[str],
 ) -> dict[str, Float[np.ndarray, "_ 15"]]:
     """Returns the invariants of the listed kinds of environment."""

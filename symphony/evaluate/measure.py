@@ -145,7 +145,7 @@ def evaluate(
         reference: The data.
         names: Conventions, of `conventions.NAMES`.
         num_workers: Number of worker processes.
-        time_limit: Seconds for one molecule.
+        time_limit: CPU seconds for one molecule.
         num_perceived: Molecules of the reference whose bonds are perceived for the
             distributions, the slow part; 0 leaves the distributions out.
         advance: Told of every molecule done in a worker.

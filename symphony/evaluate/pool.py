@@ -9,6 +9,7 @@ import collections
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -66,6 +67,13 @@ class _Worker:
             return None
         line, self.received = self.received, b""
         return line
+
+    def died_of_time_limit(self) -> bool:
+        """Whether the process, which closed its output, used up its CPU time."""
+        try:
+            return self.process.wait(timeout=1.0) == -signal.SIGPROF
+        except subprocess.TimeoutExpired:
+            return False
 
     def end(self) -> None:
         """Kills the process and waits for it."""
@@ -134,7 +142,8 @@ class _Pool:
             worker = selected.data
             line = worker.read_line()
             if line == b"":
-                self.replace(worker, "crash")
+                slow = worker.died_of_time_limit()
+                self.replace(worker, "timeout" if slow else "crash")
             elif line is not None:
                 if worker.ready:
                     self.store(worker, json.loads(line))
@@ -163,8 +172,9 @@ def map_tasks(
         on_done: Called with the number of answers so far.
 
     Returns:
-        In the order of the tasks, the answers, `"timeout"` for a task that was killed,
-        `"crash"` for one whose process died.
+        In the order of the tasks, the answers, `"timeout"` for a task that was killed
+        or whose process ended by SIGPROF, `"crash"` for one whose process died
+        otherwise.
     """
     state = _Pool(module, tasks, time_limit)
     try:

@@ -40,6 +40,8 @@ class Reference(NamedTuple):
 
 def to_pairs(molecules: Molecules) -> list[Molecule]:
     """Divides packed molecules into pairs of atomic numbers and positions in Å."""
+    if len(molecules.num_atoms) == 0:
+        return []
     bounds = molecules.offsets[1:-1]
     return list(
         zip(

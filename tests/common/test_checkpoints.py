@@ -274,7 +274,7 @@ def toy_run(workdir, num_steps=60, pause=0.02):
 def start_toy_run(workdir):
     code = (
         "import faulthandler, pathlib, sys\n"
-        "faulthandler.dump_traceback_later(100, exit=True)\n"  # A hang shows where.
+        "faulthandler.dump_traceback_later(600, exit=True)\n"  # A hang shows where.
         "from tests.common import test_checkpoints as toy\n"
         "toy.toy_run(pathlib.Path(sys.argv[1]))\n"
     )

@@ -1,3 +1,5 @@
+"""The command: what it reads, what it refuses, and the report it writes."""
+
 import json
 import math
 
@@ -15,10 +17,12 @@ WATER = (
 
 
 def xyz_frame(molecule, comment=""):
-    numbers, positions = molecule
     symbols = {1: "H", 6: "C", 8: "O"}
-    lines = [f"{symbols[int(n)]} {x} {y} {z}" for n, (x, y, z) in zip(*molecule)]  # noqa: B905
-    return "\n".join([str(len(numbers)), comment, *lines]) + "\n"
+    lines = [
+        f"{symbols[int(number)]} {x} {y} {z}"
+        for number, (x, y, z) in zip(*molecule, strict=True)
+    ]
+    return "\n".join([str(len(lines)), comment, *lines]) + "\n"
 
 
 def sdf_record(molecule):

@@ -1,3 +1,5 @@
+"""Bispectra, discrepancies and divergences against values known otherwise."""
+
 import math
 
 import e3nn_jax as e3nn
@@ -8,6 +10,11 @@ from scipy.spatial.transform import Rotation
 
 from symphony.evaluate import bispectrum, bonds, distributions
 from symphony.evaluate.samples import read_reference
+
+
+@pytest.fixture(autouse=True)
+def few_batches(monkeypatch):
+    monkeypatch.setattr(distributions, "NUM_BATCHES", 2)
 
 
 @pytest.fixture(scope="module")

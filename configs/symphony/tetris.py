@@ -1,0 +1,21 @@
+r"""The published model, small, on the eight pieces of tetris.
+
+    symphony train --config=configs/symphony/tetris.py --workdir=workdir/tetris
+
+The two chiral pieces grow from prefixes that are their own mirror images, so that a
+network without handedness makes them equally often.
+"""
+
+import ml_collections
+
+from configs.symphony import solids
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = solids.get_config()
+    config.data.path = "tetris"
+    config.data.max_atoms = 4
+    config.data.num_buckets = 1
+    config.train.num_steps = 1_500
+    config.sample.max_atoms = 8
+    return config

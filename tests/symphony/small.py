@@ -1,0 +1,119 @@
+"""A small network with weights of ordinary size, and molecules to show it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs.symphony import tiny
+from symphony import build, densities, loss
+from symphony.fragments import cut, draw_cut_noise
+
+IS_HEAVY = np.array([False, True, True, True, True])
+NUM_NODES = 6
+
+# Moves coarse directions off the true ones, in place of random numbers.
+NOISE = np.random.default_rng(5).normal(size=(16, 3)).astype(np.float32)
+
+
+def make_config(causal=True):
+    config = tiny.get_config()
+    config.model.num_layers = 2
+    config.model.max_degree = 2
+    config.model.head_max_degree = 3
+    config.model.causal = causal
+    return config
+
+
+@functools.cache
+def model_and_params(causal=True):
+    """Biases and the nearly zero outputs of a fresh network are moved away from it."""
+    config = make_config(causal)
+    params = build.init_params(make_config(), jax.random.key(0))
+    leaves, tree = jax.tree.flatten(params)
+    rng = np.random.default_rng(0)
+    moved = [x + 0.2 * rng.normal(size=x.shape).astype(np.float32) for x in leaves]
+    return build.make_model(config), jax.tree.unflatten(tree, moved)
+
+
+def chain(seed, num_atoms):
+    """Atoms 1.1 to 1.5 Å from an earlier one, and none closer than 1 Å to another."""
+    rng = np.random.default_rng(seed)
+    positions = np.zeros((1, 3))
+    while len(positions) < num_atoms:
+        step = rng.normal(size=3)
+        step *= rng.uniform(1.1, 1.5) / np.linalg.norm(step)
+        new = positions[rng.integers(len(positions))] + step
+        if np.linalg.norm(positions - new, axis=1).min() > 1.0:
+            positions = np.concatenate([positions, new[None]])
+    return positions.astype(np.float32), rng.integers(0, 5, num_atoms)
+
+
+@functools.partial(jax.jit, static_argnames="num_nodes")
+def _cut(seed, positions, species, node_mask, num_nodes):
+    noise = draw_cut_noise(jax.random.key(seed), num_nodes)
+    heavy = jnp.asarray(IS_HEAVY)
+    return cut(noise, positions, species, node_mask, heavy, 0.125, 5.0, False)
+
+
+def cut_of(positions, species, num_nodes, seed=0):
+    """Cuts a molecule after padding it."""
+    missing = num_nodes - len(species)
+    return _cut(
+        seed,
+        np.pad(positions, [(0, missing), (0, 0)]).astype(np.float32),
+        np.pad(species, (0, missing)),
+        np.arange(num_nodes) < len(species),
+        num_nodes,
+    )
+
+
+def pad_cut(drawn, num_nodes, filler=0.0):
+    """Moves a cut to a larger bucket, with anything where there is no atom."""
+    old = drawn.species.shape[0]
+
+    def pad(name, leaf):
+        widths = [(0, num_nodes - size if size == old else 0) for size in leaf.shape]
+        value = filler if name == "positions" else 0
+        return jnp.pad(leaf, widths, constant_values=value)
+
+    leaves = {name: pad(name, leaf) for name, leaf in drawn._asdict().items()}
+    return type(drawn)(**leaves)
+
+
+def step_terms(model, params, drawn, rotation=None, noise_std=0.0, patch=None):
+    """Evaluates every step, one pass for each if the trunk is full.
+
+    Args:
+        model: Causal or not.
+        params: Its parameters.
+        drawn: A cut.
+        rotation: Turns the noise on coordinates and on coarse directions.
+        noise_std: Å.
+        patch: Pytest's, to take the coarse directions from `NOISE`.
+    """
+    num_nodes = drawn.species.shape[0]
+    rotation = jnp.eye(3) if rotation is None else rotation
+    noise = jnp.asarray(NOISE) @ rotation.T
+    if patch is not None:
+        patch.setattr(loss, "blur", functools.partial(_blur_by, noise))
+    bound = model.bind(params)
+    arguments = (jnp.asarray(noise_std), noise[:num_nodes], jax.random.key(0))
+    if model.causal:
+        steps = jnp.arange(num_nodes)
+        mask = loss.causal_mask(num_nodes)
+        return loss.step_terms(bound, drawn, steps, mask, *arguments)
+
+    def one(step):
+        placed = jnp.arange(num_nodes) <= step
+        mask = placed[:, None] & placed
+        return loss.step_terms(bound, drawn, step[None], mask, *arguments)
+
+    terms = jax.vmap(one)(jnp.arange(num_nodes))
+    return jax.tree.map(lambda x: x[:, 0] if x.ndim > 1 else x[0], terms)
+
+
+def _blur_by(noise, key, direction, scale):
+    tangent = densities.tangent_part(direction, noise[: direction.shape[0]])
+    return densities.exponential_map(direction, scale * tangent)

@@ -1,0 +1,207 @@
+"""The network's symmetries, what it may see, and its indifference to padding."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import ortho_group
+
+from symphony import loss
+from tests.symphony import small
+from tests.symphony.small import NUM_NODES, chain, cut_of, model_and_params
+
+TRUNKS = pytest.mark.parametrize("causal", [True, False], ids=["causal", "full"])
+UP = np.array([0.0, 0.0, 1.0], np.float32)
+
+
+def orthogonal_matrices(count):
+    """Rotations and reflections, both certainly among them."""
+    matrices = ortho_group.rvs(3, size=count, random_state=0).astype(np.float32)
+    signs = np.linalg.det(matrices)
+    assert signs.min() < 0 < signs.max()
+    return matrices
+
+
+def outputs(model, params, drawn, step, direction=UP):
+    """What the network says at one step, for a focus, a species and a radius."""
+    num_nodes = drawn.species.shape[0]
+    bound = model.bind(params)
+    placed = ((jnp.arange(num_nodes) <= step) & drawn.node_mask)[None]
+    others = drawn.node_mask[:, None] & drawn.node_mask
+    others &= ~jnp.eye(num_nodes, dtype=bool)
+    pairs = bound.pairs(drawn.positions, drawn.positions, others)
+    seen = placed[0][:, None] & placed[0]
+    mask = loss.causal_mask(num_nodes) if model.causal else seen
+    in_trunk = pairs._replace(feats=pairs.feats * mask[..., None])
+    node_feats = bound.trunk(drawn.species, jnp.zeros(()), in_trunk)
+    messages = bound.focus_messages(node_feats, pairs)
+    messages = jnp.einsum("tj,ijc->tic", placed * 1.0, messages)
+    next_atom = bound.next_atom(node_feats, messages, placed)
+    focus = drawn.focus[step][None]
+    condition = bound.position_condition(node_feats, next_atom, focus, jnp.array([1]))
+    scene = (node_feats, drawn.positions, focus, placed)
+    radius = jnp.array([1.4])
+    return {
+        "stop": next_atom.stop[0],
+        "focus_species": next_atom.focus_species[0],
+        "radial": bound.radial(condition),
+        "coarse": bound.coarse(condition, radius, *scene),
+        "fine": bound.fine(condition, radius, jnp.asarray(direction)[None], *scene),
+    }
+
+
+@functools.partial(jax.jit, static_argnames="causal")
+def outputs_of_many(causal, drawn, steps, directions):
+    model, params = model_and_params(causal)
+    one = functools.partial(outputs, model, params)
+    return jax.vmap(one)(drawn, steps, directions)
+
+
+def stacked(cuts):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *cuts)
+
+
+def largest_difference(a, b):
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    finite = [(x[np.isfinite(x)], y[np.isfinite(x)]) for x, y in pairs]
+    return max(float(np.max(np.abs(x - y), initial=0.0)) for x, y in finite)
+
+
+@TRUNKS
+def test_terms_ignore_rotation_reflection_and_translation(causal, monkeypatch):
+    model, params = model_and_params(causal)
+    drawn = cut_of(*chain(0, 5), NUM_NODES)
+
+    @jax.jit
+    @jax.vmap
+    def terms_and_logits(rotation, shift):
+        moved = drawn._replace(positions=drawn.positions @ rotation.T + shift)
+        terms = small.step_terms(model, params, moved, rotation, 0.03, monkeypatch)
+        result = outputs(model, params, moved, 2)
+        return terms, result["stop"], result["focus_species"]
+
+    rotations = np.concatenate([np.eye(3)[None], orthogonal_matrices(20)])
+    shifts = np.random.default_rng(1).normal(size=(21, 3)) * 3.0
+    results = terms_and_logits(jnp.asarray(rotations, jnp.float32), jnp.asarray(shifts))
+    for name, leaf in results[0]._asdict().items():
+        np.testing.assert_allclose(leaf[1:], leaf[:1].repeat(20, 0), atol=1e-3)
+        assert np.any(leaf != 0), name
+    for logits in results[1:]:
+        np.testing.assert_allclose(logits[1:], logits[:1].repeat(20, 0), atol=2e-4)
+
+
+def test_order_of_placed_atoms_is_indifferent_to_the_full_trunk():
+    drawn = cut_of(*chain(1, 6), NUM_NODES)
+    step = 4
+    order = np.array([3, 0, 4, 1, 2, 5])
+    place = np.argsort(order)
+    permuted = drawn._replace(
+        positions=drawn.positions[order],
+        species=drawn.species[order],
+        focus=jnp.asarray(place)[drawn.focus],
+    )
+    many = stacked([drawn, permuted])
+    results = outputs_of_many(False, many, jnp.array([step] * 2), jnp.stack([UP] * 2))
+    first, second = ({k: jax.tree.map(lambda x: np.asarray(x[i]), v)
+                      for k, v in results.items()} for i in (0, 1))  # fmt: skip
+    logits, other = first.pop("focus_species"), second.pop("focus_species")
+    np.testing.assert_allclose(other, logits[order], atol=1e-5)
+    assert np.ptp(logits[:5, 1]) > 1e-2
+    assert largest_difference(first, second) < 1e-4
+
+
+def test_a_causal_step_is_the_same_whatever_comes_later():
+    drawn = cut_of(*chain(2, 6), NUM_NODES)
+    present = np.arange(NUM_NODES) <= np.arange(NUM_NODES)[:, None]
+    fragments = [
+        drawn._replace(
+            positions=jnp.where(mask[:, None], drawn.positions, 0.0),
+            species=jnp.where(mask, drawn.species, 0),
+            node_mask=jnp.asarray(mask),
+        )
+        for mask in present
+    ]
+    steps, directions = jnp.arange(NUM_NODES), jnp.stack([UP] * NUM_NODES)
+    whole = outputs_of_many(True, stacked([drawn] * NUM_NODES), steps, directions)
+    cut_off = outputs_of_many(True, stacked(fragments), steps, directions)
+    assert largest_difference(whole, cut_off) <= 1e-6
+    # What is already there does count.
+    moved = drawn._replace(positions=drawn.positions.at[0].add(0.1))
+    other = outputs_of_many(True, stacked([moved] * NUM_NODES), steps, directions)
+    assert np.all(np.abs(whole["stop"] - other["stop"])[1:] > 1e-5)
+
+
+def value_and_gradients(model, patch):
+    """Returns a compiled function: terms, gradients by weights and positions."""
+
+    def total(params, positions, drawn):
+        drawn = drawn._replace(positions=positions)
+        terms = small.step_terms(model, params, drawn, patch=patch)
+        return loss.totals(terms)["nll"], terms
+
+    function = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
+    return jax.jit(lambda params, drawn: function(params, drawn.positions, drawn))
+
+
+@TRUNKS
+def test_padding_changes_nothing_and_receives_no_gradient(causal, monkeypatch):
+    model, params = model_and_params(causal)
+    drawn = cut_of(*chain(3, 5), 5)
+    function = value_and_gradients(model, monkeypatch)
+    (value, terms), (by_params, by_positions) = function(params, drawn)
+    padded = small.pad_cut(drawn, 8, filler=0.7)
+    (value_8, terms_8), (by_params_8, by_positions_8) = function(params, padded)
+    np.testing.assert_allclose(value_8, value, rtol=1e-5)
+    for name in ("focus", "radial", "coarse", "fine"):
+        large, tight = getattr(terms_8, name), getattr(terms, name)
+        np.testing.assert_allclose(large[:5], tight, atol=2e-5, err_msg=name)
+        assert np.all(large[5:] == 0)
+    assert np.all(np.asarray(by_positions_8[5:]) == 0)
+    np.testing.assert_allclose(by_positions_8[:5], by_positions, rtol=1e-3, atol=1e-3)
+    scale = max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(by_params))
+    assert largest_difference(by_params, by_params_8) < 1e-4 * scale
+
+
+DEGENERATE = {
+    "one atom": ([[0, 0, 0]], [3]),
+    "two atoms": ([[0, 0, 0], [0, 0, 0.96]], [3, 0]),
+    "along x": ([[-1.16, 0, 0], [0, 0, 0], [1.16, 0, 0]], [3, 1, 3]),
+    "along the axis of the grid": (
+        [[0, -1.66, 0], [0, -0.6, 0], [0, 0.6, 0], [0, 1.66, 0]],
+        [0, 1, 1, 0],
+    ),
+}
+
+
+@TRUNKS
+def test_degenerate_molecules_have_finite_values_and_gradients(causal, monkeypatch):
+    model, params = model_and_params(causal)
+    cuts = [
+        cut_of(np.array(positions, np.float32), np.array(species), 4)
+        for positions, species in DEGENERATE.values()
+    ]
+    function = jax.vmap(value_and_gradients(model, monkeypatch), (None, 0))
+    results = function(params, stacked(cuts))
+    for index, name in enumerate(DEGENERATE):
+        for leaf in jax.tree.leaves(results):
+            assert np.all(np.isfinite(leaf[index])), name
+
+
+def test_probabilities_of_stop_focus_and_species_cover_placed_atoms_only():
+    drawn = cut_of(*chain(4, 5), NUM_NODES)
+    many = stacked([drawn] * 3)
+    results = outputs_of_many(True, many, jnp.array([0, 2, 4]), jnp.stack([UP] * 3))
+    finite = np.isfinite(results["focus_species"]).all(axis=-1)
+    assert finite.sum(axis=-1).tolist() == [1, 3, 5]
+    assert np.all(np.diff(finite.astype(int), axis=-1) <= 0)
+
+
+def test_untied_stop_is_learned_and_tied_stop_is_zero():
+    model, params = model_and_params(True)
+    drawn = cut_of(*chain(4, 5), NUM_NODES)
+    free = outputs(model, params, drawn, 2)["stop"]
+    tied = outputs(model.clone(learned_stop=False), params, drawn, 2)["stop"]
+    assert float(free) != 0.0
+    assert float(tied) == 0.0
