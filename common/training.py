@@ -166,7 +166,7 @@ def make_train_step(
     mesh: Mesh | None = None,
     num_microbatches: int = 1,
 ) -> TrainStep:
-    """Returns a jitted `(state, batch, key) -> (state, metrics)`; it donates the state.
+    """Returns a compiled `(state, batch, key) -> (state, metrics)`; it donates state.
 
     `key` is the same at every call and is folded with `state.step`, so that a resumed
     run draws what an uninterrupted one would. Example `i` of the batch gets key `i` of
@@ -185,7 +185,8 @@ def make_train_step(
             at least one.
 
     Returns:
-        The step. Its metrics are those of `loss_fn` with `loss` and `grad_norm` (before
+        The step; `step.num_compilations()` is the number of sizes compiled so far. Its
+        metrics are those of `loss_fn` with `loss` and `grad_norm` (before
         clipping).
     """
     num_devices = 1 if mesh is None else mesh.shape["data"]
@@ -216,9 +217,9 @@ def make_train_step(
     else:
         value_and_grads_fn = value_and_grads
 
-    def train_step(
-        state: TrainState, batch: Any, key: Key[Array, ""]
-    ) -> tuple[TrainState, Metrics]:
+    def gradients(
+        params: Params, step: Int[Array, ""], batch: Any, key: Key[Array, ""]
+    ) -> tuple[Params, Metrics]:
         batch_size = jax.tree.leaves(batch)[0].shape[0]
         if batch_size % (num_devices * num_pieces):
             raise UsageError(
@@ -226,8 +227,12 @@ def make_train_step(
                 f"({num_devices} devices, {num_pieces} microbatches on each), "
                 f"found {batch_size}"
             )
-        keys = jax.random.split(jax.random.fold_in(key, state.step), batch_size)
-        grads, metrics = value_and_grads_fn(state.params, batch, keys)
+        keys = jax.random.split(jax.random.fold_in(key, step), batch_size)
+        return value_and_grads_fn(params, batch, keys)
+
+    def update(
+        state: TrainState, grads: Params, metrics: Metrics
+    ) -> tuple[TrainState, Metrics]:
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
@@ -244,16 +249,28 @@ def make_train_step(
         )
         return new_state, metrics
 
+    # Two programs: the update, long to compile, is the same for every size of batch.
     if mesh is None:
-        return jax.jit(train_step, donate_argnums=0)
-    replicated = NamedSharding(mesh, PartitionSpec())
-    over_data = NamedSharding(mesh, PartitionSpec("data"))
-    return jax.jit(
-        train_step,
-        donate_argnums=0,
-        in_shardings=(replicated, over_data, replicated),
-        out_shardings=replicated,
-    )
+        gradients_fn = jax.jit(gradients)
+        update_fn = jax.jit(update, donate_argnums=0)
+    else:
+        whole = NamedSharding(mesh, PartitionSpec())
+        over_data = NamedSharding(mesh, PartitionSpec("data"))
+        gradients_fn = jax.jit(
+            gradients,
+            in_shardings=(whole, whole, over_data, whole),
+            out_shardings=whole,
+        )
+        update_fn = jax.jit(update, donate_argnums=0, out_shardings=whole)
+
+    def train_step(
+        state: TrainState, batch: Any, key: Key[Array, ""]
+    ) -> tuple[TrainState, Metrics]:
+        grads, metrics = gradients_fn(state.params, state.step, batch, key)
+        return update_fn(state, grads, metrics)
+
+    train_step.num_compilations = gradients_fn._cache_size
+    return train_step
 
 
 def check_finite(state: TrainState, last_good: Path | None) -> None:

@@ -22,13 +22,15 @@ from common.irreps import max_degree_of, tensor_product_paths
 from common.layers import (
     Linear,
     bessel_basis,
-    expand_degrees,
-    gate,
     polynomial_envelope,
     resize_degrees,
 )
 from symphony.model import gaussian_basis
-from symphony.paper.frames import num_pair_weights, pair_convolution, pair_frames
+from symphony.paper.frames import (
+    num_pair_weights,
+    pair_convolution,
+    pair_frames,
+)
 
 
 class FragmentPairs(NamedTuple):
@@ -36,12 +38,12 @@ class FragmentPairs(NamedTuple):
 
     Attributes:
         distances: Å; 1 where there is no pair.
-        frames: See `frames.pair_frames`.
+        frames: See `frames.pair_frames`; where there is no pair, of the axis y.
         mask: True for two different placed atoms within the cutoff.
     """
 
     distances: Float[Array, "num_receivers num_senders"]
-    frames: Float[Array, "num_receivers num_senders rows components"]
+    frames: Float[Array, "num_receivers num_senders rows orders"]
     mask: Bool[Array, "num_receivers num_senders"]
 
 
@@ -151,6 +153,28 @@ class E3SchNetBlock(nn.Module):
         return resize_degrees(x, self.max_degree) + update
 
 
+class DegreeLinear(nn.Module):
+    """Mixes the channels of each degree by a matrix of its own.
+
+    Attributes:
+        features: Number of output channels.
+        kernel_scale: Variance of the output for inputs of unit variance.
+    """
+
+    features: int
+    kernel_scale: float = 1.0
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "*batch degrees orders channels"]
+    ) -> Float[Array, "*batch degrees orders features"]:
+        init = nn.initializers.variance_scaling(
+            self.kernel_scale, "fan_in", "truncated_normal", batch_axis=(0,)
+        )
+        shape = (x.shape[-3], x.shape[-1], self.features)
+        return jnp.einsum("...lkc,lcd->...lkd", x, self.param("kernel", init, shape))
+
+
 class NequIPLayer(nn.Module):
     """A message-passing layer with a gate and a linear map for each species.
 
@@ -169,48 +193,46 @@ class NequIPLayer(nn.Module):
     @nn.compact
     def __call__(
         self,
-        senders: Float[Array, "num_senders components channels"],
-        receivers: Float[Array, "num_receivers components channels"],
+        senders: Float[Array, "num_senders degrees_in orders_in channels"],
+        receivers: Float[Array, "num_receivers degrees_in orders_in channels"],
         species: Int[Array, " num_receivers"],
         radial: Float[Array, "num_receivers num_senders num_radial"],
-        frames: Float[Array, "num_receivers num_senders rows components_out"],
-    ) -> Float[Array, "num_receivers components_out num_channels"]:
-        max_degree = max_degree_of(frames.shape[-1])
+        frames: Float[Array, "num_receivers num_senders rows orders"],
+    ) -> Float[Array, "num_receivers degrees orders num_channels"]:
+        max_degree = frames.shape[-1] // 2
         channels = senders.shape[-1]
-        num_weights = num_pair_weights(max_degree_of(senders.shape[1]), max_degree)
+        num_weights = num_pair_weights(senders.shape[1] - 1, max_degree)
         shape = (self.radial_width, num_weights * channels)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         hidden = PerceptronWithoutBias((self.radial_width,) * 2, swish)(radial)
         messages = pair_convolution(
-            Linear(channels)(senders),
+            DegreeLinear(channels)(senders),
             frames,
             swish(hidden),
             kernel.reshape(self.radial_width, num_weights, channels),
         )
+        messages = messages.reshape(*messages.shape[:3], -1)
+        messages /= math.sqrt(self.avg_num_neighbors)
+        # A matrix for each species: only one block of these inputs is not zero.
         one_hot = jnp.eye(self.num_species)[species]
-        outputs = []
-        for l, message in enumerate(messages):
-            # Degree 0 also makes the gates of the other degrees.
-            width = (max_degree + 1 if l == 0 else 1) * self.num_channels
-            message = message.reshape(*message.shape[:2], -1)
-            output = nn.Dense(width, use_bias=False)(message)
-            output = output / math.sqrt(self.avg_num_neighbors)
-            if l <= max_degree_of(receivers.shape[1]):
-                rows = receivers[:, l * l : (l + 1) ** 2, None]
-                by_species = rows * one_hot[:, None, :, None]
-                by_species = by_species.reshape(*rows.shape[:2], -1)
-                output += nn.Dense(
-                    width,
-                    use_bias=False,
-                    kernel_init=nn.initializers.variance_scaling(
-                        self.num_species, "fan_in", "truncated_normal"
-                    ),
-                )(by_species)
-            outputs.append(output)
-        scalars, gates = jnp.split(outputs[0][:, 0], [self.num_channels], axis=-1)
-        gates = gates.reshape(-1, max_degree, self.num_channels)
-        outputs[0] = scalars[:, None]
-        return gate(jnp.concatenate(outputs, axis=1), gates, swish, swish)
+        own = receivers[..., None, :] * one_hot[:, None, None, :, None]
+        own = own.reshape(*receivers.shape[:3], -1)
+
+        scale = float(self.num_species)
+        update = DegreeLinear(self.num_channels, scale)(own)
+        missing = [
+            (0, m - n) for m, n in zip(messages.shape, update.shape, strict=True)
+        ]
+        update = jnp.pad(update, [*missing[:3], (0, 0)])
+        update += DegreeLinear(self.num_channels)(messages)
+        width = max_degree * self.num_channels
+        gates = DegreeLinear(width, scale)(own[:, :1, :1])
+        gates += DegreeLinear(width)(messages[:, :1, :1])
+        gates = swish(gates.reshape(-1, max_degree, 1, self.num_channels))
+        scalars = jnp.pad(
+            swish(update[:, :1, :1]), ((0, 0), (0, 0), (0, 2 * max_degree), (0, 0))
+        )
+        return jnp.concatenate([scalars, gates * update[:, 1:]], axis=1)
 
 
 class PaperSymphony(nn.Module):
@@ -290,11 +312,13 @@ class PaperSymphony(nn.Module):
             )
             for _ in range(self.position_layers)
         ]
-        self.position_linear = [Linear(width) for _ in range(self.position_layers)]
+        self.position_linear = [
+            DegreeLinear(width) for _ in range(self.position_layers)
+        ]
         degrees = self.position_max_degree + 1
         self.target_embed = nn.Embed(self.num_species, degrees * width)
         num_shells = 1 if self.factorised else self.num_radii
-        self.signal_linear = Linear(num_shells * self.head_channels)
+        self.signal_linear = DegreeLinear(num_shells * self.head_channels)
         if self.factorised:
             widths = (self.radial_hidden, self.num_radii)
             self.radial_logits = PerceptronWithoutBias(widths, swish)
@@ -360,14 +384,14 @@ class PaperSymphony(nn.Module):
         species: Int[Array, " num_nodes"],
         pairs: FragmentPairs,
         focus: Int[Array, ""],
-    ) -> Float[Array, "components position_channels"]:
+    ) -> Float[Array, "degrees orders position_channels"]:
         """Embeds the focus for the position; the last layer makes its row alone."""
         scaled = pairs.distances / self.cutoff
         radial = bessel_basis(scaled, self.num_radial_basis, 1.0)
         envelope = polynomial_envelope(scaled, 1.0) * pairs.mask
         radial = radial * envelope[..., None]
         frames = pairs.frames
-        node_feats = self.position_embed(species)[:, None]
+        node_feats = self.position_embed(species)[:, None, None]
         receivers, receiving = node_feats, species
         for index, block in enumerate(self.position_blocks):
             if index == self.position_layers - 1:
@@ -379,21 +403,21 @@ class PaperSymphony(nn.Module):
             node_feats = update if index == 0 else receivers + update
             receivers = node_feats
         scale = 0.5 ** np.arange(self.position_max_degree + 1, dtype=np.float32)
-        return expand_degrees(jnp.asarray(scale)[:, None]) * node_feats[0]
+        return jnp.asarray(scale)[:, None, None] * node_feats[0]
 
     def density(
         self,
-        focus_feats: Float[Array, "components position_channels"],
+        focus_feats: Float[Array, "degrees orders position_channels"],
         target_species: Int[Array, ""],
     ) -> JointDensity:
         """Returns the density of the position of an atom of a species."""
-        degrees = self.position_max_degree + 1
-        factors = self.target_embed(target_species).reshape(degrees, -1)
-        condition = focus_feats * expand_degrees(factors)
-        coefficients = self.signal_linear(condition) / math.sqrt(4.0 * math.pi)
-        shape = (condition.shape[0], -1, self.head_channels)
-        signals = jnp.swapaxes(coefficients.reshape(shape), 0, 1)
+        degrees, orders, channels = focus_feats.shape
+        factors = self.target_embed(target_species).reshape(degrees, 1, channels)
+        condition = focus_feats * factors
+        signals = self.signal_linear(condition) / math.sqrt(4.0 * math.pi)
+        real = [l * orders + k for l in range(degrees) for k in range(2 * l + 1)]
+        signals = signals.reshape(degrees * orders, -1, self.head_channels)
         radial = jnp.zeros(self.num_radii)
         if self.factorised:
-            radial = self.radial_logits(condition[0])
-        return JointDensity(radial, signals)
+            radial = self.radial_logits(condition[0, 0])
+        return JointDensity(radial, jnp.swapaxes(signals[np.array(real)], 0, 1))

@@ -90,7 +90,7 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path):
         restored = checkpoints.restore(manager, template)
     assert int(restored.state.step) == 4
     assert_equal(advance(restored.state, step_fn, 8), whole)
-    assert step_fn._cache_size() == 1
+    assert step_fn.num_compilations() == 1
 
 
 def test_config_and_metadata_come_back(tmp_path):

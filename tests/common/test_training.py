@@ -91,7 +91,7 @@ def test_the_loss_falls_on_one_batch(optimizer):
         state, metrics = step_fn(state, batch_at(1), jax.random.key(1))
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.6 * losses[0]
-    assert step_fn._cache_size() == 1
+    assert step_fn.num_compilations() == 1
 
 
 def test_schedule_warms_up_then_follows_a_cosine_to_its_floor():
@@ -182,7 +182,7 @@ def test_one_four_and_eight_devices_give_the_same_losses():
         "    state = parallel.replicate(state, mesh)\n"
         "    _, losses, step = toy.run(\n"
         "        20, state=state, mesh=mesh, num_microbatches=pieces)\n"
-        "    assert step._cache_size() == 1\n"
+        "    assert step.num_compilations() == 1\n"
         "    np.savetxt(f'losses_{n}_{pieces}', losses)\n"
     )
     _, expected, _ = run(20)

@@ -114,6 +114,18 @@ def step_terms(model, params, drawn, rotation=None, noise_std=0.0, patch=None):
     return jax.tree.map(lambda x: x[:, 0] if x.ndim > 1 else x[0], terms)
 
 
+def value_and_gradients(model, patch):
+    """Returns a compiled function: terms, gradients by weights and positions."""
+
+    def total(params, positions, drawn):
+        drawn = drawn._replace(positions=positions)
+        terms = step_terms(model, params, drawn, patch=patch)
+        return loss.totals(terms)["nll"], terms
+
+    function = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
+    return jax.jit(lambda params, drawn: function(params, drawn.positions, drawn))
+
+
 def _blur_by(noise, key, direction, scale):
     tangent = densities.tangent_part(direction, noise[: direction.shape[0]])
     return densities.exponential_map(direction, scale * tangent)

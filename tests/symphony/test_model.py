@@ -1,6 +1,7 @@
 """The network's symmetries, what it may see, and its indifference to padding."""
 
 import functools
+from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ def outputs(model, params, drawn, step, direction=UP):
     node_feats = bound.trunk(drawn.species, jnp.zeros(()), in_trunk)
     messages = bound.focus_messages(node_feats, pairs)
     messages = jnp.einsum("tj,ijc->tic", placed * 1.0, messages)
-    next_atom = bound.next_atom(node_feats, messages, placed)
+    next_atom = bound.next_atom(node_feats, messages, placed, pairs)
     focus = drawn.focus[step][None]
     condition = bound.position_condition(node_feats, next_atom, focus, jnp.array([1]))
     scene = (node_feats, drawn.positions, focus, placed)
@@ -104,8 +105,7 @@ def test_order_of_placed_atoms_is_indifferent_to_the_full_trunk():
     )
     many = stacked([drawn, permuted])
     results = outputs_of_many(False, many, jnp.array([step] * 2), jnp.stack([UP] * 2))
-    first, second = ({k: jax.tree.map(lambda x: np.asarray(x[i]), v)
-                      for k, v in results.items()} for i in (0, 1))  # fmt: skip
+    first, second = (jax.tree.map(itemgetter(index), results) for index in (0, 1))
     logits, other = first.pop("focus_species"), second.pop("focus_species")
     np.testing.assert_allclose(other, logits[order], atol=1e-5)
     assert np.ptp(logits[:5, 1]) > 1e-2
@@ -133,23 +133,11 @@ def test_a_causal_step_is_the_same_whatever_comes_later():
     assert np.all(np.abs(whole["stop"] - other["stop"])[1:] > 1e-5)
 
 
-def value_and_gradients(model, patch):
-    """Returns a compiled function: terms, gradients by weights and positions."""
-
-    def total(params, positions, drawn):
-        drawn = drawn._replace(positions=positions)
-        terms = small.step_terms(model, params, drawn, patch=patch)
-        return loss.totals(terms)["nll"], terms
-
-    function = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
-    return jax.jit(lambda params, drawn: function(params, drawn.positions, drawn))
-
-
 @TRUNKS
 def test_padding_changes_nothing_and_receives_no_gradient(causal, monkeypatch):
     model, params = model_and_params(causal)
     drawn = cut_of(*chain(3, 5), 5)
-    function = value_and_gradients(model, monkeypatch)
+    function = small.value_and_gradients(model, monkeypatch)
     (value, terms), (by_params, by_positions) = function(params, drawn)
     padded = small.pad_cut(drawn, 8, filler=0.7)
     (value_8, terms_8), (by_params_8, by_positions_8) = function(params, padded)
@@ -182,7 +170,7 @@ def test_degenerate_molecules_have_finite_values_and_gradients(causal, monkeypat
         cut_of(np.array(positions, np.float32), np.array(species), 4)
         for positions, species in DEGENERATE.values()
     ]
-    function = jax.vmap(value_and_gradients(model, monkeypatch), (None, 0))
+    function = jax.vmap(small.value_and_gradients(model, monkeypatch), (None, 0))
     results = function(params, stacked(cuts))
     for index, name in enumerate(DEGENERATE):
         for leaf in jax.tree.leaves(results):

@@ -1,0 +1,30 @@
+r"""Symphony on 5,000 molecules in about two minutes: the training of `make demo`.
+
+    symphony train --config=configs/symphony/demo.py --workdir=workdir/demo/train
+
+It shows that everything works; its molecules are rarely valid. For good ones there are
+the packaged weights, `qm9_cpu.py` and `qm9.py`.
+"""
+
+import ml_collections
+
+from configs.symphony import qm9_cpu
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = qm9_cpu.get_config()
+    config.data.path = "qm9-sample"
+    config.data.num_buckets = 1
+    config.model.num_channels = 32
+    config.model.num_layers = 2
+    config.model.num_pair_feats = 16
+    config.train.num_steps = 1_000
+    config.train.num_microbatches = 1
+    config.train.learning_rate = 5e-3
+    config.train.warmup_steps = 50
+    config.train.ema_decay = 0.99
+    config.train.log_every = 50
+    config.train.eval_every = 1_000
+    config.train.num_validation = 96
+    config.train.checkpoint_every = 250
+    return config

@@ -1,0 +1,32 @@
+r"""Ethanol alone, learnt by heart: what a model that can hold one molecule must do.
+
+    symphony train --config=configs/symphony/ethanol.py --workdir=workdir/ethanol
+
+Nearly every sample should be ethanol, its heavy atoms within 0.05 Å of the original.
+"""
+
+import ml_collections
+
+from configs.symphony import qm9_cpu
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = qm9_cpu.get_config()
+    config.data.path = "symphony/packaged/ethanol.xyz"
+    config.data.max_atoms = 9
+    config.data.num_buckets = 1
+    config.data.noise_std = 0.05  # Å
+    config.model.num_channels = 32
+    config.model.num_layers = 2
+    config.model.num_pair_feats = 16
+    config.train.num_steps = 2_000
+    config.train.num_microbatches = 1
+    config.train.learning_rate = 5e-3
+    config.train.warmup_steps = 50
+    config.train.ema_decay = 0.99
+    config.train.log_every = 100
+    config.train.eval_every = 500
+    config.train.num_validation = 1
+    config.train.checkpoint_every = 500
+    config.sample.max_atoms = 12
+    return config

@@ -1,0 +1,228 @@
+"""Files of sampled molecules: SDF, extended XYZ, and a manifest in JSON lines.
+
+The three grow together, a whole record at a time, and the manifest is their commit
+log: a molecule is there once its line in the manifest is. Where an earlier command was
+killed, what its files hold beyond the last line of the manifest is cut off, and the
+next molecule follows. Positions are in Å.
+"""
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from io import FileIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from common.cli import RunError, UsageError
+from symphony.data.elements import SYMBOLS
+
+FORMAT_VERSION = 1
+
+
+class Paths(NamedTuple):
+    """Where the three files of one output lie."""
+
+    sdf: Path
+    extxyz: Path
+    manifest: Path
+
+
+class Output(NamedTuple):
+    """The open files of one output, and how many molecules stood there before."""
+
+    sdf: FileIO
+    extxyz: FileIO
+    manifest: FileIO
+    num_done: int
+
+
+class Found(NamedTuple):
+    """What an earlier command left: header, records, and bytes of the manifest."""
+
+    header: dict[str, Any]
+    records: list[dict[str, Any]]
+    num_bytes: int
+
+
+def formula(atomic_numbers: UInt8[np.ndarray, " num_atoms"]) -> str:
+    """Returns the formula in Hill's order: C, H, then the others by the alphabet."""
+    counts = Counter(SYMBOLS[number - 1] for number in atomic_numbers.tolist())
+    first = ("C", "H") if "C" in counts else ()
+    names = [name for name in first if name in counts]
+    names += sorted(counts.keys() - set(first))
+    return "".join(f"{n}{counts[n]}" if counts[n] > 1 else n for n in names)
+
+
+def to_extxyz(
+    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
+    positions: Float[np.ndarray, "num_atoms 3"],
+    properties: Mapping[str, Any],
+) -> str:
+    """Returns one frame; every coordinate (Å) reads back as the same float32."""
+    words = ["Properties=species:S:1:pos:R:3"]
+    for name, value in properties.items():
+        if isinstance(value, bool):
+            value = "T" if value else "F"
+        words.append(f'{name}="{value}"' if " " in str(value) else f"{name}={value}")
+    rows = [
+        " ".join([f"{SYMBOLS[number - 1]:<2}", *map(_coordinate, position)])
+        for number, position in zip(atomic_numbers.tolist(), positions, strict=True)
+    ]
+    return "\n".join([str(len(rows)), " ".join(words), *rows]) + "\n"
+
+
+def _coordinate(value: np.floating) -> str:
+    text = np.format_float_positional(
+        np.float32(value), unique=True, min_digits=6, trim="k"
+    )
+    return f"{text:>12}"
+
+
+def to_sdf(mol: Any) -> str:
+    """Returns one SDF record of an RDKit molecule: conformer (Å), bonds, properties."""
+    from rdkit import Chem
+
+    return Chem.SDWriter.GetText(mol)
+
+
+def paths_of(path: str | Path) -> Paths:
+    """Returns the paths of an output that the user names by its SDF."""
+    path = Path(path)
+    if path.suffix.lower() != ".sdf":
+        raise UsageError(f"--output: expected a name that ends in .sdf, found {path}")
+    return Paths(path, path.with_suffix(".extxyz"), path.with_suffix(".jsonl"))
+
+
+@contextlib.contextmanager
+def open_output(
+    path: str | Path, header: Mapping[str, Any], overwrite: bool
+) -> Iterator[Output]:
+    """Opens an output to append to, behind what an earlier command completed.
+
+    Args:
+        path: Name of the SDF; the other files lie beside it.
+        header: JSON values that decide the molecules; the first line of the manifest.
+        overwrite: Removes what is there.
+
+    Raises:
+        UsageError: The files cannot be written, or what is there was not made with
+            the same header.
+    """
+    paths = paths_of(path)
+    header = {"record": "header", "format": FORMAT_VERSION, **header}
+    header = json.loads(json.dumps(header))
+    with contextlib.ExitStack() as stack:
+        try:
+            paths.sdf.parent.mkdir(parents=True, exist_ok=True)
+            found = None if overwrite else _find(paths, header)
+            files = [stack.enter_context(FileIO(path, "a+")) for path in paths]
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        num_done = 0 if found is None else len(found.records)
+        output = Output(*files, num_done)
+        _truncate(output, found)
+        if found is None:
+            _write(output.manifest, json.dumps(header) + "\n")
+        yield output
+
+
+def append(output: Output, record: Mapping[str, Any], sdf: str, extxyz: str) -> None:
+    """Adds one molecule; its line in the manifest comes last.
+
+    Args:
+        output: See `open_output`.
+        record: JSON values of the molecule, `index` among them.
+        sdf: A record of an SDF, empty if the molecule has no bonds.
+        extxyz: A frame.
+
+    Raises:
+        RunError: A file cannot be written; the molecules before are complete.
+    """
+    try:
+        _write(output.extxyz, extxyz)
+        _write(output.sdf, sdf)
+        ends = {"sdf_bytes": _size(output.sdf), "extxyz_bytes": _size(output.extxyz)}
+        _write(output.manifest, json.dumps({**record, **ends}) + "\n")
+    except OSError as error:
+        raise RunError(
+            f"{output.manifest.name}: cannot be written ({error.strerror}); molecules "
+            f"before {record['index']} are complete"
+        ) from error
+
+
+def _write(file: FileIO, text: str) -> None:
+    rest = memoryview(text.encode())
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _size(file: FileIO) -> int:
+    return file.seek(0, 2)
+
+
+def _find(paths: Paths, header: dict[str, Any]) -> Found | None:
+    """Returns what there is to go on with, None where nothing has been begun."""
+    found = _read_manifest(paths.manifest)
+    if found is not None:
+        _check_same(paths, found.header, header)
+        return found
+    # A header alone may be torn; anything else has another origin.
+    for path in (paths.sdf, paths.extxyz):
+        if path.exists() and path.stat().st_size > 0:
+            raise UsageError(
+                f"{path}: expected no file, or one with its {paths.manifest.name}; "
+                "give --overwrite or another --output"
+            )
+    return None
+
+
+def _truncate(output: Output, found: Found | None) -> None:
+    """Cuts the files behind the last complete molecule."""
+    files = output[:3]
+    ends = (0, 0, 0)
+    if found is not None:
+        last = found.records[-1] if found.records else {}
+        ends = (last.get("sdf_bytes", 0), last.get("extxyz_bytes", 0), found.num_bytes)
+    for file, end in zip(files, ends, strict=True):
+        if _size(file) < end:
+            raise UsageError(
+                f"{file.name}: expected at least the {end} bytes that the manifest "
+                f"tells of, found {_size(file)}; give --overwrite"
+            )
+    for file, end in zip(files, ends, strict=True):
+        file.truncate(end)
+
+
+def _read_manifest(path: Path) -> Found | None:
+    """Returns what the complete lines say, None without any."""
+    contents = path.read_bytes() if path.exists() else b""
+    contents = contents[: contents.rfind(b"\n") + 1]
+    if not contents:
+        return None
+    try:
+        header, *records = [json.loads(line) for line in contents.splitlines()]
+        indices = [record["index"] for record in records]
+        if header["record"] != "header" or indices != list(range(len(indices))):
+            raise ValueError("records out of order")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path}: expected the manifest of an earlier command ({error}); give "
+            "--overwrite or another --output"
+        ) from error
+    return Found(header, records, len(contents))
+
+
+def _check_same(paths: Paths, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for name in {**found, **wanted}:
+        was, now = found.get(name), wanted.get(name)
+        if isinstance(was, dict) and isinstance(now, dict):
+            _check_same(paths, was, now)
+        elif was != now:
+            raise UsageError(
+                f"{paths.sdf}: was begun with {name} = {was}, found {now}; give "
+                "--overwrite or another --output"
+            )

@@ -1,0 +1,522 @@
+"""Samples molecules: `symphony sample`, and the sampler behind `symphony.load`.
+
+Molecule `i` of a seed is the same however many are asked for. Positions are in Å.
+RDKit is imported with the first finished molecule.
+"""
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from common import __version__, cli
+from symphony import build, data, molfile
+from symphony.data.elements import ATOMIC_NUMBERS, SYMBOLS
+from symphony.generate import Finished, Settings, Start, generate
+from symphony.weights import Weights, load_weights
+
+BASIN_TEMPERATURE = 0.1
+"""What `--basin` stands for."""
+
+BOND_PRESET = "xyz2mol_hueckel"
+_ORDER_STREAM = 1_000_000  # Beyond every step of a molecule.
+
+Core = tuple[UInt8[np.ndarray, " num_given"], Float[np.ndarray, "num_given 3"]]
+
+
+class Options(NamedTuple):
+    """What decides the molecules of a seed, besides the weights.
+
+    Attributes:
+        temperature_focus: Of stopping, focus and species.
+        temperature_position: Of the density of positions.
+        basin_temperature: Narrows every mode of the position, keeps its weight.
+        max_atoms: A molecule that reaches it without stopping is ended.
+        core: Atomic numbers and positions (Å) that every molecule starts from.
+    """
+
+    temperature_focus: float
+    temperature_position: float
+    basin_temperature: float
+    max_atoms: int
+    core: Core | None
+
+
+class Sample(NamedTuple):
+    """A molecule as the network left it; the atoms of a user's fragment come first.
+
+    Attributes:
+        index: Which molecule of the seed this is.
+        seed: Of the random numbers.
+        atomic_numbers: Nuclear charges.
+        positions: Å.
+        stopped: False if it was ended at the largest number of atoms.
+        log_likelihood: Nats of the path by which it was built, positions per Å³; a
+            fragment's own atoms count nothing.
+    """
+
+    index: int
+    seed: int
+    atomic_numbers: UInt8[np.ndarray, " num_atoms"]
+    positions: Float[np.ndarray, "num_atoms 3"]
+    stopped: bool
+    log_likelihood: float
+
+
+class Sampler:
+    """Trained weights and the three ways to ask them for molecules.
+
+    Each takes, besides the number of molecules and the seed, the keywords of `choose`
+    and `num_slots`, the number of molecules under construction at a time.
+
+    Attributes:
+        weights: See `Weights`.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+
+    def sample(self, num_molecules: int, seed: int = 0, **keywords: Any) -> list[Any]:
+        """Returns as RDKit molecules those whose bonds could be perceived.
+
+        Each has one conformer and the properties that `symphony sample` writes.
+        """
+        drawn = self.stream(num_molecules, seed, **keywords)
+        finished = [finish(sample) for sample in drawn]
+        return [mol for mol, _ in finished if mol is not None]
+
+    def sample_positions(
+        self, num_molecules: int, seed: int = 0, **keywords: Any
+    ) -> list[Sample]:
+        """Returns every molecule, those without bonds or without end among them."""
+        return list(self.stream(num_molecules, seed, **keywords))
+
+    def stream(
+        self,
+        num_molecules: int,
+        seed: int = 0,
+        *,
+        first: int = 0,
+        num_slots: int = 64,
+        **keywords: Any,
+    ) -> Iterator[Sample]:
+        """Yields the molecules `first..num_molecules - 1` of a seed, in order."""
+        options = choose(self.weights, **keywords)
+        return draw(self.weights, options, seed, first, num_molecules, num_slots)
+
+
+def load(name_or_path: str | os.PathLike[str] = "qm9") -> Sampler:
+    """Returns a sampler; see `symphony.load`."""
+    cli.use_compilation_cache()
+    return Sampler(load_weights(name_or_path))
+
+
+def choose(
+    weights: Weights,
+    temperature_focus: float = 1.0,
+    temperature_position: float = 1.0,
+    basin_temperature: float = 1.0,
+    max_atoms: int | None = None,
+    start: str | None = None,
+    fragment: str | os.PathLike[str] | Core | None = None,
+) -> Options:
+    """Checks what is asked of a sampler.
+
+    Args:
+        weights: The trained model.
+        temperature_focus: Of stopping, focus and species.
+        temperature_position: The density of positions is raised to its inverse.
+        basin_temperature: Narrows every mode of the position, keeps its weight.
+        max_atoms: Largest size; the config's where None.
+        start: Symbol of the element of the first atom.
+        fragment: A file with one molecule (.sdf, .xyz, .npz), or its atomic numbers
+            and positions in Å. Its atoms come first and never move.
+
+    Raises:
+        UsageError: A value is out of range, or the fragment cannot be used.
+    """
+    config = weights.config
+    temperatures = {
+        "temperature_focus": temperature_focus,
+        "temperature_position": temperature_position,
+        "basin_temperature": basin_temperature,
+    }
+    for name, value in temperatures.items():
+        if not 0.0 < value < np.inf:
+            raise cli.UsageError(f"--{name}: expected a number above 0, found {value}")
+    if temperature_position != 1.0 and basin_temperature != 1.0:
+        raise cli.UsageError(
+            "expected one of --temperature_position and --basin_temperature, found both"
+        )
+    if max_atoms is None:
+        max_atoms = int(config.sample.max_atoms)
+    if not 1 <= max_atoms <= 10_000:
+        raise cli.UsageError(f"--max_atoms: expected 1 to 10000, found {max_atoms}")
+    if start is not None and fragment is not None:
+        raise cli.UsageError("expected one of --start and --fragment, found both")
+    core = None
+    if start is not None:
+        core = _single_atom(start, tuple(config.data.species))
+    elif isinstance(fragment, tuple):
+        core = _check_core(*fragment, weights, max_atoms)
+    elif fragment is not None:
+        core = _read_core(fragment, weights, max_atoms)
+    return Options(**temperatures, max_atoms=max_atoms, core=core)
+
+
+def _single_atom(symbol: str, species_table: tuple[int, ...]) -> Core:
+    number = ATOMIC_NUMBERS.get(symbol.capitalize(), 0)
+    if number not in species_table:
+        known = ", ".join(SYMBOLS[n - 1] for n in species_table)
+        raise cli.UsageError(f"--start: expected one of {known}; found {symbol!r}")
+    return np.array([number], np.uint8), np.zeros((1, 3), np.float32)
+
+
+def _read_core(path: str | os.PathLike[str], weights: Weights, max_atoms: int) -> Core:
+    species = tuple(weights.config.data.species)
+    # One atom less: a fragment that leaves no room could not be continued.
+    found, _ = data.read_molecules(Path(path), species, max_atoms - 1, strict=True)
+    if len(found.num_atoms) != 1:
+        raise cli.UsageError(
+            f"{path}: expected one molecule to start from, found {len(found.num_atoms)}"
+        )
+    _check_connected(found.positions, weights.config.data.cutoff, str(path))
+    return found.atomic_numbers, found.positions
+
+
+def _check_core(
+    atomic_numbers: Any, positions: Any, weights: Weights, max_atoms: int
+) -> Core:
+    """Screens a fragment given as arrays like one from a file."""
+    species = tuple(weights.config.data.species)
+    molecules = data.make_molecules(
+        np.array([len(atomic_numbers)]),
+        np.asarray(atomic_numbers, np.uint8),
+        np.asarray(positions, np.float32).reshape(-1, 3),
+    )
+    records = data.Records(molecules, None, ())
+    data.molecules.screen(records, species, max_atoms - 1, "fragment", strict=True)
+    _check_connected(molecules.positions, weights.config.data.cutoff, "fragment")
+    return molecules.atomic_numbers, molecules.positions
+
+
+def _check_connected(
+    positions: Float[np.ndarray, "num_atoms 3"], cutoff: float, source: str
+) -> None:
+    distances = np.linalg.norm(positions[:, None] - positions, axis=-1)
+    near = distances < cutoff
+    reached = near[0]
+    for _ in range(len(positions)):
+        reached = near[reached].any(axis=0)
+    if not reached.all():
+        raise cli.UsageError(
+            f"{source}: expected atoms that hang together over steps below {cutoff} Å, "
+            f"found {int(reached.sum())} of {len(reached)} within reach of the first"
+        )
+
+
+def draw(
+    weights: Weights,
+    options: Options,
+    seed: int,
+    first: int,
+    end: int,
+    num_slots: int,
+) -> Iterator[Sample]:
+    """Yields the molecules `first..end - 1` of a seed, in order.
+
+    Args:
+        weights: The trained model.
+        options: See `choose`.
+        seed: Of the random numbers.
+        first: Index of the first molecule.
+        end: Index after the last one.
+        num_slots: Molecules under construction at a time. It changes no molecule but
+            for the rounding of floats.
+    """
+    if end < 0 or num_slots < 1:
+        raise cli.UsageError(
+            f"expected --num_molecules of at least 0 and --num_slots of at least 1, "
+            f"found {end} and {num_slots}"
+        )
+    if not 0 <= seed < 2**32:
+        raise cli.UsageError(f"--seed: expected 0 to {2**32 - 1}, found {seed}")
+    config = weights.config
+    order_of = _orders(weights, options.core, seed)
+    species_table = np.array(config.data.species, np.uint8)
+    finished = generate(
+        build.kind_of(config).decoder,
+        weights.model,
+        weights.params,
+        iter(range(first, end)),
+        seed,
+        _settings(config, options),
+        partial(_start, options.core, order_of, config),
+        mode=_mode(options),
+        num_slots=num_slots,
+        capacity=4 * -(-options.max_atoms // 4),
+    )
+    for molecule in _in_order(finished, first):
+        positions = molecule.positions
+        if options.core is not None:
+            positions = _put_back(molecule, options.core, order_of(molecule.index))
+        numbers = species_table[molecule.species]
+        if options.core is not None:
+            given = options.core[0]
+            numbers = np.concatenate([given, numbers[len(given) :]])
+        yield Sample(
+            index=molecule.index,
+            seed=seed,
+            atomic_numbers=numbers,
+            positions=positions,
+            stopped=molecule.stopped,
+            log_likelihood=molecule.log_likelihood,
+        )
+
+
+def _settings(config: Any, options: Options) -> Settings:
+    return Settings(
+        focus_temperature=jnp.float32(options.temperature_focus),
+        position_temperature=jnp.float32(options.temperature_position),
+        basin_temperature=jnp.float32(options.basin_temperature),
+        noise_std=jnp.float32(config.sample.noise_std),
+        max_atoms=jnp.int32(options.max_atoms),
+        species_mask=jnp.ones(len(config.data.species), bool),
+    )
+
+
+def _mode(options: Options) -> str:
+    if options.temperature_position != 1.0:
+        return "tempered"
+    return "basin" if options.basin_temperature != 1.0 else "exact"
+
+
+def _centre(core: Core) -> Float[np.ndarray, " 3"]:
+    return core[1].astype(np.float64).mean(axis=0)
+
+
+def _orders(
+    weights: Weights, core: Core | None, seed: int
+) -> Callable[[int], Int[np.ndarray, " num_given"]]:
+    """Returns the function that draws in which order a molecule takes the core in.
+
+    The draw is by the law of the cut in training, and depends on seed and index alone.
+    """
+    if core is None:
+        return lambda index: np.zeros(0, np.int32)
+    species = data.to_species(core[0], tuple(weights.config.data.species))
+    positions = jnp.asarray((core[1] - _centre(core)).astype(np.float32))
+    mask = jnp.ones(len(species), bool)
+
+    @jax.jit
+    def order(index: Any) -> Any:
+        key = jax.random.fold_in(jax.random.key(seed), index)
+        key = jax.random.fold_in(key, _ORDER_STREAM)
+        cut = build.draw_cut(weights.config, key, positions, jnp.asarray(species), mask)
+        return cut.order
+
+    return lambda index: np.asarray(order(np.int32(index)))
+
+
+def _start(
+    core: Core | None,
+    order_of: Callable[[int], Int[np.ndarray, " num_given"]],
+    config: Any,
+    index: int,
+) -> Start:
+    if core is None:
+        return Start(np.zeros((0, 3), np.float32), np.zeros(0, np.int32))
+    order = order_of(index)
+    species = data.to_species(core[0], tuple(config.data.species))
+    positions = (core[1] - _centre(core)).astype(np.float32)
+    return Start(positions[order], species[order])
+
+
+def _put_back(
+    molecule: Finished, core: Core, order: Int[np.ndarray, " num_given"]
+) -> Float[np.ndarray, "num_atoms 3"]:
+    """Returns positions in the frame of the core, whose own atoms are as given."""
+    drawn = molecule.positions[len(order) :] + _centre(core)
+    return np.concatenate([core[1], drawn.astype(np.float32)])
+
+
+def _in_order(finished: Iterator[Finished], first: int) -> Iterator[Finished]:
+    """Holds molecules back until those before them have come."""
+    waiting: dict[int, Finished] = {}
+    due = first
+    for molecule in finished:
+        waiting[molecule.index] = molecule
+        while due in waiting:
+            yield waiting.pop(due)
+            due += 1
+
+
+def finish(sample: Sample) -> tuple[Any, dict[str, Any]]:
+    """Perceives the bonds of a molecule.
+
+    Returns:
+        An RDKit molecule with properties, or None if the convention `xyz2mol_hueckel`
+        finds no bonds; and the molecule's record for the manifest.
+    """
+    from rdkit import Chem
+
+    from symphony.evaluate import bonds
+
+    mol = bonds.perceive(sample.atomic_numbers, sample.positions, BOND_PRESET)
+    smiles = None
+    if mol is not None:
+        smiles = Chem.MolToSmiles(Chem.RemoveHs(mol, sanitize=False))
+    record = {
+        "index": sample.index,
+        "seed": sample.seed,
+        "num_atoms": len(sample.atomic_numbers),
+        "formula": molfile.formula(sample.atomic_numbers),
+        "stopped": sample.stopped,
+        "valid": mol is not None and sample.stopped,
+        "smiles": smiles,
+        "log_likelihood": round(sample.log_likelihood, 4),
+    }
+    if mol is not None:
+        mol.SetProp("_Name", _name(sample))
+        for name in ("log_likelihood", "seed", "index", "stopped", "valid", "smiles"):
+            mol.SetProp(name, str(record[name]))
+    return mol, record
+
+
+def _name(sample: Sample) -> str:
+    return f"seed{sample.seed}_{sample.index}"
+
+
+def write(output: molfile.Output, sample: Sample) -> bool:
+    """Appends a molecule to the files; returns whether it is valid."""
+    mol, record = finish(sample)
+    names = ("index", "seed", "stopped", "valid", "log_likelihood")
+    frame = molfile.to_extxyz(
+        sample.atomic_numbers,
+        sample.positions,
+        {"name": _name(sample), **{name: record[name] for name in names}},
+    )
+    sdf = "" if mol is None else molfile.to_sdf(mol)
+    molfile.append(output, record, sdf, frame)
+    return record["valid"]
+
+
+def header(weights: Weights, options: Options, seed: int) -> dict[str, Any]:
+    """Returns what decides the molecules, for the head of the manifest."""
+    settings = options._asdict()
+    core = settings.pop("core")
+    if core is not None:
+        atoms = zip(core[0].tolist(), core[1].tolist(), strict=True)
+        settings["start"] = [[number, *position] for number, position in atoms]
+    return {
+        "checkpoint": weights.name,
+        "weights_sha256": weights.checksum,
+        "config_sha256": weights.config_checksum,
+        "seed": seed,
+        "settings": settings,
+        "bonds": BOND_PRESET,
+        "versions": {
+            "symphony": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("jax", "numpy", "rdkit")},
+        },
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `symphony sample` and returns the exit status.
+
+    Args:
+        argv: The arguments after the command; those of the process where None.
+    """
+    arguments = _parser().parse_args(argv)
+    basin = arguments.basin_temperature
+    if arguments.basin:
+        basin = BASIN_TEMPERATURE if basin == 1.0 else basin
+    molfile.paths_of(arguments.output)
+    weights = load_weights(arguments.checkpoint)
+    options = choose(
+        weights,
+        arguments.temperature_focus,
+        arguments.temperature_position,
+        basin,
+        arguments.max_atoms,
+        arguments.start,
+        arguments.fragment,
+    )
+    cli.announce_device()
+    seed, total = arguments.seed, arguments.num_molecules
+    head = header(weights, options, seed)
+    with molfile.open_output(arguments.output, head, arguments.overwrite) as output:
+        done = output.num_done
+        if done >= total:
+            sys.stdout.write(f"{arguments.output}: all {done} molecules are done\n")
+            return 0
+        num_valid = 0
+        drawn = draw(weights, options, seed, done, total, arguments.num_slots)
+        with cli.progress(total, "sampling", "molecules", completed=done) as advance:
+            for sample in drawn:
+                num_valid += write(output, sample)
+                advance()
+    before = f", {done} were there before" if done else ""
+    sys.stdout.write(
+        f"{arguments.output}: {total - done} molecules, {num_valid} of them valid "
+        f"({BOND_PRESET}){before}; all, with those that failed, in "
+        f"{Path(arguments.output).with_suffix('.extxyz')}\n"
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.argument_parser(
+        "symphony sample",
+        "Builds molecules. Run again after an interruption, it goes on.",
+    )
+    add = parser.add_argument
+    add("--checkpoint", default="qm9", help="packaged weights or a run's folder")
+    add("--num_molecules", type=int, default=100, help="how many, failed ones counted")
+    add("--seed", type=int, default=0, help="of the random numbers")
+    add("--output", default="molecules.sdf", help="an SDF; .extxyz and .jsonl beside")
+    add(
+        "--temperature_focus",
+        type=float,
+        default=1.0,
+        help="of stopping, focus and species; 1 is what was trained",
+    )
+    add(
+        "--temperature_position",
+        type=float,
+        default=1.0,
+        help="of the density of positions; 1 is what was trained",
+    )
+    add(
+        "--basin_temperature",
+        type=float,
+        default=1.0,
+        help="narrows each mode of the position and keeps its weight; 1 does nothing",
+    )
+    add("--basin", action="store_true", help="--basin_temperature=0.1")
+    add("--start", default=None, help="symbol of the element of the first atom")
+    add(
+        "--fragment",
+        default=None,
+        help="file with one molecule (.sdf, .xyz, .npz) to start from",
+    )
+    add("--max_atoms", type=int, default=None, help="ends a molecule; by the config")
+    add("--num_slots", type=int, default=64, help="molecules built at a time")
+    add("--overwrite", action="store_true", help="replace what --output has")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run("symphony sample", main))

@@ -1,0 +1,93 @@
+"""Trained weights by the name of a packaged model or by the folder of a run."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import ml_collections
+import numpy as np
+
+from common import checkpoints
+from common.cli import UsageError
+from symphony import build
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+class Weights(NamedTuple):
+    """A trained model, ready to be asked.
+
+    Attributes:
+        name: As the user gave it.
+        config: The run's.
+        model: The module that the config describes.
+        params: Averaged parameters.
+        checksum: SHA-256 of the parameters, by name and in float32.
+        config_checksum: SHA-256 of the config.
+    """
+
+    name: str
+    config: ml_collections.ConfigDict
+    model: nn.Module
+    params: Any
+    checksum: str
+    config_checksum: str
+
+
+def load_weights(name_or_path: str | os.PathLike[str]) -> Weights:
+    """Loads packaged weights by their name, or any by the path of their folder.
+
+    A name without a separator that is packaged means the packaged weights, even where
+    a folder of that name lies in the current one.
+
+    Args:
+        name_or_path: As `qm9` or `workdir/qm9`.
+
+    Raises:
+        UsageError: There is nothing of that name, or it cannot be used.
+    """
+    path = locate(name_or_path)
+    config, params, _ = checkpoints.load_params(path)
+    try:
+        model = build.make_model(config)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{path}: expected the config of a Symphony model, found {error}"
+        ) from error
+    text = json.dumps(config.to_dict(), sort_keys=True)
+    return Weights(
+        name=str(name_or_path),
+        config=config,
+        model=model,
+        params=params,
+        checksum=params_checksum(params),
+        config_checksum=hashlib.sha256(text.encode()).hexdigest(),
+    )
+
+
+def locate(name_or_path: str | os.PathLike[str]) -> Path:
+    """Returns the folder of packaged weights or of a run."""
+    text = os.fspath(name_or_path)
+    packaged = PRETRAINED / text
+    if Path(text).name == text and (packaged / "weights.npz").is_file():
+        return packaged
+    if Path(text).is_dir():
+        return Path(text)
+    names = sorted(path.parent.name for path in PRETRAINED.glob("*/weights.npz"))
+    raise UsageError(
+        "--checkpoint: expected the folder of a training run or packaged weights "
+        f"({', '.join(names) or 'none are packaged'}), found neither at {text}"
+    )
+
+
+def params_checksum(params: Any) -> str:
+    """Returns the SHA-256 of parameters, by name and in float32."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        digest.update(jax.tree_util.keystr(path, simple=True, separator="/").encode())
+        digest.update(np.ascontiguousarray(leaf, "<f4").data)
+    return digest.hexdigest()
