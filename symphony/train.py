@@ -4,6 +4,7 @@ Batches, cuts and noise are functions of (seed, step), so a run that was killed 
 started again ends as if it had not been. RDKit is not needed here.
 """
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,6 +21,39 @@ from common import checkpoints, cli, metrics, parallel, training
 from symphony import build, data
 
 VALIDATION_BATCH = 32
+
+_POSITIVE = (
+    "num_steps", "batch_size", "num_microbatches", "num_devices", "num_validation",
+    "log_every", "eval_every", "checkpoint_every",
+)  # fmt: skip
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Raises `UsageError` for values that would fail later, or with less to say."""
+    settings = config.train
+    for name in _POSITIVE:
+        if settings[name] < 1:
+            raise cli.UsageError(
+                f"config.train.{name}: expected 1 or more, found {settings[name]}"
+            )
+    if config.kind not in build.KINDS:
+        known = ", ".join(build.KINDS)
+        raise cli.UsageError(
+            f"config.kind: expected one of {known}; found {config.kind}"
+        )
+    num_devices = settings.num_devices
+    pieces = num_devices * max(settings.num_microbatches // num_devices, 1)
+    if settings.batch_size % pieces:
+        raise cli.UsageError(
+            f"config.train.batch_size: expected a multiple of {pieces} "
+            f"(num_devices {num_devices}, num_microbatches "
+            f"{settings.num_microbatches}), found {settings.batch_size}"
+        )
+    if config.model.num_species != len(config.data.species):
+        raise cli.UsageError(
+            f"config.model.num_species: expected {len(config.data.species)}, as many "
+            f"as in config.data.species, found {config.model.num_species}"
+        )
 
 
 def load_data(
@@ -43,6 +77,12 @@ def load_data(
     buckets = data.choose_buckets(molecules.num_atoms, config.data.num_buckets)
     packed = data.pack(molecules, species, buckets)
     fits = held_out.num_atoms <= buckets[-1]
+    if not np.any(fits):
+        raise cli.UsageError(
+            f"{config.data.path}: expected validation molecules of at most "
+            f"{buckets[-1]} atoms, as in training, found none; a split of your own "
+            "in an .npz would have some"
+        )
     held_out = data.select(held_out, np.flatnonzero(fits))
     sizes, counts = np.unique(molecules.num_atoms, return_counts=True)
     meta = {
@@ -101,12 +141,15 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
         The last state; of an earlier step if a signal asked to stop.
 
     Raises:
+        UsageError: The config, the data or what `workdir` holds cannot be used.
         RunError: The loss became non-finite.
     """
     settings = config.train
+    check_config(config)
+    optimizer = training.make_optimizer(settings)
+    _make_folder(workdir)
     packed, held_out, meta = load_data(config)
     loss_fn = build.make_loss(config, meta["mean_num_atoms"])
-    optimizer = training.make_optimizer(settings)
     mesh = (
         parallel.make_mesh(settings.num_devices) if settings.num_devices > 1 else None
     )
@@ -126,7 +169,9 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     with checkpoints.make_manager(workdir) as manager, training.StopOnSignal() as stop:
         if checkpoints.latest_checkpoint(manager) is not None:
             state, _, saved = checkpoints.restore(manager, state)
+            _check_same_data(workdir, saved, meta)
             elapsed = training.Elapsed(*saved["elapsed"])
+        _write_config(workdir, config)
         first, last = int(state.step) + 1, int(settings.num_steps)
         clock = training.start_clock(elapsed)
         logging.info("steps %d to %d of %s", first, last, workdir)
@@ -166,6 +211,34 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
                 if ends:
                     break
     return state
+
+
+def _make_folder(workdir: Path) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cli.UsageError(
+            f"--workdir: cannot make {workdir} ({error.strerror})"
+        ) from error
+
+
+def _check_same_data(
+    workdir: Path, saved: dict[str, Any], meta: dict[str, Any]
+) -> None:
+    """Raises `UsageError` if the run that is resumed saw other data."""
+    expected, found = saved["data_checksum"], meta["data_checksum"]
+    if found != expected:
+        raise cli.UsageError(
+            f"{workdir}: expected the data that this run was begun with (checksum "
+            f"{expected[:12]}), found other data ({found[:12]}); another --workdir "
+            "begins a new run"
+        )
+
+
+def _write_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    """Writes the config where a person finds it; checkpoints have their own copy."""
+    with cli.atomic_path(workdir / "config.json") as path:
+        path.write_text(json.dumps(config.to_dict(), indent=1) + "\n", "utf-8")
 
 
 def average(sums: Sequence[build.Totals]) -> dict[str, float]:

@@ -14,9 +14,6 @@ from symphony.evaluate import bonds, edm, samples
 
 EDM = "edm"
 NAMES = (EDM, "xyz2mol", "xyz2mol_hueckel", "strict")
-# Perceives a reference that has no SMILES of its own; Hückel would take minutes.
-_REFERENCE_PRESET = "xyz2mol"
-
 DEFINITIONS = {
     EDM: (
         "bonds by EDM's distance table, margins 10/5/3 pm, no aromatic bonds; valid if "
@@ -106,7 +103,8 @@ def reference_graphs(
     """Returns the SMILES that count as known, by convention.
 
     The reference's own SMILES where it has them; otherwise what the distance table
-    makes of it for `"edm"`, and what `"xyz2mol"` perceives for the others.
+    makes of it for `"edm"`, and for the others what `"xyz2mol"` perceives, or
+    `"xyz2mol_hueckel"`, the slow one, where that fails.
     """
     if reference.smiles:
         return dict.fromkeys(names, samples.canonical_graphs(reference.smiles))
@@ -116,9 +114,13 @@ def reference_graphs(
         graphs[EDM] = {p.graph_smiles for p in perceptions if p.status == "valid"}
     others = [name for name in names if name != EDM]
     if others:
-        perceptions = bonds.perceive_all(
-            reference.molecules, _REFERENCE_PRESET, num_workers
-        )
+        perceptions = bonds.perceive_all(reference.molecules, "xyz2mol", num_workers)
+        failed = [
+            molecule
+            for molecule, found in zip(reference.molecules, perceptions, strict=True)
+            if found.status != "valid"
+        ]
+        perceptions += bonds.perceive_all(failed, "xyz2mol_hueckel", num_workers)
         known = {p.graph_smiles for p in perceptions if p.status == "valid"}
         graphs |= dict.fromkeys(others, known)
     return graphs

@@ -20,7 +20,7 @@ from absl import logging
 
 OnDone = Callable[[int], None]  # Receives the number of tasks done so far.
 
-START_LIMIT = 120.0  # Seconds a worker may take to import what it needs.
+START_LIMIT = 600.0  # Seconds a worker may take to import what it needs.
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -29,11 +29,8 @@ img { max-width: 100%; }
 Rows = list[list[str]]
 
 
-def _percent(fraction: float | None, error: float | None = None) -> str:
-    if fraction is None:
-        return "–"
-    text = f"{100 * fraction:.2f}"
-    return text if error is None else f"{text} ± {100 * error:.1f}"
+def _percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.2f}"
 
 
 def _number(value: float | None, digits: int = 4) -> str:
@@ -42,13 +39,14 @@ def _number(value: float | None, digits: int = 4) -> str:
 
 def convention_rows(report: dict[str, Any]) -> Rows:
     """Returns a header and one row per convention, in per cent."""
-    header = "convention, %", "valid", "unique", "novel", "valid and unique"
+    header = "convention, %", "valid", "±", "unique", "novel", "valid and unique"
     rows = [[*header, "stable atoms", "stable molecules"]]
     for name, score in report["conventions"].items():
         rows.append(
             [
                 name,
-                _percent(score["valid"], score["valid_standard_error"]),
+                _percent(score["valid"]),
+                _percent(score["valid_standard_error"]),
                 _percent(score["unique"]),
                 _percent(score["novel"]),
                 _percent(score["valid_and_unique"]),

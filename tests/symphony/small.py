@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from configs.symphony import tiny
 from symphony import build, densities, loss
@@ -82,8 +83,10 @@ def pad_cut(drawn, num_nodes, filler=0.0):
     return type(drawn)(**leaves)
 
 
-def step_terms(model, params, drawn, rotation=None, noise_std=0.0, patch=None):
+def step_terms(model, params, drawn, rotation=None, noise_std=0.0):
     """Evaluates every step, one pass for each if the trunk is full.
+
+    Coarse directions are displaced by `NOISE` instead of at random.
 
     Args:
         model: Causal or not.
@@ -91,35 +94,34 @@ def step_terms(model, params, drawn, rotation=None, noise_std=0.0, patch=None):
         drawn: A cut.
         rotation: Turns the noise on coordinates and on coarse directions.
         noise_std: Å.
-        patch: Pytest's, to take the coarse directions from `NOISE`.
     """
     num_nodes = drawn.species.shape[0]
     rotation = jnp.eye(3) if rotation is None else rotation
     noise = jnp.asarray(NOISE) @ rotation.T
-    if patch is not None:
-        patch.setattr(loss, "blur", functools.partial(_blur_by, noise))
     bound = model.bind(params)
     arguments = (jnp.asarray(noise_std), noise[:num_nodes], jax.random.key(0))
-    if model.causal:
-        steps = jnp.arange(num_nodes)
-        mask = loss.causal_mask(num_nodes)
-        return loss.step_terms(bound, drawn, steps, mask, *arguments)
 
-    def one(step):
+    def full(step):
         placed = jnp.arange(num_nodes) <= step
         mask = placed[:, None] & placed
         return loss.step_terms(bound, drawn, step[None], mask, *arguments)
 
-    terms = jax.vmap(one)(jnp.arange(num_nodes))
+    steps = jnp.arange(num_nodes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss, "blur", functools.partial(_blur_by, noise))
+        if model.causal:
+            mask = loss.causal_mask(num_nodes)
+            return loss.step_terms(bound, drawn, steps, mask, *arguments)
+        terms = jax.vmap(full)(steps)
     return jax.tree.map(lambda x: x[:, 0] if x.ndim > 1 else x[0], terms)
 
 
-def value_and_gradients(model, patch):
+def value_and_gradients(model):
     """Returns a compiled function: terms, gradients by weights and positions."""
 
     def total(params, positions, drawn):
         drawn = drawn._replace(positions=positions)
-        terms = step_terms(model, params, drawn, patch=patch)
+        terms = step_terms(model, params, drawn)
         return loss.totals(terms)["nll"], terms
 
     function = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)

@@ -71,7 +71,7 @@ def largest_difference(a, b):
 
 
 @TRUNKS
-def test_terms_ignore_rotation_reflection_and_translation(causal, monkeypatch):
+def test_terms_ignore_rotation_reflection_and_translation(causal):
     model, params = model_and_params(causal)
     drawn = cut_of(*chain(0, 5), NUM_NODES)
 
@@ -79,7 +79,7 @@ def test_terms_ignore_rotation_reflection_and_translation(causal, monkeypatch):
     @jax.vmap
     def terms_and_logits(rotation, shift):
         moved = drawn._replace(positions=drawn.positions @ rotation.T + shift)
-        terms = small.step_terms(model, params, moved, rotation, 0.03, monkeypatch)
+        terms = small.step_terms(model, params, moved, rotation, 0.03)
         result = outputs(model, params, moved, 2)
         return terms, result["stop"], result["focus_species"]
 
@@ -134,10 +134,10 @@ def test_a_causal_step_is_the_same_whatever_comes_later():
 
 
 @TRUNKS
-def test_padding_changes_nothing_and_receives_no_gradient(causal, monkeypatch):
+def test_padding_changes_nothing_and_receives_no_gradient(causal):
     model, params = model_and_params(causal)
     drawn = cut_of(*chain(3, 5), 5)
-    function = small.value_and_gradients(model, monkeypatch)
+    function = small.value_and_gradients(model)
     (value, terms), (by_params, by_positions) = function(params, drawn)
     padded = small.pad_cut(drawn, 8, filler=0.7)
     (value_8, terms_8), (by_params_8, by_positions_8) = function(params, padded)
@@ -164,13 +164,13 @@ DEGENERATE = {
 
 
 @TRUNKS
-def test_degenerate_molecules_have_finite_values_and_gradients(causal, monkeypatch):
+def test_degenerate_molecules_have_finite_values_and_gradients(causal):
     model, params = model_and_params(causal)
     cuts = [
         cut_of(np.array(positions, np.float32), np.array(species), 4)
         for positions, species in DEGENERATE.values()
     ]
-    function = jax.vmap(small.value_and_gradients(model, monkeypatch), (None, 0))
+    function = jax.vmap(small.value_and_gradients(model), (None, 0))
     results = function(params, stacked(cuts))
     for index, name in enumerate(DEGENERATE):
         for leaf in jax.tree.leaves(results):

@@ -1,0 +1,299 @@
+"""Tests of the loop that builds molecules, and of what a step draws."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from symphony import build, decisions, score
+from symphony.fragments import Cut
+from symphony.generate import Fragment, Settings, Start, generate
+from tests.symphony import small
+
+CAPACITY = 12  # Of the batched loop.
+WIDE = 32  # Of the loop in Python, which therefore shows that padding does nothing.
+DECODER = build.KINDS["symphony"].decoder
+
+
+def settings(max_atoms=9):
+    ones = (jnp.float32(1.0),) * 3
+    return Settings(*ones, jnp.float32(0.0), jnp.int32(max_atoms), jnp.ones(5, bool))
+
+
+def nothing(index):
+    return Start(np.zeros((0, 3), np.float32), np.zeros(0, np.int32))
+
+
+def run(count, steps_per_call=4, start=nothing, max_atoms=9):
+    model, params = small.model_and_params()
+    finished = generate(
+        DECODER,
+        model,
+        params,
+        iter(range(count)),
+        3,
+        settings(max_atoms),
+        start,
+        num_slots=4,
+        capacity=CAPACITY,
+        steps_per_call=steps_per_call,
+    )
+    return sorted(finished, key=lambda molecule: molecule.index)
+
+
+@functools.cache
+def compiled_parts():
+    """The three functions of a decoder, each compiled alone, for one molecule."""
+    model, params = small.model_and_params()
+    asked = settings()
+
+    @jax.jit
+    def decide(cache, fragment, key):
+        bound = model.bind(params)
+        return decisions.decide(bound, cache, fragment, key, asked, "exact")
+
+    @jax.jit
+    def extend(cache, fragment):
+        bound = model.bind(params)
+        return decisions.extend_cache(bound, cache, fragment, asked.noise_std)
+
+    return decide, extend, lambda: decisions.empty_cache(model, WIDE)
+
+
+def fragment_of(positions, species):
+    missing = WIDE - len(species)
+    return Fragment(
+        jnp.asarray(np.pad(positions, [(0, missing), (0, 0)]), jnp.float32),
+        jnp.asarray(np.pad(species, (0, missing)), jnp.int32),
+        jnp.int32(len(species)),
+    )
+
+
+def build_slowly(index, max_atoms=9):
+    """Builds a molecule by a loop in Python, one call a decision."""
+    decide, extend, empty = compiled_parts()
+    key = jax.random.fold_in(jax.random.key(3), index)
+    positions, species = np.zeros((0, 3), np.float32), np.zeros(0, np.int32)
+    cache, log_likelihood = empty(), 0.0
+    while len(species) < max_atoms:
+        fragment = fragment_of(positions, species)
+        step = decide(cache, fragment, jax.random.fold_in(key, len(species)))
+        log_likelihood += float(step.log_likelihood)
+        if bool(step.stop):
+            return positions, species, True, log_likelihood
+        positions = np.concatenate([positions, np.asarray(step.position)[None]])
+        species = np.append(species, np.int32(step.species))
+        cache = extend(cache, fragment_of(positions, species))
+    return positions, species, False, log_likelihood
+
+
+@pytest.fixture(scope="module")
+def molecules():
+    return run(10)
+
+
+def test_the_batched_loop_equals_a_slow_one_in_python(molecules):
+    for molecule in molecules:
+        positions, species, stopped, log_likelihood = build_slowly(molecule.index)
+        np.testing.assert_array_equal(molecule.species, species)
+        np.testing.assert_allclose(molecule.positions, positions, atol=1e-4)
+        assert molecule.stopped == stopped
+        np.testing.assert_allclose(
+            molecule.log_likelihood, log_likelihood, rtol=1e-3, atol=1e-2
+        )
+
+
+def test_a_molecule_is_the_same_however_many_are_asked_for(molecules):
+    # Fewer molecules, and more steps between the looks at what has finished.
+    for few, many in zip(run(5, steps_per_call=7), molecules, strict=False):
+        assert few.index == many.index
+        np.testing.assert_array_equal(few.species, many.species)
+        np.testing.assert_allclose(few.positions, many.positions, atol=1e-4)
+
+
+def test_every_molecule_is_built_once(molecules):
+    assert [molecule.index for molecule in molecules] == list(range(10))
+    assert len({len(molecule.species) for molecule in molecules}) > 1
+
+
+def test_a_molecule_at_the_largest_size_has_not_stopped():
+    cut_short = run(10, max_atoms=2)
+    assert max(len(molecule.species) for molecule in cut_short) == 2
+    for molecule in cut_short:
+        assert molecule.stopped == (len(molecule.species) < 2)
+
+
+def test_given_atoms_come_first_and_never_move():
+    positions, species = small.chain(1, 3)
+    order = np.array([2, 0, 1])
+    starts = [
+        Start(positions, species.astype(np.int32)),
+        Start(positions[order], species[order].astype(np.int32)),
+    ]
+    grown = run(6, start=lambda index: starts[index % 2])
+    for molecule in grown:
+        given = starts[molecule.index % 2]
+        np.testing.assert_array_equal(molecule.positions[:3], given.positions)
+        np.testing.assert_array_equal(molecule.species[:3], given.species)
+    assert max(len(molecule.species) for molecule in grown) > 3
+
+
+def grow_cache(positions, species):
+    _, extend, empty = compiled_parts()
+    caches = [empty()]
+    for count in range(1, len(species) + 1):
+        part = fragment_of(positions[:count], species[:count])
+        caches.append(extend(caches[-1], part))
+    return caches[1:]
+
+
+def in_given_order(positions, species):
+    """A cut that places the atoms as they come; of its targets only what is used."""
+    missing = WIDE - len(species)
+    zeros = jnp.zeros(WIDE)
+    return Cut(
+        positions=jnp.asarray(np.pad(positions, [(0, missing), (0, 0)])),
+        species=jnp.asarray(np.pad(species, (0, missing)), jnp.int32),
+        node_mask=jnp.arange(WIDE) < len(species),
+        focus=jnp.zeros(WIDE, jnp.int32),
+        labels=jnp.zeros((WIDE, WIDE, 5)),
+        log_law=zeros,
+        log_first=zeros[0],
+        order=jnp.arange(WIDE, dtype=jnp.int32),
+        complete=jnp.array(True),
+    )
+
+
+def test_kept_features_equal_one_pass_over_the_whole_molecule():
+    model, params = small.model_and_params()
+    positions, species = small.chain(2, 6)
+    caches = grow_cache(positions, species)
+
+    @jax.jit
+    def whole(drawn):
+        return score.step_features(model.bind(params), drawn, jnp.float32(0.0))
+
+    @jax.jit
+    def from_cache(cache, fragment):
+        bound = model.bind(params)
+        feats, messages, placed, pairs = decisions._features(
+            bound, cache, fragment, jnp.float32(0.0)
+        )
+        now = bound.next_atom(feats, messages[None], placed[None], pairs)
+        return feats, now
+
+    node_feats, next_atom = whole(in_given_order(positions, species))
+    for step, cache in enumerate(caches):
+        count = step + 1
+        part = fragment_of(positions[:count], species[:count])
+        feats, now = from_cache(cache, part)
+        np.testing.assert_allclose(feats[:count], node_feats[0, :count], atol=1e-5)
+        np.testing.assert_allclose(now.stop[0], next_atom.stop[step], atol=1e-5)
+        np.testing.assert_allclose(
+            now.focus_species[0, :count],
+            next_atom.focus_species[step, :count],
+            atol=1e-5,
+        )
+
+
+def test_no_pair_is_dropped_in_a_crowded_molecule():
+    model, _ = small.model_and_params()
+    lattice = np.stack(np.meshgrid(*[np.arange(4.0)] * 3), -1).reshape(-1, 3)
+    positions = (1.3 * lattice[:29] + 0.01).astype(np.float32)
+    cache = grow_cache(positions, np.zeros(29, np.int32))[-1]
+    distances = np.linalg.norm(positions[:, None] - positions, axis=-1)
+    near = (distances < model.cutoff) & ~np.eye(29, dtype=bool)
+    assert near.sum() > 574
+    seen = np.abs(np.asarray(cache.pair_feats)).max(axis=-1) > 0
+    np.testing.assert_array_equal(seen[:29, :29], near)
+    assert not seen[29:].any()
+    assert not seen[:, 29:].any()
+
+
+@functools.cache
+def position_head():
+    """Draws from one focus and species of a fragment, and their density there."""
+    model, params = small.model_and_params()
+    positions, species = small.chain(4, 4)
+    drawn = in_given_order(positions, species)
+    focus, target, step = 1, 2, 3
+
+    def scene(bound):
+        node_feats, next_atom = score.step_features(bound, drawn, jnp.float32(0.0))
+        now = jax.tree.map(lambda x: x[step][None], next_atom)
+        logits = jnp.full_like(now.focus_species, -jnp.inf).at[0, focus, target].set(0)
+        now = now._replace(focus_species=logits, stop=jnp.full(1, -jnp.inf))
+        return node_feats[0], now, jnp.arange(WIDE) <= step
+
+    @jax.jit
+    def draw(keys):
+        bound = model.bind(params)
+        feats, now, placed = scene(bound)
+
+        def one(key):
+            placement = decisions.draw_next(
+                bound, key, settings(), "exact", drawn.positions, placed, feats, now
+            )
+            return placement.position - drawn.positions[focus]
+
+        return jax.vmap(one)(keys)
+
+    @jax.jit
+    def log_density(keys, radii, directions):
+        bound = model.bind(params)
+        feats, now, placed = scene(bound)
+        at = jnp.array([focus])
+        condition = bound.position_condition(feats, now, at, jnp.array([target]))
+        place = (feats, drawn.positions, at, placed[None])
+
+        def one(key, radius, direction):
+            coefficients = bound.coarse(condition, radius[None], *place)[0]
+            return decisions.position_log_density(
+                bound, key, condition, radius, direction, coefficients, place, 4
+            )
+
+        return jax.vmap(one)(keys, radii, directions)
+
+    return draw, log_density, (model.min_radius, model.max_radius)
+
+
+def cells_of(vectors):
+    """Numbers 24 cells: octants, and thirds of the radius."""
+    radii = np.linalg.norm(vectors, axis=-1)
+    octant = (vectors > 0) @ np.array([1, 2, 4])
+    return octant * 3 + np.digitize(radii, [1.2, 1.9])
+
+
+def test_positions_are_drawn_from_the_density_that_is_scored():
+    draw, log_density, (low, high) = position_head()
+    count = 10_000
+    vectors = np.asarray(draw(jax.random.split(jax.random.key(0), count)))
+    observed = np.bincount(cells_of(vectors), minlength=24) / count
+
+    # The estimate of the density is unbiased, so uniform points integrate it.
+    rng = np.random.default_rng(0)
+    radii = np.cbrt(rng.uniform(low**3, high**3, count)).astype(np.float32)
+    directions = rng.normal(size=(count, 3)).astype(np.float32)
+    directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+    keys = jax.random.split(jax.random.key(1), count)
+    volume = 4.0 / 3.0 * np.pi * (high**3 - low**3)
+    masses = volume * np.exp(np.asarray(log_density(keys, radii, directions)))
+    np.testing.assert_allclose(masses.mean(), 1.0, atol=0.05)
+    in_cell = np.eye(24)[cells_of(radii[:, None] * directions)] * masses[:, None]
+    expected = in_cell.mean(axis=0)
+    variance = in_cell.var(axis=0) / count + observed * (1.0 - observed) / count
+    chi_square = np.sum((observed - expected) ** 2 / (variance + 1e-9))
+    assert chi_square < 51.2, f"{chi_square} with 24 cells, p < 0.001"
+    # The density is none that a mistake in direction or radius would leave alone.
+    assert expected.max() > 2.0 * expected.min()
+
+
+def test_directions_and_radii_do_not_repeat():
+    draw, _, _ = position_head()
+    vectors = np.asarray(draw(jax.random.split(jax.random.key(0), 10_000)))
+    radii = np.linalg.norm(vectors, axis=-1)
+    directions = np.round(vectors / radii[:, None], 6)
+    assert len(np.unique(directions, axis=0)) > 9_990
+    assert len(np.unique(radii)) > 9_900

@@ -1,0 +1,304 @@
+"""Tests of the log-likelihood of molecules."""
+
+import csv
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from common import checkpoints, cli
+from symphony import data, decisions, score, weights
+from tests.symphony import small
+
+TRUNKS = pytest.mark.parametrize("causal", [True, False], ids=["causal", "full"])
+CARBON, NITROGEN = 1, 2  # Indices into the species table.
+
+
+def weights_of(causal=True):
+    model, params = small.model_and_params(causal)
+    config = small.make_config(causal)
+    return weights.Weights("small", config, model, params, "", "")
+
+
+def molecules_of(*pairs):
+    """Packs molecules given by positions and species."""
+    table = np.array(small.make_config().data.species)
+    return data.make_molecules(
+        np.array([len(species) for _, species in pairs]),
+        np.concatenate([table[species] for _, species in pairs]),
+        np.concatenate([positions for positions, _ in pairs]).astype(np.float32),
+    )
+
+
+def score_one(positions, species, num_orders=8, num_draws=8, causal=True, seed=0):
+    molecules = molecules_of((positions, species))
+    scored = score.score_molecules(
+        weights_of(causal), molecules, num_orders, num_draws, seed
+    )
+    ((_, result),) = scored
+    return result
+
+
+@functools.cache
+def compiled_terms(causal, num_draws):
+    """Evaluates a given cut."""
+    model, params = small.model_and_params(causal)
+
+    @jax.jit
+    def run(drawn, near, key):
+        bound = model.bind(params)
+        zero = jnp.float32(0.0)
+        return score.order_terms(bound, drawn, near, zero, key, num_draws)
+
+    return run
+
+
+def near_of(positions, num_pairs):
+    model, _ = small.model_and_params()
+    near = score.find_near_pairs(positions, model.min_radius, model.max_radius)
+    count = len(near)
+    near = np.pad(near, ((0, num_pairs - count), (0, 0)))
+    return score.NearPairs(near[:, 0], near[:, 1], np.arange(num_pairs) < count)
+
+
+PAIR = np.array([[0.0, 0.0, 0.0], [0.0, 0.9, 1.1]], np.float32)
+
+
+def two_atom_terms(causal):
+    """Log-likelihoods of the two orders of a pair of atoms, by the training loss.
+
+    From a lone atom every direction is as likely as any other.
+    """
+    model, params = small.model_and_params(causal)
+    run = jax.jit(lambda drawn: small.step_terms(model, params, drawn))
+    length = np.linalg.norm(PAIR[1] - PAIR[0])
+    terms = {}
+    for seed in itertools.count():
+        drawn = small.cut_of(PAIR, np.array([CARBON, NITROGEN]), 2, seed)
+        found = run(drawn)
+        discrete = found.first + found.focus.sum() + found.radial.sum()
+        sphere = np.log(4.0 * np.pi * length**2)
+        terms[int(drawn.order[0])] = -float(discrete) - sphere
+        if len(terms) == 2:
+            return np.array([terms[0], terms[1]])
+
+
+@TRUNKS
+def test_a_pair_of_atoms_scores_the_sum_over_its_two_orders(causal):
+    expected = np.logaddexp(*two_atom_terms(causal))
+    species = np.array([CARBON, NITROGEN])
+    found = score_one(PAIR, species, num_orders=64, num_draws=64, causal=causal)
+    # The law of the cuts takes each order with one half; 64 orders are not quite so.
+    np.testing.assert_allclose(
+        found.bound, expected, atol=4.0 * found.standard_error + 0.05
+    )
+    # What the terms have in common is the stop.
+    total = found.per_atom.sum() + found.stop
+    np.testing.assert_allclose(total, found.mean_order, atol=1e-4)
+
+
+@TRUNKS
+def test_one_order_of_a_pair_scores_as_the_training_loss_says(causal):
+    species = np.array([CARBON, NITROGEN])
+    by_loss = two_atom_terms(causal)
+    for seed in range(3):
+        drawn = small.cut_of(PAIR, species, 2, seed)
+        terms = compiled_terms(causal, 512)(
+            drawn, near_of(PAIR, 1), jax.random.key(seed)
+        )
+        total = float(terms.placed.sum() + terms.stop)
+        np.testing.assert_allclose(total, by_loss[int(drawn.order[0])], atol=0.1)
+        np.testing.assert_allclose(terms.log_law, np.log(0.5), atol=1e-6)
+
+
+def test_a_step_sums_over_every_atom_it_can_be_reached_from():
+    num_draws = 4
+    model, params = small.model_and_params()
+    positions = np.array([[0.0, 0.0, 0.0], [1.4, 0.0, 0.0], [0.6, 1.2, 0.3]])
+    positions = positions.astype(np.float32)
+    drawn = small.cut_of(positions, np.array([1, 2, 3]), 3)
+    near = near_of(positions, 3)
+    key = jax.random.key(5)
+    found = compiled_terms(True, num_draws)(drawn, near, key)
+
+    bound = model.bind(params)
+    feats, logits = score.step_features(bound, drawn, jnp.float32(0.0))
+    step, new = 1, 2
+    now = jax.tree.map(lambda x: x[step][None], logits)
+    log_total = jax.nn.logsumexp(jnp.append(now.focus_species, now.stop))
+    rank = np.argsort(drawn.order)
+    keys = jax.random.split(key, 3)
+    terms = []
+    for pair, (a, b) in enumerate(zip(near.first, near.second, strict=True)):
+        if max(rank[a], rank[b]) != new:
+            continue
+        focus = jnp.array([min(rank[a], rank[b])])
+        species = drawn.species[new][None]
+        vector = drawn.positions[new] - drawn.positions[focus[0]]
+        radius = jnp.linalg.norm(vector)
+        placed = jnp.arange(3) <= step
+        condition = bound.position_condition(feats[0], now, focus, species)
+        scene = (feats[0], drawn.positions, focus, placed[None])
+        coefficients = bound.coarse(condition, radius[None], *scene)[0]
+        log_density = decisions.position_log_density(
+            bound, keys[pair], condition, radius, vector / radius, coefficients,
+            scene, num_draws,
+        )  # fmt: skip
+        choice = now.focus_species[0, focus[0], species[0]] - log_total
+        terms.append(choice + log_density)
+    assert len(terms) == 2
+    last = int(drawn.order[new])
+    np.testing.assert_allclose(
+        found.placed[last], np.logaddexp(*terms), rtol=1e-4, atol=1e-3
+    )
+
+
+def test_padding_changes_nothing():
+    positions, species = small.chain(3, 5)
+    drawn = small.cut_of(positions, species, 5)
+    run = compiled_terms(True, 4)
+    # Padded pairs share the keys of the real ones, which come first.
+    near = near_of(positions, 12)
+    key = jax.random.key(0)
+    tight = run(drawn, near, key)
+    wide = run(small.pad_cut(drawn, 8, filler=1.0), near, key)
+    np.testing.assert_allclose(wide.placed[:5], tight.placed, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(wide.stop, tight.stop, atol=1e-4)
+    np.testing.assert_allclose(wide.log_law, tight.log_law, atol=1e-5)
+    assert not np.any(wide.placed[5:])
+
+
+def test_rotation_translation_and_order_of_atoms_change_nothing():
+    positions, species = small.chain(6, 4)
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    shuffled = np.array([2, 0, 3, 1])
+    options = {"num_orders": 128, "num_draws": 64}
+    plain = score_one(positions, species, **options)
+    moved = score_one(positions @ rotation.T + 30.0, species, **options)
+    renamed = score_one(positions[shuffled], species[shuffled], **options)
+    for other in (moved, renamed):
+        error = np.hypot(plain.standard_error, other.standard_error)
+        np.testing.assert_allclose(other.bound, plain.bound, atol=4 * error + 0.1)
+    np.testing.assert_allclose(moved.per_atom, plain.per_atom, atol=0.5)
+    # The same keys give the same orders, so only the drawn directions differ.
+    np.testing.assert_allclose(moved.bound, plain.bound, atol=0.1)
+
+
+def test_a_place_out_of_reach_has_no_likelihood():
+    positions = np.array([[0.0, 0.0, 0.0], [3.5, 0.0, 0.0]], np.float32)
+    found = score_one(positions, np.array([1, 1]))
+    assert found.bound == -np.inf
+    assert np.isfinite(found.stop)
+
+
+def test_the_bound_weighs_orders_by_their_law():
+    log_p = np.log([0.2, 0.6])
+    terms = score.OrderTerms(
+        placed=log_p[:, None], stop=np.zeros(2), log_law=np.log([0.5, 0.5]),
+        complete=np.ones(2, bool),
+    )  # fmt: skip
+    found = score.summarise(terms, 1)
+    np.testing.assert_allclose(found.bound, np.log(0.8))
+    np.testing.assert_allclose(found.standard_error, 0.5)
+    np.testing.assert_allclose(found.effective_orders, 1.6)
+    np.testing.assert_allclose(found.mean_order, log_p.mean())
+
+
+@pytest.fixture
+def packaged(tmp_path):
+    _, params = small.model_and_params()
+    checkpoints.save_packaged(tmp_path / "small", params, small.make_config(), {})
+    return tmp_path / "small"
+
+
+def write_xyz(path, positions, symbols):
+    rows = [f"{s} {x} {y} {z}" for s, (x, y, z) in zip(symbols, positions, strict=True)]
+    path.write_text("\n".join([str(len(rows)), "", *rows, ""]))
+    return path
+
+
+def test_the_command_writes_a_row_a_molecule_and_a_row_an_atom(packaged, tmp_path):
+    file = write_xyz(tmp_path / "in.xyz", PAIR, "CN")
+    output = tmp_path / "scores.csv"
+    arguments = [
+        f"--checkpoint={packaged}", f"--molecules={file}", f"--output={output}",
+        "--num_orders=8", "--num_direction_samples=8",
+    ]  # fmt: skip
+    assert score.main(arguments) == 0
+    with output.open() as rows:
+        (row,) = csv.DictReader(rows)
+    assert (row["num_orders"], row["num_direction_samples"]) == ("8", "8")
+    assert float(row["standard_error"]) >= 0.0
+    with (tmp_path / "scores_atoms.csv").open() as rows:
+        atoms = list(csv.DictReader(rows))
+    assert [atom["element"] for atom in atoms] == ["C", "N"]
+    total = sum(float(atom["mean_log_likelihood"]) for atom in atoms)
+    np.testing.assert_allclose(
+        total + float(row["mean_stop"]),
+        float(row["mean_order_log_likelihood"]),
+        atol=1e-3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("positions", "symbols", "told"),
+    [
+        ([[0, 0, 0], [np.nan, 0, 0]], "CC", "not finite"),
+        ([[0, 0, 0], [0, 0, 0]], "CC", "apart"),
+        ([[0, 0, 0], [1.5, 0, 0]], ["C", "Cl"], "element"),
+    ],
+)
+def test_a_bad_molecule_is_an_error(packaged, tmp_path, positions, symbols, told):
+    file = write_xyz(tmp_path / "in.xyz", positions, symbols)
+    with pytest.raises(cli.UsageError, match=told):
+        score.main([f"--checkpoint={packaged}", f"--molecules={file}"])
+
+
+def test_atoms_that_do_not_hang_together_are_an_error():
+    far = np.array([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]], np.float32)
+    with pytest.raises(cli.UsageError, match="hang together"):
+        score_one(far, np.array([1, 1]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (weights.PRETRAINED / "qm9" / "weights.npz").is_file(),
+    reason="needs the packaged weights",
+)
+def test_molecules_score_less_the_more_they_are_disturbed():
+    trained = weights.load_weights("qm9")
+    species = tuple(trained.config.data.species)
+    found, _ = data.read_molecules("qm9-sample", species, 29, split="validation")
+    found = data.select(found, np.arange(20))
+    noise = np.random.default_rng(0).normal(size=found.positions.shape)
+    means = []
+    for scale in (0.0, 0.05, 0.2):
+        disturbed = found.positions + (scale * noise).astype(np.float32)
+        scored = score.score_molecules(
+            trained, found._replace(positions=disturbed), 4, 16, 0
+        )
+        bounds = np.array([one.bound for _, one in scored])
+        # A molecule out of reach is as unlikely as any number says.
+        means.append(np.maximum(bounds, -1e4).mean())
+    assert means[0] > means[1] > means[2], means
+
+
+def test_more_orders_narrow_the_bound():
+    positions, species = small.chain(7, 5)
+    spread = {}
+    for count in (2, 16):
+        bounds = [
+            score_one(positions, species, count, 8, seed=seed).bound
+            for seed in range(12)
+        ]
+        spread[count] = np.std(bounds)
+    assert spread[16] < spread[2]
+
+
+def test_a_config_is_frozen_to_key_the_compiled_scorer():
+    config = ml_collections.FrozenConfigDict(small.make_config())
+    assert hash(config) == hash(ml_collections.FrozenConfigDict(small.make_config()))

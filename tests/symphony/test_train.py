@@ -1,0 +1,407 @@
+"""Tests of the training command, from its flags to its checkpoints.
+
+The runs of this file share one network, one optimiser and one set of compiled
+functions; what happens between two steps of a run, a test hands in as an event.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from common import checkpoints, cli, metrics, training
+from common.cli import RunError, UsageError
+from configs.symphony import demo, ethanol, qm9, tiny
+from symphony import build, data, train
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_STEPS = 12
+
+OVERRIDES = {
+    "config.data.num_buckets": 2,
+    "config.train.num_steps": NUM_STEPS,
+    "config.train.num_validation": 1,  # One bucket, so one program for validation.
+    "config.train.eval_every": NUM_STEPS,
+    "config.train.checkpoint_every": 3,
+    "config.train.log_every": 2,
+}
+
+
+def small_config(**changes):
+    config = tiny.get_config()
+    for name, value in OVERRIDES.items():
+        _, group, field = name.split(".")
+        config[group][field] = value
+    for name, value in changes.items():
+        config.train[name] = value
+    return config
+
+
+def flags(workdir, *more, **overrides):
+    named = {f"--{name}": value for name, value in (OVERRIDES | overrides).items()}
+    return [
+        "--config=configs/symphony/tiny.py",
+        f"--workdir={workdir}",
+        *(f"{name}={value}" for name, value in named.items()),
+        *more,
+    ]
+
+
+class SharedStep:
+    """The compiled step of all runs here, which tells what it saw.
+
+    Attributes:
+        step_fn: None until a run has made one.
+        shapes: Batch shapes of the present run, in order.
+        events: By step, counted from 1: maps the state before it to another.
+    """
+
+    def __init__(self):
+        self.step_fn = None
+        self.shapes = []
+        self.events = {}
+
+    def __call__(self, state, batch, key):
+        self.shapes.append(batch.species.shape)
+        event = self.events.pop(int(state.step) + 1, None)
+        return self.step_fn(event(state) if event else state, batch, key)
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """Makes every run in this process use the same compiled functions."""
+    step = SharedStep()
+    made = {}
+
+    def once(name, make):
+        def make_once(*args):
+            if name not in made:
+                made[name] = make(*args)
+            return made[name]
+
+        return make_once
+
+    def make_train_step(*args):
+        step.step_fn = once("step", original)(*args)
+        return step
+
+    with pytest.MonkeyPatch.context() as patch:
+        original = training.make_train_step
+        patch.chdir(ROOT)
+        patch.setattr(training, "make_train_step", make_train_step)
+        patch.setattr(train, "make_validate", once("validate", train.make_validate))
+        patch.setattr(build, "init_params", once("params", build.init_params))
+        yield step
+
+
+@pytest.fixture(autouse=True)
+def _fresh_events(request):
+    yield
+    if "shared" in request.fixturenames:
+        shared = request.getfixturevalue("shared")
+        shared.shapes, shared.events = [], {}
+
+
+@pytest.fixture(scope="module")
+def finished(shared, tmp_path_factory):
+    """One whole run: its folder, its last state, the shapes of its batches."""
+    workdir = tmp_path_factory.mktemp("finished")
+    state = train.train(small_config(), workdir)
+    shapes, shared.shapes = shared.shapes, []
+    return workdir, state, shapes
+
+
+def assert_same(state, expected):
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(state),
+        jax.tree.leaves(expected),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
+
+
+def latest_step(workdir):
+    with checkpoints.make_manager(workdir, writable=False) as manager:
+        return manager.latest_step()
+
+
+def test_metrics_have_every_term_and_both_clocks(finished):
+    records = metrics.read_metrics(finished[0])
+    assert [r["step"] for r in records] == [2, 4, 6, 8, 10, 12, 12]
+    terms = {"nll", "focus", "radial", "coarse", "fine"}
+    for record in records[:-1]:
+        clocks = {"step", "cpu_seconds", "wall_seconds"}
+        assert record.keys() == terms | clocks | {"loss", "grad_norm"}
+        parts = sum(record[name] for name in terms - {"nll"})
+        # The species of the first atom is the one term that is not written apart.
+        assert 0.0 < record["nll"] - parts < 0.2
+        assert record["cpu_seconds"] > 0.0
+    assert records[-1].keys() >= {f"validation_{name}" for name in terms}
+
+
+def test_a_checkpoint_tells_what_was_trained_on_what(finished):
+    workdir, state, _ = finished
+    config, params, meta = checkpoints.load_params(workdir)
+    assert config.to_dict() == small_config().to_dict()
+    assert_same(params, state.ema_params)
+    assert meta["species"] == [1, 6, 7, 8, 9]
+    assert len(meta["buckets"]) == 2
+    assert len(meta["data_checksum"]) == 64
+    assert meta["package_version"]
+    assert meta["num_molecules"] == 5_000
+    assert sum(meta["size_counts"].values()) == 5_000
+    assert json.loads((workdir / "config.json").read_text())["kind"] == "symphony"
+
+
+def test_compilations_equal_the_number_of_buckets(finished, shared):
+    _, _, shapes = finished
+    assert len(shapes) == NUM_STEPS
+    assert len(set(shapes)) == 2
+    assert shared.step_fn.num_compilations() == 2
+
+
+def test_a_run_that_a_signal_stopped_goes_on_bit_for_bit(finished, shared, tmp_path):
+    def interrupt(state):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return state
+
+    shared.events = {5: interrupt}
+    state = train.train(small_config(), tmp_path)
+    assert int(state.step) == 5
+    assert latest_step(tmp_path) == 5
+    resumed = train.train(small_config(), tmp_path)
+    assert_same(resumed, finished[1])
+    assert shared.shapes == finished[2]
+    # A restored state must look to the compiler like one that was trained on.
+    assert shared.step_fn.num_compilations() == 2
+    records = metrics.read_metrics(tmp_path)
+    assert [r["step"] for r in records] == [2, 4, 5, 6, 8, 10, 12, 12]
+    clock = [r["cpu_seconds"] for r in records]
+    assert clock == sorted(clock)
+
+
+def test_a_run_that_died_goes_on_from_its_checkpoint(finished, shared, tmp_path):
+    def die(state):
+        raise MemoryError
+
+    shared.events = {9: die}
+    with pytest.raises(MemoryError):
+        train.train(small_config(), tmp_path)
+    assert latest_step(tmp_path) == 6
+    shared.shapes = []
+    resumed = train.train(small_config(), tmp_path)
+    assert shared.shapes == finished[2][6:]
+    assert_same(resumed, finished[1])
+    steps = [r["step"] for r in metrics.read_metrics(tmp_path)]
+    assert steps == [r["step"] for r in metrics.read_metrics(finished[0])]
+
+
+def test_the_loss_falls_on_one_batch(finished, shared):
+    config = small_config()
+    molecules, _ = data.read_molecules("qm9-sample", (1, 6, 7, 8, 9), 29, split="train")
+    buckets = finished[2]
+    packed = data.pack(molecules, (1, 6, 7, 8, 9), sorted({s[1] for s in buckets}))
+    batch = data.batch_at(packed, config.train.batch_size, 0, 0)
+    params = build.init_params(config, jax.random.key(0))
+    state = training.make_state(params, training.make_optimizer(config.train))
+    losses = []
+    for _ in range(NUM_STEPS):
+        state, totals = shared.step_fn(state, batch, jax.random.key(0))
+        losses.append(float(totals["loss"]))
+    assert np.mean(losses[-3:]) < 0.8 * losses[0]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(finished, shared, tmp_path, capfd):
+    def poison(state):
+        spoil = lambda leaf: leaf.at[(0,) * leaf.ndim].set(jnp.nan)
+        return state._replace(params=jax.tree.map(spoil, state.params))
+
+    shared.events = {5: poison}
+    assert cli.run("symphony train", train.main, flags(tmp_path)) == 3
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert "non-finite at step 5" in last
+    assert last.endswith("checkpoints/3")
+    assert latest_step(tmp_path) == 3
+    shared.events = {5: poison}
+    with pytest.raises(RunError, match=r"at step 5.*checkpoints/3"):
+        train.train(small_config(), tmp_path)
+
+
+def test_a_finished_run_is_left_as_it_is(finished, shared):
+    workdir = finished[0]
+    before = (workdir / "metrics.jsonl").read_bytes()
+    assert cli.run("symphony train", train.main, flags(workdir)) == 0
+    assert shared.shapes == []
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+    assert latest_step(workdir) == NUM_STEPS
+
+
+def test_a_run_goes_on_with_no_other_data(finished):
+    config = small_config()
+    config.data.max_atoms = 15
+    with pytest.raises(UsageError, match="expected the data that this run was begun"):
+        train.train(config, finished[0])
+
+
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [
+        ("--config.kind=diffusion", ("config.kind", "symphony, paper", "diffusion")),
+        ("--config.train.optimizer=lion", ("adam", "muon", "lion")),
+        ("--config.train.batch_size=9", ("batch_size", "multiple of 2", "found 9")),
+        ("--config.train.batch_size=0", ("batch_size", "found 0")),
+        ("--config.train.log_every=0", ("log_every", "found 0")),
+        ("--config.train.steps=7", ("steps",)),
+        ("--config.model.num_species=3", ("num_species", "expected 5", "found 3")),
+        ("--config.data.path=nowhere.sdf", ("nowhere.sdf",)),
+        ("--workdir=configs/symphony/tiny.py", ("--workdir", "tiny.py")),
+        ("--config=configs/symphony/huge.py", ("huge.py",)),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_told_in_one_line(
+    flag, named, tmp_path, capfd, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    given = flags(tmp_path / "run", "--config.train.num_microbatches=2", flag)
+    assert cli.run("symphony train", train.main, given) == 2
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1, err
+    assert err.startswith("symphony train: ")
+    for word in named:
+        assert word in err
+
+
+def test_validation_molecules_larger_than_any_in_training_are_told(tmp_path):
+    sizes = np.array([2, 3])
+    np.savez(
+        tmp_path / "odd.npz",
+        num_atoms=sizes,
+        atomic_numbers=np.ones(sizes.sum(), np.int8),
+        positions=np.arange(15, dtype=np.float32).reshape(5, 3),
+        split=np.array([0, 1]),
+    )
+    config = small_config()
+    config.data.path = str(tmp_path / "odd.npz")
+    with pytest.raises(UsageError, match=r"validation molecules of at most 2 atoms"):
+        train.load_data(config)
+
+
+@pytest.mark.parametrize("module", [demo, ethanol, qm9])
+def test_configs_pass_the_checks_and_take_no_field_of_their_own(module):
+    config = module.get_config()
+    train.check_config(config)
+    known = tiny.get_config()
+    for group in ("data", "model", "train", "sample"):
+        assert config[group].keys() == known[group].keys()
+
+
+CHILD = """
+import os, signal, sys
+import jax, numpy as np
+from pathlib import Path
+from common import training
+from configs.symphony import tiny
+from symphony import train
+
+workdir, kill_at = Path(sys.argv[1]), int(sys.argv[2])
+config = tiny.get_config()
+config.train.num_steps = 40
+config.train.checkpoint_every = 5
+config.train.log_every = 4
+config.train.eval_every = 20
+original = training.make_train_step
+
+def make_train_step(*args):
+    step_fn = original(*args)
+    def step(state, batch, key):
+        if int(state.step) + 1 == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step_fn(state, batch, key)
+    return step
+
+training.make_train_step = make_train_step
+state = train.train(config, workdir)
+np.savez(workdir / "state.npz", *jax.tree.leaves(state))
+"""
+
+
+@pytest.mark.slow
+def test_ten_kills_leave_no_trace(tmp_path):
+    def run(name, kill_at):
+        command = [sys.executable, "-c", CHILD, str(tmp_path / name), str(kill_at)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    done = run("whole", 0)
+    assert done.returncode == 0, done.stderr
+    # In rising order, so that every run comes as far as the step that it dies before.
+    for step in sorted(random.Random(0).sample(range(2, 41), 10)):
+        assert run("killed", step).returncode == -signal.SIGKILL
+    done = run("killed", 0)
+    assert done.returncode == 0, done.stderr
+    with (
+        np.load(tmp_path / "whole" / "state.npz") as whole,
+        np.load(tmp_path / "killed" / "state.npz") as killed,
+    ):
+        assert whole.files == killed.files
+        for name in whole.files:
+            np.testing.assert_array_equal(killed[name], whole[name])
+
+    def untimed(name):
+        records = metrics.read_metrics(tmp_path / name)
+        clocks = ("cpu_seconds", "wall_seconds")
+        return [{k: v for k, v in r.items() if k not in clocks} for r in records]
+
+    assert [r["step"] for r in untimed("whole")] == [
+        4, 8, 12, 16, 20, 20, 24, 28, 32, 36, 40, 40
+    ]  # fmt: skip
+    steps = [r["step"] for r in untimed("killed")]
+    assert steps == [r["step"] for r in untimed("whole")]
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_exits_with_status_0(tmp_path):
+    command = [sys.executable, "-m", "symphony.cli", "train"]
+    endless = {"config.train.num_steps": 10**6, "config.train.log_every": 1}
+    child = subprocess.Popen(
+        [*command, *flags(tmp_path, **endless)], cwd=ROOT, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 900
+    while len(metrics.read_metrics(tmp_path)) < 3:
+        assert child.poll() is None, child.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    child.terminate()
+    _, err = child.communicate(timeout=300)
+    assert child.returncode == 0, err
+    assert latest_step(tmp_path) == metrics.read_metrics(tmp_path)[-1]["step"]
+
+
+@pytest.mark.slow
+def test_one_four_and_eight_devices_give_the_same_losses(tmp_path):
+    losses = {}
+    for num_devices in (1, 4, 8):
+        workdir = tmp_path / str(num_devices)
+        changes = {
+            "config.data.num_buckets": 1,
+            "config.train.num_steps": 20,
+            "config.train.eval_every": 20,
+            "config.train.log_every": 1,
+            "config.train.checkpoint_every": 20,
+            "config.train.num_devices": num_devices,
+        }
+        command = [sys.executable, "-m", "symphony.train", *flags(workdir, **changes)]
+        subprocess.run(command, cwd=ROOT, check=True)
+        records = metrics.read_metrics(workdir)
+        losses[num_devices] = [r["loss"] for r in records if "loss" in r]
+    assert len(losses[1]) == 20
+    np.testing.assert_allclose(losses[4], losses[1], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(losses[8], losses[1], rtol=1e-5, atol=1e-5)
