@@ -143,14 +143,15 @@ def draw_next(
     keys = jax.random.split(key, 6)
     num_species = model.num_species
     logits = next_atom.focus_species[0]
-    flat = jnp.concatenate([logits.reshape(-1), next_atom.stop])
+    # Stop comes first: what is drawn shall not depend on the rows of padding.
+    flat = jnp.concatenate([next_atom.stop, logits.reshape(-1)])
     allowed = jnp.where(settings.species_mask, logits, -jnp.inf)
-    choices = jnp.concatenate([allowed.reshape(-1), next_atom.stop])
+    choices = jnp.concatenate([next_atom.stop, allowed.reshape(-1)])
     chosen = jax.random.categorical(keys[0], choices / settings.focus_temperature)
     log_likelihood = jax.nn.log_softmax(flat)[chosen]
-    stop = chosen == flat.shape[0] - 1
-    focus = jnp.where(stop, 0, chosen // num_species)[None]
-    species = jnp.where(stop, 0, chosen % num_species)[None]
+    stop = chosen == 0
+    focus = jnp.where(stop, 0, (chosen - 1) // num_species)[None]
+    species = jnp.where(stop, 0, (chosen - 1) % num_species)[None]
 
     condition = model.position_condition(node_feats, next_atom, focus, species)
     mixture = jax.tree.map(lambda x: x[0], model.radial(condition))

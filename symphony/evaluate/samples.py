@@ -76,11 +76,13 @@ def _read_manifest(path: Path) -> list[dict] | None:
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
             except json.JSONDecodeError as error:
                 raise UsageError(
                     f"{path}: expected a JSON object in line {number}, found {line!r}"
                 ) from error
+            if "index" in record:  # The first line says how all were made.
+                records.append(record)
     return records
 
 
@@ -117,7 +119,8 @@ def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
         if len(manifest) < len(molecules) + num_lost:
             raise UsageError(
                 f"{path}: expected at most {len(manifest)} molecules, the number of "
-                f"records in its manifest; found {len(molecules) + num_lost}"
+                f"records in its manifest; found {len(molecules) + num_lost}. If the "
+                "sampler was interrupted, run it again"
             )
         if len(manifest) == len(molecules):
             for index, record in enumerate(manifest):

@@ -32,7 +32,7 @@ def tiny_params():
 def test_an_unknown_kind_is_refused_by_name():
     config = tiny.get_config()
     config.kind = "dance"
-    with pytest.raises(ValueError, match="symphony.*dance"):
+    with pytest.raises(ValueError, match=r"symphony.*dance"):
         build.make_model(config)
 
 
@@ -65,12 +65,7 @@ def test_loss_is_nats_per_step_and_a_mean_over_independent_molecules():
 def test_a_step_is_compiled_once_per_bucket():
     config = tiny.get_config()
     optimizer = training.make_optimizer(config.train)
-    traced = []
-
-    def loss_fn(params, batch, keys):
-        traced.append(batch.species.shape)
-        return build.make_loss(config, 8.0)(params, batch, keys)
-
+    loss_fn = build.make_loss(config, 8.0)
     train_step = training.make_train_step(loss_fn, optimizer, 0.99)
     state = training.make_state(tiny_params(), optimizer)
     buckets = [make_batch([i, i + 1], n, n) for i in range(3) for n in (4, 6)]
@@ -78,8 +73,7 @@ def test_a_step_is_compiled_once_per_bucket():
         batch = buckets[step % len(buckets)]
         state, metrics = train_step(state, batch, jax.random.key(0))
         assert np.isfinite(metrics["loss"])
-    assert sorted(set(traced)) == [(2, 4), (2, 6)]
-    assert len(traced) == 2
+    assert train_step.num_compilations() == 2
     assert int(state.step) == 20
     assert int(state.first_bad_step) == -1
 

@@ -47,7 +47,11 @@ def test_everything_generated_is_read_in_place_of_what_had_bonds(tmp_path):
 
 def test_manifest_marks_unfinished_molecules(tmp_path):
     (tmp_path / "molecules.extxyz").write_text(xyz_frame(WATER) * 2)
-    records = [{"index": 0, "stopped": True}, {"index": 1, "stopped": False}]
+    records = [
+        {"record": "header", "seed": 0},
+        {"index": 0, "stopped": True},
+        {"index": 1, "stopped": False},
+    ]
     lines = "".join(json.dumps(record) + "\n" for record in records)
     (tmp_path / "molecules.jsonl").write_text(lines)
     drawn = samples.read_samples(tmp_path / "molecules.extxyz")

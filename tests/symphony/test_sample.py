@@ -110,9 +110,10 @@ def test_a_killed_command_goes_on_with_the_same_molecules(
         calls.append(record)
         append(output, record, sdf, extxyz)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(molfile, "append", die_in_the_third)
-        sample.main(arguments(packaged, killed, 6))
+        with pytest.raises(KeyboardInterrupt):
+            sample.main(arguments(packaged, killed, 6))
     assert sample.main(arguments(packaged, killed, 6)) == 0
     assert contents(killed) == contents(whole)
 
@@ -143,7 +144,7 @@ def test_other_settings_do_not_go_on_in_the_same_file(packaged, tmp_path):
     assert sample.main(arguments(packaged, output, 2)) == 0
     before = contents(output)
     hotter = arguments(packaged, output, 2, "--temperature_focus=1.5")
-    with pytest.raises(cli.UsageError, match="temperature_focus.*--overwrite"):
+    with pytest.raises(cli.UsageError, match=r"temperature_focus.*--overwrite"):
         sample.main(hotter)
     assert contents(output) == before
     assert sample.main([*hotter, "--overwrite"]) == 0

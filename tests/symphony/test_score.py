@@ -77,14 +77,15 @@ def two_atom_terms(causal):
     run = jax.jit(lambda drawn: small.step_terms(model, params, drawn))
     length = np.linalg.norm(PAIR[1] - PAIR[0])
     terms = {}
-    for seed in itertools.count():
+    seeds = itertools.count()
+    while len(terms) < 2:
+        seed = next(seeds)
         drawn = small.cut_of(PAIR, np.array([CARBON, NITROGEN]), 2, seed)
         found = run(drawn)
         discrete = found.first + found.focus.sum() + found.radial.sum()
         sphere = np.log(4.0 * np.pi * length**2)
         terms[int(drawn.order[0])] = -float(discrete) - sphere
-        if len(terms) == 2:
-            return np.array([terms[0], terms[1]])
+    return np.array([terms[0], terms[1]])
 
 
 @TRUNKS

@@ -1,0 +1,113 @@
+"""Measures how sharp the learned density of directions is, on held-out molecules.
+
+    python -m benchmarks.sharpness --checkpoint=qm9 --data=qm9-sample
+
+For every step of held-out molecules, teacher-forced and without coordinate noise, a
+coarse direction is drawn around the true one as in training, then a fine direction
+given it. Printed in degrees, for steps that place hydrogen and heavy atoms: the width
+per axis of the fine component drawn, the angle between the direction drawn and the true
+one, and the width of the radius in Å.
+"""
+
+import argparse
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+from rich.console import Console
+from rich.table import Table
+
+from symphony import build, data, densities
+from symphony.fragments import Cut
+from symphony.model import Symphony
+from symphony.score import step_features
+from symphony.weights import load_weights
+
+
+def widths(
+    model: Symphony, cut: Cut, key: Key[Array, ""]
+) -> dict[str, Float[Array, " num_steps"]]:
+    """Returns the widths and errors of every step of one molecule, unmasked."""
+    key_blur, key_component, key_noise = jax.random.split(key, 3)
+    num_nodes = cut.species.shape[0]
+    steps = jnp.arange(num_nodes)
+    placed = (steps <= steps[:, None]) & cut.node_mask
+    node_feats, next_atom = step_features(model, cut, jnp.zeros(()))
+    target = jnp.minimum(steps + 1, num_nodes - 1)
+    vectors = cut.positions[target] - cut.positions[cut.focus]
+    radius = jnp.clip(
+        jnp.linalg.norm(vectors, axis=-1), model.min_radius, model.max_radius
+    )
+    direction = vectors / radius[:, None]
+    condition = model.position_condition(
+        node_feats[0], next_atom, cut.focus, cut.species[target]
+    )
+    coarse = densities.blur(key_blur, direction, model.blur)
+    scene = (node_feats[0], cut.positions, cut.focus, placed)
+    fine = model.fine(condition, radius, coarse, *scene)
+    chosen = jax.random.categorical(key_component, fine.logits)[:, None]
+    scale = jnp.take_along_axis(fine.scales, chosen, axis=1)
+    mean = jnp.take_along_axis(fine.means, chosen[..., None], axis=1)[:, 0]
+    noise = densities.tangent_part(coarse, jax.random.normal(key_noise, coarse.shape))
+    drawn = densities.exponential_map(coarse, mean + scale * noise)
+    error = jnp.arccos(jnp.clip(jnp.sum(drawn * direction, axis=-1), -1.0, 1.0))
+    radial = model.radial(condition)
+    heaviest = jnp.argmax(radial.logits, axis=-1)[:, None]
+    radial_scale = jnp.take_along_axis(radial.scales, heaviest, axis=1)[:, 0]
+    return {
+        "width": jnp.degrees(scale[:, 0]),
+        "angle": jnp.degrees(error),
+        "radial": radial_scale * (np.pi / np.sqrt(3.0)),
+        "target": cut.species[target],
+        "mask": steps < jnp.sum(cut.node_mask) - 1,
+    }
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--checkpoint", default="qm9", help="name or folder")
+    parser.add_argument("--data", default="qm9-sample", help="file or name")
+    parser.add_argument("--num_molecules", type=int, default=480)
+    flags = parser.parse_args()
+    weights = load_weights(flags.checkpoint)
+    config = weights.config
+    species = tuple(config.data.species)
+    molecules, _ = data.read_molecules(
+        flags.data, species, config.data.max_atoms, split="validation"
+    )
+    count = min(flags.num_molecules, len(molecules.num_atoms))
+    molecules = data.select(molecules, np.arange(count))
+    packed = data.pack(molecules, species, (int(molecules.num_atoms.max()),))
+    bound = weights.model.bind(weights.params)
+
+    @jax.jit
+    def measure(batch: data.Batch, keys: Key[Array, " batch"]) -> dict[str, Array]:
+        cuts = jax.vmap(partial(build.draw_cut, config))(keys, *batch)
+        return jax.vmap(partial(widths, bound))(cuts, keys)
+
+    found: dict[str, list[np.ndarray]] = {}
+    for index, batch in enumerate(data.batches_in_order(packed, 16)):
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), index), 16)
+        for name, value in measure(batch, keys).items():
+            found.setdefault(name, []).append(np.asarray(value).ravel())
+    values = {name: np.concatenate(parts) for name, parts in found.items()}
+    table = Table(title=f"{flags.checkpoint}, {count} molecules of {flags.data}")
+    table.add_column("steps that place")
+    for head in ("fine width, degrees", "angle to the truth, degrees", "radial sd, Å"):
+        table.add_column(f"{head}: 25 / 50 / 75 %")
+    heavy = np.array(species)[values["target"]] > 1
+    for name, kind in (("hydrogen", ~heavy), ("a heavy atom", heavy)):
+        rows = values["mask"] & kind
+        cells = [
+            " / ".join(f"{q:.3f}" for q in np.percentile(values[key][rows], (25, 50, 75)))
+            for key in ("width", "angle", "radial")
+        ]
+        table.add_row(name, *cells)
+    Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""Symphony's speed: cutting, training steps, sampling, compilation, padding.
+
+Run: `python -m benchmarks.symphony` (about five CPU-minutes). Molecules are those of
+the packaged QM9 sample, in the buckets of each config. Times are process-CPU seconds,
+with the rate of a 2048^3 matrix product beside them. A fragment is one step of one
+molecule. The reference's figures are those of the original implementation of Symphony
+on two CPU cores with jax 0.4.28.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import timing
+from common import training
+from configs.symphony import qm9_cpu, qm9_paper
+from symphony import build, data, generate, weights
+
+# Seconds are of CPU time.
+REFERENCE = {
+    "cutter, fragments per second": 227.0,
+    "training step of the paper's model, fragments per second": 3.7,
+    "sampling, seconds per molecule": 6.0,
+    "compilation, seconds per bucket": 90.0,
+}
+NUM_SLOTS = 256
+
+
+class Line(NamedTuple):
+    """One measured figure; `target` and `reference` are None where there is none."""
+
+    name: str
+    value: float
+    target: str | None
+    reference: float | None
+    note: str
+
+
+def read_packed(config: ml_collections.ConfigDict) -> tuple[data.Batch, ...]:
+    """Packs the training molecules of the packaged sample."""
+    species = tuple(config.data.species)
+    molecules, _ = data.read_molecules(
+        "qm9-sample", species, config.data.max_atoms, split="train"
+    )
+    buckets = data.choose_buckets(molecules.num_atoms, config.data.num_buckets)
+    return data.pack(molecules, species, buckets)
+
+
+def first_rows(batch: data.Batch, count: int) -> data.Batch:
+    """Returns the first molecules of a bucket, on the device."""
+    return jax.tree.map(lambda x: jnp.asarray(x[:count]), batch)
+
+
+def fullest(packed: tuple[data.Batch, ...]) -> data.Batch:
+    """Returns the bucket with most molecules."""
+    return max(packed, key=lambda bucket: len(bucket.species))
+
+
+def cutter(packed: tuple[data.Batch, ...], rounds: int = 5) -> Line:
+    """Times cutting in every bucket, each with its share of the molecules."""
+    config = qm9_cpu.get_config()
+
+    @jax.jit
+    @jax.vmap
+    def run(key: jax.Array, batch: data.Batch) -> Any:
+        return build.draw_cut(config, key, *batch)
+
+    num_fragments, seconds = 0.0, 0.0
+    for bucket in packed:
+        batch = first_rows(bucket, 256)
+        keys = jax.random.split(jax.random.key(0), len(batch.species))
+        times = timing.interleaved({"cut": timing.block(run, keys, batch)}, rounds)
+        share = len(bucket.species) / len(batch.species)
+        num_fragments += share * float(jnp.sum(batch.node_mask))
+        seconds += share * float(np.median(times.seconds["cut"]))
+    name = "cutter, fragments per second"
+    note = "random numbers included"
+    return Line(name, num_fragments / seconds, ">= 20,000", REFERENCE[name], note)
+
+
+class StepTime(NamedTuple):
+    """CPU seconds of a step, fragments in it, and CPU seconds of compilations."""
+
+    seconds: float
+    fragments: float
+    first_compilation: float
+    next_compilation: float
+
+
+def training_step(
+    config: ml_collections.ConfigDict, packed: tuple[data.Batch, ...], rounds: int
+) -> StepTime:
+    """Times the training step in the fullest bucket, loss to update.
+
+    The first compilation, in the smallest bucket, includes that of the update, which
+    all buckets share; the next one is what a further bucket costs.
+    """
+    optimizer = training.make_optimizer(config.train)
+    step = training.make_train_step(
+        build.make_loss(config, 18.0),
+        optimizer,
+        config.train.ema_decay,
+        num_microbatches=config.train.num_microbatches,
+    )
+    params = build.init_params(config, jax.random.key(0))
+    state = training.make_state(params, optimizer)
+
+    def run(batch: data.Batch) -> None:
+        nonlocal state
+        state, metrics = step(state, batch, jax.random.key(1))
+        jax.block_until_ready((state, metrics))
+
+    small = first_rows(packed[0], config.train.batch_size)
+    large = first_rows(fullest(packed), config.train.batch_size)
+    compilations, seconds = [], 0.0
+    for batch, count in ((small, 1), (large, rounds)):
+        first = timing.cpu_seconds(partial(run, batch))
+        times = [timing.cpu_seconds(partial(run, batch)) for _ in range(count)]
+        seconds = float(np.median(times))
+        compilations.append(first - seconds)
+    one_step = build.make_model(config).__dict__.get("causal", False)
+    molecules = len(large.species)
+    fragments = float(jnp.sum(large.node_mask)) if one_step else float(molecules)
+    return StepTime(seconds, fragments, *compilations)
+
+
+def sampling(num_molecules: int) -> tuple[Line, Line]:
+    """Times sampling from nothing at temperature one, and its compilation."""
+    if (weights.PRETRAINED / "qm9" / "weights.npz").is_file():
+        loaded = weights.load_weights("qm9")
+        config, params, note = loaded.config, loaded.params, "packaged weights"
+    else:
+        config, note = qm9_cpu.get_config(), "random weights"
+        params = build.init_params(config, jax.random.key(0))
+    model, decoder = build.make_model(config), build.kind_of(config).decoder
+    settings = generate.Settings(
+        focus_temperature=jnp.ones(()),
+        position_temperature=jnp.ones(()),
+        basin_temperature=jnp.ones(()),
+        noise_std=jnp.zeros(()),
+        max_atoms=jnp.array(config.sample.max_atoms, jnp.int32),
+        species_mask=jnp.ones(len(config.data.species), bool),
+    )
+    capacity = config.sample.max_atoms + 1
+    run = generate.make_run(decoder, model, "exact")
+    # Slots that are all done compile the loop and take no step.
+    done = generate.empty_slots(decoder, model, capacity, NUM_SLOTS)
+    compilation = timing.cpu_seconds(
+        timing.block(run, params, done, jax.random.key(0), settings, 4)
+    )
+    nothing = generate.Start(np.zeros((0, 3), np.float32), np.zeros(0, np.int32))
+    begin = time.process_time()
+    finished = list(
+        generate.generate(
+            decoder,
+            model,
+            params,
+            iter(range(num_molecules)),
+            0,
+            settings,
+            lambda index: nothing,
+            num_slots=NUM_SLOTS,
+            capacity=capacity,
+        )
+    )
+    seconds = (time.process_time() - begin) / num_molecules
+    atoms = np.mean([len(molecule.species) for molecule in finished])
+    note = f"{note}, {num_molecules} molecules of {atoms:.1f} atoms"
+    name = "sampling, seconds per molecule"
+    return (
+        Line(name, seconds, "<= 0.15", REFERENCE[name], note),
+        compile_line("sampler", compilation, f"{NUM_SLOTS} slots"),
+    )
+
+
+def compile_line(what: str, seconds: float, note: str) -> Line:
+    """Makes the line of a compilation, without any cache."""
+    name = "compilation, seconds per bucket"
+    return Line(f"{name}: {what}", seconds, "<= 20", REFERENCE[name], note)
+
+
+def training_lines(rounds: int) -> list[Line]:
+    """Times the training steps of the configs, with their compilations."""
+    full = qm9_cpu.get_config()
+    full.model.causal = False
+    full.train.num_microbatches = 1
+    paper_name = "training step of the paper's model, fragments per second"
+    cases: dict[str, tuple[Any, str | None]] = {
+        "training step of qm9_cpu, fragments per second": (
+            qm9_cpu.get_config(),
+            ">= 300",
+        ),
+        "training step of qm9_cpu, full trunk, fragments per second": (full, None),
+        paper_name: (qm9_paper.get_config(), ">= 10"),
+    }
+    lines = []
+    for name, (config, target) in cases.items():
+        packed = read_packed(config)
+        measured = training_step(config, packed, rounds)
+        size = fullest(packed).species.shape[1]
+        note = f"{measured.fragments:.0f} in a step, bucket of {size} atoms"
+        rate = measured.fragments / measured.seconds
+        lines.append(Line(name, rate, target, REFERENCE.get(name), note))
+        what = name.split(",")[0] + (", full trunk" if config is full else "")
+        first = f"the first bucket and the update: {measured.first_compilation:.0f}"
+        lines.append(compile_line(what, measured.next_compilation, first))
+    return lines
+
+
+def measure(num_molecules: int, rounds: int, report: Callable[[str], None]) -> Any:
+    """Runs every case; returns its lines and the rate of the matrix product."""
+    packed = read_packed(qm9_cpu.get_config())
+    fill = 100 * data.fill_ratio(packed)
+    lines = [Line("fill of the padded arrays, %", fill, ">= 70", None, "")]
+    report("cutter")
+    lines.append(cutter(packed))
+    report("training steps")
+    lines += training_lines(rounds)
+    report("sampling")
+    lines += sampling(num_molecules)
+    matmul = timing.interleaved({"matmul": timing.matmul()}, 5).seconds["matmul"]
+    return lines, timing.matmul_gigaflops(float(np.median(matmul)))
+
+
+def main() -> None:
+    """Measures, prints a table and writes the figures with the machine."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--num_molecules", type=int, default=512, help="to sample")
+    parser.add_argument("--rounds", type=int, default=5, help="training steps timed")
+    default = Path(__file__).parent / "results" / "symphony.json"
+    parser.add_argument("--output", type=Path, default=default, help="JSON file")
+    options = parser.parse_args()
+    jax.config.update("jax_enable_compilation_cache", False)
+    console = Console()
+    lines, rate = measure(options.num_molecules, options.rounds, console.print)
+    table = Table(title="CPU seconds of this process, float32")
+    for heading in ("what", "measured", "target", "reference", "note"):
+        table.add_column(heading, justify="left" if heading in "what note" else "right")
+    for line in lines:
+        digits = 3 if line.value < 1 else 1
+        reference = "" if line.reference is None else f"{line.reference:g}"
+        value = f"{line.value:,.{digits}f}"
+        table.add_row(line.name, value, line.target or "", reference, line.note)
+    console.print(table)
+    console.print(f"2048^3 matmul: {rate:.0f} GFLOP per CPU second")
+    report = {
+        "machine": timing.machine(),
+        "matmul_gflop_per_cpu_second": rate,
+        "lines": [line._asdict() for line in lines],
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
