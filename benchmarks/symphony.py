@@ -129,9 +129,9 @@ def training_step(
         times = [timing.cpu_seconds(partial(run, batch)) for _ in range(count)]
         seconds = float(np.median(times))
         compilations.append(first - seconds)
-    one_step = build.make_model(config).__dict__.get("causal", False)
-    molecules = len(large.species)
-    fragments = float(jnp.sum(large.node_mask)) if one_step else float(molecules)
+    fragments = float(len(large.species))
+    if "causal" in config.model and config.model.causal:
+        fragments = float(jnp.sum(large.node_mask))
     return StepTime(seconds, fragments, *compilations)
 
 

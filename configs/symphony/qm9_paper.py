@@ -14,6 +14,7 @@ from configs.symphony import qm9_cpu
 def get_config() -> ml_collections.ConfigDict:
     config = qm9_cpu.get_config()
     config.kind = "paper"
+    config.data.heavy_first = False
     config.data.noise_std = 0.0  # Å; the model adds its own, always.
 
     # Keyword arguments of `symphony.paper.model.PaperSymphony`.
@@ -48,8 +49,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.max_cpu_seconds = float("inf")
     config.train.batch_size = 16  # Fragments, one for each molecule.
     config.train.num_microbatches = 4
+    config.train.optimizer = "adam"
     config.train.learning_rate = 5e-4  # Constant.
     config.train.warmup_steps = 0
+    config.train.weight_decay = 0.0
     config.train.final_factor = 1.0
     config.train.adam_b2 = 0.999
     config.train.clip_norm = 0.0

@@ -412,7 +412,7 @@ class PaperSymphony(nn.Module):
     ) -> JointDensity:
         """Returns the density of the position of an atom of a species."""
         degrees, orders, channels = focus_feats.shape
-        factors = self.target_embed(target_species).reshape(degrees, 1, channels)
+        factors = self.target_embed(target_species[None]).reshape(degrees, 1, channels)
         condition = focus_feats * factors
         signals = self.signal_linear(condition) / math.sqrt(4.0 * math.pi)
         real = [l * orders + k for l in range(degrees) for k in range(2 * l + 1)]

@@ -207,9 +207,7 @@ def test_a_run_that_died_goes_on_from_its_checkpoint(finished, shared, tmp_path)
 
 def test_the_loss_falls_on_one_batch(finished, shared):
     config = small_config()
-    molecules, _ = data.read_molecules("qm9-sample", (1, 6, 7, 8, 9), 29, split="train")
-    buckets = finished[2]
-    packed = data.pack(molecules, (1, 6, 7, 8, 9), sorted({s[1] for s in buckets}))
+    packed, _, _ = train.load_data(config)
     batch = data.batch_at(packed, config.train.batch_size, 0, 0)
     params = build.init_params(config, jax.random.key(0))
     state = training.make_state(params, training.make_optimizer(config.train))
@@ -247,7 +245,7 @@ def test_a_finished_run_is_left_as_it_is(finished, shared):
 
 def test_a_run_goes_on_with_no_other_data(finished):
     config = small_config()
-    config.data.max_atoms = 15
+    config.data.max_atoms = 27
     with pytest.raises(UsageError, match="expected the data that this run was begun"):
         train.train(config, finished[0])
 
