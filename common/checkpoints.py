@@ -168,7 +168,7 @@ def load_params(
         _, arrays, record = _read(manager, step)
     names = (name for name in arrays if name.startswith(_EMA_PREFIX))
     params = _nest({name.removeprefix(_EMA_PREFIX): arrays[name] for name in names})
-    return _config(record), params, record["meta"]
+    return _config(record), params, record["meta"] | {"step": record["step"]}
 
 
 def save_packaged(

@@ -31,6 +31,8 @@ BASIN_TEMPERATURE = 0.1
 BOND_PRESET = "xyz2mol_hueckel"
 _ORDER_STREAM = 1_000_000  # Beyond every step of a molecule.
 
+# As a user gives it: atomic numbers and positions, of any type of number.
+Given = tuple[Any, Any]
 Core = tuple[UInt8[np.ndarray, " num_given"], Float[np.ndarray, "num_given 3"]]
 
 
@@ -128,7 +130,7 @@ def choose(
     basin_temperature: float = 1.0,
     max_atoms: int | None = None,
     start: str | None = None,
-    fragment: str | os.PathLike[str] | Core | None = None,
+    fragment: str | os.PathLike[str] | Given | None = None,
 ) -> Options:
     """Checks what is asked of a sampler.
 

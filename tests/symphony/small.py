@@ -72,10 +72,14 @@ def cut_of(positions, species, num_nodes, seed=0):
 
 def pad_cut(drawn, num_nodes, filler=0.0):
     """Moves a cut to a larger bucket, with anything where there is no atom."""
-    old = drawn.species.shape[0]
+    missing = num_nodes - drawn.species.shape[0]
+    axes = dict.fromkeys(drawn._fields, 1)
+    axes |= {"labels": 2, "log_first": 0, "complete": 0}
 
     def pad(name, leaf):
-        widths = [(0, num_nodes - size if size == old else 0) for size in leaf.shape]
+        if axes[name] == 0:
+            return leaf
+        widths = [(0, missing if axis < axes[name] else 0) for axis in range(leaf.ndim)]
         value = filler if name == "positions" else 0
         return jnp.pad(leaf, widths, constant_values=value)
 

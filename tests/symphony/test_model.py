@@ -53,9 +53,13 @@ def outputs(model, params, drawn, step, direction=UP):
     }
 
 
-@functools.partial(jax.jit, static_argnames="causal")
 def outputs_of_many(causal, drawn, steps, directions):
     model, params = model_and_params(causal)
+    return _outputs_of_many(model, params, drawn, steps, directions)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _outputs_of_many(model, params, drawn, steps, directions):
     one = functools.partial(outputs, model, params)
     return jax.vmap(one)(drawn, steps, directions)
 
@@ -65,7 +69,8 @@ def stacked(cuts):
 
 
 def largest_difference(a, b):
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    leaves = (map(np.asarray, jax.tree.leaves(tree)) for tree in (a, b))
+    pairs = zip(*leaves, strict=True)
     finite = [(x[np.isfinite(x)], y[np.isfinite(x)]) for x, y in pairs]
     return max(float(np.max(np.abs(x - y), initial=0.0)) for x, y in finite)
 
