@@ -205,7 +205,7 @@ def test_propane_follows_the_enumerated_law():
             counts[path[0], first_edge, (path[focus[row, 1]], path[2])] += 1
     observed = np.array([counts[path] for path in expected])
     mean = num_chunks * size * np.array(list(expected.values()))
-    assert len(expected) > 40
+    assert len(expected) == 28
     assert mean.min() > 20
     assert stats.chisquare(observed, mean).pvalue > 1e-3
 
