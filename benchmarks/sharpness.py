@@ -102,7 +102,9 @@ def main() -> None:
     for name, kind in (("hydrogen", ~heavy), ("a heavy atom", heavy)):
         rows = values["mask"] & kind
         cells = [
-            " / ".join(f"{q:.3f}" for q in np.percentile(values[key][rows], (25, 50, 75)))
+            " / ".join(
+                f"{q:.3f}" for q in np.percentile(values[key][rows], (25, 50, 75))
+            )
             for key in ("width", "angle", "radial")
         ]
         table.add_row(name, *cells)

@@ -89,22 +89,33 @@ def cutter(packed: tuple[data.Batch, ...], rounds: int = 5) -> Line:
     return Line(name, num_fragments / seconds, ">= 20,000", REFERENCE[name], note)
 
 
+def random_params(config: ml_collections.ConfigDict) -> Any:
+    """Returns weights of ordinary size, without compiling their initialisation."""
+    shapes = jax.eval_shape(partial(build.init_params, config), jax.random.key(0))
+    rng = np.random.default_rng(0)
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        scale = 1.0 / np.sqrt(max(leaf.shape[-2] if leaf.ndim > 1 else 1, 1))
+        return jnp.asarray(scale * rng.normal(size=leaf.shape), leaf.dtype)
+
+    return jax.tree.map(draw, shapes)
+
+
 class StepTime(NamedTuple):
     """CPU seconds of a step, fragments in it, and CPU seconds of compilations."""
 
     seconds: float
     fragments: float
-    first_compilation: float
-    next_compilation: float
+    compilations: tuple[float, ...]
 
 
 def training_step(
-    config: ml_collections.ConfigDict, packed: tuple[data.Batch, ...], rounds: int
+    config: ml_collections.ConfigDict, batches: list[data.Batch], rounds: int
 ) -> StepTime:
-    """Times the training step in the fullest bucket, loss to update.
+    """Times the training step on the last of some batches, loss to update.
 
-    The first compilation, in the smallest bucket, includes that of the update, which
-    all buckets share; the next one is what a further bucket costs.
+    Every batch is of another bucket. The first compilation includes that of the update,
+    which all buckets share.
     """
     optimizer = training.make_optimizer(config.train)
     step = training.make_train_step(
@@ -113,26 +124,23 @@ def training_step(
         config.train.ema_decay,
         num_microbatches=config.train.num_microbatches,
     )
-    params = build.init_params(config, jax.random.key(0))
-    state = training.make_state(params, optimizer)
+    state = training.make_state(random_params(config), optimizer)
 
     def run(batch: data.Batch) -> None:
         nonlocal state
         state, metrics = step(state, batch, jax.random.key(1))
         jax.block_until_ready((state, metrics))
 
-    small = first_rows(packed[0], config.train.batch_size)
-    large = first_rows(fullest(packed), config.train.batch_size)
     compilations, seconds = [], 0.0
-    for batch, count in ((small, 1), (large, rounds)):
+    for batch in batches:
         first = timing.cpu_seconds(partial(run, batch))
-        times = [timing.cpu_seconds(partial(run, batch)) for _ in range(count)]
+        times = [timing.cpu_seconds(partial(run, batch)) for _ in range(rounds)]
         seconds = float(np.median(times))
         compilations.append(first - seconds)
-    fragments = float(len(large.species))
+    fragments = float(len(batches[-1].species))
     if "causal" in config.model and config.model.causal:
-        fragments = float(jnp.sum(large.node_mask))
-    return StepTime(seconds, fragments, *compilations)
+        fragments = float(jnp.sum(batches[-1].node_mask))
+    return StepTime(seconds, fragments, tuple(compilations))
 
 
 def sampling(num_molecules: int) -> tuple[Line, Line]:
@@ -142,7 +150,7 @@ def sampling(num_molecules: int) -> tuple[Line, Line]:
         config, params, note = loaded.config, loaded.params, "packaged weights"
     else:
         config, note = qm9_cpu.get_config(), "random weights"
-        params = build.init_params(config, jax.random.key(0))
+        params = random_params(config)
     model, decoder = build.make_model(config), build.kind_of(config).decoder
     settings = generate.Settings(
         focus_temperature=jnp.ones(()),
@@ -192,29 +200,30 @@ def compile_line(what: str, seconds: float, note: str) -> Line:
 
 def training_lines(rounds: int) -> list[Line]:
     """Times the training steps of the configs, with their compilations."""
-    full = qm9_cpu.get_config()
+    causal, full = qm9_cpu.get_config(), qm9_cpu.get_config()
     full.model.causal = False
     full.train.num_microbatches = 1
     paper_name = "training step of the paper's model, fragments per second"
     cases: dict[str, tuple[Any, str | None]] = {
-        "training step of qm9_cpu, fragments per second": (
-            qm9_cpu.get_config(),
-            ">= 300",
-        ),
+        "training step of qm9_cpu, fragments per second": (causal, ">= 300"),
         "training step of qm9_cpu, full trunk, fragments per second": (full, None),
         paper_name: (qm9_paper.get_config(), ">= 10"),
     }
     lines = []
     for name, (config, target) in cases.items():
         packed = read_packed(config)
-        measured = training_step(config, packed, rounds)
-        size = fullest(packed).species.shape[1]
+        used = (
+            [fullest(packed)] if config is not causal else [packed[0], fullest(packed)]
+        )
+        batches = [first_rows(bucket, config.train.batch_size) for bucket in used]
+        measured = training_step(config, batches, rounds)
+        size = batches[-1].species.shape[1]
         note = f"{measured.fragments:.0f} in a step, bucket of {size} atoms"
         rate = measured.fragments / measured.seconds
         lines.append(Line(name, rate, target, REFERENCE.get(name), note))
-        what = name.split(",")[0] + (", full trunk" if config is full else "")
-        first = f"the first bucket and the update: {measured.first_compilation:.0f}"
-        lines.append(compile_line(what, measured.next_compilation, first))
+        what = name.removesuffix(", fragments per second")
+        notes = ("first bucket, and the update of all", "next bucket")
+        lines += map(compile_line, [what] * 2, measured.compilations, notes)
     return lines
 
 

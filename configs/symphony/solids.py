@@ -25,7 +25,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.position_channels = 16
     config.model.position_layers = 2
     config.model.radial_width = 32
-    config.model.avg_num_neighbors = 4.0
     config.model.num_radii = 16
     config.model.min_radius = 0.8
     config.model.max_radius = 1.2

@@ -162,14 +162,18 @@ def pair_convolution(
         into = block[:, :, :, : len(degrees_in), :orders_in]
         turned = jnp.einsum("ijslk,jlkc->jlisc", into, x[:, m:])
         turned = jnp.transpose(turned, (2, 0, 3, 1, 4))
+        turned = turned.reshape(*turned.shape[:3], -1)
         norm = np.sqrt((2.0 * degrees_out[:, None] + 1) / (2 * smaller + 1))
         scaled = kernel[:, weight : weight + smaller.size]
         scaled *= norm.reshape(-1, 1).astype(np.float32)
         weight += smaller.size
         weights = radial @ scaled.reshape(scaled.shape[0], -1)
-        weights = weights.reshape(*num_pairs, *smaller.shape, -1)
-        # Axes: receiver, output degree, sender, sign of m, input degree, channel.
+        weights = weights.reshape(*num_pairs, len(degrees_out), -1)
+        # Axes: receiver, output degree, sender, sign of m, input degree and channel.
+        # These two stay one: with an axis more, under vmap, the product's gradient
+        # has seven, and XLA's CPU kernel for sums of products fails on it.
         mixed = jnp.moveaxis(weights, 2, 1)[:, :, :, None] * turned[:, None]
-        message = jnp.einsum("ijslk,iljspc->ilkpc", block, mixed)
+        message = jnp.einsum("ijslk,iljsx->ilkx", block, mixed)
+        message = message.reshape(*message.shape[:3], len(degrees_in), -1)
         total += jnp.pad(message, ((0, 0), (m, 0), (0, 0), (m, 0), (0, 0)))
     return total

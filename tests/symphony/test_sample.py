@@ -14,7 +14,7 @@ from rdkit import Chem
 
 import symphony
 from common import checkpoints, cli
-from symphony import molfile, sample
+from symphony import molfile, options, sample
 from symphony.data.xyz import read_xyz
 from tests.symphony import small
 
@@ -196,7 +196,7 @@ def test_atoms_of_a_fragment_come_first_and_stay_where_they_are(
 
 
 def test_the_order_in_which_a_fragment_is_taken_in_varies(sampler):
-    core = sample.choose(sampler.weights, fragment=(np.array([6, 7, 8]), CORE)).core
+    core = options.choose(sampler.weights, fragment=(np.array([6, 7, 8]), CORE)).core
     order_of = sample._orders(sampler.weights, core, 0)
     orders = {tuple(order_of(index).tolist()) for index in range(30)}
     assert len(orders) > 1
