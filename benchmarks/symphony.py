@@ -57,9 +57,10 @@ def read_packed(config: ml_collections.ConfigDict) -> tuple[data.Batch, ...]:
     return data.pack(molecules, species, buckets)
 
 
-def first_rows(batch: data.Batch, count: int) -> data.Batch:
-    """Returns the first molecules of a bucket, on the device."""
-    return jax.tree.map(lambda x: jnp.asarray(x[:count]), batch)
+def some_rows(batch: data.Batch, count: int) -> data.Batch:
+    """Returns molecules of a bucket drawn at random, on the device."""
+    rows = np.random.default_rng(0).permutation(len(batch.species))[:count]
+    return jax.tree.map(lambda x: jnp.asarray(x[rows]), batch)
 
 
 def fullest(packed: tuple[data.Batch, ...]) -> data.Batch:
@@ -78,7 +79,7 @@ def cutter(packed: tuple[data.Batch, ...], rounds: int = 5) -> Line:
 
     num_fragments, seconds = 0.0, 0.0
     for bucket in packed:
-        batch = first_rows(bucket, 256)
+        batch = some_rows(bucket, 256)
         keys = jax.random.split(jax.random.key(0), len(batch.species))
         times = timing.interleaved({"cut": timing.block(run, keys, batch)}, rounds)
         share = len(bucket.species) / len(batch.species)
@@ -215,7 +216,7 @@ def training_lines(rounds: int) -> list[Line]:
         used = (
             [fullest(packed)] if config is not causal else [packed[0], fullest(packed)]
         )
-        batches = [first_rows(bucket, config.train.batch_size) for bucket in used]
+        batches = [some_rows(bucket, config.train.batch_size) for bucket in used]
         measured = training_step(config, batches, rounds)
         size = batches[-1].species.shape[1]
         note = f"{measured.fragments:.0f} in a step, bucket of {size} atoms"
