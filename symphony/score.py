@@ -32,6 +32,7 @@ from common import cli
 from symphony import build, data, decisions
 from symphony.data.elements import SYMBOLS
 from symphony.fragments import Cut
+from symphony.generate import compiler_options
 from symphony.loss import causal_mask
 from symphony.model import NextAtom, Symphony
 from symphony.weights import Weights, load_weights
@@ -40,7 +41,8 @@ MAX_ATOMS = 1_000
 """Largest molecule that is scored."""
 
 ORDERS_PER_CALL = 4
-NUM_BUCKETS = 3
+NUM_BUCKETS, FEW_MOLECULES = 3, 100
+"""Below this number, to compile for one size costs less than padding."""
 
 
 class NearPairs(NamedTuple):
@@ -238,7 +240,7 @@ def make_scorer(
     It evaluates one random order for each key.
     """
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options())
     def run(
         params: Any,
         keys: Key[Array, " num_orders"],
@@ -290,7 +292,8 @@ def score_molecules(
     slices = [slice(*ends) for ends in itertools.pairwise(molecules.offsets)]
     reach = (model.min_radius, model.max_radius)
     near = [find_near_pairs(molecules.positions[rows], *reach) for rows in slices]
-    buckets = data.choose_buckets(molecules.num_atoms, NUM_BUCKETS)
+    num_buckets = 1 if len(slices) < FEW_MOLECULES else NUM_BUCKETS
+    buckets = data.choose_buckets(molecules.num_atoms, num_buckets)
     bucket_of = np.searchsorted(buckets, molecules.num_atoms)
     seed_key = jax.random.key(seed)
     for bucket, size in enumerate(buckets):

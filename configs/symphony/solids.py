@@ -3,7 +3,7 @@ r"""The published model, small, on the five Platonic solids.
     symphony train --config=configs/symphony/solids.py --workdir=workdir/solids
 
 A divergence has a floor that symmetry sets: 5.8885 nats for a lone atom, 3.3716 and
-0.6931 for two and three atoms of a tetrahedron. A few minutes come near them.
+0.6931 for two and three atoms of a tetrahedron.
 """
 
 import ml_collections
