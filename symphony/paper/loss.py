@@ -7,10 +7,11 @@ shares of the candidate edges, $q(r_k, \hat r) = w_k q(\hat r)$ with $w_k \propt
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from common.harmonics import SphereGrid, spherical_harmonics
 from symphony.densities import coarse_logits, grid_logits
@@ -104,6 +105,50 @@ def position_log_density(
     return jnp.where(inside, log_density, -jnp.inf)
 
 
+class Divergences(NamedTuple):
+    """Divergences of one step from its targets, in nats.
+
+    Attributes:
+        focus: Of focus, species and stop.
+        position: Of the position; 0 at the last step.
+    """
+
+    focus: Float[Array, ""]
+    position: Float[Array, ""]
+
+
+def step_divergences(
+    model: PaperSymphony, cut: Cut, step: Int[Array, ""], noise: Float[Array, "nodes 3"]
+) -> Divergences:
+    """Evaluates one step of a molecule, teacher-forced.
+
+    Args:
+        model: Bound to its parameters.
+        cut: The molecule in an order of generation.
+        step: Atoms `0..step` are placed.
+        noise: Å, added to the atoms of the fragment. The target stays relative to the
+            focus without noise.
+    """
+    num_nodes = cut.species.shape[0]
+    placed = (jnp.arange(num_nodes) <= step) & cut.node_mask
+    is_last = step >= jnp.sum(cut.node_mask) - 1
+    positions = cut.positions + noise
+    pairs = model.pairs(positions, placed)
+    logits = model.focus_species(cut.species, positions, placed, pairs)
+
+    focus = cut.focus[step]
+    target = jnp.minimum(step + 1, num_nodes - 1)
+    vector = cut.positions[target] - cut.positions[focus]
+    vector = jnp.where(is_last, jnp.array([0.0, model.max_radius, 0.0]), vector)
+    feats = model.focus_feats(cut.species, pairs, focus)
+    density = model.density(feats, cut.species[target])
+    divergence = position_divergence(model, density, vector)
+    return Divergences(
+        focus=focus_divergence(logits, cut.labels[step], is_last),
+        position=jnp.where(is_last, 0.0, divergence),
+    )
+
+
 def molecule_totals(
     model: PaperSymphony, cut: Cut, noise_std: Float[Array, ""], key: Key[Array, ""]
 ) -> dict[str, Float[Array, ""]]:
@@ -118,37 +163,21 @@ def molecule_totals(
         model: Bound to its parameters.
         cut: The molecule in an order of generation.
         noise_std: Not used: the noise on the fragment is always `model.noise_std`,
-            in validation too. Targets stay relative to the focus without noise.
+            in validation too.
         key: Draws the step and the noise.
     """
     del noise_std
     key_noise, key_step = jax.random.split(key)
     num_atoms = jnp.sum(cut.node_mask)
     step = jax.random.randint(key_step, (), 0, jnp.maximum(num_atoms, 1))
-    is_last = step == num_atoms - 1
-    placed = (jnp.arange(cut.species.shape[0]) <= step) & cut.node_mask
-    noise = jax.random.normal(key_noise, cut.positions.shape)
-    positions = cut.positions + model.noise_std * noise
-
-    pairs = model.pairs(positions, placed)
-    logits = model.focus_species(cut.species, positions, placed, pairs)
-    focus_nll = focus_divergence(logits, cut.labels[step], is_last)
-
-    focus = cut.focus[step]
-    target = jnp.minimum(step + 1, cut.species.shape[0] - 1)
-    vector = cut.positions[target] - cut.positions[focus]
-    vector = jnp.where(is_last, jnp.array([0.0, model.max_radius, 0.0]), vector)
-    feats = model.focus_feats(cut.species, pairs, focus)
-    density = model.density(feats, cut.species[target])
-    divergence = position_divergence(model, density, vector)
-
+    noise = model.noise_std * jax.random.normal(key_noise, cut.positions.shape)
+    terms = step_divergences(model, cut, step, noise)
     weight = num_atoms.astype(jnp.float32)
-    focus_nll = weight * focus_nll
-    position_nll = weight * jnp.where(is_last, 0.0, divergence)
+    focus, position = weight * terms.focus, weight * terms.position
     first = -jax.nn.log_softmax(model.first_species)[cut.species[0]]
     return {
-        "focus": focus_nll,
-        "position": position_nll,
-        "nll": focus_nll + position_nll + first,
+        "focus": focus,
+        "position": position,
+        "nll": focus + position + first,
         "num_steps": weight,
     }
