@@ -177,7 +177,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
         logging.info("steps %d to %d of %s", first, last, workdir)
         with (
             metrics.MetricsWriter(workdir, clock, first - 1) as writer,
-            cli.progress(last, "training", "step", completed=first - 1) as advance,
+            cli.progress(last, "training", "steps", completed=first - 1) as advance,
         ):
             sums: list[build.Totals] = []
             for step in range(first, last + 1):

@@ -46,7 +46,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.noise_std = 0.05  # Å
 
     config.train.num_steps = 7_530_000
-    config.train.max_cpu_seconds = float("inf")
     config.train.batch_size = 16  # Fragments, one for each molecule.
     config.train.num_microbatches = 4
     config.train.optimizer = "adam"

@@ -33,8 +33,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.radial_hidden = 16
     config.model.radial_variance = 1e-3
     config.model.noise_std = 0.0
-    config.train.num_steps = 4_000
-    config.train.batch_size = 8
+    config.train.num_steps = 3_000
+    config.train.batch_size = 16
     config.train.num_microbatches = 1
     config.train.learning_rate = 5e-3
     config.train.warmup_steps = 100
