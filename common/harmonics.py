@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Float64, Int, Key
 
 Values = Float[Array, "*batch"] | Float[np.ndarray, "*batch"]
 
@@ -53,7 +53,26 @@ def spherical_harmonics(
     if normalize:
         vectors = unit_vectors(vectors)
     x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
-    return jnp.stack(_solid_harmonics(x, y, z, max_degree), axis=-1)
+    rows = jnp.stack(_solid_harmonics(x, y, z, min(max_degree, 3)), axis=-1)
+    if max_degree <= 3:
+        return rows
+    powers = [[jnp.ones_like(v) for v in (x, y, z)]]
+    for _ in range(max_degree):
+        powers.append([last * v for last, v in zip(powers[-1], (x, y, z), strict=True)])
+    blocks = [rows]
+    for degree in range(4, max_degree + 1):
+        exponents, matrix = _monomial_matrix(degree)
+        monomials = [
+            powers[a][0] * powers[b][1] * powers[c][2] for a, b, c in exponents
+        ]
+        blocks.append(
+            jnp.matmul(
+                jnp.stack(monomials, axis=-1),
+                jnp.asarray(matrix, vectors.dtype),
+                precision=jax.lax.Precision.HIGHEST,
+            )
+        )
+    return jnp.concatenate(blocks, axis=-1)
 
 
 def unit_vectors(vectors: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
@@ -64,6 +83,30 @@ def unit_vectors(vectors: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
     is_zero = squared == 0.0
     inverse = jax.lax.rsqrt(jnp.where(is_zero, 1.0, squared))
     return jnp.where(is_zero, 0.0, vectors * inverse)
+
+
+@functools.cache
+def _monomial_matrix(
+    degree: int,
+) -> tuple[tuple[tuple[int, int, int], ...], Float64[np.ndarray, "monomials orders"]]:
+    """Writes the harmonics of one degree as combinations of its monomials.
+
+    One product with a constant matrix compiles much faster than the polynomials that
+    `_solid_harmonics` writes out.
+
+    Returns:
+        Exponents of x, y and z in each monomial, and the matrix (monomials, 2l + 1).
+    """
+    exponents = tuple(
+        (a, b, degree - a - b)
+        for a in range(degree, -1, -1)
+        for b in range(degree - a, -1, -1)
+    )
+    points = np.random.default_rng(0).normal(size=(8 * len(exponents), 3))
+    monomials = np.prod(points[:, None] ** np.array(exponents), axis=-1)
+    values = np.stack(_solid_harmonics(*points.T, degree)[degree**2 :], axis=-1)
+    matrix = np.linalg.lstsq(monomials, values, rcond=None)[0]
+    return exponents, np.where(np.abs(matrix) < 1e-9, 0.0, matrix)
 
 
 def _solid_harmonics(x: Values, y: Values, z: Values, max_degree: int) -> list[Values]:
