@@ -10,6 +10,7 @@ from symphony.data.batches import (
     steps_per_epoch,
 )
 from symphony.data.molecules import (
+    MAX_BAD_FRACTION,
     Molecules,
     Records,
     SkipReport,
@@ -19,12 +20,14 @@ from symphony.data.molecules import (
     make_molecules,
     select,
     to_species,
+    unreachable,
 )
 from symphony.data.npz import read_npz, write_npz
 from symphony.data.readers import SPLITS, read_molecules
 from symphony.data.solids import platonic_solids, tetris
 
 __all__ = [
+    "MAX_BAD_FRACTION",
     "SPLITS",
     "Batch",
     "Molecules",
@@ -46,5 +49,6 @@ __all__ = [
     "steps_per_epoch",
     "tetris",
     "to_species",
+    "unreachable",
     "write_npz",
 ]

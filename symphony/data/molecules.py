@@ -5,7 +5,7 @@ them. Nothing here reads a file, and nothing here needs RDKit.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -156,24 +156,66 @@ def _any_of_molecule(
     return count[molecules.offsets[1:]] > count[molecules.offsets[:-1]]
 
 
-def coincident(molecules: Molecules) -> Bool[np.ndarray, " num_molecules"]:
-    """Returns which molecules have two atoms less than `MIN_DISTANCE` apart."""
-    found = np.zeros(len(molecules.num_atoms), bool)
+def _squared_distances(
+    molecules: Molecules,
+) -> Iterator[
+    tuple[
+        Int64[np.ndarray, " rows"],
+        Int64[np.ndarray, "rows size"],
+        Float32[np.ndarray, "rows size size"],
+    ]
+]:
+    """Yields molecules of one size: their indices, their atoms, and Å² of all pairs."""
     for size in np.unique(molecules.num_atoms):
-        if size < 2:
+        if size == 0:
             continue
         of_size = np.flatnonzero(molecules.num_atoms == size)
-        first, second = np.triu_indices(size, 1)
-        chunk = max(1, _PAIRS_PER_CHUNK // len(first))
+        chunk = max(1, _PAIRS_PER_CHUNK // int(size) ** 2)
         for begin in range(0, len(of_size), chunk):
             rows = of_size[begin : begin + chunk]
             atoms = molecules.offsets[rows][:, None] + np.arange(size)
-            squared = np.zeros((len(rows), len(first)), np.float32)
+            squared = np.zeros((len(rows), size, size), np.float32)
             for axis in range(3):
                 along = molecules.positions[atoms, axis]
                 with np.errstate(invalid="ignore", over="ignore"):
-                    squared += np.square(along[:, first] - along[:, second])
-            found[rows] = (squared < MIN_DISTANCE**2).any(axis=1)
+                    squared += np.square(along[:, :, None] - along[:, None])
+            yield rows, atoms, squared
+
+
+def coincident(
+    molecules: Molecules, distance: float = MIN_DISTANCE
+) -> Bool[np.ndarray, " num_molecules"]:
+    """Returns which molecules have two atoms less than a distance (Å) apart."""
+    found = np.zeros(len(molecules.num_atoms), bool)
+    for rows, atoms, squared in _squared_distances(molecules):
+        near = np.sum(squared < distance**2, axis=(1, 2))
+        found[rows] = near > atoms.shape[1]
+    return found
+
+
+def unreachable(
+    molecules: Molecules, low: float, high: float, heavy_first: bool
+) -> Bool[np.ndarray, " num_molecules"]:
+    """Returns which molecules steps of `low` to `high` Å cannot build in every order.
+
+    No nearest neighbour is further than the longest edge of the shortest tree that
+    spans the molecule, so it suffices that atoms within `high` hang together: the heavy
+    atoms among themselves where they come first, then all.
+    """
+    found = coincident(molecules, low)
+    for rows, atoms, squared in _squared_distances(molecules):
+        near = squared <= high**2
+        size = atoms.shape[1]
+        heavy = molecules.atomic_numbers[atoms] > 1
+        reached = np.arange(size) == np.argmax(heavy, axis=1)[:, None]
+        for allowed in (heavy, np.ones_like(heavy)) if heavy_first else (True,):
+            # A walk over n atoms has at most n - 1 steps.
+            for _ in range(size):
+                before = reached.sum()
+                reached |= (near & reached[:, None]).any(axis=2) & allowed
+                if reached.sum() == before:
+                    break
+            found[rows] |= np.any(~reached & allowed, axis=1)
     return found
 
 

@@ -69,6 +69,26 @@ def test_coincidence_begins_at_the_stated_distance():
         assert coincident(pair)[0] == expected
 
 
+def test_reach_is_of_heavy_atoms_alone_where_they_come_first():
+    """Two carbons with a hydrogen between them, and atoms in a line."""
+    bridge = [[0.0, 0, 0], [1.5, 0, 0], [3.0, 0, 0]]
+    line = [[0.0, 0, 0], [1.5, 0, 0], [3.0, 0, 0]]
+    gap = [[0.0, 0, 0], [1.5, 0, 0], [4.0, 0, 0]]
+    lone = [[5.0, 5.0, 5.0]]
+    hydrogen = [[0.0, 0, 0], [0.7, 0, 0]]
+    molecules = data.make_molecules(
+        np.array([3, 3, 3, 1, 2]),
+        np.array([6, 1, 6, 6, 6, 6, 6, 6, 6, 1, 1, 1]),
+        np.array(bridge + line + gap + lone + hydrogen),
+    )
+    found = data.unreachable(molecules, 0.6, 2.0, heavy_first=True)
+    np.testing.assert_array_equal(found, [True, False, True, False, False])
+    found = data.unreachable(molecules, 0.6, 2.0, heavy_first=False)
+    np.testing.assert_array_equal(found, [False, False, True, False, False])
+    found = data.unreachable(molecules, 0.8, 3.0, heavy_first=True)
+    np.testing.assert_array_equal(found, [False, False, False, False, True])
+
+
 def test_coincidence_looks_at_no_other_molecule():
     assert not coincident(molecules_of([1, 1, 2, 2])).any()
 

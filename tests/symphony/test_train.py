@@ -259,7 +259,6 @@ def test_a_run_goes_on_with_no_other_data(finished):
         ("--config.train.batch_size=0", ("batch_size", "found 0")),
         ("--config.train.log_every=0", ("log_every", "found 0")),
         ("--config.train.steps=7", ("steps",)),
-        ("--config.model.num_species=3", ("num_species", "expected 5", "found 3")),
         ("--config.data.path=nowhere.sdf", ("nowhere.sdf",)),
         ("--workdir=configs/symphony/tiny.py", ("--workdir", "tiny.py")),
         ("--config=configs/symphony/huge.py", ("huge.py",)),
@@ -284,13 +283,40 @@ def test_validation_molecules_larger_than_any_in_training_are_told(tmp_path):
         tmp_path / "odd.npz",
         num_atoms=sizes,
         atomic_numbers=np.ones(sizes.sum(), np.int8),
-        positions=np.arange(15, dtype=np.float32).reshape(5, 3),
+        positions=0.2 * np.arange(15, dtype=np.float32).reshape(5, 3),
         split=np.array([0, 1]),
     )
     config = small_config()
     config.data.path = str(tmp_path / "odd.npz")
     with pytest.raises(UsageError, match=r"validation molecules of at most 2 atoms"):
         train.load_data(config)
+
+
+def test_molecules_out_of_the_reach_of_a_step_are_named(tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    lengths = np.where(np.arange(60) % 30 == 7, 3.0, 1.1)
+    positions = np.zeros((120, 3), np.float32)
+    positions[1::2, 0] = lengths
+
+    def load(count):
+        np.savez(
+            tmp_path / "pairs.npz",
+            num_atoms=np.full(count, 2),
+            atomic_numbers=np.full(2 * count, 6),
+            positions=positions[: 2 * count] + rng.normal(size=3).astype(np.float32),
+            split=(np.arange(count) % 5 == 0).astype(np.int8),
+        )
+        config = small_config()
+        config.data.path = str(tmp_path / "pairs.npz")
+        return train.load_data(config)
+
+    packed, _, meta = load(60)
+    assert meta["num_molecules"] == 46
+    assert packed[0].species.shape == (46, 2)
+    assert "skipped 2 of 48 records: 2 with atoms that no step of 0.6 to" in caplog.text
+    assert "(7, 37)" in caplog.text
+    with pytest.raises(UsageError, match=r"max_radius set the range"):
+        load(12)
 
 
 @pytest.mark.parametrize("module", [demo, ethanol, qm9])
