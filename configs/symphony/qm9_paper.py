@@ -19,7 +19,6 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Keyword arguments of `symphony.paper.model.PaperSymphony`.
     config.model = ml_collections.ConfigDict()
-    config.model.num_species = 5
     config.model.cutoff = 5.0  # Å
     config.model.focus_channels = 64
     config.model.focus_layers = 3

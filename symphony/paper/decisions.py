@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from symphony import densities
-from symphony.decisions import SETTLE_STEPS
+from symphony.decisions import draw_choice, draw_direction
 from symphony.generate import Fragment, Placement, Settings, draw_first
 from symphony.paper.loss import log_mass, position_log_density
 from symphony.paper.model import JointDensity, PaperSymphony
 
-SETTLE_STEP = 0.022
-"""Radians, the size of a step in basin mode: half the width of the target."""
+TARGET_WIDTH = 0.045
+"""Radians, standard deviation per axis of the published angular target."""
 
 
 def empty_cache(model: PaperSymphony, capacity: int) -> tuple[()]:
@@ -60,24 +59,18 @@ def decide(
     positions, species = fragment.positions, fragment.species
     pairs = model.pairs(positions, placed)
     logits = model.focus_species(species, positions, placed, pairs)
-    flat = jnp.append(logits, 0.0)
-    allowed = jnp.where(settings.species_mask, logits, -jnp.inf)
-    choices = jnp.append(allowed, 0.0) / settings.focus_temperature
-    chosen = jax.random.categorical(keys[0], choices)
-    stop = chosen == flat.shape[0] - 1
-    focus = jnp.where(stop, 0, chosen // model.num_species)
-    next_species = jnp.where(stop, 0, chosen % model.num_species).astype(jnp.int32)
+    choice = draw_choice(keys[0], jnp.zeros(()), logits, settings)
 
-    feats = model.focus_feats(species, pairs, focus)
-    density = model.density(feats, next_species)
+    feats = model.focus_feats(species, pairs, choice.focus)
+    density = model.density(feats, choice.species)
     vector = draw_vector(model, density, keys[1], settings, mode)
     log_position = position_log_density(model, density, vector)
-    log_likelihood = jax.nn.log_softmax(flat)[chosen]
+    log_position = jnp.where(choice.stop, 0.0, log_position)
     drawn = Placement(
-        stop=stop,
-        species=next_species,
-        position=positions[focus] + vector,
-        log_likelihood=log_likelihood + jnp.where(stop, 0.0, log_position),
+        stop=choice.stop,
+        species=choice.species,
+        position=positions[choice.focus] + vector,
+        log_likelihood=choice.log_likelihood + log_position,
     )
     first = draw_first(keys[2], model.first_species, settings)
     is_first = fragment.num_atoms == 0
@@ -93,27 +86,20 @@ def draw_vector(
 ) -> Float[Array, " 3"]:
     """Draws the vector from the focus to the next atom, in Å.
 
-    A shell by its mass, a direction on it by `densities.sample_coarse`, a radius
+    A shell by its mass, a direction on it by `draw_direction`, a radius
     uniform around the shell's. The temperature of `tempered` raises the joint density
     to its inverse before the shells' masses are taken.
     """
-    keys = jax.random.split(key, 4)
+    keys = jax.random.split(key, 3)
     temperature = settings.position_temperature if mode == "tempered" else 1.0
     logits, _ = log_mass(density, model.grid)
     tempered = logits / temperature + jnp.asarray(model.grid.log_weights)
     masses = density.radial / temperature + jax.nn.logsumexp(tempered, axis=-1)
     shell = jax.random.categorical(keys[0], masses)
     signals = density.signals[jnp.minimum(shell, density.signals.shape[0] - 1)]
-    direction = densities.sample_coarse(keys[1], signals, model.grid, temperature)
-    if mode == "basin":
-        direction = densities.settle_coarse(
-            keys[2],
-            signals,
-            direction,
-            settings.basin_temperature,
-            SETTLE_STEPS,
-            SETTLE_STEP,
-        )
+    direction = draw_direction(
+        keys[1], signals, model.grid, settings, mode, TARGET_WIDTH
+    )
     step = (model.max_radius - model.min_radius) / (model.num_radii - 1)
-    offset = step * (jax.random.uniform(keys[3]) - 0.5)
+    offset = step * (jax.random.uniform(keys[2]) - 0.5)
     return (jnp.asarray(model.radii)[shell] + offset) * direction

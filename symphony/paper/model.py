@@ -239,7 +239,7 @@ class PaperSymphony(nn.Module):
     r"""The published model; see the module's docstring.
 
     Attributes:
-        num_species: Size of the species table.
+        atomic_numbers: The species table.
         cutoff: Å, beyond which atoms exchange no message.
         focus_channels: Channels of E3SchNet.
         focus_layers: Its blocks.
@@ -267,7 +267,7 @@ class PaperSymphony(nn.Module):
         noise_std: Å, of the noise on the atoms of every fragment.
     """
 
-    num_species: int
+    atomic_numbers: tuple[int, ...]
     cutoff: float
     focus_channels: int
     focus_layers: int
@@ -322,6 +322,11 @@ class PaperSymphony(nn.Module):
         if self.factorised:
             widths = (self.radial_hidden, self.num_radii)
             self.radial_logits = PerceptronWithoutBias(widths, swish)
+
+    @property
+    def num_species(self) -> int:
+        """Size of the species table."""
+        return len(self.atomic_numbers)
 
     @property
     def grid(self) -> SphereGrid:
