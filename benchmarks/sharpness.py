@@ -4,9 +4,9 @@
 
 For every step of held-out molecules, teacher-forced and without coordinate noise, a
 coarse direction is drawn around the true one as in training, then a fine direction
-given it. Printed in degrees, for steps that place hydrogen and heavy atoms: the width
-per axis of the fine component drawn, the angle between the direction drawn and the true
-one, and the width of the radius in Å.
+given it. Printed in degrees, for steps that place hydrogen and heavy atoms: the widths
+of the heaviest fine component along its narrow and its wide axis, the angle between the
+direction drawn and the true one, and the width of the radius in Å.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def widths(
     model: Symphony, cut: Cut, key: Key[Array, ""]
 ) -> dict[str, Float[Array, " num_steps"]]:
     """Returns the widths and errors of every step of one molecule, unmasked."""
-    key_blur, key_component, key_noise = jax.random.split(key, 3)
+    key_blur, key_fine = jax.random.split(key)
     num_nodes = cut.species.shape[0]
     steps = jnp.arange(num_nodes)
     placed = (steps <= steps[:, None]) & cut.node_mask
@@ -47,17 +47,19 @@ def widths(
     coarse = densities.blur(key_blur, direction, model.blur)
     scene = (node_feats[0], cut.positions, cut.focus, placed)
     fine = model.fine(condition, radius, coarse, *scene)
-    chosen = jax.random.categorical(key_component, fine.logits)[:, None]
-    scale = jnp.take_along_axis(fine.scales, chosen, axis=1)
-    mean = jnp.take_along_axis(fine.means, chosen[..., None], axis=1)[:, 0]
-    noise = densities.tangent_part(coarse, jax.random.normal(key_noise, coarse.shape))
-    drawn = densities.exponential_map(coarse, mean + scale * noise)
+    keys = jax.random.split(key_fine, num_nodes)
+    drawn = jax.vmap(densities.sample_fine)(keys, fine, coarse)
+    heaviest = jnp.argmax(fine.logits, axis=-1)[:, None]
+    wide = jnp.take_along_axis(fine.scales, heaviest, axis=1)[:, 0]
+    squeeze = jnp.take_along_axis(fine.squeezes, heaviest[..., None], axis=1)[:, 0]
+    narrow = wide * jax.lax.rsqrt(1.0 + jnp.sum(jnp.square(squeeze), axis=-1))
     error = jnp.arccos(jnp.clip(jnp.sum(drawn * direction, axis=-1), -1.0, 1.0))
     radial = model.radial(condition)
     heaviest = jnp.argmax(radial.logits, axis=-1)[:, None]
     radial_scale = jnp.take_along_axis(radial.scales, heaviest, axis=1)[:, 0]
     return {
-        "width": jnp.degrees(scale[:, 0]),
+        "narrow": jnp.degrees(narrow),
+        "wide": jnp.degrees(wide),
         "angle": jnp.degrees(error),
         "radial": radial_scale * (np.pi / np.sqrt(3.0)),
         "target": cut.species[target],
@@ -96,7 +98,8 @@ def main() -> None:
     values = {name: np.concatenate(parts) for name, parts in found.items()}
     table = Table(title=f"{flags.checkpoint}, {count} molecules of {flags.data}")
     table.add_column("steps that place")
-    for head in ("fine width, degrees", "angle to the truth, degrees", "radial sd, Å"):
+    heads = ("narrow", "wide", "angle to the truth", "radial sd, Å")
+    for head in heads:
         table.add_column(f"{head}: 25 / 50 / 75 %")
     heavy = np.array(species)[values["target"]] > 1
     for name, kind in (("hydrogen", ~heavy), ("a heavy atom", heavy)):
@@ -105,7 +108,7 @@ def main() -> None:
             " / ".join(
                 f"{q:.3f}" for q in np.percentile(values[key][rows], (25, 50, 75))
             )
-            for key in ("width", "angle", "radial")
+            for key in ("narrow", "wide", "angle", "radial")
         ]
         table.add_row(name, *cells)
     Console(width=140).print(table)

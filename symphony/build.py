@@ -27,7 +27,7 @@ class Kind(NamedTuple):
     """What training and sampling need of a kind of model.
 
     Attributes:
-        make: `(**config.model) -> module`.
+        make: `(atomic_numbers=..., **config.model) -> module`.
         totals: `(bound model, cut, noise_std, key) -> Totals`: terms of the negative
             log-likelihood of one molecule summed over its steps (for a model that
             evaluates one step, that step times their number), among them `nll`, in
@@ -46,7 +46,8 @@ def make_model(config: ml_collections.ConfigDict) -> nn.Module:
     Raises:
         ValueError: `config.kind` is unknown.
     """
-    return kind_of(config).make(**config.model)
+    make = kind_of(config).make
+    return make(atomic_numbers=tuple(config.data.species), **config.model)
 
 
 def kind_of(config: ml_collections.ConfigDict) -> Kind:

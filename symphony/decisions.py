@@ -8,14 +8,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
+from common.harmonics import SphereGrid
 from symphony import densities
 from symphony.generate import Fragment, Placement, Settings, draw_first
 from symphony.model import NextAtom, Pairs, Symphony
 
 SETTLE_STEPS = 32
-"""Metropolis steps that bring a coarse direction to its basin's low temperature."""
+"""Metropolis steps that bring a direction to the low temperature of its basin."""
 
 LIKELIHOOD_DRAWS = 8
 """Coarse directions over which the log-density of a drawn position is averaged."""
@@ -78,21 +79,31 @@ def extend_cache(
     return Cache(jnp.stack([*levels, last]), messages, pair_feats)
 
 
-def _features(
-    model: Symphony, cache: Cache, fragment: Fragment, noise_std: Float[Array, ""]
-) -> tuple[Array, Array, Array, Pairs]:
-    """Returns node features, summed messages, placed atoms, and their pairs."""
+def embed_fragment(
+    model: Symphony,
+    cache: Cache,
+    fragment: Fragment,
+    noise_std: Float[Array, ""],
+) -> tuple[Float[Array, "num_nodes components num_channels"], NextAtom]:
+    """Returns the features of the atoms and the logits of the one step there is."""
     capacity = fragment.species.shape[0]
-    placed = jnp.arange(capacity) < fragment.num_atoms
+    placed = _placed(fragment)
     if model.causal:
+        node_feats = cache.layer_feats[-1]
         # Only the features of pairs are read from here on, not their harmonics.
         pairs = Pairs(cache.pair_feats, jnp.zeros((capacity, capacity, 0)))
-        return cache.layer_feats[-1], cache.messages, placed, pairs
+        return node_feats, model.next_atom(
+            fragment.species, node_feats, cache.messages[None], placed[None], pairs
+        )
     others = placed[:, None] & placed & ~jnp.eye(capacity, dtype=bool)
     pairs = model.pairs(fragment.positions, fragment.positions, others)
-    node_feats = model.trunk(fragment.species, noise_std, pairs)
-    messages = jnp.sum(model.focus_messages(node_feats, pairs), axis=1)
-    return node_feats, messages, placed, pairs
+    return model.embed_steps(fragment.species, noise_std, pairs, others, placed[None])
+
+
+def _placed(fragment: Fragment) -> Bool[Array, " num_nodes"]:
+    """Marks the placed atoms, and one where there is none: its draw is discarded."""
+    count = jnp.maximum(fragment.num_atoms, 1)
+    return jnp.arange(fragment.species.shape[0]) < count
 
 
 def decide(
@@ -104,18 +115,51 @@ def decide(
     mode: str,
 ) -> Placement:
     """Draws one step: the first species, or stop or an atom; see `draw_next`."""
-    node_feats, messages, placed, pairs = _features(
-        model, cache, fragment, settings.noise_std
-    )
-    # On an empty fragment the draw is discarded, but must stay finite.
-    placed = placed.at[0].set(True)
-    next_atom = model.next_atom(node_feats, messages[None], placed[None], pairs)
-    drawn = draw_next(
-        model, key, settings, mode, fragment.positions, placed, node_feats, next_atom
-    )
+    embedded = embed_fragment(model, cache, fragment, settings.noise_std)
+    placed = _placed(fragment)
+    drawn = draw_next(model, key, settings, mode, fragment.positions, placed, *embedded)
     first = draw_first(key, model.first_species, settings)
     is_first = fragment.num_atoms == 0
     return jax.tree.map(lambda a, b: jnp.where(is_first, a, b), first, drawn)
+
+
+class Choice(NamedTuple):
+    """What is placed next, or that nothing is.
+
+    Attributes:
+        stop: True if the molecule is complete.
+        focus: Index of the focus; 0 at a stop.
+        species: Of the new atom; 0 at a stop.
+        log_likelihood: Nats, at temperature one and before any mask on species.
+    """
+
+    stop: Bool[Array, ""]
+    focus: Int[Array, ""]
+    species: Int[Array, ""]
+    log_likelihood: Float[Array, ""]
+
+
+def draw_choice(
+    key: Key[Array, ""],
+    stop: Float[Array, ""],
+    focus_species: Float[Array, "num_nodes num_species"],
+    settings: Settings,
+) -> Choice:
+    """Draws stop, or focus and species, from their logits."""
+    num_species = focus_species.shape[1]
+    # Stop comes first: what is drawn shall not depend on the rows of padding.
+    logits = jnp.concatenate([stop[None], focus_species.reshape(-1)])
+    allowed = jnp.where(settings.species_mask, focus_species, -jnp.inf)
+    allowed = jnp.concatenate([stop[None], allowed.reshape(-1)])
+    chosen = jax.random.categorical(key, allowed / settings.focus_temperature)
+    stops = chosen == 0
+    pair = jnp.maximum(chosen - 1, 0)
+    return Choice(
+        stop=stops,
+        focus=pair // num_species,
+        species=(pair % num_species).astype(jnp.int32),
+        log_likelihood=jax.nn.log_softmax(logits)[chosen],
+    )
 
 
 def draw_next(
@@ -140,19 +184,11 @@ def draw_next(
         node_feats: Output of the trunk.
         next_atom: Logits of the one step there is.
     """
-    keys = jax.random.split(key, 6)
-    num_species = model.num_species
-    logits = next_atom.focus_species[0]
-    # Stop comes first: what is drawn shall not depend on the rows of padding.
-    flat = jnp.concatenate([next_atom.stop, logits.reshape(-1)])
-    allowed = jnp.where(settings.species_mask, logits, -jnp.inf)
-    choices = jnp.concatenate([next_atom.stop, allowed.reshape(-1)])
-    chosen = jax.random.categorical(keys[0], choices / settings.focus_temperature)
-    log_likelihood = jax.nn.log_softmax(flat)[chosen]
-    stop = chosen == 0
-    focus = jnp.where(stop, 0, (chosen - 1) // num_species)[None]
-    species = jnp.where(stop, 0, (chosen - 1) % num_species)[None]
-
+    keys = jax.random.split(key, 5)
+    choice = draw_choice(
+        keys[0], next_atom.stop[0], next_atom.focus_species[0], settings
+    )
+    focus, species = choice.focus[None], choice.species[None]
     condition = model.position_condition(node_feats, next_atom, focus, species)
     mixture = jax.tree.map(lambda x: x[0], model.radial(condition))
     low, high = model.min_radius, model.max_radius
@@ -165,32 +201,61 @@ def draw_next(
         radius = densities.sample_radius(keys[1], mixture, low, high, basin)
     scene = (node_feats, positions, focus, placed[None])
     coefficients = model.coarse(condition, radius[None], *scene)[0]
-    coarse = densities.sample_coarse(
-        keys[2],
-        coefficients,
-        model.grid,
-        settings.position_temperature if mode == "tempered" else 1.0,
+    coarse = draw_direction(
+        keys[2], coefficients, model.grid, settings, mode, model.blur
     )
-    narrowing = basin
-    if mode == "tempered":
-        narrowing = settings.position_temperature
-    if mode == "basin":
-        coarse = densities.settle_coarse(
-            keys[3], coefficients, coarse, basin, SETTLE_STEPS, model.blur / 2.0
-        )
     fine = model.fine(condition, radius[None], coarse[None], *scene)
     fine = jax.tree.map(lambda x: x[0], fine)
-    direction = densities.sample_fine(keys[4], fine, coarse, narrowing)
+    narrowing = settings.position_temperature if mode == "tempered" else basin
+    direction = densities.sample_fine(keys[3], fine, coarse, narrowing)
 
-    log_likelihood_position = position_log_density(
-        model, keys[5], condition, radius, direction, coefficients, scene
+    log_position = position_log_density(
+        model, keys[4], condition, radius, direction, coefficients, scene
     )
-    log_likelihood += jnp.where(stop, 0.0, log_likelihood_position)
+    log_position = jnp.where(choice.stop, 0.0, log_position)
     return Placement(
-        stop=stop,
-        species=species[0].astype(jnp.int32),
-        position=positions[focus[0]] + radius * direction,
-        log_likelihood=log_likelihood,
+        stop=choice.stop,
+        species=choice.species,
+        position=positions[choice.focus] + radius * direction,
+        log_likelihood=choice.log_likelihood + log_position,
+    )
+
+
+def draw_direction(
+    key: Key[Array, ""],
+    coefficients: Float[Array, "components channels"],
+    grid: SphereGrid,
+    settings: Settings,
+    mode: str,
+    width: float,
+) -> Float[Array, " 3"]:
+    """Draws a direction from signals on the sphere, as the mode asks.
+
+    Args:
+        key: Key of the draw.
+        coefficients: Signals of the channels.
+        grid: Where the draw begins.
+        settings: See `Settings`.
+        mode: `exact`, `tempered` or `basin`; see `generate`.
+        width: Radians, of a peak at temperature one.
+    """
+    key_draw, key_settle = jax.random.split(key)
+    tempered = mode == "tempered"
+    direction = densities.sample_coarse(
+        key_draw,
+        coefficients,
+        grid,
+        settings.position_temperature if tempered else 1.0,
+        num_proposals=64 if tempered else 16,
+    )
+    if mode == "exact":
+        return direction
+    temperature = (
+        settings.position_temperature if tempered else settings.basin_temperature
+    )
+    step = width * jnp.sqrt(jnp.clip(temperature, 0.01, 1.0))
+    return densities.settle_coarse(
+        key_settle, coefficients, direction, temperature, SETTLE_STEPS, step
     )
 
 

@@ -29,17 +29,23 @@ class RadialMixture(NamedTuple):
 
 
 class FineMixture(NamedTuple):
-    """Mixture of isotropic Gaussians on the tangent plane of a coarse direction.
+    r"""Mixture of Gaussians on the tangent plane of a coarse direction.
+
+    The precision of a component is $(I + v v^\top) / \sigma^2$: narrower along $v$ by
+    $\sqrt{1 + |v|^2}$. A vector squeezes both an angle to a bond that points towards
+    it and, by what is left, the circle that one bond alone leaves free.
 
     Attributes:
         logits: Unnormalised log-weights of the components.
         means: Tangent vectors at the coarse direction, in radians.
-        scales: Standard deviations per axis, in radians.
+        scales: Standard deviation $\sigma$ across $v$, in radians.
+        squeezes: Tangent vectors $v$ at the coarse direction, without unit.
     """
 
     logits: Float[Array, "*batch components"]
     means: Float[Array, "*batch components 3"]
     scales: Float[Array, "*batch components"]
+    squeezes: Float[Array, "*batch components 3"]
 
 
 def radial_log_density(
@@ -154,13 +160,17 @@ def sample_coarse(
 
     Proposals are a grid cell by its tempered mass, then a uniform point of the cell.
     A Metropolis chain over independent proposals corrects for the variation of the
-    density inside the cells.
+    density inside the cells. Cells are never proposed at less than a temperature of
+    1/2, below which peaks would be narrower than they are: there, take more proposals.
     """
     key_cell, key_jitter, key_accept = jax.random.split(key, 3)
-    at_points = grid_logits(coefficients, grid) / temperature
-    cells = jax.random.categorical(
-        key_cell, at_points + jnp.asarray(grid.log_weights), shape=(num_proposals,)
-    )
+    at_points = grid_logits(coefficients, grid) / jnp.maximum(temperature, 0.5)
+    log_masses = at_points + jnp.asarray(grid.log_weights)
+    # One cumulative sum serves all proposals; a Gumbel draw would cost one grid each.
+    mass_below = jnp.cumsum(jnp.exp(log_masses - jnp.max(log_masses)))
+    drawn = mass_below[-1] * jax.random.uniform(key_cell, (num_proposals,))
+    cells = jnp.sum(mass_below <= drawn[:, None], axis=-1)
+    cells = jnp.minimum(cells, mass_below.shape[0] - 1)
     proposals = jitter_in_cell(key_jitter, grid, cells)
     logits = jax.vmap(coarse_logits, (None, 0))(coefficients, proposals)
     log_ratios = logits / temperature - at_points[cells]
@@ -187,7 +197,7 @@ def settle_coarse(
     direction: Float[Array, " 3"],
     temperature: Float[Array, ""] | float,
     num_steps: int,
-    step_size: float,
+    step_size: Float[Array, ""] | float,
 ) -> Float[Array, " 3"]:
     """Moves a direction inside its basin, towards the density at a low temperature.
 
@@ -224,9 +234,9 @@ def settle_coarse(
 
 
 def tangent_part(
-    direction: Float[Array, "*batch 3"], vector: Float[Array, "*batch 3"]
-) -> Float[Array, "*batch 3"]:
-    """Removes from a vector its component along a unit vector."""
+    direction: Float[Array, "*#batch 3"], vector: Float[Array, "*#batch 3"]
+) -> Float[Array, "*#batch 3"]:
+    """Removes from a vector its component along a unit vector; shapes broadcast."""
     along = jnp.sum(direction * vector, axis=-1, keepdims=True)
     return vector - along * direction
 
@@ -269,9 +279,12 @@ def fine_log_density(
     not folded back.
     """
     tangent = logarithmic_map(coarse, direction)
-    squared = jnp.sum(jnp.square(tangent[..., None, :] - mixture.means), axis=-1)
-    variance = jnp.square(mixture.scales)
-    log_densities = -0.5 * squared / variance - jnp.log(2.0 * jnp.pi * variance)
+    offsets = (tangent[..., None, :] - mixture.means) / mixture.scales[..., None]
+    along = jnp.sum(offsets * mixture.squeezes, axis=-1)
+    squared = jnp.sum(jnp.square(offsets), axis=-1) + jnp.square(along)
+    narrowed = jnp.log1p(jnp.sum(jnp.square(mixture.squeezes), axis=-1))
+    log_densities = 0.5 * (narrowed - squared)
+    log_densities -= jnp.log(2.0 * jnp.pi * jnp.square(mixture.scales))
     log_weights = jax.nn.log_softmax(mixture.logits)
     log_density = jax.nn.logsumexp(log_weights + log_densities, axis=-1)
     return log_density + _log_jacobian(tangent)
@@ -288,6 +301,10 @@ def sample_fine(
     chosen = jax.random.categorical(key_component, mixture.logits)
     scale = mixture.scales[chosen] * jnp.sqrt(basin_temperature)
     noise = tangent_part(coarse, jax.random.normal(key_noise, (3,)))
+    squeeze = mixture.squeezes[chosen]
+    # The root of the covariance takes |v|^2 (1 - 1 / root) / |v|^2 off along v.
+    root = jnp.sqrt(1.0 + jnp.sum(jnp.square(squeeze)))
+    noise -= squeeze * jnp.dot(squeeze, noise) / (root * (1.0 + root))
     return exponential_map(coarse, mixture.means[chosen] + scale * noise)
 
 

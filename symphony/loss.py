@@ -89,11 +89,9 @@ def step_terms(
 
     others = cut.node_mask[:, None] & cut.node_mask & ~jnp.eye(num_nodes, dtype=bool)
     pairs = model.pairs(positions, positions, others)
-    in_trunk = pairs._replace(feats=pairs.feats * pair_mask[..., None])
-    node_feats = model.trunk(cut.species, noise_std, in_trunk)
-    messages = model.focus_messages(node_feats, pairs)
-    messages = jnp.einsum("tj,ijc->tic", placed.astype(messages.dtype), messages)
-    next_atom = model.next_atom(node_feats, messages, placed, pairs)
+    node_feats, next_atom = model.embed_steps(
+        cut.species, noise_std, pairs, pair_mask, placed
+    )
 
     labels = cut.labels[steps]
     logits = next_atom.focus_species

@@ -25,7 +25,12 @@ from common.layers import (
     polynomial_envelope,
     safe_norm,
 )
-from symphony.densities import FineMixture, RadialMixture, cap_curvature
+from symphony.densities import (
+    FineMixture,
+    RadialMixture,
+    cap_curvature,
+    tangent_part,
+)
 
 
 class Pairs(NamedTuple):
@@ -123,7 +128,7 @@ class Symphony(nn.Module):
     """The whole network; see the module's docstring.
 
     Attributes:
-        num_species: Size of the species table.
+        atomic_numbers: The species table.
         num_channels: Channels of every degree in the trunk, width of the heads.
         num_layers: Rounds of messages.
         max_degree: Largest degree in the trunk.
@@ -146,7 +151,7 @@ class Symphony(nn.Module):
         learned_stop: False ties the logit of stopping to zero, as in the paper.
     """
 
-    num_species: int
+    atomic_numbers: tuple[int, ...]
     num_channels: int
     num_layers: int
     max_degree: int
@@ -210,10 +215,15 @@ class Symphony(nn.Module):
         self.fine_senders = nn.Dense(width, use_bias=False)
         self.fine_sum = nn.Dense(width)
         self.fine_mixed = nn.Dense(width)
-        self.fine_vectors = nn.Dense(self.num_fine_components)
+        self.fine_vectors = nn.Dense(2 * self.num_fine_components)
         self.fine_outputs = nn.Dense(
             2 * self.num_fine_components, kernel_init=nn.initializers.normal(0.01)
         )
+
+    @property
+    def num_species(self) -> int:
+        """Size of the species table."""
+        return len(self.atomic_numbers)
 
     @property
     def grid(self) -> SphereGrid:
@@ -268,8 +278,32 @@ class Symphony(nn.Module):
         """Returns what each placed atom tells each candidate for the focus."""
         return self.focus_weights(pairs.feats) * self.focus_senders(sender_feats[:, 0])
 
+    def embed_steps(
+        self,
+        species: Int[Array, " num_nodes"],
+        noise_std: Float[Array, ""],
+        pairs: Pairs,
+        pair_mask: Bool[Array, "num_nodes num_nodes"],
+        placed: Bool[Array, "num_steps num_nodes"],
+    ) -> tuple[Float[Array, "num_nodes components num_channels"], NextAtom]:
+        """Returns the features of the atoms and the logits of every step.
+
+        Args:
+            species: Indices into the species table.
+            noise_std: Å, level of the coordinate noise.
+            pairs: Of all atoms.
+            pair_mask: Which sender (column) each atom (row) receives from in the trunk.
+            placed: The atoms that there are at each step.
+        """
+        in_trunk = pairs._replace(feats=pairs.feats * pair_mask[..., None])
+        node_feats = self.trunk(species, noise_std, in_trunk)
+        messages = self.focus_messages(node_feats, pairs)
+        messages = jnp.einsum("tj,ijc->tic", placed.astype(messages.dtype), messages)
+        return node_feats, self.next_atom(species, node_feats, messages, placed, pairs)
+
     def next_atom(
         self,
+        species: Int[Array, " num_nodes"],
         node_feats: Float[Array, "num_nodes components num_channels"],
         messages: Float[Array, "num_steps num_nodes 2*num_channels"],
         placed: Bool[Array, "num_steps num_nodes"],
@@ -278,7 +312,9 @@ class Symphony(nn.Module):
         """Maps the sums of `focus_messages` over placed atoms to the logits.
 
         The atoms then tell each other once what they know of the present step, which
-        features fixed when an atom was placed cannot say.
+        features fixed when an atom was placed cannot say. Whether the number of
+        electrons is odd is told outright: few molecules end on an odd one, and a
+        network of this kind does not learn to count modulo two.
         """
         inputs = jnp.broadcast_to(
             node_feats[:, 0], (*messages.shape[:2], self.num_channels)
@@ -288,8 +324,11 @@ class Symphony(nn.Module):
         count = jnp.maximum(jnp.sum(weight, axis=1), 1.0)
         total = jnp.sum(hidden * weight, axis=1)
         highest = jnp.max(jnp.where(weight > 0, hidden, -1.0), axis=1)
+        is_odd = jnp.asarray(np.array(self.atomic_numbers) % 2)[species]
+        num_odd = jnp.sum(jnp.where(placed, is_odd, 0), axis=1, keepdims=True)
+        parity = 1.0 - 2.0 * (num_odd % 2)
         pooled = jnp.concatenate(
-            [total / count, total / 16.0, highest, count / 16.0], -1
+            [total / count, total / 16.0, highest, count / 16.0, parity], -1
         )
         pooled = nn.silu(self.focus_pool(pooled))
         weights = self.exchange_weights(pairs.feats)
@@ -380,8 +419,8 @@ class Symphony(nn.Module):
     ) -> FineMixture:
         """Returns the density of the direction given a coarse one.
 
-        A probe at the coarse position measures its distance to every placed atom; the
-        means are sums of the directions to them, projected on the tangent plane.
+        A probe at the coarse position measures its distance to every placed atom; means
+        and squeezes are sums of the directions to them, projected on the tangent plane.
         """
         condition = self._with_radius(self.fine_condition, condition, radius)
         probe = positions[focus] + radius[:, None] * coarse_direction
@@ -396,15 +435,16 @@ class Symphony(nn.Module):
         mixed = nn.silu(self.fine_mixed(hidden) + summed[:, None])
         weights = self.fine_vectors(mixed) * envelope[..., None]
         units = vectors / jnp.maximum(distances, 0.1)[..., None]
-        means = jnp.einsum("tjk,tjx->tkx", weights, units)
-        along = jnp.einsum("tkx,tx->tk", means, coarse_direction)
-        means -= along[..., None] * coarse_direction[:, None]
+        vectors = jnp.einsum("tjk,tjx->tkx", weights, units)
+        vectors = tangent_part(coarse_direction[:, None], vectors)
+        means, squeezes = jnp.split(vectors, 2, axis=1)
         logits, log_scales = jnp.split(self.fine_outputs(summed), 2, axis=-1)
         log_scales -= 0.7 * jnp.arange(self.num_fine_components)
         return FineMixture(
             logits=logits,
             means=0.3 * means,
             scales=0.001 + self.blur * jnp.exp(jnp.minimum(log_scales, 1.0)),
+            squeezes=3.0 * squeezes,
         )
 
     def _with_radius(
@@ -424,10 +464,3 @@ def gaussian_basis(
     centres = np.linspace(low, high, num_basis, dtype=np.float32)
     width = float(centres[1] - centres[0])
     return jnp.exp(-0.5 * jnp.square((values[..., None] - centres) / width))
-
-
-def placed_steps(
-    steps: Int[Array, " num_steps"], num_nodes: int
-) -> Bool[Array, "num_steps num_nodes"]:
-    """Marks the atoms `0..t` of each step `t`."""
-    return jnp.arange(num_nodes) <= steps[:, None]

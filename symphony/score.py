@@ -112,20 +112,13 @@ def step_features(
     others = cut.node_mask[:, None] & cut.node_mask & ~jnp.eye(num_nodes, dtype=bool)
     pairs = model.pairs(cut.positions, cut.positions, others)
 
-    def see(placed: Array, pair_mask: Array) -> tuple[Array, NextAtom]:
-        in_trunk = pairs._replace(feats=pairs.feats * pair_mask[..., None])
-        node_feats = model.trunk(cut.species, noise_std, in_trunk)
-        messages = model.focus_messages(node_feats, pairs)
-        weights = placed.astype(messages.dtype)
-        messages = jnp.einsum("tj,ijc->tic", weights, messages)
-        return node_feats, model.next_atom(node_feats, messages, placed, pairs)
-
+    embed = partial(model.embed_steps, cut.species, noise_std, pairs)
     if model.causal:
-        node_feats, next_atom = see(placed, causal_mask(num_nodes))
+        node_feats, next_atom = embed(causal_mask(num_nodes), placed)
         return node_feats[None], next_atom
 
     def one_step(placed: Array) -> tuple[Array, NextAtom]:
-        return see(placed[None], placed[:, None] & placed)
+        return embed(placed[:, None] & placed, placed[None])
 
     node_feats, next_atom = jax.vmap(one_step)(placed)
     return node_feats, jax.tree.map(lambda x: x[:, 0], next_atom)

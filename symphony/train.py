@@ -49,11 +49,6 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             f"(num_devices {num_devices}, num_microbatches "
             f"{settings.num_microbatches}), found {settings.batch_size}"
         )
-    if config.model.num_species != len(config.data.species):
-        raise cli.UsageError(
-            f"config.model.num_species: expected {len(config.data.species)}, as many "
-            f"as in config.data.species, found {config.model.num_species}"
-        )
 
 
 def load_data(
@@ -72,6 +67,7 @@ def load_data(
     molecules, report = read(split="train")
     logging.info("training molecules: %s", data.describe(report))
     held_out, _ = read(split="validation")
+    molecules, held_out = (_reachable(config, m) for m in (molecules, held_out))
     count = min(config.train.num_validation, len(held_out.num_atoms))
     held_out = data.select(held_out, np.arange(count))
     buckets = data.choose_buckets(molecules.num_atoms, config.data.num_buckets)
@@ -98,6 +94,33 @@ def load_data(
         meta["num_molecules"], buckets, 100 * data.fill_ratio(packed), np.sum(fits),
     )  # fmt: skip
     return packed, data.pack(held_out, species, buckets), meta
+
+
+def _reachable(
+    config: ml_collections.ConfigDict, molecules: data.Molecules
+) -> data.Molecules:
+    """Leaves out, and names, the molecules that the model's steps cannot build."""
+    low, high = config.model.min_radius, config.model.max_radius
+    furthest = min(high, config.data.cutoff) - config.data.nn_tolerance
+    bad = data.unreachable(molecules, low, furthest, config.data.heavy_first)
+    if not bad.any():
+        return molecules
+    report = data.SkipReport(
+        len(bad),
+        {
+            f"atoms that no step of {low:g} to {furthest:g} Å reaches": tuple(
+                molecules.names[bad].tolist()
+            )
+        },
+    )
+    line = f"{config.data.path}: {data.describe(report)}"
+    if np.mean(bad) > data.MAX_BAD_FRACTION:
+        raise cli.UsageError(
+            f"{line}; at most {data.MAX_BAD_FRACTION:.0%} may be bad; "
+            "config.model.min_radius and max_radius set the range"
+        )
+    logging.warning("%s", line)
+    return data.select(molecules, ~bad)
 
 
 def make_validate(

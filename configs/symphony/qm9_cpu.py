@@ -26,7 +26,6 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Keyword arguments of `symphony.model.Symphony`.
     config.model = ml_collections.ConfigDict()
-    config.model.num_species = 5
     config.model.num_channels = 80
     config.model.num_layers = 3
     config.model.max_degree = 2
@@ -39,16 +38,16 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.num_radial_components = 16
     config.model.min_radius = 0.6  # Å
     config.model.max_radius = 2.6  # Å
-    config.model.max_curvature = 300.0  # Per square radian; a width of 3.3 degrees.
-    config.model.res_beta = 30
-    config.model.res_alpha = 59
-    config.model.blur = 0.0873  # Radians: 5 degrees.
-    config.model.num_fine_components = 2
+    config.model.max_curvature = 450.0  # Per square radian; a width of 2.7 degrees.
+    config.model.res_beta = 36
+    config.model.res_alpha = 71
+    config.model.blur = 0.06  # Radians: 3.4 degrees.
+    config.model.num_fine_components = 4
     config.model.causal = True
     config.model.learned_stop = True
 
     config.train = ml_collections.ConfigDict()
-    config.train.num_steps = 70_000
+    config.train.num_steps = 63_000
     config.train.batch_size = 16  # Molecules.
     config.train.num_microbatches = 8  # Two molecules at a time stay in cache.
     config.train.num_devices = 1

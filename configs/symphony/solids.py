@@ -18,7 +18,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.max_atoms = 20
     config.data.nn_tolerance = 0.1  # In units of an edge.
     config.data.num_buckets = 3
-    config.model.num_species = 1
     config.model.focus_channels = 16
     config.model.focus_filters = 8
     config.model.focus_hidden = 32

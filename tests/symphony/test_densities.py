@@ -20,6 +20,8 @@ MAX_DEGREE = 5
 # A grid as coarse for this curvature as that of the configs is for theirs.
 GRID, CURVATURE = sphere_grid(12, 23, MAX_DEGREE), 50.0
 UP = np.array([0.0, 0.0, 1.0], np.float32)
+# Weights by degree of signals with one peak.
+SHARP, BLUNT = [0.0, *[0.16] * 5], [0.0, 0.7, 0.5, 0.2, 0.07, 0.0]
 
 MIXTURES = {
     "narrow": ([0.0, -1.0], [1.09, 1.53], [0.002, 0.02]),
@@ -281,6 +283,28 @@ def test_settling_keeps_the_weights_of_modes_and_narrows_them():
     assert deviation(end) < 0.3 * deviation(start)
 
 
+def test_low_temperature_weighs_peaks_by_their_tempered_mass():
+    """Peaks narrower than a cell of the grid: one sharp and high, the other neither."""
+    temperature = 0.15
+    axes = np.array([[0.0, 1.0, 0.0], [0.6, -0.8, 0.0]], np.float32)
+    sharp, blunt = (zonal(a, w) for a, w in zip(axes, (SHARP, BLUNT), strict=True))
+    coefficients = jnp.asarray(np.stack([sharp, blunt], axis=1))
+    fine = sphere_grid(200, 399, MAX_DEGREE)
+    each = jnp.asarray(fine.harmonics) @ coefficients / temperature
+    masses = jax.nn.logsumexp(each + jnp.asarray(fine.log_weights)[:, None], axis=0)
+    coefficients = coefficients.at[0].add(-temperature * masses)
+
+    @jax.jit
+    @jax.vmap
+    def draw(key):
+        return densities.sample_coarse(key, coefficients, GRID, temperature, 64)
+
+    draws = np.asarray(draw(jax.random.split(jax.random.key(1), 4_000)))
+    near = draws @ axes.T > 0.8
+    assert np.all(near.sum(axis=1) == 1)
+    assert np.mean(near[:, 0]) == pytest.approx(0.5, abs=0.03)
+
+
 def tangent_quadrature(axis):
     """Directions around an axis with the solid angle of each."""
     nodes, weights = np.polynomial.legendre.leggauss(300)
@@ -303,7 +327,10 @@ def test_fine_density_integrates_to_one(degrees):
         origin, jnp.array([[0.0, 0.02, 0.01], [0.1, 0.0, -0.05]])
     )
     scale = math.radians(degrees)
-    parameters = FineMixture(jnp.array([0.0, 0.7]), across, jnp.array([scale, 0.1]))
+    squeezes = densities.tangent_part(origin, jnp.array([[0.0] * 3, [1.0, -2.0, 0.5]]))
+    parameters = FineMixture(
+        jnp.array([0.0, 0.7]), across, jnp.array([scale, 0.1]), squeezes
+    )
     if degrees < 2.0:
         parameters = parameters._replace(means=0.0 * across)
     points, areas = tangent_quadrature(axis)
@@ -334,15 +361,20 @@ def test_blur_integrates_to_one_and_draws_from_its_density(degrees):
 def test_fine_directions_follow_their_density():
     scale = math.radians(3.0)
     mean = jnp.array([0.05, -0.02, 0.0])
+    squeeze = jnp.array([3.0, 4.0, 0.0])
     parameters = FineMixture(
-        jnp.array([0.0, -30.0]), jnp.stack([mean, -mean]), jnp.array([scale, 0.1])
+        jnp.array([0.0, -30.0]),
+        jnp.stack([mean, -mean]),
+        jnp.array([scale, 0.1]),
+        jnp.stack([squeeze, 0.0 * squeeze]),
     )
     draw = lambda key: densities.sample_fine(key, parameters, jnp.asarray(UP))
     draws = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(9), 5_000))
     many = jnp.broadcast_to(jnp.asarray(UP), draws.shape)
     tangents = densities.logarithmic_map(many, draws)
-    squared = np.sum(np.square(np.asarray(tangents - mean, np.float64)), axis=-1)
-    assert stats.kstest(squared / scale**2, "chi2", (2,)).pvalue > 1e-3
+    offsets = np.asarray(tangents - mean, np.float64) / scale
+    squared = np.sum(offsets**2, axis=-1) + (offsets @ np.asarray(squeeze)) ** 2
+    assert stats.kstest(squared, "chi2", (2,)).pvalue > 1e-3
 
 
 def test_maps_to_and_from_the_tangent_plane_are_inverse():
@@ -373,7 +405,10 @@ def test_importance_sampling_approaches_the_integral_over_coarse_directions():
     @jax.vmap
     def log_joint(coarse):
         pull = densities.tangent_part(coarse, jnp.array([0.0, 0.1, 0.05]))
-        parameters = FineMixture(jnp.zeros(1), pull[None], jnp.array([0.7 * width]))
+        squeeze = densities.tangent_part(coarse, jnp.array([1.0, -0.5, 0.0]))
+        parameters = FineMixture(
+            jnp.zeros(1), pull[None], jnp.array([0.7 * width]), squeeze[None]
+        )
         log_fine = densities.fine_log_density(parameters, coarse, truth)
         log_coarse = densities.coarse_logits(coefficients, coarse)
         return log_coarse - densities.log_normaliser(coefficients, GRID) + log_fine

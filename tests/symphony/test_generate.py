@@ -178,11 +178,7 @@ def test_kept_features_equal_one_pass_over_the_whole_molecule():
     @jax.jit
     def from_cache(cache, fragment):
         bound = model.bind(params)
-        feats, messages, placed, pairs = decisions._features(
-            bound, cache, fragment, jnp.float32(0.0)
-        )
-        now = bound.next_atom(feats, messages[None], placed[None], pairs)
-        return feats, now
+        return decisions.embed_fragment(bound, cache, fragment, jnp.float32(0.0))
 
     node_feats, next_atom = whole(in_given_order(positions, species))
     for step, cache in enumerate(caches):
@@ -215,7 +211,7 @@ def test_no_pair_is_dropped_in_a_crowded_molecule():
 def with_a_narrow_fine_stage(params):
     """Keeps the fine stage within the blur, from which its density is estimated."""
     layers = dict(params["params"])
-    layers["fine_vectors"] = jax.tree.map(lambda x: 0.2 * x, layers["fine_vectors"])
+    layers["fine_vectors"] = jax.tree.map(lambda x: 0.1 * x, layers["fine_vectors"])
     outputs = jax.tree.map(lambda x: 0.1 * x, layers["fine_outputs"])
     half = outputs["bias"].shape[0] // 2
     outputs["bias"] = outputs["bias"].at[half:].set(-0.5)
@@ -308,3 +304,70 @@ def test_directions_and_radii_do_not_repeat():
     directions = np.round(vectors / radii[:, None], 6)
     assert len(np.unique(directions, axis=0)) > 9_990
     assert len(np.unique(radii)) > 9_900
+
+
+@functools.cache
+def compiled_draws(mode):
+    """Many draws of one step of a full trunk's fragment, which may be turned."""
+    model, params = small.model_and_params(False)
+    positions, species = small.chain(6, 4)
+    fragment = fragment_of(positions, species)
+
+    @jax.jit
+    def draw(keys, rotation, asked):
+        bound = model.bind(params)
+        turned = fragment._replace(positions=fragment.positions @ rotation.T)
+        cache = decisions.empty_cache(model, WIDE)
+        decide = functools.partial(decisions.decide, bound, cache, turned)
+        return jax.vmap(lambda key: decide(key, asked, mode))(keys)
+
+    return draw
+
+
+def energy_distance(distances, is_first):
+    """Of two samples, from all distances between their union's points."""
+    first = is_first / is_first.sum()
+    second = ~is_first / (~is_first).sum()
+    return -(first - second) @ distances @ (first - second)
+
+
+def test_a_turned_fragment_gives_the_turned_distribution():
+    draw = compiled_draws("exact")
+    rotation, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
+    rotation = rotation.astype(np.float32)
+    halves = []
+    for seed, turn in ((0, np.eye(3, dtype=np.float32)), (1, rotation)):
+        drawn = draw(jax.random.split(jax.random.key(seed), 500), turn, settings())
+        placed = ~np.asarray(drawn.stop)
+        # Species are one more coordinate, far apart.
+        species = 3.0 * np.asarray(drawn.species)[placed, None]
+        halves.append(np.concatenate([drawn.position[placed] @ turn, species], axis=1))
+    points = np.concatenate(halves)
+    is_first = np.arange(len(points)) < len(halves[0])
+    distances = np.linalg.norm(points[:, None] - points, axis=-1)
+    found = energy_distance(distances, is_first)
+    rng = np.random.default_rng(2)
+    permuted = [
+        energy_distance(distances, rng.permutation(is_first)) for _ in range(400)
+    ]
+    assert np.mean(np.array(permuted) >= found) > 0.005
+    # The same test sees that the fragment was turned.
+    unturned = np.concatenate([halves[0], halves[1]])
+    unturned[~is_first, :3] = unturned[~is_first, :3] @ rotation.T
+    distances = np.linalg.norm(unturned[:, None] - unturned, axis=-1)
+    assert energy_distance(distances, is_first) > max(permuted)
+
+
+def test_near_temperature_zero_only_the_likeliest_is_drawn():
+    draw = compiled_draws("tempered")
+    keys = jax.random.split(jax.random.key(0), 64)
+    zero = jnp.float32(1e-3)
+    one = np.eye(3, dtype=np.float32)
+    frozen = draw(keys, one, settings()._replace(focus_temperature=zero))
+    choices = np.stack([frozen.stop, frozen.species], axis=1)
+    assert len(np.unique(choices, axis=0)) == 1
+    free = draw(keys, one, settings())
+    assert len(np.unique(np.asarray(free.species))) > 1
+    cold = settings()._replace(focus_temperature=zero, position_temperature=zero)
+    spread = lambda drawn: np.linalg.norm(np.std(drawn.position, axis=0))
+    assert spread(draw(keys, one, cold)) < 0.2 * spread(frozen)

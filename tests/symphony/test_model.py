@@ -39,7 +39,7 @@ def outputs(model, params, drawn, step, direction=UP):
     node_feats = bound.trunk(drawn.species, jnp.zeros(()), in_trunk)
     messages = bound.focus_messages(node_feats, pairs)
     messages = jnp.einsum("tj,ijc->tic", placed * 1.0, messages)
-    next_atom = bound.next_atom(node_feats, messages, placed, pairs)
+    next_atom = bound.next_atom(drawn.species, node_feats, messages, placed, pairs)
     focus = drawn.focus[step][None]
     condition = bound.position_condition(node_feats, next_atom, focus, jnp.array([1]))
     scene = (node_feats, drawn.positions, focus, placed)
@@ -92,7 +92,9 @@ def test_terms_ignore_rotation_reflection_and_translation(causal):
     shifts = np.random.default_rng(1).normal(size=(21, 3)) * 3.0
     results = terms_and_logits(jnp.asarray(rotations, jnp.float32), jnp.asarray(shifts))
     for name, leaf in results[0]._asdict().items():
-        np.testing.assert_allclose(leaf[1:], leaf[:1].repeat(20, 0), atol=1e-3)
+        np.testing.assert_allclose(
+            leaf[1:], leaf[:1].repeat(20, 0), rtol=1e-5, atol=1e-3
+        )
         assert np.any(leaf != 0), name
     for logits in results[1:]:
         np.testing.assert_allclose(logits[1:], logits[:1].repeat(20, 0), atol=2e-4)
@@ -149,7 +151,7 @@ def test_padding_changes_nothing_and_receives_no_gradient(causal):
     np.testing.assert_allclose(value_8, value, rtol=1e-5)
     for name in ("focus", "radial", "coarse", "fine"):
         large, tight = getattr(terms_8, name), getattr(terms, name)
-        np.testing.assert_allclose(large[:5], tight, atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(large[:5], tight, rtol=1e-5, atol=2e-5, err_msg=name)
         assert np.all(large[5:] == 0)
     assert np.all(np.asarray(by_positions_8[5:]) == 0)
     np.testing.assert_allclose(by_positions_8[:5], by_positions, rtol=1e-3, atol=1e-3)
@@ -198,3 +200,31 @@ def test_untied_stop_is_learned_and_tied_stop_is_zero():
     tied = outputs(model.clone(learned_stop=False), params, drawn, 2)["stop"]
     assert float(free) != 0.0
     assert float(tied) == 0.0
+
+
+def test_parity_of_the_electrons_is_told_and_that_of_atoms_to_come_is_not():
+    model, params = model_and_params()
+    drawn = cut_of(*chain(4, 5), NUM_NODES)
+    others = drawn.node_mask[:, None] & drawn.node_mask
+    others &= ~jnp.eye(NUM_NODES, dtype=bool)
+    placed = (np.arange(NUM_NODES) <= np.array([[2], [4]])) & drawn.node_mask
+    rng = np.random.default_rng(0)
+    feats = rng.normal(size=(NUM_NODES, 9, model.num_channels)).astype(np.float32)
+    messages = rng.normal(size=(2, NUM_NODES, 2 * model.num_channels))
+
+    @jax.jit
+    def stop(species):
+        bound = model.bind(params)
+        pairs = bound.pairs(drawn.positions, drawn.positions, others)
+        arrays = jnp.asarray(feats), jnp.asarray(messages, jnp.float32)
+        return bound.next_atom(species, *arrays, placed, pairs).stop
+
+    carbon, nitrogen = 1, 2  # Six electrons, and seven.
+    even = jnp.full(NUM_NODES, carbon)
+    of_even = stop(even)
+    one_early = stop(even.at[1].set(nitrogen))
+    one_late = stop(even.at[4].set(nitrogen))
+    two = stop(even.at[0].set(nitrogen).at[4].set(nitrogen))
+    assert np.all(np.abs(one_early - of_even) > 1e-4)
+    np.testing.assert_allclose(one_late, [of_even[0], one_early[1]], atol=1e-6)
+    np.testing.assert_allclose(two, [one_early[0], of_even[1]], atol=1e-6)
