@@ -1,0 +1,101 @@
+"""What the packaged weights do for a chemist; slow, since it samples in earnest."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import symphony
+from symphony import build, data, score
+from symphony.evaluate import bonds
+from symphony.fragments import Cut
+from symphony.model import Symphony
+from symphony.sample import BOND_PRESET
+from symphony.weights import load_weights
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    weights = load_weights("qm9")
+    species = tuple(weights.config.data.species)
+    molecules, _ = data.read_molecules("qm9-sample", species, 29, split="validation")
+    return weights, molecules
+
+
+def atoms_of(molecules, index):
+    atoms = slice(molecules.offsets[index], molecules.offsets[index + 1])
+    return molecules.atomic_numbers[atoms], molecules.positions[atoms]
+
+
+def test_a_hydrogen_taken_away_comes_back(held_out):
+    _, molecules = held_out
+    sampler = symphony.load("qm9")
+    rng = np.random.default_rng(0)
+    valid, same = [], []
+    for index in range(100):
+        numbers, positions = atoms_of(molecules, index)
+        taken = rng.choice(np.flatnonzero(numbers == 1))
+        core = np.delete(numbers, taken), np.delete(positions, taken, axis=0)
+        (grown,) = sampler.sample_positions(1, seed=index, fragment=core)
+        np.testing.assert_array_equal(grown.positions[: len(core[0])], core[1])
+        mol = bonds.perceive(grown.atomic_numbers, grown.positions, BOND_PRESET)
+        valid.append(mol is not None and grown.stopped)
+        near = np.linalg.norm(grown.positions - positions[taken], axis=1).min() < 0.3
+        same.append(len(grown.positions) == len(numbers) and near)
+    assert np.mean(valid) >= 0.9
+    assert np.mean(same) >= 0.9
+
+
+def test_the_probability_of_stopping_is_calibrated(held_out):
+    weights, molecules = held_out
+    config = weights.config
+    packed = data.pack(molecules, tuple(config.data.species), (29,))
+
+    @jax.jit
+    @jax.vmap
+    def stops(batch, key):
+        drawn: Cut = build.draw_cut(config, key, *batch)
+        model: Symphony = weights.model.bind(weights.params)
+        _, now = score.step_features(model, drawn, jnp.float32(0.0))
+        log_total = jax.nn.logsumexp(now.focus_species, axis=(1, 2))
+        return jnp.exp(now.stop - jnp.logaddexp(log_total, now.stop))
+
+    predicted, true = [], []
+    for index, batch in enumerate(data.batches_in_order(packed, 50)):
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), index), 50)
+        found = np.asarray(stops(batch, keys))
+        count = batch.node_mask.sum(axis=1, keepdims=True)
+        steps = np.arange(29)
+        predicted.append(found[steps < count])
+        true.append(np.broadcast_to(steps == count - 1, found.shape)[steps < count])
+    predicted, true = np.concatenate(predicted), np.concatenate(true)
+    assert len(true) == molecules.num_atoms.sum()
+    bins = np.minimum((10 * predicted).astype(int), 9)
+    gaps = [
+        abs(predicted[bins == b].mean() - true[bins == b].mean()) * np.mean(bins == b)
+        for b in np.unique(bins)
+    ]
+    assert sum(gaps) < 0.05
+    # It tells complete molecules from fragments, and does not only know the average.
+    assert predicted[true].mean() > 0.8
+    assert predicted[~true].mean() < 0.05
+
+
+def test_cold_draws_are_valid_more_often_than_free_ones(held_out):
+    sampler = symphony.load("qm9")
+
+    def share(**keywords):
+        drawn = sampler.sample_positions(150, seed=1, num_slots=16, **keywords)
+        found = [
+            s.stopped
+            and bonds.perceive(s.atomic_numbers, s.positions, BOND_PRESET) is not None
+            for s in drawn
+        ]
+        return np.mean(found)
+
+    free = share()
+    assert free >= 0.6
+    assert share(basin_temperature=0.1) > free
+    assert share(temperature_position=0.5) > free
