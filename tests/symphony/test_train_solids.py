@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs.symphony import qm9_cpu, solids, tetris
-from symphony import build, data, train
+from symphony import build, data, loss, train
 from symphony.generate import Settings, Start, generate
 from symphony.paper import loss as paper_loss
 
@@ -158,6 +158,38 @@ def test_nine_of_ten_molecules_are_congruent_to_a_solid(all_solids):
             congruent.append(size)
     assert len(congruent) >= 0.9 * len(finished)
     assert {12, 20} <= set(congruent)
+
+
+def test_a_lone_atom_has_no_direction_and_a_triangle_no_side(all_solids):
+    config, model, params = all_solids.config, all_solids.model, all_solids.params
+    tetrahedron = data.platonic_solids().positions[:4]
+
+    @jax.jit
+    @jax.vmap
+    def angular(key):
+        key_cut, key_terms = jax.random.split(key)
+        arrays = jnp.asarray(tetrahedron), jnp.zeros(4, jnp.int32), jnp.ones(4, bool)
+        terms = loss.step_terms(
+            model.bind(params),
+            build.draw_cut(config, key_cut, *arrays),
+            jnp.arange(4),
+            loss.causal_mask(4),
+            jnp.zeros(()),
+            jnp.zeros((4, 3)),
+            key_terms,
+        )
+        return terms.coarse + terms.fine
+
+    found = np.mean(angular(jax.random.split(jax.random.key(0), 2_000)), axis=0)
+    # The sphere's logarithm; the bound of the two stages lies above it.
+    assert found[0] == pytest.approx(np.log(4.0 * np.pi), abs=0.03)
+    assert found[1] < found[0] - 1.0
+    triangle = tetrahedron[:3] - tetrahedron[:3].mean(0)
+    normal = np.cross(triangle[1] - triangle[0], triangle[2] - triangle[0])
+    grown = all_solids.generate(2_000, max_atoms=4, start=triangle)
+    heights = np.array([m.positions[3] @ normal for m in grown if len(m.positions) > 3])
+    assert len(heights) > 1_800
+    assert np.mean(heights > 0) == pytest.approx(0.5, abs=0.04)
 
 
 def test_both_mirror_images_of_a_chiral_piece_come_from_the_same_start(tmp_path):
