@@ -30,7 +30,7 @@ def widths(
     model: Symphony, cut: Cut, key: Key[Array, ""]
 ) -> dict[str, Float[Array, " num_steps"]]:
     """Returns the widths and errors of every step of one molecule, unmasked."""
-    key_blur, key_fine = jax.random.split(key)
+    key_blur, key_fine = jax.random.split(jax.random.fold_in(key, 1))
     num_nodes = cut.species.shape[0]
     steps = jnp.arange(num_nodes)
     placed = (steps <= steps[:, None]) & cut.node_mask

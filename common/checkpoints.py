@@ -7,7 +7,6 @@ it is used: packaged weights load without it.
 
 import json
 import math
-import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Bool
 
-from common import __version__
+from common import __version__, cli
 from common.cli import UsageError
 from common.training import Params, TrainState, check_finite
 
@@ -193,18 +192,12 @@ def save_packaged(
     bad = [name for name, value in arrays.items() if not np.isfinite(value).all()]
     if bad:
         raise UsageError(f"{bad[0]}: expected finite {dtype.__name__} parameters")
-    directory.mkdir(parents=True, exist_ok=True)
     record = _record(config, meta) | {"dtype": dtype.__name__}
     text = json.dumps(record, indent=1) + "\n"
-    partial = directory / "config.json.partial"
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(directory / "config.json")
-    partial = directory / "weights.npz.partial"
-    with partial.open("wb") as file:
+    with cli.atomic_path(directory / "config.json") as path:
+        path.write_text(text, encoding="utf-8")
+    with cli.atomic_path(directory / "weights.npz") as path, path.open("wb") as file:
         np.savez_compressed(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(directory / "weights.npz")
 
 
 def load_packaged(

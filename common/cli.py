@@ -150,7 +150,6 @@ def training_flags(
     command: str,
     description: str,
     argv: Sequence[str] | None = None,
-    define: Callable[[flags.FlagValues], None] | None = None,
 ) -> flags.FlagValues:
     """Returns the flags of a training command: `.config`, a ConfigDict, and `.workdir`.
 
@@ -160,7 +159,6 @@ def training_flags(
       command: As typed, `symphony train`.
       description: What the command does, for the head of its help.
       argv: The arguments after the command; `sys.argv[1:]` where None.
-      define: Adds further flags to the values it is given.
 
     Raises:
       UsageError: A flag is unknown, missing or ill-typed, or the config cannot be read.
@@ -178,8 +176,6 @@ def training_flags(
         "one of its values.", flag_values=values, sys_argv=argv,
     )  # fmt: skip
     flags.mark_flag_as_required("config", flag_values=values)
-    if define is not None:
-        define(values)
     if any(argument in ("-h", "--help") for argument in argv):
         _print_help(command, description, values)
         raise SystemExit(0)
@@ -250,6 +246,22 @@ def _is_ours_or_grave(record: standard_logging.LogRecord) -> bool:
     )
 
 
+def check_output(path: Path) -> None:
+    """Makes missing folders of a file to be written; asks before work is done for it.
+
+    Raises:
+      UsageError: `path` is a folder, or its own folder cannot be made or written to.
+    """
+    if path.is_dir():
+        raise UsageError(f"expected a file name for output, found a folder: {path}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"cannot write {path}: its folder is not writable")
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path`, which gets its final name on success.
@@ -261,14 +273,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
       UsageError: `path` is a folder, or its own folder cannot be made or written to.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UsageError(f"expected a file name for output, found a folder: {path}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"cannot write {path}: its folder is not writable")
+    check_output(path)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         yield partial

@@ -1,7 +1,8 @@
 r"""Densities of the next atom: radius, coarse direction, fine direction.
 
-Each has a log-density and an exact sampler at any temperature's basin. Directions are
-unit vectors, densities on the sphere are per steradian, radii are in Å.
+Each has a log-density and a sampler, exact but for the coarse direction's, a Metropolis
+chain over independent proposals. Directions are unit vectors, densities on the sphere
+are per steradian, radii are in Å.
 """
 
 import math
@@ -32,8 +33,8 @@ class FineMixture(NamedTuple):
     r"""Mixture of Gaussians on the tangent plane of a coarse direction.
 
     The precision of a component is $(I + v v^\top) / \sigma^2$: narrower along $v$ by
-    $\sqrt{1 + |v|^2}$. A vector squeezes both an angle to a bond that points towards
-    it and, by what is left, the circle that one bond alone leaves free.
+    $\sqrt{1 + |v|^2}$. One bond fixes the angle to it and leaves a circle of directions
+    free: there a component is narrow across the circle, along $v$, and wide along it.
 
     Attributes:
         logits: Unnormalised log-weights of the components.

@@ -153,7 +153,8 @@ def fetch(
 ) -> Path:
     """Downloads a file unless it is there; goes on where an earlier try broke off.
 
-    Its SHA-256 is noted beside it as `<name>.sha256`, in the form of sha256sum.
+    Its SHA-256 is noted beside it as `<name>.sha256`, in the form of sha256sum, and
+    compared when the file is asked for again.
 
     Args:
         url: Where the file is.
@@ -169,7 +170,9 @@ def fetch(
         UsageError: The server refuses the address.
         RunError: The connection fails again and again, or the checksum differs.
     """
-    if path.exists() and _fault(path, md5, sha256, size) is None:
+    note = path.with_name(path.name + ".sha256")
+    noted = note.read_text().split()[0] if note.exists() else None
+    if path.exists() and _fault(path, md5, sha256 or noted, size) is None:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -189,7 +192,6 @@ def fetch(
     if fault is not None:
         part.unlink()
         raise RunError(f"{url}: {fault}; what arrived was removed")
-    note = path.with_name(path.name + ".sha256")
     note.write_text(f"{digest(part, 'sha256')}  {path.name}\n")
     part.replace(path)
     return path

@@ -24,7 +24,7 @@ class Settings(NamedTuple):
     Attributes:
         focus_temperature: Of stopping, focus and species.
         position_temperature: The density of positions is raised to its inverse:
-            radius and coarse direction exactly, the fine stage by its width.
+            radius and coarse direction by its power, the fine stage by its width.
         basin_temperature: Narrows every mode of the position and keeps its weight.
         noise_std: Å, the level of coordinate noise that the network is told.
         max_atoms: Molecules that reach it without stopping are ended, not stopped.
@@ -292,9 +292,9 @@ def generate(
     seed: int,
     settings: Settings,
     start: Callable[[int], Start],
-    mode: str = "exact",
-    num_slots: int = 64,
-    capacity: int = 36,
+    mode: str,
+    num_slots: int,
+    capacity: int,
     steps_per_call: int = 4,
 ) -> Iterator[Finished]:
     """Yields molecules as they finish.
@@ -313,7 +313,15 @@ def generate(
         num_slots: Molecules under construction at a time.
         capacity: Largest number of atoms that a slot holds.
         steps_per_call: Steps between two looks at what has finished.
+
+    Raises:
+        ValueError: A slot holds fewer atoms than a molecule may have.
     """
+    if capacity < int(settings.max_atoms):
+        raise ValueError(
+            f"capacity: expected at least max_atoms, {int(settings.max_atoms)}, found "
+            f"{capacity}"
+        )
     run = make_run(decoder, model, mode)
     seed_key = jax.random.key(seed)
     slots = empty_slots(decoder, model, capacity, num_slots)

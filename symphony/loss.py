@@ -3,8 +3,9 @@ r"""Negative log-likelihood of the steps that build a molecule.
 With $S_t$ the atoms `0..t`, a step that places an atom of species $s$ at $r$ from the
 focus $i$ costs
 
-$$ -\log p(i, s \mid S_t) - \log p(|r|) - \log p(\hat r \mid |r|) + 2 \log |r|, $$
+$$ -\log p(i, s \mid S_t) - \log p(|r|) - \log p(\hat r \mid |r|), $$
 
+per Å and steradian (per Å³ it would be $2 \log |r|$ more, which has no parameter),
 and the last step $-\log p(\mathrm{stop} \mid S_t)$. The direction is drawn in two
 stages, $p(\hat r) = \int p_c(\hat u)\, p_f(\hat r \mid \hat u)\, d\hat u$; its
 log-density is bounded from below with a fixed blur $q(\hat u \mid \hat r)$ by

@@ -127,6 +127,8 @@ class TrunkLayer(nn.Module):
 class Symphony(nn.Module):
     """The whole network; see the module's docstring.
 
+    Loss, sampler and score call its parts one by one, hence `setup`.
+
     Attributes:
         atomic_numbers: The species table.
         num_channels: Channels of every degree in the trunk, width of the heads.

@@ -112,7 +112,7 @@ def draw(
     end: int,
     num_slots: int | None,
 ) -> Iterator[Sample]:
-    """Yields the molecules `first..end - 1` of a seed, in order.
+    """Returns an iterator over the molecules `first..end - 1` of a seed, in order.
 
     Args:
         weights: The trained model.
@@ -122,17 +122,37 @@ def draw(
         end: Index after the last one.
         num_slots: Molecules under construction at a time. It changes no molecule but
             for the rounding of floats. The device decides where it is None.
+
+    Raises:
+        UsageError: A number is out of range; before anything is drawn.
     """
     if num_slots is None:
         on_cpu = jax.default_backend() == "cpu"
         num_slots = CPU_SLOTS if on_cpu else ACCELERATOR_SLOTS
-    if end < 0 or num_slots < 1:
+    check_numbers(seed, end, num_slots)
+    return _draw(weights, options, seed, first, end, num_slots)
+
+
+def check_numbers(seed: int, num_molecules: int, num_slots: int | None) -> None:
+    """Raises `UsageError` for numbers that no sampler can do with."""
+    if num_molecules < 1 or (num_slots is not None and num_slots < 1):
+        slots = "" if num_slots is None else f" and {num_slots}"
         raise cli.UsageError(
-            f"expected --num_molecules of at least 0 and --num_slots of at least 1, "
-            f"found {end} and {num_slots}"
+            "expected --num_molecules and --num_slots of at least 1, found "
+            f"{num_molecules}{slots}"
         )
     if not 0 <= seed < 2**32:
         raise cli.UsageError(f"--seed: expected 0 to {2**32 - 1}, found {seed}")
+
+
+def _draw(
+    weights: Weights,
+    options: Options,
+    seed: int,
+    first: int,
+    end: int,
+    num_slots: int,
+) -> Iterator[Sample]:
     config = weights.config
     order_of = _orders(weights, options.core, seed)
     species_table = np.array(config.data.species, np.uint8)
@@ -281,6 +301,8 @@ def _name(sample: Sample) -> str:
 
 def write(output: molfile.Output, sample: Sample) -> bool:
     """Appends a molecule to the files; returns whether it is valid."""
+    from rdkit import Chem
+
     mol, record = finish(sample)
     names = ("index", "seed", "stopped", "valid", "log_likelihood")
     frame = molfile.to_extxyz(
@@ -288,7 +310,7 @@ def write(output: molfile.Output, sample: Sample) -> bool:
         sample.positions,
         {"name": _name(sample), **{name: record[name] for name in names}},
     )
-    sdf = "" if mol is None else molfile.to_sdf(mol)
+    sdf = "" if mol is None else Chem.SDWriter.GetText(mol)
     molfile.append(output, record, sdf, frame)
     return record["valid"]
 
@@ -336,8 +358,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.start,
         arguments.fragment,
     )
-    cli.announce_device()
     seed, total = arguments.seed, arguments.num_molecules
+    check_numbers(seed, total, arguments.num_slots)
+    cli.announce_device()
     head = header(weights, options, seed)
     with molfile.open_output(arguments.output, head, arguments.overwrite) as output:
         done = output.num_done

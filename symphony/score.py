@@ -269,7 +269,8 @@ def score_molecules(
         molecules: At most `MAX_ATOMS` atoms each, of known elements.
         num_orders: K, random orders for each molecule.
         num_draws: M, coarse directions for each pair of new atom and focus.
-        seed: Of orders and directions; with the index of a molecule, it decides them.
+        seed: Of orders and directions; it decides them together with the index of a
+            molecule and the bucket that holds it.
 
     Raises:
         UsageError: The atoms of a molecule do not hang together, or the kind of model
@@ -419,6 +420,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "expected --num_orders and --num_direction_samples of at least 1, found "
             f"{num_orders} and {num_draws}"
         )
+    output = Path(arguments.output)
+    cli.check_output(output)
     weights = load_weights(arguments.checkpoint)
     molecules, _ = data.read_molecules(
         arguments.molecules, tuple(weights.config.data.species), MAX_ATOMS, strict=True
@@ -432,7 +435,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         ):
             scores[index] = score
             advance()
-    output = Path(arguments.output)
     atoms = write_scores(output, molecules, scores, num_orders, num_draws)
     mean = np.mean([score.bound for score in scores.values()])
     sys.stdout.write(

@@ -5,6 +5,7 @@ started again ends as if it had not been. RDKit is not needed here.
 """
 
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -36,11 +37,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             raise cli.UsageError(
                 f"config.train.{name}: expected 1 or more, found {settings[name]}"
             )
-    if config.kind not in build.KINDS:
-        known = ", ".join(build.KINDS)
-        raise cli.UsageError(
-            f"config.kind: expected one of {known}; found {config.kind}"
-        )
+    _check_data(config)
+    try:
+        build.make_model(config)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise cli.UsageError(f"{error}") from error
     num_devices = settings.num_devices
     pieces = num_devices * max(settings.num_microbatches // num_devices, 1)
     if settings.batch_size % pieces:
@@ -49,6 +50,28 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             f"(num_devices {num_devices}, num_microbatches "
             f"{settings.num_microbatches}), found {settings.batch_size}"
         )
+
+
+def _check_data(config: ml_collections.ConfigDict) -> None:
+    settings, species = config.data, tuple(config.data.species)
+    if not species or len(set(species)) < len(species):
+        raise cli.UsageError(
+            f"config.data.species: expected different elements, found {species}"
+        )
+    ranges = {
+        "seed": (config.seed, 0, 2**32 - 1),
+        "data.species": (min(species), 1, 118),
+        "data.species ": (max(species), 1, 118),
+        "data.max_atoms": (settings.max_atoms, 1, math.inf),
+        "data.num_buckets": (settings.num_buckets, 1, math.inf),
+        "data.noise_std": (settings.noise_std, 0.0, math.inf),
+        "model.min_radius": (config.model.min_radius, 0.0, config.model.max_radius),
+    }
+    for name, (value, low, high) in ranges.items():
+        if not low <= value <= high:
+            raise cli.UsageError(
+                f"config.{name.strip()}: expected {low} to {high}, found {value}"
+            )
 
 
 def load_data(

@@ -23,7 +23,7 @@ from symphony.data.molecules import (
     unreachable,
 )
 from symphony.data.npz import read_npz, write_npz
-from symphony.data.readers import SPLITS, read_molecules
+from symphony.data.readers import SPLITS, locate, read_molecules
 from symphony.data.solids import platonic_solids, tetris
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "concatenate",
     "describe",
     "fill_ratio",
+    "locate",
     "make_molecules",
     "pack",
     "platonic_solids",

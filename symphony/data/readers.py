@@ -111,7 +111,7 @@ def _read_file(path: Path, strict: bool) -> Records:
         return reader(io.BufferedReader(file), str(path))
 
 
-def _locate(path: str | Path) -> Path:
+def locate(path: str | Path) -> Path:
     """Returns the file of a data set known by name, else the path itself."""
     if str(path) in _DOWNLOADED:
         # Imported here: the network is of no use to those who have the file.
@@ -178,7 +178,7 @@ def read_molecules(
         if source in _MADE:
             records = Records(_MADE[source](), None, ())
         else:
-            records = _read_file(_locate(path), strict)
+            records = _read_file(locate(path), strict)
     except OSError as error:
         raise UsageError(f"{source}: cannot be read ({error.strerror})") from error
     records, report = screen(records, species_table, max_atoms, source, strict)

@@ -36,9 +36,8 @@ def _columns(comment: bytes) -> tuple[int, int]:
     for name, kind, width in zip(words[::3], words[1::3], words[2::3], strict=True):
         columns[name.lower()] = (at, kind, int(width))
         at += int(width)
-    symbol = next(
-        name for name in (*_SYMBOL_COLUMNS, *_NUMBER_COLUMNS, b"") if name in columns
-    )
+    known = (*_SYMBOL_COLUMNS, *_NUMBER_COLUMNS)
+    symbol = next((name for name in known if name in columns), b"species")
     return columns[symbol][0], columns[b"pos"][0]
 
 

@@ -28,9 +28,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             "expected --num_workers of at least 1 and --time_limit above 0 s, found "
             f"{arguments.num_workers} and {arguments.time_limit}"
         )
+    largest = arguments.max_molecules
+    if arguments.num_perceived < 0 or (largest is not None and largest < 1):
+        raise cli.UsageError(
+            "expected --num_perceived of at least 0 and --max_molecules of at least "
+            f"1, found {arguments.num_perceived} and {largest}"
+        )
     output = Path(arguments.output)
     if output.exists() and not output.is_dir():
         raise cli.UsageError(f"--output: expected a folder, found a file: {output}")
+    cli.check_output(output / "report.json")
 
     # Imported late, so that --help and mistakes on the command line are quick.
     from rich.console import Console
@@ -38,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from symphony.evaluate import measure, report, samples
 
     drawn = samples.read_samples(arguments.samples, arguments.max_molecules)
-    reference = samples.read_reference(arguments.reference)
+    reference = samples.read_reference(arguments.reference, arguments.reference_split)
     num_perceived = min(arguments.num_perceived, len(reference.molecules))
     with _shown(names, len(drawn.molecules), num_perceived) as advance:
         result = measure.evaluate(
@@ -64,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--samples", required=True, help="molecules: .sdf, .extxyz, .xyz or .npz")
     add("--reference", default="qm9-sample", help="data: a file or a packaged name")
+    add(
+        "--reference_split",
+        choices=("train", "validation", "test"),
+        default=None,
+        help="part of the data to compare with; all of it by default",
+    )
     add("--output", default="report", help="folder of report.json and report.html")
     add("--conventions", default=_CONVENTIONS, help="names, divided by commas")
     add("--max_molecules", type=int, default=None, help="judge only the first ones")

@@ -98,7 +98,10 @@ def _score(
 
 
 def reference_graphs(
-    reference: samples.Reference, names: Sequence[str], num_workers: int
+    reference: samples.Reference,
+    names: Sequence[str],
+    num_workers: int,
+    time_limit: float,
 ) -> dict[str, set[str]]:
     """Returns the SMILES that count as known, by convention.
 
@@ -114,13 +117,17 @@ def reference_graphs(
         graphs[EDM] = {p.graph_smiles for p in perceptions if p.status == "valid"}
     others = [name for name in names if name != EDM]
     if others:
-        perceptions = bonds.perceive_all(reference.molecules, "xyz2mol", num_workers)
+        perceptions = bonds.perceive_all(
+            reference.molecules, "xyz2mol", num_workers, time_limit
+        )
         failed = [
             molecule
             for molecule, found in zip(reference.molecules, perceptions, strict=True)
             if found.status != "valid"
         ]
-        perceptions += bonds.perceive_all(failed, "xyz2mol_hueckel", num_workers)
+        perceptions += bonds.perceive_all(
+            failed, "xyz2mol_hueckel", num_workers, time_limit
+        )
         known = {p.graph_smiles for p in perceptions if p.status == "valid"}
         graphs |= dict.fromkeys(others, known)
     return graphs

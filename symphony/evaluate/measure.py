@@ -150,7 +150,7 @@ def evaluate(
             distributions, the slow part; 0 leaves the distributions out.
         advance: Told of every molecule done in a worker.
     """
-    known = conventions.reference_graphs(reference, names, num_workers)
+    known = conventions.reference_graphs(reference, names, num_workers, time_limit)
     judged = conventions.judge(
         drawn.molecules, names, known, drawn.faults, num_workers, time_limit, advance
     )

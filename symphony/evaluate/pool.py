@@ -18,6 +18,8 @@ from pathlib import Path
 
 from absl import logging
 
+from common.cli import RunError
+
 OnDone = Callable[[int], None]  # Receives the number of tasks done so far.
 
 START_LIMIT = 600.0  # Seconds a worker may take to import what it needs.
@@ -117,7 +119,7 @@ class _Pool:
     def replace(self, worker: _Worker, status: str) -> None:
         """Ends a worker that hangs or died, and gives up the task it was at."""
         if not worker.ready:
-            raise RuntimeError(
+            raise RunError(
                 f"expected a worker process {self.module} to start within "
                 f"{START_LIMIT:.0f} s, found {status}"
             )

@@ -12,7 +12,8 @@ import numpy as np
 from rdkit import Chem, rdBase
 
 from common.cli import UsageError
-from symphony.data import Molecules, Records, read_molecules, read_npz
+from symphony import data
+from symphony.data import Molecules, Records, read_npz
 from symphony.data.sdf import read_sdf
 from symphony.data.xyz import read_xyz
 from symphony.evaluate.bonds import Molecule
@@ -139,22 +140,27 @@ def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
     return Samples(molecules[:max_molecules], faults[:max_molecules], str(path))
 
 
-def read_reference(path: str) -> Reference:
+def read_reference(path: str, split: str | None = None) -> Reference:
     """Reads the data that samples are compared with.
 
     Args:
-        path: A file, or the name of packaged data.
+        path: A file, or the name of a data set.
+        split: `train`, `validation` or `test`; all of it where None.
 
     Raises:
         UsageError: See `symphony.data.read_molecules`.
     """
-    molecules, report = read_molecules(path, _ALL_ELEMENTS, _ANY_SIZE)
+    molecules, report = data.read_molecules(path, _ALL_ELEMENTS, _ANY_SIZE, split=split)
     pairs = to_pairs(molecules)
     smiles: list[str] = []
-    if path.endswith(".npz") and not report.skipped:
-        with np.load(path, allow_pickle=False) as arrays:
-            if "smiles" in arrays.files and len(arrays["smiles"]) == len(pairs):
-                smiles = list(np.char.decode(arrays["smiles"].astype("S"), "ascii"))
+    file = data.locate(path)
+    if file.suffix == ".npz" and not report.skipped:
+        with np.load(file, allow_pickle=False) as arrays:
+            if "smiles" in arrays.files:
+                found = np.char.decode(arrays["smiles"].astype("S"), "ascii")
+                if split is not None and "split" in arrays.files:
+                    found = found[arrays["split"] == data.SPLITS.index(split)]
+                smiles = found.tolist() if len(found) == len(pairs) else []
     return Reference(pairs, smiles, path)
 
 

@@ -8,7 +8,6 @@ unit second moments. One fragment at a time; atoms are a dense table of pairs.
 
 import functools
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -20,6 +19,7 @@ from common.convolution import Degrees, message_per_degree, neighbour_convolutio
 from common.harmonics import SphereGrid, sphere_grid, spherical_harmonics
 from common.irreps import max_degree_of, tensor_product_paths
 from common.layers import (
+    MLP,
     Linear,
     bessel_basis,
     polynomial_envelope,
@@ -90,27 +90,6 @@ def shifted_softplus(x: Array) -> Array:
     return (nn.softplus(x) - math.log(2.0)) / _root_second_moment("shifted_softplus")
 
 
-class PerceptronWithoutBias(nn.Module):
-    """Dense layers without biases; an activation between them, none after the last.
-
-    Attributes:
-        features: Widths of the layers, the output included.
-        activation: Acts between layers.
-    """
-
-    features: tuple[int, ...]
-    activation: Callable[[Array], Array]
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "*batch channels"]
-    ) -> Float[Array, "*batch features"]:
-        for index, width in enumerate(self.features):
-            x = self.activation(x) if index > 0 else x
-            x = nn.Dense(width, use_bias=False)(x)
-        return x
-
-
 class E3SchNetBlock(nn.Module):
     """A residual block: filtered tensor products with harmonics, summed over pairs.
 
@@ -136,7 +115,7 @@ class E3SchNetBlock(nn.Module):
         )
         num_weights = len(tensor_product_paths(*degrees)) * self.num_filters
         widths = (self.num_filters, num_weights)
-        weights = PerceptronWithoutBias(widths, shifted_softplus)(radial)
+        weights = MLP(widths, shifted_softplus, False)(radial)
         weights = (weights * envelope[..., None]).reshape(
             num_nodes, num_nodes, -1, self.num_filters
         )
@@ -204,7 +183,7 @@ class NequIPLayer(nn.Module):
         num_weights = num_pair_weights(senders.shape[1] - 1, max_degree)
         shape = (self.radial_width, num_weights * channels)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        hidden = PerceptronWithoutBias((self.radial_width,) * 2, swish)(radial)
+        hidden = MLP((self.radial_width,) * 2, swish, False)(radial)
         messages = pair_convolution(
             DegreeLinear(channels)(senders),
             frames,
@@ -237,6 +216,8 @@ class NequIPLayer(nn.Module):
 
 class PaperSymphony(nn.Module):
     r"""The published model; see the module's docstring.
+
+    Loss and sampler call its parts one by one, hence `setup`.
 
     Attributes:
         atomic_numbers: The species table.
@@ -303,7 +284,7 @@ class PaperSymphony(nn.Module):
             for _ in range(self.focus_layers)
         ]
         hidden = (self.focus_hidden,) * 2
-        self.focus_logits = PerceptronWithoutBias((*hidden, self.num_species), softplus)
+        self.focus_logits = MLP((*hidden, self.num_species), softplus, False)
         width = self.position_channels
         self.position_embed = nn.Embed(self.num_species, width)
         self.position_blocks = [
@@ -321,7 +302,7 @@ class PaperSymphony(nn.Module):
         self.signal_linear = DegreeLinear(num_shells * self.head_channels)
         if self.factorised:
             widths = (self.radial_hidden, self.num_radii)
-            self.radial_logits = PerceptronWithoutBias(widths, swish)
+            self.radial_logits = MLP(widths, swish, False)
 
     @property
     def num_species(self) -> int:

@@ -3,13 +3,12 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from common import training
-from configs.symphony import ethanol, qm9_cpu, tiny
-from symphony import build, data, generate, train
+from configs.symphony import qm9_cpu, tiny
+from symphony import build, data
 from tests.symphony.small import chain
 
 
@@ -77,74 +76,3 @@ def test_a_step_is_compiled_once_per_bucket():
     assert train_step.num_compilations() == 2
     assert int(state.step) == 20
     assert int(state.first_bad_step) == -1
-
-
-def superposed_rmsd(positions, reference):
-    """Å, after the best rotation; a mirror image counts as the same."""
-    a, b = positions - positions.mean(0), reference - reference.mean(0)
-    left, _, right = np.linalg.svd(a.T @ b)
-    return np.sqrt(np.mean(np.sum(np.square(a @ left @ right - b), axis=1)))
-
-
-def heavy_skeleton(positions, species):
-    """Orders the heavy atoms C, C, O along the chain; None if there are others."""
-    if sorted(species.tolist()) != [0] * 6 + [1, 1, 3]:
-        return None
-    oxygen = positions[species == 3][0]
-    carbons = positions[species == 1]
-    far = np.argsort(-np.linalg.norm(carbons - oxygen, axis=1))
-    return np.concatenate([carbons[far], oxygen[None]])
-
-
-@pytest.mark.slow
-def test_one_molecule_is_learned_by_heart(tmp_path):
-    """Ethanol alone: 95 % of samples at temperature one are ethanol, to 0.05 Å."""
-    from symphony.evaluate.bonds import perceive
-
-    config = ethanol.get_config()
-    assert config.train.num_steps <= 2_000
-    state = train.train(config, tmp_path)
-    original, _ = data.read_molecules(config.data.path, tuple(config.data.species), 9)
-    nothing = generate.Start(np.zeros((0, 3), np.float32), np.zeros(0, np.int32))
-    samples = list(
-        generate.generate(
-            build.kind_of(config).decoder,
-            build.make_model(config),
-            state.ema_params,
-            iter(range(100)),
-            0,
-            generate.Settings(
-                focus_temperature=jnp.ones(()),
-                position_temperature=jnp.ones(()),
-                basin_temperature=jnp.ones(()),
-                noise_std=jnp.zeros(()),
-                max_atoms=jnp.array(12, jnp.int32),
-                species_mask=jnp.ones(5, bool),
-            ),
-            lambda index: nothing,
-            capacity=12,
-        )
-    )
-    numbers = np.array(config.data.species, np.uint8)
-    species = np.searchsorted(numbers, original.atomic_numbers)
-    reference = heavy_skeleton(original.positions, species)
-    hits = []
-    for sample in samples:
-        skeleton = heavy_skeleton(sample.positions, sample.species)
-        if not sample.stopped or skeleton is None:
-            continue
-        molecule = perceive(
-            numbers[sample.species], sample.positions, "xyz2mol_hueckel"
-        )
-        if molecule is not None:
-            hits.append((smiles_of(molecule), superposed_rmsd(skeleton, reference)))
-    distances = [rmsd for smiles, rmsd in hits if smiles == "CCO"]
-    assert len(samples) == 100
-    assert len(distances) >= 95
-    assert np.mean(np.array(distances) < 0.05) >= 0.95
-
-
-def smiles_of(molecule):
-    from rdkit import Chem
-
-    return Chem.MolToSmiles(Chem.RemoveHs(molecule))

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from common.cli import UsageError
 from symphony import data
@@ -175,7 +177,13 @@ def test_extxyz_columns_are_found_by_their_properties(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "fault", ["Properties=species:S:1:velocities:R:3", "Properties=pos:R", "column"]
+    "fault",
+    [
+        "Properties=species:S:1:velocities:R:3",
+        "Properties=pos:R:3",
+        "Properties=pos:R",
+        "column",
+    ],
 )
 def test_frame_that_cannot_be_parsed_is_skipped(tmp_path, fault):
     bad = xyz(fault) if fault != "column" else xyz().replace("0.117300", "")
@@ -330,3 +338,26 @@ def test_zip_without_gdb9_is_an_error(tmp_path):
         UsageError, match=r"expected gdb9\.sdf inside, found other\.sdf"
     ):
         data.read_molecules(tmp_path / "set.zip", TABLE, 29)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=5), seed=st.integers(0, 99)
+)
+def test_every_set_of_molecules_comes_back_from_its_file(sizes, seed, tmp_path_factory):
+    rng = np.random.default_rng(seed)
+    # On a lattice, apart and exact in four decimals.
+    positions = np.concatenate(
+        [
+            1.5 * rng.permutation(np.indices((2, 2, 2)).reshape(3, -1).T)[:n]
+            for n in sizes
+        ]
+    )
+    numbers = rng.choice([1, 6, 7, 8, 9], size=sum(sizes))
+    original = data.make_molecules(np.array(sizes), numbers, positions)
+    path = tmp_path_factory.mktemp("set") / "set.npz"
+    data.write_npz(original, path)
+    found, report = data.read_molecules(path, (1, 6, 7, 8, 9), 6)
+    assert not report.skipped
+    assert data.checksum(found) == data.checksum(original)
+    np.testing.assert_array_equal(found.names, original.names)

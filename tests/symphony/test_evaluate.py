@@ -96,11 +96,24 @@ def test_unusable_samples_end_in_one_clear_line(tmp_path, name, content, message
         ["--samples=a.sdf", "--conventions=openbabel"],
         ["--samples=a.sdf", "--num_workers=0"],
         ["--samples=a.sdf", "--max_molecules=many"],
+        ["--samples=a.sdf", "--max_molecules=0"],
+        ["--samples=a.sdf", "--num_perceived=-1"],
+        ["--samples=a.sdf", "--reference_split=all"],
     ],
 )
 def test_wrong_flags_are_usage_errors(flags):
     with pytest.raises(UsageError):
         evaluate.main(flags)
+
+
+def test_smiles_of_the_reference_are_those_of_its_file():
+    whole = samples.read_reference("qm9-sample")
+    assert len(whole.smiles) == len(whole.molecules) == 5500
+    part = samples.read_reference("qm9-sample", "validation")
+    assert part.smiles == whole.smiles[5000:]
+    carbons = [list(numbers).count(6) for numbers, _ in whole.molecules]
+    letters = [sum(c in "Cc" for c in smiles) for smiles in whole.smiles]
+    assert carbons == letters
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +165,7 @@ def test_html_report_stands_alone(report_folder):
     assert "xyz2mol_hueckel" in page
 
 
-def test_identical_sizes_have_no_divergence(report_folder):
+def test_divergence_of_sizes_is_between_none_and_the_logarithm_of_two(report_folder):
     report = json.loads((report_folder / "report.json").read_text())
     divergence = report["sizes"]["jensen_shannon"]
     assert 0.0 < divergence < math.log(2)

@@ -5,6 +5,7 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
+from common.cli import RunError
 from symphony.evaluate import bonds, conventions, edm, pool, samples
 from symphony.evaluate.samples import read_reference, read_samples
 
@@ -185,7 +186,7 @@ def test_pool_survives_hung_and_crashed_workers(moody_worker):
 
 
 def test_pool_says_when_its_worker_cannot_start():
-    with pytest.raises(RuntimeError, match="expected a worker process"):
+    with pytest.raises(RunError, match="expected a worker process"):
         pool.map_tasks("symphony.no_such_module", [{}], 1, 1.0)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from symphony import build, decisions, score
 from symphony.fragments import Cut
-from symphony.generate import Fragment, Settings, Start, generate
+from symphony.generate import Fragment, Settings, Start, generate, make_run
 from tests.symphony import small
 
 CAPACITY = 12  # Of the batched loop.
@@ -36,6 +36,7 @@ def run(count, steps_per_call=4, start=nothing, max_atoms=9):
         3,
         settings(max_atoms),
         start,
+        "exact",
         num_slots=4,
         capacity=CAPACITY,
         steps_per_call=steps_per_call,
@@ -111,6 +112,19 @@ def test_a_molecule_is_the_same_however_many_are_asked_for(molecules):
         assert few.index == many.index
         np.testing.assert_array_equal(few.species, many.species)
         np.testing.assert_allclose(few.positions, many.positions, atol=1e-4)
+
+
+def test_the_loop_is_compiled_once(molecules):
+    model, _ = small.model_and_params()
+    compiled = make_run(DECODER, model, "exact")
+    before = compiled._cache_size()
+    run(7, steps_per_call=5)
+    assert compiled._cache_size() == before == 1
+
+
+def test_a_slot_smaller_than_a_molecule_is_an_error():
+    with pytest.raises(ValueError, match="at least max_atoms, 13, found 12"):
+        run(1, max_atoms=CAPACITY + 1)
 
 
 def test_every_molecule_is_built_once(molecules):

@@ -327,7 +327,7 @@ def test_generation_does_not_depend_on_batch_or_padding():
     def molecules(num_slots, capacity):
         finished = generate(
             decoder, model, params, iter(range(4)), 3, asked(), lambda index: nothing,
-            num_slots=num_slots, capacity=capacity, steps_per_call=3,
+            mode="exact", num_slots=num_slots, capacity=capacity, steps_per_call=3,
         )  # fmt: skip
         return sorted(finished, key=lambda molecule: molecule.index)
 

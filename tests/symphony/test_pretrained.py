@@ -1,17 +1,21 @@
 """What the packaged weights do for a chemist; slow, since it samples in earnest."""
 
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import symphony
+from common import checkpoints
 from symphony import build, data, score
 from symphony.evaluate import bonds
+from symphony.evaluate.distributions import jensen_shannon
 from symphony.fragments import Cut
 from symphony.model import Symphony
 from symphony.sample import BOND_PRESET
-from symphony.weights import load_weights
+from symphony.weights import load_weights, locate
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +85,51 @@ def test_the_probability_of_stopping_is_calibrated(held_out):
     # It tells complete molecules from fragments, and does not only know the average.
     assert predicted[true].mean() > 0.8
     assert predicted[~true].mean() < 0.05
+
+
+def test_likelihood_knows_the_data_from_what_resembles_it(held_out):
+    weights, molecules = held_out
+    config = weights.config
+    table = tuple(config.data.species)
+    known, _ = data.read_molecules("qm9-sample", table, 29, split="train")
+
+    @jax.jit
+    @jax.vmap
+    def cost(batch, key):
+        one = build.molecule_totals
+        return one(config, weights.model, weights.params, batch, key, train=False)
+
+    def nats_per_step(batch):
+        totals = cost(batch, jax.random.split(jax.random.key(0), len(batch.species)))
+        return float(jnp.sum(totals["nll"]) / jnp.sum(totals["num_steps"]))
+
+    batches = [
+        data.pack(data.select(m, np.arange(400)), table, (29,))[0]
+        for m in (known, molecules)
+    ]
+    trained, unseen = map(nats_per_step, batches)
+    species = np.stack(
+        [
+            np.where(mask, rng.permutation(row[mask])[np.cumsum(mask) - 1], 0)
+            for rng, row, mask in zip(
+                map(np.random.default_rng, range(400)),
+                batches[1].species,
+                batches[1].node_mask,
+                strict=True,
+            )
+        ]
+    )
+    shuffled = nats_per_step(batches[1]._replace(species=species.astype(np.int32)))
+    assert trained < unseen + 0.05
+    assert shuffled > unseen + 3.0
+
+
+def test_sizes_are_those_of_the_data():
+    _, _, meta = checkpoints.load_params(locate("qm9"))
+    sizes = {int(size): count for size, count in meta["size_counts"].items()}
+    drawn = symphony.load("qm9").sample_positions(1_000, seed=2)
+    found = Counter(len(sample.positions) for sample in drawn)
+    assert jensen_shannon(found, sizes) < 0.02
 
 
 def test_cold_draws_are_valid_more_often_than_free_ones(held_out):

@@ -242,6 +242,9 @@ def test_a_fragment_that_cannot_be_used_is_an_error_of_one_line(
         (["--output=molecules.xyz"], "ends in .sdf"),
         (["--max_atoms=0"], "max_atoms"),
         (["--fragment=missing.sdf"], "missing.sdf"),
+        (["--seed=-1"], "found -1"),
+        (["--num_slots=0"], "found 2 and 0"),
+        (["--num_molecules=-5"], "found -5"),
     ],
 )
 def test_bad_usage_is_one_line(packaged, tmp_path, capsys, more, told):
@@ -250,6 +253,7 @@ def test_bad_usage_is_one_line(packaged, tmp_path, capsys, more, told):
     message = capsys.readouterr().err
     assert told in message
     assert message.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_valid_molecule_is_written_with_bonds_and_properties():
@@ -259,7 +263,7 @@ def test_a_valid_molecule_is_written_with_bonds_and_properties():
     assert record["valid"]
     assert (record["formula"], record["smiles"]) == ("CH4", "C")
     supplier = Chem.SDMolSupplier()
-    supplier.SetData(molfile.to_sdf(mol), removeHs=False)
+    supplier.SetData(Chem.SDWriter.GetText(mol), removeHs=False)
     (read,) = supplier
     assert read.GetNumBonds() == 4
     assert read.GetPropsAsDict()["log_likelihood"] == -12.5

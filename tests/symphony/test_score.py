@@ -6,7 +6,6 @@ import itertools
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
 
@@ -310,8 +309,3 @@ def test_more_orders_narrow_the_bound():
         ]
         spread[count] = np.std(bounds)
     assert spread[16] < spread[2]
-
-
-def test_a_config_is_frozen_to_key_the_compiled_scorer():
-    config = ml_collections.FrozenConfigDict(small.make_config())
-    assert hash(config) == hash(ml_collections.FrozenConfigDict(small.make_config()))
