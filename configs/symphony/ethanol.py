@@ -19,9 +19,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.num_channels = 32
     config.model.num_layers = 2
     config.model.num_pair_feats = 16
-    # Two atoms alone leave a circle of directions, which the fine stage covers with
-    # round Gaussians about as wide as the blur: it bounds the sharpness of one angle.
-    config.model.blur = 0.055  # Radians.
     config.train.num_steps = 2_000
     config.train.batch_size = 32  # Copies, each in an order of its own.
     config.train.num_microbatches = 1

@@ -3,7 +3,8 @@ r"""Symphony on QM9: the best for two hours of two CPU cores, 14,400 CPU-seconds
     symphony train --config=configs/symphony/qm9_cpu.py --workdir=workdir/qm9_cpu
 
 `--config.data.path` names the data, a file or a data set that is downloaded; add
-`--config.train.num_devices=2` to use both cores. docs/results.md has the figures.
+`--config.train.num_devices=2` to use both cores. What to reach: 80 % valid molecules at
+temperature 1 and 90 % in basin mode (xyz2mol with Hückel); docs/results.md has more.
 """
 
 import ml_collections
