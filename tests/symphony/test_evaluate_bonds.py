@@ -175,14 +175,14 @@ def moody_worker(tmp_path, monkeypatch):
 
 
 def test_pool_survives_hung_and_crashed_workers(moody_worker):
-    todo = ["a", "hang", "b", "die", "c", "hang", "die", "d"]
+    tasks = ["a", "hang", "b", "die", "c", "hang", "die", "d"]
     progress = []
     answers = pool.map_tasks(
-        moody_worker, [{"do": do} for do in todo], 2, 1.0, progress.append
+        moody_worker, [{"do": do} for do in tasks], 2, 1.0, progress.append
     )
     outcome = {"hang": "timeout", "die": "crash"}
-    assert answers == [outcome.get(do, {"did": do}) for do in todo]
-    assert progress[-1] == len(todo)
+    assert answers == [outcome.get(do, {"did": do}) for do in tasks]
+    assert progress[-1] == len(tasks)
 
 
 def test_pool_says_when_its_worker_cannot_start():
