@@ -54,14 +54,14 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
 def _check_data(config: ml_collections.ConfigDict) -> None:
     settings, species = config.data, tuple(config.data.species)
-    if not species or len(set(species)) < len(species):
+    known = all(1 <= number <= 118 for number in species)
+    if not species or not known or len(set(species)) < len(species):
         raise cli.UsageError(
-            f"config.data.species: expected different elements, found {species}"
+            "config.data.species: expected different atomic numbers of 1 to 118, "
+            f"found {species}"
         )
     ranges = {
         "seed": (config.seed, 0, 2**32 - 1),
-        "data.species": (min(species), 1, 118),
-        "data.species ": (max(species), 1, 118),
         "data.max_atoms": (settings.max_atoms, 1, math.inf),
         "data.num_buckets": (settings.num_buckets, 1, math.inf),
         "data.noise_std": (settings.noise_std, 0.0, math.inf),
@@ -70,7 +70,7 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
     for name, (value, low, high) in ranges.items():
         if not low <= value <= high:
             raise cli.UsageError(
-                f"config.{name.strip()}: expected {low} to {high}, found {value}"
+                f"config.{name}: expected {low} to {high}, found {value}"
             )
 
 

@@ -35,11 +35,9 @@ def outputs(model, params, drawn, step, direction=UP):
     pairs = bound.pairs(drawn.positions, drawn.positions, others)
     seen = placed[0][:, None] & placed[0]
     mask = loss.causal_mask(num_nodes) if model.causal else seen
-    in_trunk = pairs._replace(feats=pairs.feats * mask[..., None])
-    node_feats = bound.trunk(drawn.species, jnp.zeros(()), in_trunk)
-    messages = bound.focus_messages(node_feats, pairs)
-    messages = jnp.einsum("tj,ijc->tic", placed * 1.0, messages)
-    next_atom = bound.next_atom(drawn.species, node_feats, messages, placed, pairs)
+    node_feats, next_atom = bound.embed_steps(
+        drawn.species, jnp.zeros(()), pairs, mask, placed
+    )
     focus = drawn.focus[step][None]
     condition = bound.position_condition(node_feats, next_atom, focus, jnp.array([1]))
     scene = (node_feats, drawn.positions, focus, placed)

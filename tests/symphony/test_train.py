@@ -260,7 +260,10 @@ def test_a_run_goes_on_with_no_other_data(finished):
         ("--config.train.log_every=0", ("log_every", "found 0")),
         ("--config.train.steps=7", ("steps",)),
         ("--config.seed=-1", ("config.seed", "found -1")),
-        ("--config.data.species=(1,300)", ("data.species", "1 to 118", "found 300")),
+        (
+            "--config.data.species=(1,300)",
+            ("data.species", "1 to 118", "found (1, 300)"),
+        ),
         ("--config.data.species=(6,6)", ("data.species", "different")),
         ("--config.data.num_buckets=0", ("num_buckets", "found 0")),
         ("--config.model.min_radius=3.0", ("min_radius", "found 3.0")),
