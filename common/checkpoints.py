@@ -8,7 +8,7 @@ it is used: packaged weights load without it.
 import json
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool
 
 from common import __version__, cli
 from common.cli import UsageError
-from common.training import Params, TrainState, check_finite
+from common.training import Params, TrainState, check_finite, named_leaves
 
 FORMAT_VERSION = 1
 _EMA_PREFIX = "ema_params/"
@@ -73,6 +73,11 @@ def make_manager(workdir: Path, writable: bool = True) -> Any:
     return ocp.CheckpointManager(_directory(workdir).resolve(), options=options)
 
 
+def has_checkpoint(workdir: Path) -> bool:
+    """Returns whether a run has left a complete checkpoint, without opening it."""
+    return any(path.name.isdigit() for path in _directory(workdir).glob("*"))
+
+
 def latest_checkpoint(manager: Any) -> Path | None:
     """Returns the directory of the latest complete checkpoint, if there is one."""
     manager.wait_until_finished()
@@ -106,7 +111,7 @@ def save(
     if step in manager.all_steps():
         return
     record = _record(config, meta) | {"validation_loss": validation_loss, "step": step}
-    arrays = {name: np.array(leaf) for name, leaf in _named_leaves(state)}
+    arrays = {name: np.array(leaf) for name, leaf in named_leaves(state)}
     rank = math.inf if validation_loss is None else validation_loss
     items = ocp.args.Composite(
         state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record)
@@ -137,8 +142,8 @@ def restore(manager: Any, template: TrainState, step: int | None = None) -> Rest
             return jnp.array(value)
         return jax.device_put(value, leaf.sharding)
 
-    leaves = [place(name, leaf) for name, leaf in _named_leaves(template)]
-    unknown = arrays.keys() - {name for name, _ in _named_leaves(template)}
+    leaves = [place(name, leaf) for name, leaf in named_leaves(template)]
+    unknown = arrays.keys() - {name for name, _ in named_leaves(template)}
     if unknown:
         raise UsageError(f"{path}: {min(unknown)} is not in the model of the config")
     state = jax.tree.unflatten(jax.tree.structure(template), leaves)
@@ -188,7 +193,7 @@ def save_packaged(
     """
     dtype = np.float16 if half else np.float32
     with np.errstate(over="ignore"):  # Found below.
-        arrays = {name: np.asarray(leaf, dtype) for name, leaf in _named_leaves(params)}
+        arrays = {name: np.asarray(leaf, dtype) for name, leaf in named_leaves(params)}
     bad = [name for name, value in arrays.items() if not np.isfinite(value).all()]
     if bad:
         raise UsageError(f"{bad[0]}: expected finite {dtype.__name__} parameters")
@@ -300,12 +305,6 @@ def _with_whole_check(state: TrainState) -> TrainState:
     if int(state.first_bad_step) >= 0 or bool(_all_finite(state)):
         return state
     return state._replace(first_bad_step=state.step)
-
-
-def _named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Yields the leaves with their paths, as `params/Linear_0/kernel`."""
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
 
 
 def _nest(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:

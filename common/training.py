@@ -7,7 +7,7 @@ that no result depends on how a batch is cut over devices or microbatches.
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, TypeAlias
@@ -43,6 +43,12 @@ class TrainState(NamedTuple):
 TrainStep: TypeAlias = Callable[
     [TrainState, Any, Key[Array, ""]], tuple[TrainState, Metrics]
 ]
+
+
+def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the leaves of a tree with their paths, as `params/Dense_0/kernel`."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
 
 
 def make_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:

@@ -19,7 +19,7 @@ import numpy as np
 from absl import logging
 
 from common import checkpoints, cli, metrics, parallel, training
-from symphony import build, data
+from symphony import build, data, weights
 
 VALIDATION_BATCH = 32
 
@@ -176,6 +176,38 @@ def make_validate(
     return validate
 
 
+def start_params(config: ml_collections.ConfigDict, key: Any) -> training.Params:
+    """Returns fresh parameters, or those of the weights that the config starts from.
+
+    Raises:
+        UsageError: There are no such weights, or they are of another network.
+    """
+    fresh = build.init_params(config, key)
+    name = config.train.start_from
+    if not name:
+        return fresh
+    given = weights.load_weights(name, "config.train.start_from")
+    ours, theirs = tuple(config.data.species), tuple(given.config.data.species)
+    if theirs != ours:
+        raise cli.UsageError(
+            f"config.train.start_from: expected weights for the species {ours} of "
+            f"config.data.species, found {theirs} in {name}"
+        )
+    expected, found = (
+        {path: leaf.shape for path, leaf in training.named_leaves(tree)}
+        for tree in (fresh, given.params)
+    )
+    for path in sorted(expected.keys() | found.keys()):
+        if expected.get(path) != found.get(path):
+            raise cli.UsageError(
+                "config.train.start_from: expected the network of config.model, with "
+                f"{path} of shape {expected.get(path)}, found {found.get(path)} in "
+                f"{name}"
+            )
+    logging.info("starting from the weights of %s", name)
+    return jax.tree.map(jnp.asarray, given.params)
+
+
 def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainState:
     """Trains to `config.train.num_steps`, going on with what `workdir` holds.
 
@@ -194,6 +226,10 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     check_config(config)
     optimizer = training.make_optimizer(settings)
     _make_folder(workdir)
+    init_key, train_key = jax.random.split(jax.random.key(config.seed))
+    resumes = checkpoints.has_checkpoint(workdir)
+    init = build.init_params if resumes else start_params
+    params = init(config, init_key)
     packed, held_out, meta = load_data(config)
     loss_fn = build.make_loss(config, meta["mean_num_atoms"])
     mesh = (
@@ -203,8 +239,6 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
         loss_fn, optimizer, settings.ema_decay, mesh, settings.num_microbatches
     )
     validate = make_validate(config, held_out)
-    init_key, train_key = jax.random.split(jax.random.key(config.seed))
-    params = build.init_params(config, init_key)
     state = parallel.replicate(training.make_state(params, optimizer), mesh)
 
     # Virtual devices share one pool of threads: a step that starts while another waits

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import ml_collections
 import numpy as np
 
 from common import checkpoints
 from common.cli import UsageError
+from common.training import named_leaves
 from symphony import build
 
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -38,7 +38,9 @@ class Weights(NamedTuple):
     config_checksum: str
 
 
-def load_weights(name_or_path: str | os.PathLike[str]) -> Weights:
+def load_weights(
+    name_or_path: str | os.PathLike[str], flag: str = "--checkpoint"
+) -> Weights:
     """Loads packaged weights by their name, or any by the path of their folder.
 
     A name without a separator that is packaged means the packaged weights, even where
@@ -46,11 +48,12 @@ def load_weights(name_or_path: str | os.PathLike[str]) -> Weights:
 
     Args:
         name_or_path: As `qm9` or `workdir/qm9`.
+        flag: What the user gave it to, for the message of an error.
 
     Raises:
         UsageError: There is nothing of that name, or it cannot be used.
     """
-    path = locate(name_or_path)
+    path = locate(name_or_path, flag)
     config, params, _ = checkpoints.load_params(path)
     try:
         model = build.make_model(config)
@@ -69,7 +72,7 @@ def load_weights(name_or_path: str | os.PathLike[str]) -> Weights:
     )
 
 
-def locate(name_or_path: str | os.PathLike[str]) -> Path:
+def locate(name_or_path: str | os.PathLike[str], flag: str = "--checkpoint") -> Path:
     """Returns the folder of packaged weights or of a run."""
     text = os.fspath(name_or_path)
     packaged = PRETRAINED / text
@@ -79,7 +82,7 @@ def locate(name_or_path: str | os.PathLike[str]) -> Path:
         return Path(text)
     names = sorted(path.parent.name for path in PRETRAINED.glob("*/weights.npz"))
     raise UsageError(
-        "--checkpoint: expected the folder of a training run or packaged weights "
+        f"{flag}: expected the folder of a training run or packaged weights "
         f"({', '.join(names) or 'none are packaged'}), found neither at {text}"
     )
 
@@ -87,7 +90,7 @@ def locate(name_or_path: str | os.PathLike[str]) -> Path:
 def params_checksum(params: Any) -> str:
     """Returns the SHA-256 of parameters, by name and in float32."""
     digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        digest.update(jax.tree_util.keystr(path, simple=True, separator="/").encode())
+    for name, leaf in named_leaves(params):
+        digest.update(name.encode())
         digest.update(np.ascontiguousarray(leaf, "<f4").data)
     return digest.hexdigest()

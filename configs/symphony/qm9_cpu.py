@@ -48,6 +48,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.learned_stop = True
 
     config.train = ml_collections.ConfigDict()
+    config.train.start_from = ""  # Weights to go on from; random ones if empty.
     config.train.num_steps = 63_000
     config.train.batch_size = 16  # Molecules.
     config.train.num_microbatches = 8  # Two molecules at a time stay in cache.

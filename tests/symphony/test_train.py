@@ -250,9 +250,32 @@ def test_a_run_goes_on_with_no_other_data(finished):
         train.train(config, finished[0])
 
 
+def test_a_run_may_start_from_the_averages_of_another(finished, shared, tmp_path):
+    seen = []
+
+    def die(state):
+        seen.append(jax.device_get(state))
+        raise MemoryError
+
+    shared.events = {1: die}
+    with pytest.raises(MemoryError):
+        train.train(small_config(start_from=str(finished[0])), tmp_path)
+    assert_same(seen[0].params, finished[1].ema_params)
+    assert_same(seen[0].ema_params, finished[1].ema_params)
+
+
+def test_weights_of_another_species_table_start_no_run():
+    config = small_config(start_from="qm9")
+    config.data.species = (1, 6)
+    with pytest.raises(UsageError, match=r"start_from.*species \(1, 6\).*\(1, 6, 7, 8"):
+        train.start_params(config, jax.random.key(0))
+
+
 @pytest.mark.parametrize(
     ("flag", "named"),
     [
+        ("--config.train.start_from=nowhere", ("config.train.start_from", "nowhere")),
+        ("--config.train.start_from=qm9", ("start_from", "config.model", "shape")),
         ("--config.kind=diffusion", ("config.kind", "symphony, paper", "diffusion")),
         ("--config.train.optimizer=lion", ("adam", "muon", "lion")),
         ("--config.train.batch_size=9", ("batch_size", "multiple of 2", "found 9")),
