@@ -37,10 +37,7 @@ def widths(
     node_feats, next_atom = step_features(model, cut, jnp.zeros(()))
     target = jnp.minimum(steps + 1, num_nodes - 1)
     vectors = cut.positions[target] - cut.positions[cut.focus]
-    radius = jnp.clip(
-        jnp.linalg.norm(vectors, axis=-1), model.min_radius, model.max_radius
-    )
-    direction = vectors / radius[:, None]
+    radius, direction = densities.polar(vectors, model.min_radius, model.max_radius)
     condition = model.position_condition(
         node_feats[0], next_atom, cut.focus, cut.species[target]
     )

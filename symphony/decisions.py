@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from common.harmonics import SphereGrid
 from symphony import densities
-from symphony.generate import Fragment, Placement, Settings, draw_first
+from symphony.generate import Fragment, Placement, Settings, draw_first, first_or_next
 from symphony.model import NextAtom, Pairs, Symphony
 
 SETTLE_STEPS = 32
@@ -119,8 +119,7 @@ def decide(
     placed = _placed(fragment)
     drawn = draw_next(model, key, settings, mode, fragment.positions, placed, *embedded)
     first = draw_first(key, model.first_species, settings)
-    is_first = fragment.num_atoms == 0
-    return jax.tree.map(lambda a, b: jnp.where(is_first, a, b), first, drawn)
+    return first_or_next(fragment, first, drawn)
 
 
 class Choice(NamedTuple):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from common.harmonics import SphereGrid, jitter_in_cell, spherical_harmonics
+from common.layers import safe_norm
 
 
 class RadialMixture(NamedTuple):
@@ -47,6 +48,22 @@ class FineMixture(NamedTuple):
     means: Float[Array, "*batch components 3"]
     scales: Float[Array, "*batch components"]
     squeezes: Float[Array, "*batch components 3"]
+
+
+def polar(
+    vectors: Float[Array, "*batch 3"], low: float, high: float
+) -> tuple[Float[Array, "*batch"], Float[Array, "*batch 3"]]:
+    """Returns radius (Å, moved into the open interval) and direction of vectors.
+
+    A zero vector, which only masked steps have, gets a direction all the same.
+    """
+    length = safe_norm(vectors)
+    is_zero = (length == 0.0)[..., None]
+    any_unit = jnp.array([1.0, 0.0, 0.0])
+    safe_length = jnp.where(is_zero, 1.0, length[..., None])
+    directions = jnp.where(is_zero, any_unit, vectors / safe_length)
+    margin = 1e-4
+    return jnp.clip(length, low + margin, high - margin), directions
 
 
 def radial_log_density(

@@ -176,6 +176,12 @@ def draw_first(
     )
 
 
+def first_or_next(fragment: Fragment, first: Placement, drawn: Placement) -> Placement:
+    """Returns `first` where there is no atom yet, and else what was drawn from them."""
+    is_first = fragment.num_atoms == 0
+    return jax.tree.map(lambda a, b: jnp.where(is_first, a, b), first, drawn)
+
+
 def advance(
     decoder: Decoder,
     model: nn.Module,

@@ -29,7 +29,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from common import cli
-from symphony import build, data, decisions
+from symphony import build, data, decisions, densities
 from symphony.data.elements import SYMBOLS
 from symphony.fragments import Cut
 from symphony.generate import compiler_options
@@ -194,12 +194,8 @@ def _pair_log_density(
     feats = node_feats[0 if model.causal else step]
     now = jax.tree.map(lambda x: x[step][None], next_atom)
     vector = cut.positions[new] - cut.positions[focus]
-    length = jnp.linalg.norm(vector)
     # Masked pairs may be of one atom with itself; they must only stay finite.
-    apart = length > 0.0
-    vector = jnp.where(apart, vector, jnp.array([1.0, 0.0, 0.0]))
-    length = jnp.where(apart, length, 1.0)
-    radius = jnp.clip(length, model.min_radius, model.max_radius)
+    radius, direction = densities.polar(vector, model.min_radius, model.max_radius)
     visible = (jnp.arange(cut.species.shape[0]) <= step) & cut.node_mask
 
     focus, species = focus[None], cut.species[new][None]
@@ -207,7 +203,7 @@ def _pair_log_density(
     scene = (feats, cut.positions, focus, visible[None])
     coefficients = model.coarse(condition, radius[None], *scene)[0]
     return decisions.position_log_density(
-        model, key, condition, radius, vector / length, coefficients, scene, num_draws
+        model, key, condition, radius, direction, coefficients, scene, num_draws
     )
 
 

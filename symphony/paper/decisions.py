@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from symphony.decisions import draw_choice, draw_direction
-from symphony.generate import Fragment, Placement, Settings, draw_first
+from symphony.generate import Fragment, Placement, Settings, draw_first, first_or_next
 from symphony.paper.loss import log_mass, position_log_density
 from symphony.paper.model import JointDensity, PaperSymphony
 
@@ -73,8 +73,7 @@ def decide(
         log_likelihood=choice.log_likelihood + log_position,
     )
     first = draw_first(keys[2], model.first_species, settings)
-    is_first = fragment.num_atoms == 0
-    return jax.tree.map(lambda a, b: jnp.where(is_first, a, b), first, drawn)
+    return first_or_next(fragment, first, drawn)
 
 
 def draw_vector(
