@@ -175,6 +175,25 @@ def load_params(
     return _config(record), params, record["meta"] | {"step": record["step"]}
 
 
+def changed_values(
+    old: ml_collections.ConfigDict, new: ml_collections.ConfigDict
+) -> dict[str, list[Any]]:
+    """Returns old and new value of what differs, by names as `config.train.seed`."""
+
+    def flat(value: Any, name: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {name: list(value) if isinstance(value, tuple) else value}
+        parts = (flat(item, f"{name}.{key}") for key, item in value.items())
+        return {key: item for part in parts for key, item in part.items()}
+
+    before, after = flat(old.to_dict(), "config"), flat(new.to_dict(), "config")
+    return {
+        name: [before.get(name), after.get(name)]
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    }
+
+
 def save_packaged(
     directory: Path,
     params: Params,
@@ -277,7 +296,8 @@ def _read(
             raise ValueError("a record without config")
     except _READ_ERRORS as error:
         raise UsageError(
-            f"{path}: expected a complete checkpoint, found {_line(error)}"
+            f"{path}: expected a complete checkpoint, found {_line(error)}; remove "
+            "this folder to go on from an earlier one"
         ) from error
     return path, arrays, record
 

@@ -6,6 +6,7 @@ Exit status 0 means done, 2 bad usage or input (one line on stderr), 3 a failed 
 
 import argparse
 import contextlib
+import fcntl
 import importlib
 import logging as standard_logging
 import os
@@ -44,14 +45,17 @@ def run(command: str, main: Main, argv: Sequence[str] | None = None) -> int:
         what it returns is the exit status, and None is 0.
       argv: The arguments given to `main`.
     """
-    use_compilation_cache()
-    _log_to_stderr()
     try:
+        use_compilation_cache()
+        _log_to_stderr()
         return main(sys.argv[1:] if argv is None else argv) or 0
     except (UsageError, flags.Error) as error:
         return _fail(command, str(error), 2)
     except RunError as error:
         return _fail(command, str(error), 3)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(command, f"{where}{error.strerror or error}", 3)
     except KeyboardInterrupt:
         return _fail(command, "interrupted", 130)
 
@@ -182,8 +186,16 @@ def training_flags(
     try:
         _, *rest = values(argv)
         values.config.keys()  # A file that is not there is reported at first use.
-    except (SyntaxError, ImportError, AttributeError, KeyError, OSError) as error:
-        raise UsageError(f"--config: {_one_line(str(error))}") from error
+    except flags.Error:
+        raise
+    except (KeyError, AttributeError) as error:
+        told = _one_line(str(error))
+        raise UsageError(
+            f"--config: expected names that the config has, found {told}"
+        ) from error
+    except Exception as error:  # The config is the user's program.
+        told = f"{type(error).__name__}: {_one_line(str(error))}"
+        raise UsageError(f"--config: expected a config, found {told}") from error
     if rest:
         raise UsageError(f"expected flags only, found {rest[0]!r}")
     return values
@@ -233,6 +245,7 @@ def announce_device() -> str:
 
 def _log_to_stderr() -> None:
     """Shows this project's log lines from INFO on, and others' from WARNING on."""
+    flags.FLAGS.mark_as_parsed()  # Else the first line complains that they are not.
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     handler = logging.get_absl_handler()
@@ -260,6 +273,32 @@ def check_output(path: Path) -> None:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"cannot write {path}: its folder is not writable")
+
+
+def check_apart(output: Path, *inputs: str | os.PathLike[str] | None) -> None:
+    """Raises `UsageError` if what would be written is one of the inputs."""
+    for given in inputs:
+        if given is not None and output.resolve() == Path(given).resolve():
+            raise UsageError(
+                f"expected an output that is not the input, found {output} for both"
+            )
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps a file or folder to this process while the block runs.
+
+    Raises:
+      UsageError: Another process has it.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise UsageError(f"{path}: is in use by another command") from error
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

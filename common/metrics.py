@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, SupportsFloat
 
+from absl import logging
+
 from common.training import Elapsed
 
 FILE_NAME = "metrics.jsonl"
@@ -56,12 +58,20 @@ class MetricsWriter:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Returns the records of a run in order, without a last line cut short."""
+    """Returns the records of a run in order; what a power cut garbled is left out."""
     path = workdir / FILE_NAME
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    records, garbled = [], 0
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            record = json.loads(line)
+            records.append(record | {"step": int(record["step"])})
+        except (ValueError, TypeError, KeyError):
+            garbled += 1
+    if garbled:
+        logging.warning("%s: %d lines are garbled and left out", path, garbled)
+    return records
 
 
 def _truncate(path: Path, last_step: int) -> None:

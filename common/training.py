@@ -100,7 +100,7 @@ def muon_dimensions(params: Params) -> Any:
     def dimensions(
         path: tuple[Any, ...], leaf: Any
     ) -> optax.contrib.MuonDimensionNumbers | None:
-        if leaf.ndim < 2 or not _own_name(path).startswith("kernel"):
+        if not _is_matrix(path, leaf):
             return None
         return optax.contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)
 
@@ -120,13 +120,14 @@ def make_optimizer(
     Args:
         config: Beside the schedule's fields: `optimizer`, "adam" or "muon";
             `clip_norm`, largest global norm of the gradient, 0 for no clipping;
-            `weight_decay`, decoupled, times the learning rate, of matrices only;
+            `weight_decay`, decoupled, times the learning rate, of matrices only, as
+            `muon_dimensions` tells them;
             `adam_b2`.
     """
     schedule = make_schedule(config)
 
     def is_matrix(params: Params) -> Any:
-        return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+        return jax.tree_util.tree_map_with_path(_is_matrix, params)
 
     if config.optimizer == "adam":
         step = optax.adamw(
@@ -223,9 +224,13 @@ def make_train_step(
     else:
         value_and_grads_fn = value_and_grads
 
+    num_traces = 0
+
     def gradients(
         params: Params, step: Int[Array, ""], batch: Any, key: Key[Array, ""]
     ) -> tuple[Params, Metrics]:
+        nonlocal num_traces
+        num_traces += 1  # This line runs once for every size, while it is compiled.
         batch_size = jax.tree.leaves(batch)[0].shape[0]
         if batch_size % (num_devices * num_pieces):
             raise UsageError(
@@ -275,7 +280,7 @@ def make_train_step(
         grads, metrics = gradients_fn(state.params, state.step, batch, key)
         return update_fn(state, grads, metrics)
 
-    train_step.num_compilations = gradients_fn._cache_size
+    train_step.num_compilations = lambda: num_traces
     return train_step
 
 
@@ -363,32 +368,35 @@ def _accumulate(
 ) -> tuple[Params, Metrics]:
     """Returns the gradient and metrics of a batch computed in equal pieces."""
 
+    @jax.jit  # Traced once for the shapes of its results and for the scan.
     def one_piece(
-        piece: tuple[Any, Key[Array, " piece"]],
+        params: Params, piece: tuple[Any, Key[Array, " piece"]]
     ) -> tuple[Params, Metrics]:
         value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, metrics), grads = value_and_grad(params, *piece)
         return grads, metrics | {"loss": loss}
 
     if num_pieces == 1:
-        return one_piece((batch, keys))
+        return one_piece(params, (batch, keys))
 
     def split(leaf: Any) -> Any:
         piece_size = leaf.shape[0] // num_pieces
         return leaf.reshape(num_pieces, piece_size, *leaf.shape[1:])
 
     pieces = jax.tree.map(split, (batch, keys))
-    shapes = jax.eval_shape(one_piece, jax.tree.map(lambda leaf: leaf[0], pieces))
+    first = jax.tree.map(lambda leaf: leaf[0], pieces)
+    shapes = jax.eval_shape(one_piece, params, first)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     def add(total: Any, piece: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, one_piece(piece)), None
+        return jax.tree.map(jnp.add, total, one_piece(params, piece)), None
 
     total, _ = jax.lax.scan(add, zeros, pieces)
     return jax.tree.map(lambda leaf: leaf / num_pieces, total)
 
 
-def _own_name(path: tuple[Any, ...]) -> str:
-    """Returns the last component of a parameter's path."""
+def _is_matrix(path: tuple[Any, ...], leaf: Any) -> bool:
+    """Returns whether a parameter is a matrix, or several, by its own name."""
     last = path[-1]
-    return str(getattr(last, "key", getattr(last, "name", last)))
+    name = str(getattr(last, "key", getattr(last, "name", last)))
+    return leaf.ndim >= 2 and name.startswith("kernel")

@@ -17,20 +17,55 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import logging
+from jax.sharding import Mesh
 
 from common import checkpoints, cli, metrics, parallel, training
 from symphony import build, data, weights
 
 VALIDATION_BATCH = 32
 
+_FIELDS = {
+    "": ("seed", "kind", "data", "model", "train", "sample"),
+    "data": (
+        "path", "species", "max_atoms", "num_buckets", "nn_tolerance", "cutoff",
+        "heavy_first", "noise_std",
+    ),
+    "model": ("cutoff", "min_radius", "max_radius"),
+    "train": (
+        "start_from", "num_steps", "batch_size", "num_microbatches", "num_devices",
+        "optimizer", "learning_rate", "warmup_steps", "final_factor", "weight_decay",
+        "adam_b2", "clip_norm", "ema_decay", "log_every", "eval_every",
+        "num_validation", "checkpoint_every",
+    ),
+    "sample": ("max_atoms", "noise_std"),
+}  # fmt: skip
 _POSITIVE = (
     "num_steps", "batch_size", "num_microbatches", "num_devices", "num_validation",
     "log_every", "eval_every", "checkpoint_every",
 )  # fmt: skip
 
 
+def check_fields(config: ml_collections.ConfigDict) -> None:
+    """Raises `UsageError` if a value is missing, as in the config of an old version."""
+    for group, names in _FIELDS.items():
+        values = config[group] if group else config
+        for name in names:
+            if name not in values:
+                full = ".".join(filter(None, ("config", group, name)))
+                raise cli.UsageError(
+                    f"{full}: expected a value, found none; "
+                    "configs/symphony/qm9_cpu.py has all"
+                )
+        for name in sorted({*values} - {*names}) if group != "model" else ():
+            full = ".".join(filter(None, ("config", group, name)))
+            raise cli.UsageError(
+                f"{full}: expected one of {', '.join(names)}; found {name}"
+            )
+
+
 def check_config(config: ml_collections.ConfigDict) -> None:
     """Raises `UsageError` for values that would fail later, or with less to say."""
+    check_fields(config)
     settings = config.train
     for name in _POSITIVE:
         if settings[name] < 1:
@@ -54,7 +89,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
 def _check_data(config: ml_collections.ConfigDict) -> None:
     settings, species = config.data, tuple(config.data.species)
-    known = all(1 <= number <= 118 for number in species)
+    known = all(isinstance(n, int) and 1 <= n <= 118 for n in species)
     if not species or not known or len(set(species)) < len(species):
         raise cli.UsageError(
             "config.data.species: expected different atomic numbers of 1 to 118, "
@@ -64,7 +99,23 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
         "seed": (config.seed, 0, 2**32 - 1),
         "data.max_atoms": (settings.max_atoms, 1, math.inf),
         "data.num_buckets": (settings.num_buckets, 1, math.inf),
-        "data.noise_std": (settings.noise_std, 0.0, math.inf),
+        "data.noise_std": (settings.noise_std, 0.0, 10.0),
+        "data.cutoff": (settings.cutoff, 0.0, 1e3),
+        "model.cutoff": (config.model.cutoff, 1e-3, 1e3),
+        "train.learning_rate": (config.train.learning_rate, 0.0, 1e3),
+        "train.final_factor": (config.train.final_factor, 0.0, 1.0),
+        "train.warmup_steps": (config.train.warmup_steps, 0, math.inf),
+        "train.weight_decay": (config.train.weight_decay, 0.0, 1e3),
+        "train.adam_b2": (config.train.adam_b2, 0.0, 1.0),
+        "train.ema_decay": (config.train.ema_decay, 0.0, 1.0),
+        "train.clip_norm": (config.train.clip_norm, 0.0, math.inf),
+        "sample.max_atoms": (config.sample.max_atoms, 1, math.inf),
+        "sample.noise_std": (config.sample.noise_std, 0.0, 10.0),
+        **{
+            f"model.{name}": (value, 0, math.inf)
+            for name, value in config.model.items()
+            if name.startswith(("num_", "max_degree"))
+        },
         "model.min_radius": (config.model.min_radius, 0.0, config.model.max_radius),
     }
     for name, (value, low, high) in ranges.items():
@@ -91,8 +142,7 @@ def load_data(
     logging.info("training molecules: %s", data.describe(report))
     held_out, _ = read(split="validation")
     molecules, held_out = (_reachable(config, m) for m in (molecules, held_out))
-    count = min(config.train.num_validation, len(held_out.num_atoms))
-    held_out = data.select(held_out, np.arange(count))
+    held_out = data.choose_molecules(held_out, config.train.num_validation)
     buckets = data.choose_buckets(molecules.num_atoms, config.data.num_buckets)
     packed = data.pack(molecules, species, buckets)
     fits = held_out.num_atoms <= buckets[-1]
@@ -147,13 +197,18 @@ def _reachable(
 
 
 def make_validate(
-    config: ml_collections.ConfigDict, packed: tuple[data.Batch, ...]
+    config: ml_collections.ConfigDict,
+    packed: tuple[data.Batch, ...],
+    mesh: Mesh | None = None,
 ) -> Callable[[training.Params], dict[str, float]]:
     """Returns `params -> terms of the loss in nats per step`, on held-out molecules.
 
-    Cuts are the same at every call, and coordinates are without noise.
+    Cuts are the same at every call, and coordinates are without noise, but for the
+    paper's model, which adds its own.
     """
     model = build.make_model(config)
+    num_devices = 1 if mesh is None else mesh.shape["data"]
+    batch_size = num_devices * -(-VALIDATION_BATCH // num_devices)
 
     @jax.jit
     def evaluate(params: training.Params, batch: data.Batch, keys: Any) -> build.Totals:
@@ -163,13 +218,14 @@ def make_validate(
         return {k: jnp.sum(jnp.where(real, v, 0.0)) for k, v in totals.items()}
 
     def validate(params: training.Params) -> dict[str, float]:
-        sums: dict[str, float] = {}
-        batches = data.batches_in_order(packed, VALIDATION_BATCH)
-        for index, batch in enumerate(batches):
+        parts = []
+        for index, batch in enumerate(data.batches_in_order(packed, batch_size)):
             key = jax.random.fold_in(jax.random.key(0), index)
-            keys = jax.random.split(key, VALIDATION_BATCH)
-            for name, value in evaluate(params, batch, keys).items():
-                sums[name] = sums.get(name, 0.0) + float(value)
+            keys = jax.random.split(key, batch_size)
+            on_devices = parallel.split_batch((batch, keys), mesh)
+            parts.append(jax.block_until_ready(evaluate(params, *on_devices)))
+        totals = jax.device_get(parts)
+        sums = {name: float(sum(part[name] for part in totals)) for name in totals[0]}
         num_steps = sums.pop("num_steps")
         return {f"validation_{k}": v / num_steps for k, v in sums.items()}
 
@@ -238,7 +294,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     train_step = training.make_train_step(
         loss_fn, optimizer, settings.ema_decay, mesh, settings.num_microbatches
     )
-    validate = make_validate(config, held_out)
+    validate = make_validate(config, held_out, mesh)
     state = parallel.replicate(training.make_state(params, optimizer), mesh)
 
     # Virtual devices share one pool of threads: a step that starts while another waits
@@ -246,20 +302,29 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     shares_cpu = mesh is not None and jax.default_backend() == "cpu"
 
     elapsed = training.Elapsed(0.0, 0.0)
-    with checkpoints.make_manager(workdir) as manager, training.StopOnSignal() as stop:
+    with (
+        cli.locked(workdir),
+        checkpoints.make_manager(workdir) as manager,
+        training.StopOnSignal() as stop,
+    ):
         if checkpoints.latest_checkpoint(manager) is not None:
-            state, _, saved = checkpoints.restore(manager, state)
+            state, former, saved = checkpoints.restore(manager, state)
             _check_same_data(workdir, saved, meta)
             elapsed = training.Elapsed(*saved["elapsed"])
+            _check_same_model(workdir, former, config)
+            meta["changes"] = _note_changes(saved, int(state.step), former, config)
         _write_config(workdir, config)
         first, last = int(state.step) + 1, int(settings.num_steps)
         clock = training.start_clock(elapsed)
-        logging.info("steps %d to %d of %s", first, last, workdir)
+        logging.info(
+            "steps %d to %d of %s, %d an epoch", first, last, workdir,
+            data.steps_per_epoch(packed, settings.batch_size),
+        )  # fmt: skip
         with (
             metrics.MetricsWriter(workdir, clock, first - 1) as writer,
             cli.progress(last, "training", "steps", completed=first - 1) as advance,
         ):
-            sums: list[build.Totals] = []
+            step, sums = first - 1, []
             for step in range(first, last + 1):
                 batch = data.batch_at(
                     packed, settings.batch_size, config.seed, step - 1
@@ -290,6 +355,8 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
                     checkpoints.save(manager, state, config, now, loss)
                 if ends:
                     break
+            if first <= step < last:
+                logging.info("stopped after step %d; run again, it goes on", step)
     return state
 
 
@@ -313,6 +380,36 @@ def _check_same_data(
             f"{expected[:12]}), found other data ({found[:12]}); another --workdir "
             "begins a new run"
         )
+
+
+def _check_same_model(
+    workdir: Path,
+    former: ml_collections.ConfigDict,
+    config: ml_collections.ConfigDict,
+) -> None:
+    """Raises `UsageError` if the run that is resumed had another network or cut."""
+    cut = ("species", "nn_tolerance", "cutoff", "heavy_first")
+    fixed = ("config.kind", "config.model.", *(f"config.data.{name}" for name in cut))
+    for name, (old, new) in checkpoints.changed_values(former, config).items():
+        if name.startswith(fixed):
+            raise cli.UsageError(
+                f"{workdir}: expected {name} = {old}, with which this run was begun, "
+                f"found {new}; another --workdir begins a new run"
+            )
+
+
+def _note_changes(
+    saved: dict[str, Any],
+    step: int,
+    former: ml_collections.ConfigDict,
+    config: ml_collections.ConfigDict,
+) -> list[dict[str, Any]]:
+    """Returns what was changed between the starts of a run, for its checkpoints."""
+    changes = list(saved.get("changes", []))
+    changed = checkpoints.changed_values(former, config)
+    for name, (old, new) in changed.items():
+        logging.warning("%s: was %s up to step %d, now %s", name, old, step, new)
+    return [*changes, {"step": step, **changed}] if changed else changes
 
 
 def _write_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
@@ -341,6 +438,7 @@ def describe(record: dict[str, float]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `symphony train`."""
     flags = cli.training_flags("symphony train", "Trains Symphony from a config.", argv)
+    check_fields(flags.config)
     if flags.config.train.num_devices > 1:
         parallel.set_num_cpu_devices(flags.config.train.num_devices)
     cli.announce_device()

@@ -47,6 +47,15 @@ def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path, torn):
     assert [r["step"] for r in read_metrics(tmp_path)] == [10, 20, 30]
 
 
+@pytest.mark.parametrize("garbled", [b"\0\0\0", b'{"epoch": 6}', b"\xff\xfe", b"7"])
+def test_a_garbled_line_costs_no_other(tmp_path, garbled):
+    write(tmp_path, [10, 20])
+    with (tmp_path / FILE_NAME).open("ab") as file:
+        file.write(garbled + b"\n")
+    write(tmp_path, [30], resume_step=20)
+    assert [r["step"] for r in read_metrics(tmp_path)] == [10, 20, 30]
+
+
 def test_numbers_that_json_has_not_become_null(tmp_path):
     with MetricsWriter(tmp_path, clock) as writer:
         writer.write(1, {"loss": float("nan"), "grad_norm": float("inf")})

@@ -127,8 +127,11 @@ def test_muon_takes_the_kernels_and_each_of_their_matrices_alone():
     assert singular.max() / singular.min() < 3.0  # Newton-Schulz: roughly orthogonal.
 
 
-def test_weight_decay_shrinks_matrices_only():
-    config = optimizer_config(weight_decay=0.5, learning_rate=0.1, warmup_steps=0)
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_weight_decay_shrinks_matrices_only(optimizer):
+    config = optimizer_config(
+        optimizer=optimizer, weight_decay=0.5, learning_rate=0.1, warmup_steps=0
+    )
     tx = training.make_optimizer(config)
     params = initial_params()
     updates, _ = tx.update(
@@ -137,6 +140,7 @@ def test_weight_decay_shrinks_matrices_only():
     kernel = params["hidden"]["kernel"]
     np.testing.assert_allclose(updates["hidden"]["kernel"], -0.05 * kernel, rtol=1e-5)
     np.testing.assert_array_equal(updates["hidden"]["bias"], 0.0)
+    np.testing.assert_array_equal(updates["embedding"], 0.0)
 
 
 def test_an_unknown_optimizer_is_named():

@@ -264,6 +264,56 @@ def test_a_run_may_start_from_the_averages_of_another(finished, shared, tmp_path
     assert_same(seen[0].ema_params, finished[1].ema_params)
 
 
+def test_what_was_changed_between_starts_is_told_and_kept(
+    finished, shared, tmp_path, caplog
+):
+    def interrupt(state):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return state
+
+    shared.events = {3: interrupt}
+    train.train(small_config(), tmp_path)
+    shared.events = {5: interrupt}
+    train.train(small_config(num_validation=2), tmp_path)
+    assert "config.train.num_validation: was 1 up to step 3, now 2" in caplog.text
+    _, _, meta = checkpoints.load_params(tmp_path, "latest")
+    changed = {"step": 3, "config.train.num_validation": [1, 2]}
+    assert meta["changes"] == [changed]
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [
+        ("model", "cutoff", 4.0),
+        ("model", "causal", False),
+        ("data", "species", (9, 8, 7, 6, 1)),
+        ("data", "heavy_first", False),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_network(finished, group, name, value):
+    config = small_config()
+    config[group][name] = value
+    before = (finished[0] / "config.json").read_text()
+    with pytest.raises(UsageError, match=rf"config.{group}.{name} = |other data"):
+        train.train(config, finished[0])
+    assert (finished[0] / "config.json").read_text() == before
+
+
+def test_a_config_without_a_value_is_told(tmp_path):
+    config = small_config()
+    del config.train.start_from
+    with pytest.raises(UsageError, match=r"config.train.start_from: .*qm9_cpu.py"):
+        train.train(config, tmp_path)
+
+
+def test_two_trainings_do_not_share_a_folder(finished):
+    with (
+        cli.locked(finished[0]),
+        pytest.raises(UsageError, match="in use by another command"),
+    ):
+        train.train(small_config(), finished[0])
+
+
 def test_weights_of_another_species_table_start_no_run():
     config = small_config(start_from="qm9")
     config.data.species = (1, 6)
@@ -281,7 +331,7 @@ def test_weights_of_another_species_table_start_no_run():
         ("--config.train.batch_size=9", ("batch_size", "multiple of 2", "found 9")),
         ("--config.train.batch_size=0", ("batch_size", "found 0")),
         ("--config.train.log_every=0", ("log_every", "found 0")),
-        ("--config.train.steps=7", ("steps",)),
+        ("--config.train.steps=7", ("names that the config has", "steps")),
         ("--config.seed=-1", ("config.seed", "found -1")),
         (
             "--config.data.species=(1,300)",
@@ -289,6 +339,11 @@ def test_weights_of_another_species_table_start_no_run():
         ),
         ("--config.data.species=(6,6)", ("data.species", "different")),
         ("--config.data.num_buckets=0", ("num_buckets", "found 0")),
+        ("--config.data.species=C,H,O", ("data.species", "1 to 118")),
+        ("--config.train.learning_rate=nan", ("learning_rate", "found nan")),
+        ("--config.train.ema_decay=2", ("ema_decay", "0.0 to 1.0", "found 2")),
+        ("--config.model.num_channels=-4", ("num_channels", "found -4")),
+        ("--config.model.cutoff=nan", ("model.cutoff", "found nan")),
         ("--config.model.min_radius=3.0", ("min_radius", "found 3.0")),
         ("--config.data.path=nowhere.sdf", ("nowhere.sdf",)),
         ("--workdir=configs/symphony/tiny.py", ("--workdir", "tiny.py")),
