@@ -5,7 +5,7 @@ them. Nothing here reads a file, and nothing here needs RDKit.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from absl import logging
 from jaxtyping import Bool, Float, Float32, Int8, Int32, Int64, Integer, Shaped, UInt8
 
 from common.cli import UsageError
+from symphony.data.elements import SYMBOLS
 
 MIN_DISTANCE = 0.1  # Å; two atoms nearer than this are taken for one written twice
 MAX_BAD_FRACTION = 0.05
@@ -140,6 +141,32 @@ def checksum(molecules: Molecules) -> str:
     return digest.hexdigest()
 
 
+def _unknown(
+    species_table: tuple[int, ...], atomic_numbers: UInt8[np.ndarray, " num_atoms"]
+) -> str:
+    """Returns the reason to refuse a molecule that has one of these elements."""
+
+    def names(numbers: Iterable[int]) -> str:
+        return ", ".join("?" if n == 0 else SYMBOLS[n - 1] for n in numbers)
+
+    found = np.unique(atomic_numbers[atomic_numbers <= len(SYMBOLS)]).tolist()
+    known = names(species_table) if len(species_table) < 20 else "the periodic table"
+    told = f", such as {names(found[:6])}" if found else ""
+    return f"an element outside {known}{told}"
+
+
+def choose_molecules(molecules: Molecules, count: int) -> Molecules:
+    """Draws that many molecules without replacement, always the same ones.
+
+    The first ones would not do: QM9 is ordered by size.
+    """
+    total = len(molecules.num_atoms)
+    if count >= total:
+        return molecules
+    chosen = np.random.default_rng(0).choice(total, count, replace=False)
+    return select(molecules, np.sort(chosen))
+
+
 def to_species(
     atomic_numbers: Integer[np.ndarray, " *shape"], species_table: tuple[int, ...]
 ) -> Int32[np.ndarray, " *shape"]:
@@ -232,7 +259,9 @@ def faults(
         "no atoms": molecules.num_atoms == 0,
         f"more than {max_atoms} atoms": molecules.num_atoms > max_atoms,
         "a position that is not finite": _any_of_molecule(molecules, ~finite),
-        "an element outside the species table": _any_of_molecule(molecules, ~known),
+        _unknown(species_table, molecules.atomic_numbers[~known]): _any_of_molecule(
+            molecules, ~known
+        ),
     }
     refused = np.any(list(reasons.values()), axis=0)
     together = np.zeros(len(refused), bool)
@@ -290,11 +319,11 @@ def screen(
     num_bad = num_records - int(good.sum())
     line = f"{source}: {describe(report)}"
     if num_bad and strict:
-        raise UsageError(f"{line}; each molecule must be usable here")
+        shown = line.replace("skipped", "cannot use")
+        raise UsageError(f"{shown}; each molecule must be usable here")
     if num_bad > MAX_BAD_FRACTION * num_records:
         limit = f"{MAX_BAD_FRACTION:.0%}"
-        table = f"species table {species_table}"
-        raise UsageError(f"{line}; at most {limit} may be bad ({table})")
+        raise UsageError(f"{line}; at most {limit} may be bad")
     if not good.any():
         raise UsageError(f"{source}: expected at least one molecule, found none")
     if num_bad:

@@ -31,6 +31,9 @@ SPLITS = ("train", "validation", "test")
 EXCLUDED_NAME = "uncharacterized.txt"
 SMALL_SET = 20  # molecules; a set below this is not divided
 _FORMS = ".sdf, .mol, .xyz, .extxyz, .npz, dsgdb9nsd.xyz.tar.bz2, a .zip with gdb9.sdf"
+PARSE_ERRORS = (ValueError, TypeError, IndexError, KeyError, OverflowError)
+"""What the readers raise at contents that are nothing like what they expect."""
+
 _MADE = {"platonic-solids": platonic_solids, "tetris": tetris}
 _PACKAGED = {"qm9-sample": qm9.PACKAGED / "qm9_sample.npz"}
 
@@ -62,6 +65,17 @@ def _read_zip(path: Path) -> Records:
         raise UsageError(
             f"{path}: expected a whole zip archive, found it damaged ({error})"
         ) from error
+
+
+def _check_not_flat(path: Path, molecules: Molecules) -> None:
+    """Raises `UsageError` for an SDF of drawings: its records say 2D, and z is 0."""
+    if path.suffix.lower() not in (".sdf", ".mol") or np.any(molecules.positions[:, 2]):
+        return
+    second = path.read_bytes()[:1000].split(b"\n")[1:2]
+    if second and second[0][20:22] == b"2D":
+        raise UsageError(
+            f"{path}: expected positions in three dimensions, found a drawing (2D)"
+        )
 
 
 def _read_gdb9(path: Path) -> Records:
@@ -181,6 +195,13 @@ def read_molecules(
             records = _read_file(locate(path), strict)
     except OSError as error:
         raise UsageError(f"{source}: cannot be read ({error.strerror})") from error
+    except PARSE_ERRORS as error:
+        raise UsageError(
+            f"{source}: expected molecules in one of {_FORMS}, found a file that "
+            f"cannot be parsed ({type(error).__name__}: {error})"
+        ) from error
+    if strict and records.split is None:
+        _check_not_flat(Path(source), records.molecules)
     records, report = screen(records, species_table, max_atoms, source, strict)
     molecules = records.molecules
     if split is not None:

@@ -23,10 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     names = _choose_conventions(arguments.conventions)
-    if arguments.num_workers < 1 or arguments.time_limit <= 0:
+    if arguments.num_workers < 1 or not 0 < arguments.time_limit < 1e6:
         raise cli.UsageError(
-            "expected --num_workers of at least 1 and --time_limit above 0 s, found "
-            f"{arguments.num_workers} and {arguments.time_limit}"
+            "expected --num_workers of at least 1 and --time_limit of 0 to 1e6 s, "
+            f"found {arguments.num_workers} and {arguments.time_limit}"
         )
     largest = arguments.max_molecules
     if arguments.num_perceived < 0 or (largest is not None and largest < 1):
@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     drawn = samples.read_samples(arguments.samples, arguments.max_molecules)
     reference = samples.read_reference(arguments.reference, arguments.reference_split)
     num_perceived = min(arguments.num_perceived, len(reference.molecules))
-    with _shown(names, len(drawn.molecules), num_perceived) as advance:
+    num_known = 0 if reference.smiles else len(reference.molecules)
+    with _shown(names, len(drawn.molecules), num_perceived, num_known) as advance:
         result = measure.evaluate(
             drawn,
             reference,
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=1000,
         help="molecules of the data whose bonds are perceived to compare geometry, "
-        "about 0.01 s each; 0 leaves geometry out",
+        "about 5 ms each; 0 leaves geometry out",
     )
     add(
         "--num_workers",
@@ -107,16 +108,22 @@ def _choose_conventions(text: str) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _shown(
-    names: Sequence[str], num_samples: int, num_reference: int
+    names: Sequence[str], num_samples: int, num_reference: int, num_known: int
 ) -> Iterator[Callable[[str, int], None]]:
-    """Shows the progress of the slow part, bond perception by Hückel's method."""
+    """Shows the progress of the slow part, the perception of bonds.
+
+    Args:
+        names: Conventions.
+        num_samples: Molecules to judge.
+        num_reference: Molecules of the data whose geometry is compared.
+        num_known: Molecules of the data whose SMILES must be perceived.
+    """
     if not {"xyz2mol_hueckel", "strict"} & set(names):
         yield lambda name, num_done: None
         return
-    done = {"xyz2mol_hueckel": 0, "reference": 0}
-    with cli.progress(
-        num_samples + num_reference, "perceiving bonds", "molecules"
-    ) as advance:
+    done = {"xyz2mol_hueckel": 0, "reference": 0, "known": 0}
+    total = num_samples + num_reference + num_known
+    with cli.progress(total, "perceiving bonds", "molecules") as advance:
 
         def tell(name: str, num_done: int) -> None:
             if num_done > done.get(name, num_done):

@@ -4,23 +4,15 @@ Directions only: neither the lengths of bonds nor the elements enter. Irreps in 
 order; a direction stands for `e3nn_jax.s2_dirac`, orthonormal harmonics / sqrt(4 pi).
 """
 
-import functools
 import itertools
 import math
 
 import numpy as np
 from jaxtyping import Float
 
+from common.irreps import clebsch_gordan
+
 MAX_DEGREE = 4
-
-
-@functools.cache
-def _coupling(l_1: int, l_2: int, l_3: int) -> Float[np.ndarray, "m_1 m_2 m_3"]:
-    """Returns the Clebsch-Gordan tensor scaled to unit Frobenius norm."""
-    import e3nn_jax as e3nn  # Slow to import, and not needed for validity.
-
-    tensor = np.asarray(e3nn.clebsch_gordan(l_1, l_2, l_3), dtype=np.float64)
-    return tensor / np.linalg.norm(tensor)
 
 
 def harmonics(
@@ -37,7 +29,7 @@ def harmonics(
     values = [np.full((len(units), 1), 1.0)]
     for degree in range(1, MAX_DEGREE + 1):
         raised = np.einsum(
-            "na,nb,abc->nc", units, values[-1], _coupling(1, degree - 1, degree)
+            "na,nb,abc->nc", units, values[-1], clebsch_gordan(1, degree - 1, degree)
         )
         values.append(raised / np.linalg.norm(raised, axis=1, keepdims=True))
     return [
@@ -88,7 +80,7 @@ def bispectra(
             density[l_1],
             density[l_2],
             density[l_3],
-            _coupling(l_1, l_2, l_3),
+            clebsch_gordan(l_1, l_2, l_3),
             optimize=True,
         )
         invariants.append(math.sqrt(num_orders) * contracted)

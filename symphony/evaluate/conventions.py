@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import rdkit
 
-from symphony.evaluate import bonds, edm, samples
+from symphony.evaluate import bonds, edm, pool, samples
 
 EDM = "edm"
 NAMES = (EDM, "xyz2mol", "xyz2mol_hueckel", "strict")
@@ -102,6 +102,7 @@ def reference_graphs(
     names: Sequence[str],
     num_workers: int,
     time_limit: float,
+    on_done: pool.OnDone | None = None,
 ) -> dict[str, set[str]]:
     """Returns the SMILES that count as known, by convention.
 
@@ -118,7 +119,7 @@ def reference_graphs(
     others = [name for name in names if name != EDM]
     if others:
         perceptions = bonds.perceive_all(
-            reference.molecules, "xyz2mol", num_workers, time_limit
+            reference.molecules, "xyz2mol", num_workers, time_limit, on_done
         )
         failed = [
             molecule

@@ -150,7 +150,12 @@ def evaluate(
             distributions, the slow part; 0 leaves the distributions out.
         advance: Told of every molecule done in a worker.
     """
-    known = conventions.reference_graphs(reference, names, num_workers, time_limit)
+    on_known = None
+    if advance is not None:
+        on_known = lambda num_done: advance("known", num_done)
+    known = conventions.reference_graphs(
+        reference, names, num_workers, time_limit, on_known
+    )
     judged = conventions.judge(
         drawn.molecules, names, known, drawn.faults, num_workers, time_limit, advance
     )

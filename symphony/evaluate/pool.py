@@ -12,6 +12,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,11 +38,13 @@ class _Worker:
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
         }
+        # Why it did not start, if so; `end` closes it.
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self.errors,
             env=environment,
         )
         self.task: int | None = None
@@ -82,6 +85,7 @@ class _Worker:
         self.process.kill()
         self.process.wait()
         self.process.stdout.close()
+        self.errors.close()
         try:
             self.process.stdin.close()
         except BrokenPipeError:
@@ -119,9 +123,12 @@ class _Pool:
     def replace(self, worker: _Worker, status: str) -> None:
         """Ends a worker that hangs or died, and gives up the task it was at."""
         if not worker.ready:
+            worker.errors.seek(0)
+            words = worker.errors.read().decode(errors="replace").strip().splitlines()
             raise RunError(
                 f"expected a worker process {self.module} to start within "
-                f"{START_LIMIT:.0f} s, found {status}"
+                f"{START_LIMIT:.0f} s, found {status}{': ' if words else ''}"
+                f"{words[-1] if words else ''}"
             )
         if worker.task is not None:
             self.store(worker, status)

@@ -244,7 +244,8 @@ def write(report: dict[str, Any], folder: Path) -> None:
     page = to_html(report)
     with atomic_path(folder / "report.json") as path:
         path.write_text(
-            json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
+            json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False),
+            encoding="utf-8",
         )
     with atomic_path(folder / "report.html") as path:
         path.write_text(page, encoding="utf-8")

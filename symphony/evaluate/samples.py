@@ -6,7 +6,7 @@ file of molecules lacks but its manifest has, stays in the denominator. Units: Ã
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rdkit import Chem, rdBase
@@ -14,6 +14,7 @@ from rdkit import Chem, rdBase
 from common.cli import UsageError
 from symphony import data
 from symphony.data import Molecules, Records, read_npz
+from symphony.data.readers import PARSE_ERRORS
 from symphony.data.sdf import read_sdf
 from symphony.data.xyz import read_xyz
 from symphony.evaluate.bonds import Molecule
@@ -67,6 +68,11 @@ def _read_records(path: Path) -> Records:
             return reader(file, str(path))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    except PARSE_ERRORS as error:
+        raise UsageError(
+            f"{path}: expected {_FORMS}, found a file that cannot be parsed "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def _read_manifest(path: Path) -> list[dict] | None:
@@ -74,17 +80,17 @@ def _read_manifest(path: Path) -> list[dict] | None:
     if not path.is_file():
         return None
     records = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UsageError(
-                    f"{path}: expected a JSON object in line {number}, found {line!r}"
-                ) from error
-            if "index" in record:  # The first line says how all were made.
-                records.append(record)
-    return records
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            is_molecule = "index" in record  # The first line says how all were made.
+        except (ValueError, TypeError) as error:
+            raise UsageError(
+                f"{path}: expected a JSON object in line {number}, found {line[:80]!r}"
+            ) from error
+        if is_molecule:
+            records.append(record)
+    return records or None
 
 
 def _empty_molecule() -> Molecule:
@@ -123,11 +129,15 @@ def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
                 f"records in its manifest; found {len(molecules) + num_lost}. If the "
                 "sampler was interrupted, run it again"
             )
-        if len(manifest) == len(molecules):
-            for index, record in enumerate(manifest):
-                if record.get("stopped") is False:
-                    faults[index] = "never finished"
-        else:
+        # An SDF alone has the molecules with bonds, in the order of the manifest.
+        with_bonds = [record for record in manifest if record.get("smiles") is not None]
+        told = next(
+            (some for some in (manifest, with_bonds) if len(some) == len(molecules)), []
+        )
+        for index, record in enumerate(told):
+            if record.get("stopped") is False:
+                faults[index] = "never finished"
+        if told is not manifest:
             num_lost, reason = len(manifest) - len(molecules), "not in the file"
     molecules = [
         molecule if fault is None else _empty_molecule()
@@ -138,6 +148,21 @@ def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
     if not molecules:
         raise UsageError(f"{path}: expected at least one molecule, found none")
     return Samples(molecules[:max_molecules], faults[:max_molecules], str(path))
+
+
+def _texts(arrays: Any, path: Path) -> np.ndarray:
+    try:
+        found = arrays["smiles"]
+    except ValueError as error:
+        raise UsageError(
+            f"{path}: expected smiles as an array of text, found one of Python objects"
+        ) from error
+    if found.dtype.kind not in "SU" or found.ndim != 1:
+        raise UsageError(
+            f"{path}: expected smiles as a vector of text, found {found.dtype} of "
+            f"shape {found.shape}"
+        )
+    return found
 
 
 def read_reference(path: str, split: str | None = None) -> Reference:
@@ -157,7 +182,9 @@ def read_reference(path: str, split: str | None = None) -> Reference:
     if file.suffix == ".npz" and not report.skipped:
         with np.load(file, allow_pickle=False) as arrays:
             if "smiles" in arrays.files:
-                found = np.char.decode(arrays["smiles"].astype("S"), "ascii")
+                found = _texts(arrays, file)
+                if found.dtype.kind == "S":
+                    found = np.char.decode(found, "utf-8", "replace")
                 if split is not None and "split" in arrays.files:
                     found = found[arrays["split"] == data.SPLITS.index(split)]
                 smiles = found.tolist() if len(found) == len(pairs) else []

@@ -35,6 +35,18 @@ def test_selection_keeps_each_molecules_own_atoms():
     np.testing.assert_array_equal(by_mask.num_atoms, [3, 4])
 
 
+def test_a_part_of_the_data_is_drawn_at_random_and_always_the_same():
+    molecules = data.platonic_solids()
+    everything = data.concatenate([molecules] * 40)
+    part = data.choose_molecules(everything, 100)
+    np.testing.assert_array_equal(
+        part.num_atoms, data.choose_molecules(everything, 100).num_atoms
+    )
+    # Not the first hundred, which would repeat five sizes in order.
+    assert not np.array_equal(part.num_atoms, everything.num_atoms[:100])
+    assert len(data.choose_molecules(molecules, 9).num_atoms) == 5
+
+
 def test_concatenation_of_parts_gives_the_whole():
     molecules = molecules_of([3, 1, 4])
     parts = [data.select(molecules, np.array([index])) for index in range(3)]

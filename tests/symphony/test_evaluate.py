@@ -59,6 +59,19 @@ def test_manifest_marks_unfinished_molecules(tmp_path):
     assert [len(numbers) for numbers, _ in drawn.molecules] == [3, 0]
 
 
+def test_an_unfinished_molecule_of_an_sdf_alone_counts_as_that(tmp_path):
+    (tmp_path / "molecules.sdf").write_text(sdf_record(WATER) * 2)
+    records = [
+        {"index": 0, "stopped": True, "smiles": None},
+        {"index": 1, "stopped": False, "smiles": "O"},
+        {"index": 2, "stopped": True, "smiles": "O"},
+    ]
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (tmp_path / "molecules.jsonl").write_text(lines)
+    drawn = samples.read_samples(tmp_path / "molecules.sdf")
+    assert drawn.faults == ["never finished", None, "not in the file"]
+
+
 def test_molecules_missing_from_the_file_stay_in_the_denominator(tmp_path):
     (tmp_path / "molecules.sdf").write_text(sdf_record(WATER))
     (tmp_path / "molecules.jsonl").write_text('{"index": 0}\n' * 4)
