@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from common import cli
 from common.cli import RunError, UsageError
 from symphony.data.elements import SYMBOLS
 
@@ -113,6 +114,9 @@ def open_output(
             paths.sdf.parent.mkdir(parents=True, exist_ok=True)
             found = None if overwrite else _find(paths, header)
             files = [stack.enter_context(FileIO(path, "a+")) for path in paths]
+            stack.enter_context(cli.locked(paths.manifest))
+            # Another command may have added to it before the lock.
+            found = None if overwrite else _find(paths, header)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}") from error
         num_done = 0 if found is None else len(found.records)
@@ -162,10 +166,17 @@ def _find(paths: Paths, header: dict[str, Any]) -> Found | None:
     found = _read_manifest(paths.manifest)
     if found is not None:
         _check_same(paths, found.header, header)
+        _check_sizes(paths, found)
         return found
     # A header alone may be torn; anything else has another origin.
-    for path in (paths.sdf, paths.extxyz):
-        if path.exists() and path.stat().st_size > 0:
+    torn = paths.manifest.read_bytes() if paths.manifest.exists() else b""
+    is_ours = (json.dumps(header) + "\n").encode().startswith(torn)
+    for path, is_foreign in (
+        (paths.manifest, not is_ours),
+        (paths.sdf, paths.sdf.exists() and paths.sdf.stat().st_size > 0),
+        (paths.extxyz, paths.extxyz.exists() and paths.extxyz.stat().st_size > 0),
+    ):
+        if is_foreign:
             raise UsageError(
                 f"{path}: expected no file, or one with its {paths.manifest.name}; "
                 "give --overwrite or another --output"
@@ -175,19 +186,25 @@ def _find(paths: Paths, header: dict[str, Any]) -> Found | None:
 
 def _truncate(output: Output, found: Found | None) -> None:
     """Cuts the files behind the last complete molecule."""
-    files = output[:3]
-    ends = (0, 0, 0)
-    if found is not None:
-        last = found.records[-1] if found.records else {}
-        ends = (last.get("sdf_bytes", 0), last.get("extxyz_bytes", 0), found.num_bytes)
-    for file, end in zip(files, ends, strict=True):
-        if _size(file) < end:
-            raise UsageError(
-                f"{file.name}: expected at least the {end} bytes that the manifest "
-                f"tells of, found {_size(file)}; give --overwrite"
-            )
-    for file, end in zip(files, ends, strict=True):
+    ends = (0, 0, 0) if found is None else _ends(found)
+    for file, end in zip(output[:3], ends, strict=True):
         file.truncate(end)
+
+
+def _ends(found: Found) -> tuple[int, int, int]:
+    """Returns the bytes of each file up to the last complete molecule."""
+    last = found.records[-1] if found.records else {}
+    return last.get("sdf_bytes", 0), last.get("extxyz_bytes", 0), found.num_bytes
+
+
+def _check_sizes(paths: Paths, found: Found) -> None:
+    for path, end in zip(paths, _ends(found), strict=True):
+        size = path.stat().st_size if path.exists() else 0
+        if size < end:
+            raise UsageError(
+                f"{path}: expected at least the {end} bytes that the manifest tells "
+                f"of, found {size}; give --overwrite"
+            )
 
 
 def _read_manifest(path: Path) -> Found | None:

@@ -17,6 +17,13 @@ Given = tuple[Any, Any]
 Core = tuple[UInt8[np.ndarray, " num_given"], Float[np.ndarray, "num_given 3"]]
 
 
+BASIN_TEMPERATURE = 0.1
+"""What `--basin` stands for."""
+
+MAX_ATOMS = 500
+"""Largest molecule that is built; the sampler keeps features of all pairs."""
+
+
 class Options(NamedTuple):
     """What decides the molecules of a seed, besides the weights.
 
@@ -24,7 +31,7 @@ class Options(NamedTuple):
         temperature_focus: Of stopping, focus and species.
         temperature_position: Of the density of positions.
         basin_temperature: Narrows every mode of the position, keeps its weight.
-        max_atoms: A molecule that reaches it without stopping is ended.
+        max_atoms: Largest size; a molecule that would grow beyond it is ended.
         core: Atomic numbers and positions (Å) that every molecule starts from.
     """
 
@@ -42,7 +49,8 @@ def choose(
     basin_temperature: float = 1.0,
     max_atoms: int | None = None,
     start: str | None = None,
-    fragment: str | os.PathLike[str] | Given | None = None,
+    fragment: Any = None,
+    basin: bool = False,
 ) -> Options:
     """Checks what is asked of a sampler.
 
@@ -54,33 +62,41 @@ def choose(
         max_atoms: Largest size; the config's where None.
         start: Symbol of the element of the first atom.
         fragment: A file with one molecule (.sdf, .xyz, .npz), or its atomic numbers
-            and positions in Å. Its atoms come first and never move.
+            and positions in Å, or an RDKit molecule with a conformer. Its atoms come
+            first and never move.
+        basin: Short for a basin temperature of `BASIN_TEMPERATURE`.
 
     Raises:
         UsageError: A value is out of range, or the fragment cannot be used.
     """
     config = weights.config
+    if basin and basin_temperature == 1.0:
+        basin_temperature = BASIN_TEMPERATURE
+    if hasattr(fragment, "GetConformer"):
+        fragment = _of_rdkit(fragment)
     temperatures = {
         "temperature_focus": temperature_focus,
         "temperature_position": temperature_position,
         "basin_temperature": basin_temperature,
     }
     for name, value in temperatures.items():
-        if not 0.0 < value < np.inf:
-            raise cli.UsageError(f"--{name}: expected a number above 0, found {value}")
+        if not 1e-6 <= value <= 1e6:
+            raise cli.UsageError(f"--{name}: expected 1e-6 to 1e6, found {value}")
     if temperature_position != 1.0 and basin_temperature != 1.0:
         raise cli.UsageError(
             "expected one of --temperature_position and --basin_temperature, found both"
         )
     if max_atoms is None:
         max_atoms = int(config.sample.max_atoms)
-    if not 1 <= max_atoms <= 10_000:
-        raise cli.UsageError(f"--max_atoms: expected 1 to 10000, found {max_atoms}")
+    if not 1 <= max_atoms <= MAX_ATOMS:
+        raise cli.UsageError(
+            f"--max_atoms: expected 1 to {MAX_ATOMS}, found {max_atoms}"
+        )
     if start is not None and fragment is not None:
         raise cli.UsageError("expected one of --start and --fragment, found both")
     core = None
     if start is not None:
-        core = _single_atom(start, tuple(config.data.species))
+        core = _single_atom(start, config.data)
     elif isinstance(fragment, tuple):
         core = _check_core(*fragment, weights, max_atoms)
     elif fragment is not None:
@@ -88,10 +104,24 @@ def choose(
     return Options(**temperatures, max_atoms=max_atoms, core=core)
 
 
-def _single_atom(symbol: str, species_table: tuple[int, ...]) -> Core:
+def _of_rdkit(mol: Any) -> Given:
+    """Returns atomic numbers and positions of an RDKit molecule's first conformer."""
+    if not mol.GetNumConformers() or not mol.GetConformer().Is3D():
+        raise cli.UsageError(
+            "fragment: expected a molecule with a conformer in three dimensions, found "
+            "none"
+        )
+    numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
+    return np.array(numbers, np.int64), mol.GetConformer().GetPositions()
+
+
+def _single_atom(symbol: str, config: Any) -> Core:
     number = ATOMIC_NUMBERS.get(symbol.capitalize(), 0)
-    if number not in species_table:
-        known = ", ".join(SYMBOLS[n - 1] for n in species_table)
+    heavy = tuple(n for n in config.species if n > 1)
+    # Where heavy atoms come first, nothing was ever built from a hydrogen.
+    possible = heavy if config.heavy_first and heavy else tuple(config.species)
+    if number not in possible:
+        known = ", ".join(SYMBOLS[n - 1] for n in possible)
         raise cli.UsageError(f"--start: expected one of {known}; found {symbol!r}")
     return np.array([number], np.uint8), np.zeros((1, 3), np.float32)
 
@@ -104,7 +134,7 @@ def _read_core(path: str | os.PathLike[str], weights: Weights, max_atoms: int) -
         raise cli.UsageError(
             f"{path}: expected one molecule to start from, found {len(found.num_atoms)}"
         )
-    _check_connected(found.positions, weights.config.data.cutoff, str(path))
+    _check_geometry(found, weights.config, str(path))
     return found.atomic_numbers, found.positions
 
 
@@ -113,8 +143,17 @@ def _check_core(
 ) -> Core:
     """Screens a fragment given as arrays like one from a file."""
     species = tuple(weights.config.data.species)
-    numbers = np.asarray(atomic_numbers, np.uint8)
-    positions = np.asarray(positions, np.float32)
+    numbers = np.asarray(atomic_numbers)
+    if numbers.dtype.kind not in "iu" or np.any((numbers < 1) | (numbers > 118)):
+        raise cli.UsageError(
+            "fragment: expected atomic numbers, integers of 1 to 118, found "
+            f"{numbers.tolist()}"
+        )
+    numbers = numbers.astype(np.uint8)
+    try:
+        positions = np.asarray(positions, np.float32)
+    except (ValueError, TypeError) as error:
+        raise cli.UsageError(f"fragment: expected positions in Å ({error})") from error
     if positions.shape != (*numbers.shape, 3):
         raise cli.UsageError(
             "fragment: expected an atomic number and three coordinates for each atom, "
@@ -123,20 +162,20 @@ def _check_core(
     molecules = data.make_molecules(np.array([len(numbers)]), numbers, positions)
     records = data.Records(molecules, None, ())
     data.molecules.screen(records, species, max_atoms - 1, "fragment", strict=True)
-    _check_connected(molecules.positions, weights.config.data.cutoff, "fragment")
+    _check_geometry(molecules, weights.config, "fragment")
     return molecules.atomic_numbers, molecules.positions
 
 
-def _check_connected(
-    positions: Float[np.ndarray, "num_atoms 3"], cutoff: float, source: str
-) -> None:
-    distances = np.linalg.norm(positions[:, None] - positions, axis=-1)
-    near = distances < cutoff
-    reached = near[0]
-    for _ in range(len(positions)):
-        reached = near[reached].any(axis=0)
-    if not reached.all():
+def _check_geometry(core: data.Molecules, config: Any, source: str) -> None:
+    """Raises `UsageError` for atoms too close for any step, or in parts."""
+    closest, cutoff = float(config.model.min_radius), float(config.data.cutoff)
+    if data.coincident(core, closest)[0]:
+        raise cli.UsageError(
+            f"{source}: expected atoms at least {closest} Å apart, as the model places "
+            "them, found two that are closer"
+        )
+    if data.unreachable(core, 0.0, cutoff, heavy_first=False)[0]:
         raise cli.UsageError(
             f"{source}: expected atoms that hang together over steps below {cutoff} Å, "
-            f"found {int(reached.sum())} of {len(reached)} within reach of the first"
+            "found parts"
         )

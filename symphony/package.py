@@ -30,11 +30,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from common import checkpoints
 
+    if (flags.output / "checkpoints").exists():
+        raise cli.UsageError(
+            f"--output: expected a folder of its own, found the one of a run: "
+            f"{flags.output}"
+        )
     config, params, meta = checkpoints.load_params(flags.workdir, flags.which)
     checkpoints.save_packaged(flags.output, params, config, meta, flags.half)
     size = (flags.output / "weights.npz").stat().st_size
     sys.stdout.write(
-        f"{flags.output}: step {meta['step']}, {size / 1e6:.1f} MB of weights\n"
+        f"{flags.output}: step {meta['step']}, {size / 1e6:.2g} MB of weights\n"
     )
     return 0
 

@@ -16,17 +16,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from common import __version__, cli
 from symphony import build, data, molfile
 from symphony.generate import Finished, Settings, Start, generate
 from symphony.options import Core, Options, choose
 from symphony.weights import Weights, load_weights
-
-BASIN_TEMPERATURE = 0.1
-"""What `--basin` stands for."""
 
 CPU_SLOTS, ACCELERATOR_SLOTS = 16, 256
 """Molecules under construction at a time: more gain nothing on a CPU."""
@@ -43,7 +41,7 @@ class Sample(NamedTuple):
         seed: Of the random numbers.
         atomic_numbers: Nuclear charges.
         positions: Å.
-        stopped: False if it was ended at the largest number of atoms.
+        stopped: False if it would have grown beyond the largest number of atoms.
         log_likelihood: Nats of the path by which it was built, positions per Å³; a
             fragment's own atoms count nothing.
     """
@@ -216,18 +214,33 @@ def _orders(
     """
     if core is None:
         return lambda index: np.zeros(0, np.int32)
-    species = data.to_species(core[0], tuple(weights.config.data.species))
-    positions = jnp.asarray((core[1] - _centre(core)).astype(np.float32))
-    mask = jnp.ones(len(species), bool)
+    config = ml_collections.FrozenConfigDict(weights.config)
+    species = data.to_species(core[0], tuple(config.data.species))
+    positions = (core[1] - _centre(core)).astype(np.float32)
+    # Fragments of similar size share one compiled program.
+    count = len(species)
+    missing = -count % 8
+    arrays = (
+        np.pad(positions, ((0, missing), (0, 0))),
+        np.pad(species, (0, missing)),
+        np.arange(count + missing) < count,
+    )
 
-    @jax.jit
-    def order(index: Any) -> Any:
-        key = jax.random.fold_in(jax.random.key(seed), index)
-        key = jax.random.fold_in(key, _ORDER_STREAM)
-        cut = build.draw_cut(weights.config, key, positions, jnp.asarray(species), mask)
-        return cut.order
+    def order(index: int) -> Int[np.ndarray, " num_given"]:
+        return np.asarray(_order(config, seed, index, *arrays))[:count]
 
-    return lambda index: np.asarray(order(np.int32(index)))
+    return order
+
+
+@partial(jax.jit, static_argnums=0)
+def _order(
+    config: ml_collections.FrozenConfigDict,
+    seed: Int[Array, ""] | int,
+    index: Int[Array, ""] | int,
+    *arrays: Any,
+) -> Int[Array, " num_nodes"]:
+    key = jax.random.fold_in(jax.random.key(seed), index)
+    return build.draw_cut(config, jax.random.fold_in(key, _ORDER_STREAM), *arrays).order
 
 
 def _start(
@@ -270,14 +283,15 @@ def finish(sample: Sample) -> tuple[Any, dict[str, Any]]:
         An RDKit molecule with properties, or None if the convention `xyz2mol_hueckel`
         finds no bonds; and the molecule's record for the manifest.
     """
-    from rdkit import Chem
+    from rdkit import Chem, rdBase
 
     from symphony.evaluate import bonds
 
     mol = bonds.perceive(sample.atomic_numbers, sample.positions, BOND_PRESET)
     smiles = None
     if mol is not None:
-        smiles = Chem.MolToSmiles(Chem.RemoveHs(mol, sanitize=False))
+        with rdBase.BlockLogs():  # It tells of every hydrogen that it leaves.
+            smiles = Chem.MolToSmiles(Chem.RemoveHs(mol, sanitize=False))
     record = {
         "index": sample.index,
         "seed": sample.seed,
@@ -344,19 +358,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments after the command; those of the process where None.
     """
     arguments = _parser().parse_args(argv)
-    basin = arguments.basin_temperature
-    if arguments.basin:
-        basin = BASIN_TEMPERATURE if basin == 1.0 else basin
-    molfile.paths_of(arguments.output)
+    for path in molfile.paths_of(arguments.output):
+        cli.check_apart(path, arguments.fragment)
     weights = load_weights(arguments.checkpoint)
     options = choose(
         weights,
         arguments.temperature_focus,
         arguments.temperature_position,
-        basin,
+        arguments.basin_temperature,
         arguments.max_atoms,
         arguments.start,
         arguments.fragment,
+        arguments.basin,
     )
     seed, total = arguments.seed, arguments.num_molecules
     check_numbers(seed, total, arguments.num_slots)
@@ -417,7 +430,7 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="file with one molecule (.sdf, .xyz, .npz) to start from",
     )
-    add("--max_atoms", type=int, default=None, help="ends a molecule; by the config")
+    add("--max_atoms", type=int, default=None, help="largest size; by the config")
     add(
         "--num_slots",
         type=int,

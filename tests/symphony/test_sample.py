@@ -11,11 +11,13 @@ import time
 import numpy as np
 import pytest
 from rdkit import Chem
+from rdkit.Chem import AllChem
 
 import symphony
 from common import checkpoints, cli
 from symphony import molfile, options, sample
 from symphony.data.xyz import read_xyz
+from symphony.evaluate import bonds
 from tests.symphony import small
 
 CORE = np.array([[0.0, 0.0, 0.0], [1.47, 0.0, 0.1], [2.0, 1.3, 0.0]]) + 20.0
@@ -72,7 +74,19 @@ def test_a_molecule_is_the_same_however_many_are_asked_for(sampler):
         np.testing.assert_allclose(one.positions, other.positions, atol=1e-4)
 
 
-def test_the_command_writes_all_and_tells_of_each(packaged, tmp_path, capsys):
+def bonds_for_some(atomic_numbers, positions, preset):
+    """Stands for perception: random weights hardly ever make a molecule with bonds."""
+    if len(atomic_numbers) < 2 or len(atomic_numbers) % 3 == 0:
+        return None
+    mol = bonds.to_mol(atomic_numbers, positions)
+    mol.AddBond(0, 1, Chem.BondType.SINGLE)
+    return mol.GetMol()
+
+
+def test_the_command_writes_all_and_tells_of_each(
+    packaged, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(bonds, "perceive", bonds_for_some)
     output = tmp_path / "out" / "molecules.sdf"
     assert sample.main(arguments(packaged, output, 5)) == 0
     head, *lines = records(output)
@@ -85,6 +99,7 @@ def test_the_command_writes_all_and_tells_of_each(packaged, tmp_path, capsys):
         found.num_atoms, [line["num_atoms"] for line in lines]
     )
     with_bonds = [line for line in lines if line["smiles"] is not None]
+    assert 0 < len(with_bonds) < 5
     assert output.read_text().count("$$$$") == len(with_bonds)
     assert capsys.readouterr().out.startswith("device: ")
 
@@ -97,8 +112,10 @@ def test_the_command_writes_all_and_tells_of_each(packaged, tmp_path, capsys):
 def test_a_killed_command_goes_on_with_the_same_molecules(
     packaged, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(bonds, "perceive", bonds_for_some)
     whole, killed = tmp_path / "whole.sdf", tmp_path / "killed.sdf"
     assert sample.main(arguments(packaged, whole, 6)) == 0
+    assert any(record["sdf_bytes"] > 0 for record in records(whole)[1:3])
 
     append, calls = molfile.append, []
 
@@ -213,7 +230,8 @@ def test_a_start_is_the_first_atom(sampler):
     [
         ([[0, 0, 0], [np.nan, 0, 0]], "CC", "not finite"),
         ([[0, 0, 0], [0, 0, 0]], "CC", "apart"),
-        ([[0, 0, 0], [1.7, 0, 0]], ["C", "Cl"], "element"),
+        ([[0, 0, 0], [1.7, 0, 0]], ["C", "Cl"], "H, C, N, O, F, such as Cl"),
+        ([[0, 0, 0], [0.3, 0, 0]], "CC", "at least 0.6 Å apart"),
         ([[1.5 * i, 0, 0] for i in range(12)], "C" * 12, "more than 11 atoms"),
         ([[0, 0, 0], [9, 0, 0]], "CC", "hang together"),
     ],
@@ -232,12 +250,82 @@ def test_a_fragment_that_cannot_be_used_is_an_error_of_one_line(
 
 
 @pytest.mark.parametrize(
+    ("numbers", "positions", "told"),
+    [
+        ([300, 1], [[0, 0, 0], [1, 0, 0]], "1 to 118"),
+        (["C", "H"], [[0, 0, 0], [1, 0, 0]], "integers"),
+        ([6.7, 1.0], [[0, 0, 0], [1, 0, 0]], "integers"),
+        ([6, 1], [[0, 0, 0], [1, 0]], "positions"),
+        ([6, 1], [[0, 0, 0]], "three coordinates"),
+    ],
+)
+def test_arrays_that_are_no_fragment_are_refused(sampler, numbers, positions, told):
+    with pytest.raises(cli.UsageError, match=told):
+        options.choose(sampler.weights, fragment=(numbers, positions))
+
+
+def test_a_drawing_in_two_dimensions_is_refused(sampler, tmp_path):
+    drawn = Chem.MolFromSmiles("c1ccccc1C(N)=O")
+    AllChem.Compute2DCoords(drawn)
+    Chem.MolToMolFile(drawn, str(tmp_path / "flat.mol"))
+    with pytest.raises(cli.UsageError, match="a drawing"):
+        options.choose(sampler.weights, fragment=tmp_path / "flat.mol")
+    with pytest.raises(cli.UsageError, match="three dimensions"):
+        options.choose(sampler.weights, fragment=drawn)
+
+
+def test_a_molecule_of_rdkit_is_a_fragment(sampler):
+    methane = bonds.to_mol(np.array([6, 1, 1, 1, 1], np.uint8), METHANE)
+    methane.GetConformer().Set3D(True)
+    options_ = options.choose(sampler.weights, fragment=methane, basin=True)
+    np.testing.assert_array_equal(options_.core[1], METHANE)
+    assert options_.basin_temperature == options.BASIN_TEMPERATURE
+
+
+def test_an_output_that_is_the_fragment_is_refused(packaged, tmp_path, capsys):
+    fragment = write_xyz(tmp_path / "core.extxyz", CORE, "CNO")
+    before = fragment.read_bytes()
+    given = arguments(packaged, tmp_path / "core.sdf", 2, "--overwrite")
+    given.append(f"--fragment={fragment}")
+    assert cli.run("symphony sample", sample.main, given) == 2
+    assert "not the input" in capsys.readouterr().err
+    assert fragment.read_bytes() == before
+
+
+def test_a_manifest_of_another_origin_is_not_touched(packaged, tmp_path):
+    (tmp_path / "mine.jsonl").write_text("my notes")
+    with pytest.raises(cli.UsageError, match="--overwrite"):
+        sample.main(arguments(packaged, tmp_path / "mine.sdf", 2))
+    assert (tmp_path / "mine.jsonl").read_text() == "my notes"
+    assert os.listdir(tmp_path) == ["mine.jsonl"]
+
+
+def test_a_lost_file_is_told_and_not_made_anew(packaged, tmp_path):
+    output = tmp_path / "molecules.sdf"
+    assert sample.main(arguments(packaged, output, 2)) == 0
+    output.with_suffix(".extxyz").unlink()
+    with pytest.raises(cli.UsageError, match=r"molecules.extxyz: expected at least"):
+        sample.main(arguments(packaged, output, 3))
+    assert not output.with_suffix(".extxyz").exists()
+
+
+def test_two_commands_do_not_write_the_same_file(packaged, tmp_path, capsys):
+    output = tmp_path / "molecules.sdf"
+    given = arguments(packaged, output, 2)
+    with molfile.open_output(output, {}, False):
+        assert cli.run("symphony sample", sample.main, [*given, "--overwrite"]) == 2
+    assert "in use by another command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("more", "told"),
     [
         (["--checkpoint=nowhere"], "nowhere"),
-        (["--start=Xe"], "expected one of H, C, N, O, F"),
+        (["--start=Xe"], "expected one of C, N, O, F"),
+        (["--start=H"], "expected one of C, N, O, F"),
+        (["--temperature_position=1e-46"], "1e-6 to 1e6"),
         (["--start=C", "--fragment=a.sdf"], "found both"),
-        (["--temperature_focus=0"], "above 0"),
+        (["--temperature_focus=0"], "1e-6 to 1e6"),
         (["--basin", "--temperature_position=0.5"], "found both"),
         (["--output=molecules.xyz"], "ends in .sdf"),
         (["--max_atoms=0"], "max_atoms"),
@@ -273,8 +361,10 @@ def test_a_valid_molecule_is_written_with_bonds_and_properties():
     assert not unfinished["valid"]
 
 
-def test_python_gives_rdkit_molecules(sampler):
+def test_python_gives_rdkit_molecules(sampler, monkeypatch):
+    monkeypatch.setattr(bonds, "perceive", bonds_for_some)
     mols = sampler.sample(6, seed=3, num_slots=4)
+    assert mols
     assert all(isinstance(mol, Chem.Mol) for mol in mols)
     everything = sampler.sample_positions(6, seed=3, num_slots=4)
     assert len(mols) == sum(sample.finish(one)[0] is not None for one in everything)
