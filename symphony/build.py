@@ -91,7 +91,8 @@ def molecule_totals(
     """Cuts one molecule and evaluates its steps; no coordinate noise outside training.
 
     Half of the molecules in training have none either; for the others its standard
-    deviation is uniform up to `config.data.noise_std`.
+    deviation is uniform up to `config.data.noise_std`. (The paper's model adds its own,
+    always.)
     """
     key_cut, key_level, key_terms = jax.random.split(key, 3)
     drawn = draw_cut(config, key_cut, *batch)

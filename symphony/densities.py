@@ -100,10 +100,14 @@ def sample_radius(
     # A narrowed component outside would have no mass inside: its end stands for it.
     narrowed = jnp.clip(mean, low, high)
     mean = jnp.where(jnp.asarray(basin_temperature) < 1.0, narrowed, mean)
-    below, above = (jax.nn.sigmoid((end - mean) / scale) for end in (low, high))
+    # The interval as seen from the mean, turned so that most of it lies below zero:
+    # there the distribution function has all its digits.
+    sign = jnp.where(mean < 0.5 * (low + high), -1.0, 1.0)
+    ends = [sign * (end - mean) / scale for end in (low, high)]
+    below, above = (jax.nn.sigmoid(z) for z in (jnp.minimum(*ends), jnp.maximum(*ends)))
     u = jax.random.uniform(key_radius, (), minval=1e-6, maxval=1.0 - 1e-6)
     u = below + u * (above - below)
-    radius = mean + scale * (jnp.log(u) - jnp.log1p(-u))
+    radius = mean + sign * scale * (jnp.log(u) - jnp.log1p(-u))
     return jnp.clip(radius, low, high)
 
 

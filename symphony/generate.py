@@ -8,7 +8,7 @@ anew. No pair of atoms is ever dropped.
 """
 
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import cache, partial, wraps
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -123,7 +123,7 @@ class Finished(NamedTuple):
         index: Which molecule of the seed this is.
         positions: Å, in the order of placement.
         species: Indices into the species table.
-        stopped: False if it was ended at the largest number of atoms.
+        stopped: False if it would have grown beyond the largest number of atoms.
         log_likelihood: Nats; see `Slot`.
     """
 
@@ -190,7 +190,11 @@ def advance(
     settings: Settings,
     mode: str,
 ) -> Slot:
-    """Takes one step of one slot: the next given atom, or a drawn one, or stop."""
+    """Takes one step of one slot: the next given atom, or a drawn one, or stop.
+
+    A slot at the largest size may still stop; if it would place an atom, it is done and
+    has not stopped.
+    """
     fragment = slot.fragment
     new, capacity = fragment.num_atoms, fragment.species.shape[0]
     key = jax.random.fold_in(jax.random.fold_in(seed_key, slot.index), new)
@@ -214,11 +218,18 @@ def advance(
     grown = slot._replace(
         fragment=fragment,
         cache=decoder.extend_cache(model, slot.cache, fragment, settings.noise_std),
-        done=new + 1 >= jnp.maximum(settings.max_atoms, slot.num_given),
+        log_likelihood=slot.log_likelihood + step.log_likelihood,
     )
-    ended = slot._replace(done=jnp.array(True), stopped=jnp.array(True))
-    after = jax.tree.map(lambda a, b: jnp.where(step.stop, a, b), ended, grown)
-    after = after._replace(log_likelihood=slot.log_likelihood + step.log_likelihood)
+    stopped = grown._replace(
+        fragment=slot.fragment,
+        cache=slot.cache,
+        done=jnp.array(True),
+        stopped=jnp.array(True),
+    )
+    is_full = new >= jnp.maximum(settings.max_atoms, slot.num_given)
+    cut_short = slot._replace(done=is_full)
+    after = jax.tree.map(lambda a, b: jnp.where(is_full, a, b), cut_short, grown)
+    after = jax.tree.map(lambda a, b: jnp.where(step.stop, a, b), stopped, after)
     return jax.tree.map(lambda a, b: jnp.where(slot.done, a, b), slot, after)
 
 
@@ -232,6 +243,7 @@ def make_run(
     """
 
     @partial(jax.jit, donate_argnums=1, compiler_options=compiler_options())
+    @in_full_precision
     def run(
         params: Any,
         slots: Slot,
@@ -254,6 +266,20 @@ def make_run(
         return slots
 
     return run
+
+
+def in_full_precision(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Multiplies matrices in 32 bits, where accelerators would take fewer by default.
+
+    A likelihood, and decisions that are the same on every device, need them.
+    """
+
+    @wraps(function)
+    def traced(*args: Any) -> Any:
+        with jax.default_matmul_precision("highest"):
+            return function(*args)
+
+    return traced
 
 
 def compiler_options() -> dict[str, Any]:

@@ -32,13 +32,16 @@ from common import cli
 from symphony import build, data, decisions, densities
 from symphony.data.elements import SYMBOLS
 from symphony.fragments import Cut
-from symphony.generate import compiler_options
+from symphony.generate import compiler_options, in_full_precision
 from symphony.loss import causal_mask
 from symphony.model import NextAtom, Symphony
 from symphony.weights import Weights, load_weights
 
-MAX_ATOMS = 1_000
-"""Largest molecule that is scored."""
+MAX_ATOMS = 200
+"""Largest molecule that is scored; it takes 2 GB."""
+
+PAIRS_AT_A_TIME = 128
+"""Pairs of new atom and focus whose densities are in memory together."""
 
 ORDERS_PER_CALL = 4
 NUM_BUCKETS, FEW_MOLECULES = 3, 100
@@ -160,7 +163,11 @@ def order_terms(
         _pair_log_density, model, cut, node_feats, next_atom, num_draws
     )
     keys = jax.random.split(key, focus.shape[0])
-    log_p = jax.vmap(log_position)(keys, focus, new, step)
+    log_p = jax.lax.map(
+        lambda of_pair: log_position(*of_pair),
+        (keys, focus, new, step),
+        batch_size=PAIRS_AT_A_TIME,
+    )
     log_p += next_atom.focus_species[step, focus, cut.species[new]] - log_total[step]
     log_p = jnp.where(near.pair_mask, log_p, -jnp.inf)
     of_pair = jax.nn.one_hot(new, num_nodes, dtype=bool) & near.pair_mask[:, None]
@@ -207,6 +214,23 @@ def _pair_log_density(
     )
 
 
+def check_connected(molecules: data.Molecules, cutoff: float, source: str) -> None:
+    """Raises `UsageError` if the atoms of a molecule do not hang together.
+
+    Args:
+        molecules: What is to be scored.
+        cutoff: Å, longest step from a placed atom to the next.
+        source: The file, for the message.
+    """
+    apart = data.unreachable(molecules, 0.0, cutoff, heavy_first=False)
+    if apart.any():
+        index = int(np.argmax(apart))
+        raise cli.UsageError(
+            f"{source}: expected atoms that hang together over steps below {cutoff} Å, "
+            f"found molecule {index} ({molecules.names[index]}) in parts"
+        )
+
+
 def find_near_pairs(
     positions: Float[np.ndarray, "num_atoms 3"],
     min_radius: float,
@@ -230,6 +254,7 @@ def make_scorer(
     """
 
     @partial(jax.jit, compiler_options=compiler_options())
+    @in_full_precision
     def run(
         params: Any,
         keys: Key[Array, " num_orders"],
@@ -365,6 +390,11 @@ def summarise(terms: OrderTerms, num_atoms: int) -> Score:
     )
 
 
+def atoms_path_of(path: Path) -> Path:
+    """Returns where the scores of atoms lie, beside those of molecules."""
+    return path.with_name(f"{path.stem}_atoms{path.suffix}")
+
+
 def write_scores(
     path: Path,
     molecules: data.Molecules,
@@ -377,13 +407,16 @@ def write_scores(
     Returns:
         The path of the second file, `<name>_atoms.csv`.
     """
-    atoms_path = path.with_name(f"{path.stem}_atoms{path.suffix}")
+    atoms_path = atoms_path_of(path)
     head = (
         "index name num_atoms log_likelihood standard_error effective_orders "
         "mean_order_log_likelihood mean_stop num_orders num_direction_samples"
     )
     text = "{:.4f}".format
-    with cli.atomic_path(path) as partial_path, partial_path.open("w") as file:
+    with (
+        cli.atomic_path(path) as partial_path,
+        partial_path.open("w", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(head.split())
         for index, score in sorted(scores.items()):
@@ -392,7 +425,10 @@ def write_scores(
             name, size = molecules.names[index], molecules.num_atoms[index]
             values = map(text, (*numbers, *means))
             writer.writerow([index, name, size, *values, num_orders, num_draws])
-    with cli.atomic_path(atoms_path) as partial_path, partial_path.open("w") as file:
+    with (
+        cli.atomic_path(atoms_path) as partial_path,
+        partial_path.open("w", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["index", "atom", "element", "mean_log_likelihood"])
         for index, score in sorted(scores.items()):
@@ -417,7 +453,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{num_orders} and {num_draws}"
         )
     output = Path(arguments.output)
-    cli.check_output(output)
+    for path in (output, atoms_path_of(output)):
+        cli.check_output(path)
+        cli.check_apart(path, arguments.molecules)
+    if not 0 <= arguments.seed < 2**32:
+        raise cli.UsageError(
+            f"--seed: expected 0 to {2**32 - 1}, found {arguments.seed}"
+        )
     weights = load_weights(arguments.checkpoint)
     molecules, _ = data.read_molecules(
         arguments.molecules, tuple(weights.config.data.species), MAX_ATOMS, strict=True
@@ -425,6 +467,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.announce_device()
     total = len(molecules.num_atoms)
     scores = {}
+    check_connected(molecules, float(weights.config.data.cutoff), arguments.molecules)
     with cli.progress(total, "scoring", "molecules") as advance:
         for index, score in score_molecules(
             weights, molecules, num_orders, num_draws, arguments.seed
@@ -432,9 +475,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             scores[index] = score
             advance()
     atoms = write_scores(output, molecules, scores, num_orders, num_draws)
-    mean = np.mean([score.bound for score in scores.values()])
+    bounds = np.array([score.bound for score in scores.values()])
+    possible = bounds[np.isfinite(bounds)]
+    mean = f"{possible.mean():.2f} nats" if len(possible) else "minus infinity"
+    out_of_reach = total - len(possible)
+    but = f" but for {out_of_reach} of density zero" if out_of_reach else ""
     sys.stdout.write(
-        f"{output}: {total} molecules, mean log-likelihood {mean:.2f} nats "
+        f"{output}: {total} molecules, mean log-likelihood {mean}{but} "
         f"({num_orders} orders, {num_draws} directions); by atoms in {atoms}\n"
     )
     return 0

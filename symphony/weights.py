@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import ml_collections
 import numpy as np
 
@@ -66,7 +67,7 @@ def load_weights(
         name=str(name_or_path),
         config=config,
         model=model,
-        params=params,
+        params=jax.device_put(params),
         checksum=params_checksum(params),
         config_checksum=hashlib.sha256(text.encode()).hexdigest(),
     )

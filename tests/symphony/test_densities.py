@@ -140,6 +140,17 @@ def test_radii_follow_their_distribution_function(name):
     assert len(np.unique(draws)) > 0.9 * len(draws)
 
 
+@pytest.mark.parametrize("mean", [0.5, 2.75])
+def test_a_component_far_outside_the_interval_is_drawn_at_its_end(mean):
+    far = densities.RadialMixture(jnp.zeros(1), jnp.array([mean]), jnp.array([0.004]))
+    keys = jax.random.split(jax.random.key(0), 2_000)
+    draw = lambda key: densities.sample_radius(key, far, 0.6, 2.6)
+    radii = np.asarray(jax.vmap(draw)(keys))
+    # The tail of a logistic density is exponential, of length .004 Å.
+    depth = np.abs(radii - (0.6 if mean < 1.0 else 2.6))
+    assert np.mean(depth) == pytest.approx(0.004, rel=0.1)
+
+
 @pytest.mark.parametrize("temperature", [0.3, 2.0])
 def test_tempered_radii_follow_the_power_of_the_density(temperature):
     parameters = mixture("broad")

@@ -9,7 +9,14 @@ import pytest
 
 from symphony import build, decisions, score
 from symphony.fragments import Cut
-from symphony.generate import Fragment, Settings, Start, generate, make_run
+from symphony.generate import (
+    Fragment,
+    Settings,
+    Start,
+    generate,
+    in_full_precision,
+    make_run,
+)
 from tests.symphony import small
 
 CAPACITY = 12  # Of the batched loop.
@@ -78,16 +85,17 @@ def build_slowly(index, max_atoms=9):
     key = jax.random.fold_in(jax.random.key(3), index)
     positions, species = np.zeros((0, 3), np.float32), np.zeros(0, np.int32)
     cache, log_likelihood = empty(), 0.0
-    while len(species) < max_atoms:
+    while True:
         fragment = fragment_of(positions, species)
         step = decide(cache, fragment, jax.random.fold_in(key, len(species)))
+        if len(species) == max_atoms and not bool(step.stop):
+            return positions, species, False, log_likelihood
         log_likelihood += float(step.log_likelihood)
         if bool(step.stop):
             return positions, species, True, log_likelihood
         positions = np.concatenate([positions, np.asarray(step.position)[None]])
         species = np.append(species, np.int32(step.species))
         cache = extend(cache, fragment_of(positions, species))
-    return positions, species, False, log_likelihood
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +122,11 @@ def test_a_molecule_is_the_same_however_many_are_asked_for(molecules):
         np.testing.assert_allclose(few.positions, many.positions, atol=1e-4)
 
 
+def test_accelerators_are_asked_for_all_digits():
+    product = in_full_precision(lambda x: x @ x)
+    assert "Precision.HIGHEST" in str(jax.make_jaxpr(product)(jnp.eye(2)))
+
+
 def test_the_loop_is_compiled_once(molecules):
     model, _ = small.model_and_params()
     compiled = make_run(DECODER, model, "exact")
@@ -132,11 +145,14 @@ def test_every_molecule_is_built_once(molecules):
     assert len({len(molecule.species) for molecule in molecules}) > 1
 
 
-def test_a_molecule_at_the_largest_size_has_not_stopped():
-    cut_short = run(10, max_atoms=2)
-    assert max(len(molecule.species) for molecule in cut_short) == 2
-    for molecule in cut_short:
-        assert molecule.stopped == (len(molecule.species) < 2)
+def test_a_molecule_may_stop_at_the_largest_size_and_not_grow_beyond_it(molecules):
+    largest = sorted(len(m.species) for m in molecules if m.stopped)[-2]
+    limited = run(10, max_atoms=largest)
+    assert any(m.stopped and len(m.species) == largest for m in limited)
+    assert any(not m.stopped for m in limited)
+    for short, free in zip(limited, molecules, strict=True):
+        assert len(short.species) == min(len(free.species), largest)
+        assert short.stopped == (free.stopped and len(free.species) <= largest)
 
 
 def test_given_atoms_come_first_and_never_move():

@@ -285,7 +285,7 @@ def test_molecules_score_less_the_more_they_are_disturbed():
     trained = weights.load_weights("qm9")
     species = tuple(trained.config.data.species)
     found, _ = data.read_molecules("qm9-sample", species, 29, split="validation")
-    found = data.select(found, np.arange(20))
+    found = data.choose_molecules(found, 20)
     noise = np.random.default_rng(0).normal(size=found.positions.shape)
     means = []
     for scale in (0.0, 0.05, 0.2):
@@ -297,6 +297,16 @@ def test_molecules_score_less_the_more_they_are_disturbed():
         # A molecule out of reach is as unlikely as any number says.
         means.append(np.maximum(bounds, -1e4).mean())
     assert means[0] > means[1] > means[2], means
+
+
+@pytest.mark.parametrize("output", ["mine.sdf", "mine.csv"])
+def test_scores_do_not_replace_the_molecules(tmp_path, output, capsys):
+    molecules = tmp_path / ("mine.sdf" if output == "mine.sdf" else "mine_atoms.csv")
+    molecules.write_text("precious")
+    given = [f"--molecules={molecules}", f"--output={tmp_path / output}"]
+    assert cli.run("symphony score", score.main, given) == 2
+    assert "not the input" in capsys.readouterr().err
+    assert molecules.read_text() == "precious"
 
 
 def test_more_orders_narrow_the_bound():
