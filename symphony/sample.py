@@ -1,13 +1,14 @@
 """Samples molecules: `symphony sample`, and the sampler behind `symphony.load`.
 
 Molecule `i` of a seed is the same however many are asked for. Positions are in Å.
-RDKit is imported with the first finished molecule.
+RDKit is imported by the processes that perceive bonds, and by `Sampler.sample`.
 """
 
 import argparse
 import os
 import platform
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -30,6 +31,12 @@ CPU_SLOTS, ACCELERATOR_SLOTS = 16, 256
 """Molecules under construction at a time: more gain nothing on a CPU."""
 
 BOND_PRESET = "xyz2mol_hueckel"
+BOND_SECONDS, CLOCK_FACTOR = 10.0, 10
+"""CPU time for the bonds of one molecule; the clock may show a multiple of it."""
+
+MAX_WORKERS = 8
+"""Processes that perceive bonds; more start only where many molecules wait."""
+
 _ORDER_STREAM = 1_000_000  # Beyond every step of a molecule.
 
 
@@ -283,48 +290,85 @@ def finish(sample: Sample) -> tuple[Any, dict[str, Any]]:
         An RDKit molecule with properties, or None if the convention `xyz2mol_hueckel`
         finds no bonds; and the molecule's record for the manifest.
     """
-    from rdkit import Chem, rdBase
-
     from symphony.evaluate import bonds
 
     mol = bonds.perceive(sample.atomic_numbers, sample.positions, BOND_PRESET)
-    smiles = None
+    record = _record(sample, None if mol is None else bonds.write_smiles(mol))
     if mol is not None:
-        with rdBase.BlockLogs():  # It tells of every hydrogen that it leaves.
-            smiles = Chem.MolToSmiles(Chem.RemoveHs(mol, sanitize=False))
-    record = {
+        fields = {**_properties(sample), "smiles": record["smiles"]}
+        bonds.set_properties(mol, _name(sample), fields)
+    return mol, record
+
+
+def _record(sample: Sample, smiles: str | None) -> dict[str, Any]:
+    """Returns the line of the manifest."""
+    return {
         "index": sample.index,
         "seed": sample.seed,
         "num_atoms": len(sample.atomic_numbers),
         "formula": molfile.formula(sample.atomic_numbers),
         "stopped": sample.stopped,
-        "valid": mol is not None and sample.stopped,
+        "valid": smiles is not None and sample.stopped,
         "smiles": smiles,
         "log_likelihood": round(sample.log_likelihood, 4),
     }
-    if mol is not None:
-        mol.SetProp("_Name", _name(sample))
-        for name in ("log_likelihood", "seed", "index", "stopped", "valid", "smiles"):
-            mol.SetProp(name, str(record[name]))
-    return mol, record
+
+
+def _properties(sample: Sample) -> dict[str, Any]:
+    """Returns the fields of a molecule with bonds, but for its SMILES."""
+    record = _record(sample, "")
+    names = ("log_likelihood", "seed", "index", "stopped", "valid")
+    return {name: record[name] for name in names}
 
 
 def _name(sample: Sample) -> str:
     return f"seed{sample.seed}_{sample.index}"
 
 
-def write(output: molfile.Output, sample: Sample) -> bool:
-    """Appends a molecule to the files; returns whether it is valid."""
-    from rdkit import Chem
+def with_bonds(samples: Iterator[Sample]) -> Iterator[tuple[Sample, str | None, str]]:
+    """Yields molecules with their SMILES and their record of an SDF, in order.
 
-    mol, record = finish(sample)
+    Bonds are perceived in other processes while the next molecules are built; one that
+    takes longer than `BOND_SECONDS` counts as without bonds.
+    """
+    from symphony.evaluate import pool
+
+    module = "symphony.evaluate.worker"
+    most = min(os.cpu_count() or 1, MAX_WORKERS)
+    waiting: deque[Sample] = deque()
+
+    def pair(answer: dict[str, Any] | str) -> tuple[Sample, str | None, str]:
+        found = {"smiles": None, "sdf": ""} if isinstance(answer, str) else answer
+        return waiting.popleft(), found["smiles"], found["sdf"]
+
+    with pool.Stream(module, most, CLOCK_FACTOR * BOND_SECONDS) as stream:
+        for sample in samples:
+            waiting.append(sample)
+            stream.submit(_bond_task(sample))
+            yield from map(pair, stream.ready())
+        yield from map(pair, stream.rest())
+
+
+def _bond_task(sample: Sample) -> dict[str, Any]:
+    return {
+        "preset": BOND_PRESET,
+        "time_limit": BOND_SECONDS,
+        "atomic_numbers": sample.atomic_numbers.tolist(),
+        "positions": sample.positions.tolist(),
+        "name": _name(sample),
+        "properties": _properties(sample),
+    }
+
+
+def write(output: molfile.Output, sample: Sample, smiles: str | None, sdf: str) -> bool:
+    """Appends a molecule to the files; returns whether it is valid."""
+    record = _record(sample, smiles)
     names = ("index", "seed", "stopped", "valid", "log_likelihood")
     frame = molfile.to_extxyz(
         sample.atomic_numbers,
         sample.positions,
         {"name": _name(sample), **{name: record[name] for name in names}},
     )
-    sdf = "" if mol is None else Chem.SDWriter.GetText(mol)
     molfile.append(output, record, sdf, frame)
     return record["valid"]
 
@@ -383,8 +427,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         num_valid = 0
         drawn = draw(weights, options, seed, done, total, arguments.num_slots)
         with cli.progress(total, "sampling", "molecules", completed=done) as advance:
-            for sample in drawn:
-                num_valid += write(output, sample)
+            for sample, smiles, sdf in with_bonds(drawn):
+                num_valid += write(output, sample, smiles, sdf)
                 advance()
     before = f", {done} were there before" if done else ""
     sys.stdout.write(

@@ -9,8 +9,8 @@ import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -53,6 +53,13 @@ class Perception(NamedTuple):
     num_fragments: int = 0
     num_charged_atoms: int = 0
     num_radical_electrons: int = 0
+
+
+class SdfRecord(NamedTuple):
+    """A molecule as text; both are empty where the convention finds no bonds."""
+
+    smiles: str | None  # Canonical, hydrogens implicit.
+    sdf: str
 
 
 class Validity(NamedTuple):
@@ -221,6 +228,43 @@ def describe_molecule(
     if mol is None:
         return Perception(status)
     return describe(mol)._replace(status=status)
+
+
+def to_sdf(
+    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
+    positions: Float[np.ndarray, "num_atoms 3"],
+    preset: str,
+    name: str,
+    properties: Mapping[str, Any],
+) -> SdfRecord:
+    """Perceives one molecule in this process and writes it as a record of an SDF.
+
+    Args:
+        atomic_numbers: Nuclear charges.
+        positions: Coordinates in Å.
+        preset: See `perceive`.
+        name: The title of the record.
+        properties: Further fields; `smiles` is added.
+    """
+    mol = perceive(atomic_numbers, positions, preset)
+    if mol is None:
+        return SdfRecord(None, "")
+    smiles = write_smiles(mol)
+    set_properties(mol, name, {**properties, "smiles": smiles})
+    return SdfRecord(smiles, Chem.SDWriter.GetText(mol))
+
+
+def write_smiles(mol: Chem.Mol) -> str:
+    """Returns canonical SMILES, hydrogens implicit."""
+    with rdBase.BlockLogs():  # RDKit tells of every hydrogen that it leaves.
+        return Chem.MolToSmiles(Chem.RemoveHs(mol, sanitize=False))
+
+
+def set_properties(mol: Chem.Mol, name: str, properties: Mapping[str, Any]) -> None:
+    """Gives a molecule its title and the fields of its record, as text."""
+    mol.SetProp("_Name", name)
+    for key, value in properties.items():
+        mol.SetProp(key, str(value))
 
 
 def perceive_all(

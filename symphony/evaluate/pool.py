@@ -1,12 +1,14 @@
 """Worker processes that can be killed one at a time when a task hangs or crashes.
 
-Tasks and answers are JSON objects, one per line, over pipes to `python -m <module>`.
+`map_tasks` has a list of tasks answered, a `Stream` tasks that come one by one. Tasks
+and answers are JSON objects, one per line, over pipes to `python -m <module>`.
 A plain subprocess, unlike one of `multiprocessing`, neither forks a program with
 running threads nor imports the caller's main script again.
 """
 
 import collections
 import json
+import math
 import os
 import selectors
 import signal
@@ -14,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from absl import logging
@@ -23,6 +25,8 @@ from common.cli import RunError
 
 OnDone = Callable[[int], None]  # Receives the number of tasks done so far.
 
+_TASKS_PER_WORKER = 16  # That wait before another worker is started.
+_MOST_WAITING = 4096  # Tasks that a stream holds.
 START_LIMIT = 600.0  # Seconds a worker may take to import what it needs.
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,12 +97,15 @@ class _Worker:
 
 
 class _Pool:
-    """The state of one `map_tasks`: what waits, who works, what was answered."""
+    """What waits, who works, what was answered; `is_open` while tasks may come."""
 
-    def __init__(self, module: str, tasks: Sequence[dict], time_limit: float) -> None:
+    def __init__(
+        self, module: str, tasks: Sequence[dict], time_limit: float, is_open: bool
+    ) -> None:
         self.module = module
-        self.tasks = tasks
+        self.tasks = list(tasks)
         self.time_limit = time_limit
+        self.is_open = is_open
         self.waiting = collections.deque(range(len(tasks)))
         self.answers: list[dict | str | None] = [None] * len(tasks)
         self.num_done = 0
@@ -109,6 +116,12 @@ class _Pool:
         worker = _Worker(self.module)
         self.workers.add(worker)
         self.selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
+
+    def end(self) -> None:
+        """Ends every worker."""
+        for worker in list(self.workers):
+            self.end_worker(worker)
+        self.selector.close()
 
     def end_worker(self, worker: _Worker) -> None:
         self.workers.discard(worker)
@@ -140,13 +153,32 @@ class _Pool:
         if self.waiting:
             index = self.waiting.popleft()
             worker.send(index, self.tasks[index], self.time_limit)
+        elif self.is_open:
+            worker.deadline = math.inf
         else:
             self.end_worker(worker)
 
-    def step(self) -> None:
-        """Waits for the next answer or deadline and deals with it."""
+    def add(self, task: dict, num_workers: int) -> None:
+        """Takes a further task, and a further worker where many tasks wait."""
+        self.waiting.append(len(self.tasks))
+        self.tasks.append(task)
+        self.answers.append(None)
+        idle = next((w for w in self.workers if w.ready and w.task is None), None)
+        if idle is not None:
+            self.feed(idle)
+        elif len(self.workers) < min(
+            num_workers, math.ceil(len(self.waiting) / _TASKS_PER_WORKER)
+        ):
+            self.start_worker()
+
+    def step(self, longest: float = math.inf) -> None:
+        """Waits for the next answer or deadline and deals with it.
+
+        Args:
+            longest: Seconds to wait at most.
+        """
         nearest = min(worker.deadline for worker in self.workers)
-        wait = max(0.0, nearest - time.monotonic())
+        wait = min(longest, max(0.0, nearest - time.monotonic()))
         for selected, _ in self.selector.select(wait):
             worker = selected.data
             line = worker.read_line()
@@ -185,7 +217,7 @@ def map_tasks(
         or whose process ended by SIGPROF, `"crash"` for one whose process died
         otherwise.
     """
-    state = _Pool(module, tasks, time_limit)
+    state = _Pool(module, tasks, time_limit, is_open=False)
     try:
         for _ in range(min(num_workers, len(tasks))):
             state.start_worker()
@@ -194,7 +226,50 @@ def map_tasks(
             if on_done is not None:
                 on_done(state.num_done)
     finally:
-        for worker in list(state.workers):
-            state.end_worker(worker)
-        state.selector.close()
+        state.end()
     return state.answers
+
+
+class Stream:
+    """Has tasks answered that come one by one, while the caller does something else.
+
+    Answers are those of `map_tasks`. It is a context manager: leaving it ends the
+    workers.
+    """
+
+    def __init__(self, module: str, num_workers: int, time_limit: float) -> None:
+        self._pool = _Pool(module, [], time_limit, is_open=True)
+        self._num_workers = num_workers
+        self._num_given = 0
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.end()
+
+    def submit(self, task: dict) -> None:
+        """Takes a task; where very many wait already, waits for some answers."""
+        self._pool.add(task, self._num_workers)
+        while len(self._pool.waiting) > _MOST_WAITING:
+            self._pool.step()
+
+    def ready(self) -> Iterator[dict | str]:
+        """Yields the answers that have come, in the order of the tasks."""
+        if self._pool.workers:
+            self._pool.step(longest=0.0)
+        answers, tasks = self._pool.answers, self._pool.tasks
+        while self._num_given < len(answers):
+            answer = answers[self._num_given]
+            if answer is None:
+                return
+            answers[self._num_given] = tasks[self._num_given] = None
+            self._num_given += 1
+            yield answer
+
+    def rest(self) -> Iterator[dict | str]:
+        """Waits for and yields the answers that are still due."""
+        while self._num_given < len(self._pool.answers):
+            yield from self.ready()
+            if self._pool.num_done < len(self._pool.answers):
+                self._pool.step()

@@ -185,6 +185,19 @@ def test_pool_survives_hung_and_crashed_workers(moody_worker):
     assert progress[-1] == len(tasks)
 
 
+def test_a_stream_answers_in_order_and_survives_its_workers(moody_worker):
+    moods = ["sing", "hang", "dance", "die", "sing"] * 3
+    with pool.Stream(moody_worker, 2, 1.0) as stream:
+        found = []
+        for mood in moods:
+            stream.submit({"do": mood})
+            found += stream.ready()
+        found += stream.rest()
+        assert list(stream.rest()) == []
+    given_up = {"hang": "timeout", "die": "crash"}
+    assert found == [given_up.get(mood, {"did": mood}) for mood in moods]
+
+
 def test_pool_says_when_its_worker_cannot_start():
     with pytest.raises(RunError, match=r"worker process.*No module named"):
         pool.map_tasks("symphony.no_such_module", [{}], 1, 1.0)

@@ -74,6 +74,20 @@ def test_a_molecule_is_the_same_however_many_are_asked_for(sampler):
         np.testing.assert_allclose(one.positions, other.positions, atol=1e-4)
 
 
+@pytest.fixture
+def bonds_in_process(monkeypatch):
+    """Perceives in this process, by `bonds_for_some`."""
+
+    def with_bonds(samples):
+        for one in samples:
+            task = sample._bond_task(one)
+            told = task["preset"], task["name"], task["properties"]
+            yield one, *bonds.to_sdf(one.atomic_numbers, one.positions, *told)
+
+    monkeypatch.setattr(bonds, "perceive", bonds_for_some)
+    monkeypatch.setattr(sample, "with_bonds", with_bonds)
+
+
 def bonds_for_some(atomic_numbers, positions, preset):
     """Stands for perception: random weights hardly ever make a molecule with bonds."""
     if len(atomic_numbers) < 2 or len(atomic_numbers) % 3 == 0:
@@ -84,9 +98,8 @@ def bonds_for_some(atomic_numbers, positions, preset):
 
 
 def test_the_command_writes_all_and_tells_of_each(
-    packaged, tmp_path, capsys, monkeypatch
+    packaged, tmp_path, capsys, bonds_in_process
 ):
-    monkeypatch.setattr(bonds, "perceive", bonds_for_some)
     output = tmp_path / "out" / "molecules.sdf"
     assert sample.main(arguments(packaged, output, 5)) == 0
     head, *lines = records(output)
@@ -110,9 +123,8 @@ def test_the_command_writes_all_and_tells_of_each(
 
 
 def test_a_killed_command_goes_on_with_the_same_molecules(
-    packaged, tmp_path, monkeypatch
+    packaged, tmp_path, monkeypatch, bonds_in_process
 ):
-    monkeypatch.setattr(bonds, "perceive", bonds_for_some)
     whole, killed = tmp_path / "whole.sdf", tmp_path / "killed.sdf"
     assert sample.main(arguments(packaged, whole, 6)) == 0
     assert any(record["sdf_bytes"] > 0 for record in records(whole)[1:3])
@@ -359,6 +371,19 @@ def test_a_valid_molecule_is_written_with_bonds_and_properties():
     assert read.GetProp("valid") == "True"
     unfinished = sample.finish(methane._replace(stopped=False))[1]
     assert not unfinished["valid"]
+
+
+def test_bonds_come_from_workers_in_the_order_of_the_molecules():
+    numbers = np.array([6, 1, 1, 1, 1], np.uint8)
+    methane = sample.Sample(0, 3, numbers, METHANE, True, -12.5)
+    far = methane._replace(positions=9.0 * METHANE)
+    drawn = [(far if i % 3 else methane)._replace(index=i) for i in range(30)]
+    found = list(sample.with_bonds(iter(drawn)))
+    assert [one.index for one, _, _ in found] == list(range(30))
+    for one, smiles, sdf in found:
+        mol, record = sample.finish(one)
+        assert smiles == record["smiles"] == (None if one.index % 3 else "C")
+        assert sdf == ("" if mol is None else Chem.SDWriter.GetText(mol))
 
 
 def test_python_gives_rdkit_molecules(sampler, monkeypatch):
