@@ -241,7 +241,9 @@ def test_no_pair_is_dropped_in_a_crowded_molecule():
 def with_a_narrow_fine_stage(params):
     """Keeps the fine stage within the blur, from which its density is estimated."""
     layers = dict(params["params"])
-    layers["fine_vectors"] = jax.tree.map(lambda x: 0.1 * x, layers["fine_vectors"])
+    for name in ("fine_probe", "approaches_0"):
+        vectors = jax.tree.map(lambda x: 0.1 * x, layers[name]["vectors"])
+        layers[name] = layers[name] | {"vectors": vectors}
     outputs = jax.tree.map(lambda x: 0.1 * x, layers["fine_outputs"])
     half = outputs["bias"].shape[0] // 2
     outputs["bias"] = outputs["bias"].at[half:].set(-0.5)
