@@ -290,7 +290,7 @@ def position_head():
         def one(key, radius, direction):
             coefficients = bound.coarse(condition, radius[None], *place)[0]
             return decisions.position_log_density(
-                bound, key, condition, radius, direction, coefficients, place, 4
+                bound, key, condition, radius, direction, coefficients, place, 64
             )
 
         return jax.vmap(one)(keys, radii, directions)
