@@ -241,9 +241,7 @@ def test_no_pair_is_dropped_in_a_crowded_molecule():
 def with_a_narrow_fine_stage(params):
     """Keeps the fine stage within the blur, from which its density is estimated."""
     layers = dict(params["params"])
-    for name in ("fine_probe", "approaches_0"):
-        vectors = jax.tree.map(lambda x: 0.1 * x, layers[name]["vectors"])
-        layers[name] = layers[name] | {"vectors": vectors}
+    layers["fine_vectors"] = jax.tree.map(lambda x: 0.1 * x, layers["fine_vectors"])
     outputs = jax.tree.map(lambda x: 0.1 * x, layers["fine_outputs"])
     half = outputs["bias"].shape[0] // 2
     outputs["bias"] = outputs["bias"].at[half:].set(-0.5)
@@ -290,7 +288,7 @@ def position_head():
         def one(key, radius, direction):
             coefficients = bound.coarse(condition, radius[None], *place)[0]
             return decisions.position_log_density(
-                bound, key, condition, radius, direction, coefficients, place, 64
+                bound, key, condition, radius, direction, coefficients, place, 4
             )
 
         return jax.vmap(one)(keys, radii, directions)
