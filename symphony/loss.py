@@ -25,7 +25,6 @@ from symphony.densities import (
     coarse_logits,
     fine_log_density,
     log_normaliser,
-    polar,
     radial_log_density,
 )
 from symphony.fragments import Cut
@@ -104,8 +103,11 @@ def step_terms(
     focus = cut.focus[steps]
     target = jnp.minimum(steps + 1, num_nodes - 1)
     vectors = cut.positions[target] - positions[focus]
-    vectors = jnp.where(place_mask[:, None], vectors, 0.0)
-    radius, direction = polar(vectors, model.min_radius, model.max_radius)
+    vectors = jnp.where(place_mask[:, None], vectors, jnp.array([1.2, 0.0, 0.0]))
+    length = jnp.linalg.norm(vectors, axis=-1)
+    direction = vectors / length[:, None]
+    margin = 1e-4
+    radius = jnp.clip(length, model.min_radius + margin, model.max_radius - margin)
 
     condition = model.position_condition(
         node_feats, next_atom, focus, cut.species[target]
