@@ -293,10 +293,11 @@ def locked(path: Path) -> Iterator[None]:
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"{path}: is in use by another command") from error
         yield
-    except BlockingIOError as error:
-        raise UsageError(f"{path}: is in use by another command") from error
     finally:
         os.close(descriptor)
 
