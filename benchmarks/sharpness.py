@@ -45,7 +45,7 @@ def widths(
     scene = (node_feats[0], cut.positions, cut.focus, placed)
     fine = model.fine(condition, radius, coarse, *scene)
     keys = jax.random.split(key_fine, num_nodes)
-    drawn = jax.vmap(densities.sample_fine)(keys, fine, coarse)
+    drawn = jax.vmap(densities.sample_fine)(keys, fine)
     heaviest = jnp.argmax(fine.logits, axis=-1)[:, None]
     wide = jnp.take_along_axis(fine.scales, heaviest, axis=1)[:, 0]
     squeeze = jnp.take_along_axis(fine.squeezes, heaviest[..., None], axis=1)[:, 0]

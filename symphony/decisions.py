@@ -206,7 +206,7 @@ def draw_next(
     fine = model.fine(condition, radius[None], coarse[None], *scene)
     fine = jax.tree.map(lambda x: x[0], fine)
     narrowing = settings.position_temperature if mode == "tempered" else basin
-    direction = densities.sample_fine(keys[3], fine, coarse, narrowing)
+    direction = densities.sample_fine(keys[3], fine, narrowing)
 
     log_position = position_log_density(
         model, keys[4], condition, radius, direction, coefficients, scene
@@ -303,6 +303,6 @@ def position_log_density(
         many(focus),
         many(placed),
     )
-    log_weights += densities.fine_log_density(fine, coarse, directions)
+    log_weights += densities.fine_log_density(fine, directions)
     log_angular = jax.nn.logsumexp(log_weights) - jnp.log(num_draws)
     return log_radial + log_angular - 2.0 * jnp.log(radius)

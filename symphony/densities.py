@@ -31,7 +31,7 @@ class RadialMixture(NamedTuple):
 
 
 class FineMixture(NamedTuple):
-    r"""Mixture of Gaussians on the tangent plane of a coarse direction.
+    r"""Mixture of Gaussians on a tangent plane of the sphere of directions.
 
     The precision of a component is $(I + v v^\top) / \sigma^2$: narrower along $v$ by
     $\sqrt{1 + |v|^2}$. One bond fixes the angle to it and leaves a circle of directions
@@ -39,15 +39,18 @@ class FineMixture(NamedTuple):
 
     Attributes:
         logits: Unnormalised log-weights of the components.
-        means: Tangent vectors at the coarse direction, in radians.
+        means: Tangent vectors, in radians.
         scales: Standard deviation $\sigma$ across $v$, in radians.
-        squeezes: Tangent vectors $v$ at the coarse direction, without unit.
+        squeezes: Tangent vectors $v$, without unit.
+        centre: Unit vector at which the plane touches the sphere: the coarse direction,
+            or where the network took it.
     """
 
     logits: Float[Array, "*batch components"]
     means: Float[Array, "*batch components 3"]
     scales: Float[Array, "*batch components"]
     squeezes: Float[Array, "*batch components 3"]
+    centre: Float[Array, "*batch 3"]
 
 
 def polar(
@@ -291,16 +294,14 @@ def _log_jacobian(tangent: Float[Array, "*batch 3"]) -> Float[Array, "*batch"]:
 
 
 def fine_log_density(
-    mixture: FineMixture,
-    coarse: Float[Array, "*batch 3"],
-    direction: Float[Array, "*batch 3"],
+    mixture: FineMixture, direction: Float[Array, "*batch 3"]
 ) -> Float[Array, "*batch"]:
-    """Returns the log-density of directions given coarse ones, per steradian.
+    """Returns the log-density of directions in the fine stage, per steradian.
 
     The mass beyond half a turn, below 1e-9 while scales stay under half a radian, is
     not folded back.
     """
-    tangent = logarithmic_map(coarse, direction)
+    tangent = logarithmic_map(mixture.centre, direction)
     offsets = (tangent[..., None, :] - mixture.means) / mixture.scales[..., None]
     along = jnp.sum(offsets * mixture.squeezes, axis=-1)
     squared = jnp.sum(jnp.square(offsets), axis=-1) + jnp.square(along)
@@ -315,19 +316,19 @@ def fine_log_density(
 def sample_fine(
     key: Key[Array, ""],
     mixture: FineMixture,
-    coarse: Float[Array, " 3"],
     basin_temperature: Float[Array, ""] | float = 1.0,
 ) -> Float[Array, " 3"]:
-    """Draws a direction given a coarse one; see `sample_radius` for the temperature."""
+    """Draws a direction in the fine stage; see `sample_radius` for the temperature."""
     key_component, key_noise = jax.random.split(key)
     chosen = jax.random.categorical(key_component, mixture.logits)
     scale = mixture.scales[chosen] * jnp.sqrt(basin_temperature)
-    noise = tangent_part(coarse, jax.random.normal(key_noise, (3,)))
+    centre = mixture.centre
+    noise = tangent_part(centre, jax.random.normal(key_noise, (3,)))
     squeeze = mixture.squeezes[chosen]
     # The root of the covariance takes |v|^2 (1 - 1 / root) / |v|^2 off along v.
     root = jnp.sqrt(1.0 + jnp.sum(jnp.square(squeeze)))
     noise -= squeeze * jnp.dot(squeeze, noise) / (root * (1.0 + root))
-    return exponential_map(coarse, mixture.means[chosen] + scale * noise)
+    return exponential_map(centre, mixture.means[chosen] + scale * noise)
 
 
 def blur(

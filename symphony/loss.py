@@ -121,7 +121,7 @@ def step_terms(
     log_coarse = coarse_logits(coefficients, coarse_direction)
     log_coarse -= log_normaliser(coefficients, model.grid)
     mixture = model.fine(condition, radius, coarse_direction, *scene)
-    log_fine = fine_log_density(mixture, coarse_direction, direction)
+    log_fine = fine_log_density(mixture, direction)
     log_fine -= blur_log_density(direction, coarse_direction, model.blur)
 
     first = jax.nn.log_softmax(model.first_species)[cut.species[0]]

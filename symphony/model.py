@@ -9,6 +9,7 @@ other, and one pass serves one step.
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -29,6 +30,7 @@ from symphony.densities import (
     FineMixture,
     RadialMixture,
     cap_curvature,
+    exponential_map,
     tangent_part,
 )
 
@@ -124,6 +126,61 @@ class TrunkLayer(nn.Module):
         return receivers + jnp.concatenate(updates, axis=1)
 
 
+class Probe(nn.Module):
+    r"""What the placed atoms tell a probe at a place where the next atom may be.
+
+    Its vectors are sums of the directions to the atoms, projected on the tangent plane,
+    with weights of the distances. One such sum is no more than a push along bonds, and
+    takes an angle between several atoms some way to what they agree on; hence rounds.
+
+    Attributes:
+        num_channels: Width.
+        num_radial_basis: Half the number of Gaussians that encode a distance.
+        cutoff: Å.
+        num_vectors: Vectors that are returned.
+        init_std: Of the weights of the vectors in a fresh network.
+    """
+
+    num_channels: int
+    num_radial_basis: int
+    cutoff: float
+    num_vectors: int
+    init_std: float
+
+    @nn.compact
+    def __call__(
+        self,
+        direction: Float[Array, "num_steps 3"],
+        radius: Float[Array, " num_steps"],
+        condition: Float[Array, "num_steps num_inputs"],
+        node_feats: Float[Array, "num_nodes components num_channels"],
+        positions: Float[Array, "num_nodes 3"],
+        focus: Int[Array, " num_steps"],
+        visible: Bool[Array, "num_steps num_nodes"],
+    ) -> tuple[
+        Float[Array, "num_steps num_vectors 3"], Float[Array, "num_steps num_channels"]
+    ]:
+        width = self.num_channels
+        condition = nn.Dense(width, name="condition")(condition)
+        probe = positions[focus] + radius[:, None] * direction
+        vectors = positions[None] - probe[:, None]
+        distances = safe_norm(vectors)
+        basis = gaussian_basis(distances, 0.5, self.cutoff, 2 * self.num_radial_basis)
+        hidden = nn.Dense(width, name="pairs")(basis)
+        hidden += nn.Dense(width, use_bias=False, name="senders")(node_feats[:, 0])
+        hidden = nn.silu(hidden + condition[:, None])
+        envelope = polynomial_envelope(distances, self.cutoff) * visible
+        summed = jnp.sum(hidden * envelope[..., None], axis=1) / 4.0
+        summed = jnp.concatenate([summed, condition], -1)
+        summed = nn.silu(nn.Dense(width, name="sum")(summed))
+        mixed = nn.silu(nn.Dense(width, name="mixed")(hidden) + summed[:, None])
+        init = nn.initializers.normal(self.init_std)
+        weights = nn.Dense(self.num_vectors, kernel_init=init, name="vectors")(mixed)
+        units = vectors / jnp.maximum(distances, 0.1)[..., None]
+        summed_units = jnp.einsum("tjk,tjx->tkx", weights * envelope[..., None], units)
+        return tangent_part(direction[:, None], summed_units), summed
+
+
 class Symphony(nn.Module):
     """The whole network; see the module's docstring.
 
@@ -149,6 +206,7 @@ class Symphony(nn.Module):
         blur: Radians, standard deviation per axis of the coarse direction around the
             true one; see `loss`.
         num_fine_components: Components of the fine stage.
+        num_fine_rounds: Looks that the fine stage takes at the placed atoms.
         causal: Whether atoms receive only from atoms placed before them.
         learned_stop: False ties the logit of stopping to zero, as in the paper.
     """
@@ -171,6 +229,7 @@ class Symphony(nn.Module):
     res_alpha: int
     blur: float
     num_fine_components: int
+    num_fine_rounds: int
     causal: bool
     learned_stop: bool
 
@@ -212,12 +271,11 @@ class Symphony(nn.Module):
         self.coarse_weights = nn.Dense(self.head_max_degree * self.head_channels)
         self.coarse_focus = Linear(self.head_channels)
         self.coarse_gates = nn.Dense((self.max_degree + 1) * self.head_channels)
-        self.fine_condition = nn.Dense(width)
-        self.fine_pairs = nn.Dense(width)
-        self.fine_senders = nn.Dense(width, use_bias=False)
-        self.fine_sum = nn.Dense(width)
-        self.fine_mixed = nn.Dense(width)
-        self.fine_vectors = nn.Dense(2 * self.num_fine_components)
+        probe = partial(Probe, width, self.num_radial_basis, self.cutoff)
+        self.approaches = [
+            probe(num_vectors=1, init_std=0.0) for _ in range(self.num_fine_rounds - 1)
+        ]
+        self.fine_probe = probe(num_vectors=2 * self.num_fine_components, init_std=0.1)
         self.fine_outputs = nn.Dense(
             2 * self.num_fine_components, kernel_init=nn.initializers.normal(0.01)
         )
@@ -421,24 +479,18 @@ class Symphony(nn.Module):
     ) -> FineMixture:
         """Returns the density of the direction given a coarse one.
 
-        A probe at the coarse position measures its distance to every placed atom; means
-        and squeezes are sums of the directions to them, projected on the tangent plane.
+        Each round looks from a probe at the present direction, see `Probe`: all but the
+        last move the direction towards where the atom is expected, the last gives means
+        and squeezes around it.
         """
-        condition = self._with_radius(self.fine_condition, condition, radius)
-        probe = positions[focus] + radius[:, None] * coarse_direction
-        vectors = positions[None] - probe[:, None]
-        distances = safe_norm(vectors)
-        basis = gaussian_basis(distances, 0.5, self.cutoff, 2 * self.num_radial_basis)
-        hidden = self.fine_pairs(basis) + self.fine_senders(node_feats[:, 0])
-        hidden = nn.silu(hidden + condition[:, None])
-        envelope = polynomial_envelope(distances, self.cutoff) * visible
-        summed = jnp.sum(hidden * envelope[..., None], axis=1) / 4.0
-        summed = nn.silu(self.fine_sum(jnp.concatenate([summed, condition], -1)))
-        mixed = nn.silu(self.fine_mixed(hidden) + summed[:, None])
-        weights = self.fine_vectors(mixed) * envelope[..., None]
-        units = vectors / jnp.maximum(distances, 0.1)[..., None]
-        vectors = jnp.einsum("tjk,tjx->tkx", weights, units)
-        vectors = tangent_part(coarse_direction[:, None], vectors)
+        radial = gaussian_basis(radius, self.min_radius, self.max_radius, 16)
+        condition = jnp.concatenate([condition, radial], axis=-1)
+        centre = coarse_direction
+        scene = (radius, condition, node_feats, positions, focus, visible)
+        for approach in self.approaches:
+            vectors, _ = approach(centre, *scene)
+            centre = exponential_map(centre, 0.3 * vectors[:, 0])
+        vectors, summed = self.fine_probe(centre, *scene)
         means, squeezes = jnp.split(vectors, 2, axis=1)
         logits, log_scales = jnp.split(self.fine_outputs(summed), 2, axis=-1)
         log_scales -= 0.7 * jnp.arange(self.num_fine_components)
@@ -447,6 +499,7 @@ class Symphony(nn.Module):
             means=0.3 * means,
             scales=0.001 + self.blur * jnp.exp(jnp.minimum(log_scales, 1.0)),
             squeezes=3.0 * squeezes,
+            centre=centre,
         )
 
     def _with_radius(

@@ -235,6 +235,8 @@ def make_validate(
 def start_params(config: ml_collections.ConfigDict, key: Any) -> training.Params:
     """Returns fresh parameters, or those of the weights that the config starts from.
 
+    Parameters that the network has beyond those of the weights are fresh, and named.
+
     Raises:
         UsageError: There are no such weights, or they are of another network.
     """
@@ -249,19 +251,22 @@ def start_params(config: ml_collections.ConfigDict, key: Any) -> training.Params
             f"config.train.start_from: expected weights for the species {ours} of "
             f"config.data.species, found {theirs} in {name}"
         )
-    expected, found = (
-        {path: leaf.shape for path, leaf in training.named_leaves(tree)}
-        for tree in (fresh, given.params)
-    )
-    for path in sorted(expected.keys() | found.keys()):
-        if expected.get(path) != found.get(path):
+    ours, theirs = (dict(training.named_leaves(x)) for x in (fresh, given.params))
+    for path, leaf in sorted(theirs.items()):
+        expected = f"of shape {ours[path].shape}" if path in ours else "absent"
+        if expected != f"of shape {leaf.shape}":
             raise cli.UsageError(
                 "config.train.start_from: expected the network of config.model, with "
-                f"{path} of shape {expected.get(path)}, found {found.get(path)} in "
-                f"{name}"
+                f"{path} {expected}, found {leaf.shape} in {name}"
             )
+    added = sorted(ours.keys() - theirs.keys())
+    if added:
+        logging.warning(
+            "not in the weights of %s, and fresh: %s", name, ", ".join(added)
+        )
     logging.info("starting from the weights of %s", name)
-    return jax.tree.map(jnp.asarray, given.params)
+    leaves = [jnp.asarray(theirs.get(path, leaf)) for path, leaf in ours.items()]
+    return jax.tree.unflatten(jax.tree.structure(fresh), leaves)
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainState:

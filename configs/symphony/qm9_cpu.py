@@ -44,6 +44,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.res_alpha = 71
     config.model.blur = 0.06  # Radians: 3.4 degrees.
     config.model.num_fine_components = 4
+    config.model.num_fine_rounds = 3
     config.model.causal = True
     config.model.learned_stop = True
 

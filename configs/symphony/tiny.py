@@ -25,6 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.res_beta = 12
     config.model.res_alpha = 23
     config.model.max_curvature = 30.0
+    config.model.num_fine_rounds = 2
     config.train.num_steps = 6
     config.train.batch_size = 8
     config.train.num_microbatches = 1

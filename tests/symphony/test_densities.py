@@ -340,13 +340,13 @@ def test_fine_density_integrates_to_one(degrees):
     scale = math.radians(degrees)
     squeezes = densities.tangent_part(origin, jnp.array([[0.0] * 3, [1.0, -2.0, 0.5]]))
     parameters = FineMixture(
-        jnp.array([0.0, 0.7]), across, jnp.array([scale, 0.1]), squeezes
+        jnp.array([0.0, 0.7]), across, jnp.array([scale, 0.1]), squeezes, origin
     )
     if degrees < 2.0:
         parameters = parameters._replace(means=0.0 * across)
     points, areas = tangent_quadrature(axis)
-    log_density = jax.vmap(densities.fine_log_density, (None, None, 0))(
-        parameters, origin, jnp.asarray(points)
+    log_density = jax.vmap(densities.fine_log_density, (None, 0))(
+        parameters, jnp.asarray(points)
     )
     total = np.sum(np.exp(np.asarray(log_density, np.float64)) * areas)
     assert total == pytest.approx(1.0, abs=1e-3)
@@ -378,8 +378,9 @@ def test_fine_directions_follow_their_density():
         jnp.stack([mean, -mean]),
         jnp.array([scale, 0.1]),
         jnp.stack([squeeze, 0.0 * squeeze]),
+        jnp.asarray(UP),
     )
-    draw = lambda key: densities.sample_fine(key, parameters, jnp.asarray(UP))
+    draw = lambda key: densities.sample_fine(key, parameters)
     draws = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(9), 5_000))
     many = jnp.broadcast_to(jnp.asarray(UP), draws.shape)
     tangents = densities.logarithmic_map(many, draws)
@@ -418,9 +419,9 @@ def test_importance_sampling_approaches_the_integral_over_coarse_directions():
         pull = densities.tangent_part(coarse, jnp.array([0.0, 0.1, 0.05]))
         squeeze = densities.tangent_part(coarse, jnp.array([1.0, -0.5, 0.0]))
         parameters = FineMixture(
-            jnp.zeros(1), pull[None], jnp.array([0.7 * width]), squeeze[None]
+            jnp.zeros(1), pull[None], jnp.array([0.7 * width]), squeeze[None], coarse
         )
-        log_fine = densities.fine_log_density(parameters, coarse, truth)
+        log_fine = densities.fine_log_density(parameters, truth)
         log_coarse = densities.coarse_logits(coefficients, coarse)
         return log_coarse - densities.log_normaliser(coefficients, GRID) + log_fine
 

@@ -241,7 +241,9 @@ def test_no_pair_is_dropped_in_a_crowded_molecule():
 def with_a_narrow_fine_stage(params):
     """Keeps the fine stage within the blur, from which its density is estimated."""
     layers = dict(params["params"])
-    layers["fine_vectors"] = jax.tree.map(lambda x: 0.1 * x, layers["fine_vectors"])
+    for name in ("fine_probe", "approaches_0"):
+        vectors = jax.tree.map(lambda x: 0.1 * x, layers[name]["vectors"])
+        layers[name] = layers[name] | {"vectors": vectors}
     outputs = jax.tree.map(lambda x: 0.1 * x, layers["fine_outputs"])
     half = outputs["bias"].shape[0] // 2
     outputs["bias"] = outputs["bias"].at[half:].set(-0.5)
@@ -288,7 +290,7 @@ def position_head():
         def one(key, radius, direction):
             coefficients = bound.coarse(condition, radius[None], *place)[0]
             return decisions.position_log_density(
-                bound, key, condition, radius, direction, coefficients, place, 4
+                bound, key, condition, radius, direction, coefficients, place, 64
             )
 
         return jax.vmap(one)(keys, radii, directions)
@@ -305,22 +307,22 @@ def cells_of(vectors):
 
 def test_positions_are_drawn_from_the_density_that_is_scored():
     draw, log_density, (low, high) = position_head()
-    count = 10_000
+    count, num_points = 10_000, 40_000
     vectors = np.asarray(draw(jax.random.split(jax.random.key(0), count)))
     observed = np.bincount(cells_of(vectors), minlength=24) / count
 
     # The estimate of the density is unbiased, so uniform points integrate it.
     rng = np.random.default_rng(0)
-    radii = np.cbrt(rng.uniform(low**3, high**3, count)).astype(np.float32)
-    directions = rng.normal(size=(count, 3)).astype(np.float32)
+    radii = np.cbrt(rng.uniform(low**3, high**3, num_points)).astype(np.float32)
+    directions = rng.normal(size=(num_points, 3)).astype(np.float32)
     directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
-    keys = jax.random.split(jax.random.key(1), count)
+    keys = jax.random.split(jax.random.key(1), num_points)
     volume = 4.0 / 3.0 * np.pi * (high**3 - low**3)
     masses = volume * np.exp(np.asarray(log_density(keys, radii, directions)))
     np.testing.assert_allclose(masses.mean(), 1.0, atol=0.05)
     in_cell = np.eye(24)[cells_of(radii[:, None] * directions)] * masses[:, None]
     expected = in_cell.mean(axis=0)
-    variance = in_cell.var(axis=0) / count + observed * (1.0 - observed) / count
+    variance = in_cell.var(axis=0) / num_points + observed * (1.0 - observed) / count
     chi_square = np.sum((observed - expected) ** 2 / (variance + 1e-9))
     assert chi_square < 51.2, f"{chi_square} with 24 cells, p < 0.001"
     # The density is none that a mistake in direction or radius would leave alone.

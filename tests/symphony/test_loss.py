@@ -83,7 +83,9 @@ def test_fine_term_is_the_ratio_of_two_gaussians(evaluate):
     """With no output of the head the means vanish, and the scales are the constants."""
     model, params = model_and_params()
     drawn = cut_of(*chain(3, 5), NUM_ATOMS)
-    (_, terms), _ = evaluate(with_zero(params, "fine_outputs", "fine_vectors"), drawn)
+    (_, terms), _ = evaluate(
+        with_zero(params, "fine_outputs", "fine_probe", "approaches_0"), drawn
+    )
     focus = np.asarray(drawn.focus)[:4]
     vectors = np.asarray(drawn.positions[1:5] - drawn.positions[focus], np.float64)
     directions = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

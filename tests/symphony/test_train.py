@@ -26,6 +26,8 @@ from symphony import build, data, train
 ROOT = Path(__file__).resolve().parents[2]
 NUM_STEPS = 12
 
+init_params = build.init_params  # Without the memory that `shared` gives it.
+
 OVERRIDES = {
     "config.data.num_buckets": 2,
     "config.train.num_steps": NUM_STEPS,
@@ -262,6 +264,27 @@ def test_a_run_may_start_from_the_averages_of_another(finished, shared, tmp_path
         train.train(small_config(start_from=str(finished[0])), tmp_path)
     assert_same(seen[0].params, finished[1].ema_params)
     assert_same(seen[0].ema_params, finished[1].ema_params)
+
+
+def test_what_weights_lack_is_fresh_and_named(finished, caplog, monkeypatch):
+    monkeypatch.setattr(build, "init_params", init_params)
+    config = small_config(start_from=str(finished[0]))
+    config.model.num_fine_rounds = 3
+    started = dict(training.named_leaves(train.start_params(config, jax.random.key(0))))
+    fresh = dict(training.named_leaves(build.init_params(config, jax.random.key(0))))
+    given = dict(training.named_leaves(finished[1].ema_params))
+    assert_same(started, fresh | given)
+    added = [path for path in fresh if "approaches_1" in path]
+    assert added
+    assert all(path in caplog.text for path in added)
+
+
+def test_weights_with_more_than_the_network_start_no_run(finished, monkeypatch):
+    monkeypatch.setattr(build, "init_params", init_params)
+    config = small_config(start_from=str(finished[0]))
+    config.model.num_fine_rounds = 1
+    with pytest.raises(UsageError, match=r"approaches_0.* absent, found \("):
+        train.start_params(config, jax.random.key(0))
 
 
 def test_what_was_changed_between_starts_is_told_and_kept(
