@@ -5,6 +5,7 @@ with `weights.npz` and `config.json`. Nothing is ever unpickled. Orbax is import
 it is used: packaged weights load without it.
 """
 
+import hashlib
 import json
 import math
 import zipfile
@@ -216,7 +217,10 @@ def save_packaged(
     bad = [name for name, value in arrays.items() if not np.isfinite(value).all()]
     if bad:
         raise UsageError(f"{bad[0]}: expected finite {dtype.__name__} parameters")
-    record = _record(config, meta) | {"dtype": dtype.__name__}
+    record = _record(config, meta) | {
+        "dtype": dtype.__name__,
+        "weights_sha256": params_checksum(_nest(arrays)),
+    }
     text = json.dumps(record, indent=1) + "\n"
     with cli.atomic_path(directory / "config.json") as path:
         path.write_text(text, encoding="utf-8")
@@ -227,17 +231,37 @@ def save_packaged(
 def load_packaged(
     directory: Path,
 ) -> tuple[ml_collections.ConfigDict, Params, dict[str, Any]]:
-    """Returns config, parameters (float32) and metadata of packaged weights."""
+    """Returns config, parameters (float32) and metadata of packaged weights.
+
+    Raises:
+        UsageError: A file is missing or damaged, or the two are not of one model.
+    """
     try:
         record = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         with np.load(directory / "weights.npz", allow_pickle=False) as file:
             arrays = {name: file[name].astype(np.float32) for name in file.files}
-        config, meta = _config(record), record["meta"]
+        config, meta, params = _config(record), record["meta"], _nest(arrays)
+        checksum = record["weights_sha256"]
     except (*_READ_ERRORS, EOFError) as error:
         raise UsageError(
             f"{directory}: expected weights.npz and config.json, found {_line(error)}"
         ) from error
-    return config, _nest(arrays), meta
+    found = params_checksum(params)
+    if found != checksum:
+        raise UsageError(
+            f"{directory}: expected the weights.npz that config.json was written with "
+            f"(weights_sha256 {checksum[:12]}), found another ({found[:12]})"
+        )
+    return config, params, meta
+
+
+def params_checksum(params: Params) -> str:
+    """Returns the SHA-256 of parameters, by name and in float32."""
+    digest = hashlib.sha256()
+    for name, leaf in named_leaves(params):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(leaf, "<f4").data)
+    return digest.hexdigest()
 
 
 def _directory(workdir: Path) -> Path:

@@ -9,11 +9,9 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import ml_collections
-import numpy as np
 
 from common import checkpoints
 from common.cli import UsageError
-from common.training import named_leaves
 from symphony import build
 
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -68,7 +66,7 @@ def load_weights(
         config=config,
         model=model,
         params=jax.device_put(params),
-        checksum=params_checksum(params),
+        checksum=checkpoints.params_checksum(params),
         config_checksum=hashlib.sha256(text.encode()).hexdigest(),
     )
 
@@ -86,12 +84,3 @@ def locate(name_or_path: str | os.PathLike[str], flag: str = "--checkpoint") -> 
         f"{flag}: expected the folder of a training run or packaged weights "
         f"({', '.join(names) or 'none are packaged'}), found neither at {text}"
     )
-
-
-def params_checksum(params: Any) -> str:
-    """Returns the SHA-256 of parameters, by name and in float32."""
-    digest = hashlib.sha256()
-    for name, leaf in named_leaves(params):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(leaf, "<f4").data)
-    return digest.hexdigest()

@@ -369,6 +369,16 @@ def test_weights_of_a_newer_format_are_told(tmp_path):
         checkpoints.load_params(tmp_path)
 
 
+def test_weights_of_another_model_than_the_config_are_told_in_one_line(tmp_path):
+    params = make_toy()[0].params
+    other = jax.tree.map(lambda leaf: leaf + 1.0, params)
+    checkpoints.save_packaged(tmp_path / "a", params, CONFIG, META)
+    checkpoints.save_packaged(tmp_path / "b", other, CONFIG, META)
+    (tmp_path / "a" / "weights.npz").replace(tmp_path / "b" / "weights.npz")
+    with pytest.raises(UsageError, match=r"b: expected the weights.npz .* another"):
+        checkpoints.load_packaged(tmp_path / "b")
+
+
 def test_packaged_weights_load_without_orbax(tmp_path):
     checkpoints.save_packaged(tmp_path, make_toy()[0].params, CONFIG, META)
     code = (
