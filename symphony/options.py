@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from common import cli
 from symphony import data
 from symphony.data.elements import ATOMIC_NUMBERS, SYMBOLS
-from symphony.weights import Weights
+from symphony.weights import Weights, warn_of_unseen
 
 # As a user gives it: atomic numbers and positions, of any type of number.
 Given = tuple[Any, Any]
@@ -101,6 +101,8 @@ def choose(
         core = _check_core(*fragment, weights, max_atoms)
     elif fragment is not None:
         core = _read_core(fragment, weights, max_atoms)
+    if core is not None:
+        warn_of_unseen(weights, core[0], "start" if start else "fragment")
     return Options(**temperatures, max_atoms=max_atoms, core=core)
 
 

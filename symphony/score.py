@@ -35,7 +35,7 @@ from symphony.fragments import Cut
 from symphony.generate import compiler_options, in_full_precision
 from symphony.loss import causal_mask
 from symphony.model import NextAtom, Symphony
-from symphony.weights import Weights, load_weights
+from symphony.weights import Weights, load_weights, warn_of_unseen
 
 MAX_ATOMS = 200
 """Largest molecule that is scored; it takes 2 GB."""
@@ -464,6 +464,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     molecules, _ = data.read_molecules(
         arguments.molecules, tuple(weights.config.data.species), MAX_ATOMS, strict=True
     )
+    warn_of_unseen(weights, molecules.atomic_numbers, arguments.molecules)
     cli.announce_device()
     total = len(molecules.num_atoms)
     scores = {}

@@ -160,6 +160,9 @@ def load_data(
         "num_molecules": len(molecules.num_atoms),
         "mean_num_atoms": float(np.mean(molecules.num_atoms)),
         "size_counts": {str(n): int(c) for n, c in zip(sizes, counts, strict=True)},
+        "species_counts": {
+            str(n): int(np.sum(molecules.atomic_numbers == n)) for n in species
+        },
         "data_checksum": data.checksum(molecules),
     }
     logging.info(

@@ -9,10 +9,14 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import ml_collections
+import numpy as np
+from absl import logging
+from jaxtyping import UInt8
 
 from common import checkpoints
 from common.cli import UsageError
 from symphony import build
+from symphony.data.elements import SYMBOLS
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -27,6 +31,7 @@ class Weights(NamedTuple):
         params: Averaged parameters.
         checksum: SHA-256 of the parameters, by name and in float32.
         config_checksum: SHA-256 of the config.
+        unseen: Elements of the species table that no training molecule had.
     """
 
     name: str
@@ -35,6 +40,7 @@ class Weights(NamedTuple):
     params: Any
     checksum: str
     config_checksum: str
+    unseen: tuple[int, ...] = ()
 
 
 def load_weights(
@@ -53,7 +59,7 @@ def load_weights(
         UsageError: There is nothing of that name, or it cannot be used.
     """
     path = locate(name_or_path, flag)
-    config, params, _ = checkpoints.load_params(path)
+    config, params, meta = checkpoints.load_params(path)
     try:
         model = build.make_model(config)
     except (ValueError, TypeError, AttributeError) as error:
@@ -61,6 +67,7 @@ def load_weights(
             f"{path}: expected the config of a Symphony model, found {error}"
         ) from error
     text = json.dumps(config.to_dict(), sort_keys=True)
+    seen = meta.get("species_counts")  # Of weights made by hand there are none.
     return Weights(
         name=str(name_or_path),
         config=config,
@@ -68,7 +75,21 @@ def load_weights(
         params=jax.device_put(params),
         checksum=checkpoints.params_checksum(params),
         config_checksum=hashlib.sha256(text.encode()).hexdigest(),
+        unseen=tuple(n for n in config.data.species if seen and not seen[str(n)]),
     )
+
+
+def warn_of_unseen(
+    weights: Weights, atomic_numbers: UInt8[np.ndarray, " num_atoms"], source: str
+) -> None:
+    """Logs which of the elements the weights know by name only."""
+    unseen = sorted({*atomic_numbers.tolist()} & {*weights.unseen})
+    if unseen:
+        logging.warning(
+            "%s: no molecule that the weights %s were trained on has %s; what they do "
+            "with it means little",
+            source, weights.name, ", ".join(SYMBOLS[n - 1] for n in unseen),
+        )  # fmt: skip
 
 
 def locate(name_or_path: str | os.PathLike[str], flag: str = "--checkpoint") -> Path:

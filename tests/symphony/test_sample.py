@@ -34,7 +34,8 @@ def packaged(tmp_path_factory):
     _, params = small.model_and_params()
     config = small.make_config()
     config.sample.max_atoms = 12
-    checkpoints.save_packaged(folder, params, config, {})
+    counts = {"1": 50, "6": 30, "7": 9, "8": 8, "9": 0}
+    checkpoints.save_packaged(folder, params, config, {"species_counts": counts})
     return folder
 
 
@@ -235,6 +236,14 @@ def test_the_order_in_which_a_fragment_is_taken_in_varies(sampler):
 def test_a_start_is_the_first_atom(sampler):
     found = sampler.sample_positions(4, seed=3, num_slots=4, start="N")
     assert all(molecule.atomic_numbers[0] == 7 for molecule in found)
+
+
+def test_an_element_that_the_weights_never_saw_is_told(sampler, caplog):
+    options.choose(sampler.weights, start="N")
+    assert not caplog.text
+    options.choose(sampler.weights, start="F")
+    assert "start: no molecule that the weights" in caplog.text
+    assert "were trained on has F;" in caplog.text
 
 
 @pytest.mark.parametrize(

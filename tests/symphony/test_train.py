@@ -161,6 +161,9 @@ def test_a_checkpoint_tells_what_was_trained_on_what(finished):
     assert meta["package_version"]
     assert meta["num_molecules"] == 5_000
     assert sum(meta["size_counts"].values()) == 5_000
+    num_atoms = sum(int(size) * count for size, count in meta["size_counts"].items())
+    assert sum(meta["species_counts"].values()) == num_atoms
+    assert meta["species_counts"]["9"] == 0
     assert json.loads((workdir / "config.json").read_text())["kind"] == "symphony"
 
 
