@@ -75,11 +75,13 @@ class TrunkLayer(nn.Module):
         num_channels: Channels of every degree.
         max_degree: Largest degree of the features.
         avg_num_neighbors: Scales the sum of messages.
+        begins_as_none: Whether a fresh layer returns its receivers as they are.
     """
 
     num_channels: int
     max_degree: int
     avg_num_neighbors: float
+    begins_as_none: bool = False
 
     @nn.compact
     def __call__(
@@ -118,7 +120,11 @@ class TrunkLayer(nn.Module):
             [receivers_normed[:, 0], left[:, 0], *products], -1
         )
         hidden = nn.silu(nn.Dense(2 * self.num_channels)(invariants))
-        gates = nn.Dense((self.max_degree + 1) * self.num_channels)(hidden)
+        zeros, usual = nn.initializers.zeros, nn.initializers.lecun_normal()
+        gates = nn.Dense(
+            (self.max_degree + 1) * self.num_channels,
+            kernel_init=zeros if self.begins_as_none else usual,
+        )(hidden)
         gates = jnp.split(gates, self.max_degree + 1, axis=-1)
         updates = [gates[0][:, None]]
         for l, rows in enumerate(degrees[1:], start=1):
@@ -269,6 +275,12 @@ class Symphony(nn.Module):
         self.coarse_pairs = nn.Dense(width)
         self.coarse_senders = nn.Dense(width, use_bias=False)
         self.coarse_weights = nn.Dense(self.head_max_degree * self.head_channels)
+        self.coarse_layer = TrunkLayer(
+            width, self.max_degree, self.avg_num_neighbors, begins_as_none=True
+        )
+        self.coarse_scalars = nn.Dense(
+            width, use_bias=False, kernel_init=nn.initializers.zeros
+        )
         self.coarse_focus = Linear(self.head_channels)
         self.coarse_gates = nn.Dense((self.max_degree + 1) * self.head_channels)
         probe = partial(Probe, width, self.num_radial_basis, self.cutoff)
@@ -440,15 +452,22 @@ class Symphony(nn.Module):
         focus: Int[Array, " num_steps"],
         visible: Bool[Array, "num_steps num_nodes"],
     ) -> Float[Array, "num_steps head_components head_channels"]:
-        """Returns the signals of the density of directions at a radius (Å)."""
+        """Returns the signals of the density of directions at a radius (Å).
+
+        In a causal trunk the focus knows nothing of what was placed after it; a layer
+        of its own shows it all that is placed.
+        """
         condition = self._with_radius(self.coarse_condition, condition, radius)
         vectors = positions[None] - positions[focus][:, None]
         distances = safe_norm(vectors)
         basis = bessel_basis(distances, self.num_radial_basis, self.cutoff)
         hidden = self.coarse_pairs(basis) + self.coarse_senders(node_feats[:, 0])
+        others = visible & (jnp.arange(positions.shape[0]) != focus[:, None])
+        pairs = self.pairs(positions[focus], positions, others)
+        at_focus = self.coarse_layer(node_feats[focus], node_feats, pairs)
+        condition += self.coarse_scalars(at_focus[:, 0])
         hidden = nn.silu(hidden + condition[:, None])
-        not_focus = jnp.arange(positions.shape[0]) != focus[:, None]
-        envelope = polynomial_envelope(distances, self.cutoff) * (visible & not_focus)
+        envelope = polynomial_envelope(distances, self.cutoff) * others
         weights = self.coarse_weights(hidden) * envelope[..., None]
         shape = (*weights.shape[:2], self.head_max_degree, self.head_channels)
         weights = weights.reshape(shape)
@@ -456,7 +475,7 @@ class Symphony(nn.Module):
 
         gates = self.coarse_gates(condition)
         gates = jnp.split(gates, self.max_degree + 1, axis=-1)
-        from_focus = self.coarse_focus(node_feats[focus])
+        from_focus = self.coarse_focus(at_focus)
         signals = [gates[0][:, None]]
         for l, rows in enumerate(degree_slices(self.head_max_degree)[1:], start=1):
             signal = jnp.einsum(

@@ -369,7 +369,7 @@ def test_a_turned_fragment_gives_the_turned_distribution():
     rotation = rotation.astype(np.float32)
     halves = []
     for seed, turn in ((0, np.eye(3, dtype=np.float32)), (1, rotation)):
-        drawn = draw(jax.random.split(jax.random.key(seed), 500), turn, settings())
+        drawn = draw(jax.random.split(jax.random.key(seed), 1_500), turn, settings())
         placed = ~np.asarray(drawn.stop)
         # Species are one more coordinate, far apart.
         species = 3.0 * np.asarray(drawn.species)[placed, None]

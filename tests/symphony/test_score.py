@@ -188,7 +188,7 @@ def test_rotation_translation_and_order_of_atoms_change_nothing():
     positions, species = small.chain(6, 4)
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     shuffled = np.array([2, 0, 3, 1])
-    options = {"num_orders": 128, "num_draws": 64}
+    options = {"num_orders": 128, "num_draws": 256}
     plain = score_one(positions, species, **options)
     moved = score_one(positions @ rotation.T + 30.0, species, **options)
     renamed = score_one(positions[shuffled], species[shuffled], **options)
