@@ -149,15 +149,16 @@ def training_step(
     return StepTime(seconds, fragments, tuple(compilations))
 
 
-def sampling(num_molecules: int) -> tuple[Line, Line]:
-    """Times sampling from nothing at temperature one, and its compilation."""
-    if (weights.PRETRAINED / "qm9" / "weights.npz").is_file():
-        loaded = weights.load_weights("qm9")
-        config, params, note = loaded.config, loaded.params, "packaged weights"
-    else:
-        config, note = qm9_cpu.get_config(), "random weights"
-        params = random_params(config)
-    model, decoder = build.make_model(config), build.kind_of(config).decoder
+def sampling(name: str, num_molecules: int) -> tuple[Line, Line]:
+    """Times sampling from nothing at temperature one, and its compilation.
+
+    Args:
+        name: Of packaged weights.
+        num_molecules: To sample.
+    """
+    loaded = weights.load_weights(name)
+    config, params, model = loaded.config, loaded.params, loaded.model
+    decoder = build.kind_of(config).decoder
     settings = generate.Settings(
         focus_temperature=jnp.ones(()),
         position_temperature=jnp.ones(()),
@@ -191,11 +192,11 @@ def sampling(num_molecules: int) -> tuple[Line, Line]:
     )
     seconds = (time.process_time() - begin) / num_molecules
     atoms = np.mean([len(molecule.species) for molecule in finished])
-    note = f"{note}, {num_molecules} molecules of {atoms:.1f} atoms"
-    name = "sampling, seconds per molecule"
+    note = f"{num_molecules} molecules of {atoms:.1f} atoms"
+    what = "sampling, seconds per molecule"
     return (
-        Line(name, seconds, "<= 0.15", REFERENCE[name], note),
-        compile_line("sampler", compilation, f"{NUM_SLOTS} slots"),
+        Line(f"{what}: {name}", seconds, "<= 0.15", REFERENCE[what], note),
+        compile_line(f"sampler of {name}", compilation, f"{NUM_SLOTS} slots"),
     )
 
 
@@ -283,7 +284,8 @@ def measure(
     report("training steps")
     lines += training_lines(rounds)
     report("sampling")
-    lines += sampling(num_molecules)
+    for name in ("qm9_cpu", "qm9"):
+        lines += sampling(name, num_molecules)
     matmul = timing.interleaved({"matmul": timing.matmul()}, 5).seconds["matmul"]
     return lines, timing.matmul_gigaflops(float(np.median(matmul)))
 

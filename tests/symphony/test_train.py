@@ -341,7 +341,7 @@ def test_two_trainings_do_not_share_a_folder(finished):
 
 
 def test_weights_of_another_species_table_start_no_run():
-    config = small_config(start_from="qm9")
+    config = small_config(start_from="qm9_cpu")
     config.data.species = (1, 6)
     with pytest.raises(UsageError, match=r"start_from.*species \(1, 6\).*\(1, 6, 7, 8"):
         train.start_params(config, jax.random.key(0))
