@@ -33,15 +33,17 @@ def progress(
       total: Amount of work, in `unit`.
       description: What is being done, as in `training`.
       unit: Plural noun after the rate, as in `steps`.
-      completed: Work that an earlier run has done; it does not enter the rate.
+      completed: Work that an earlier run has done; like the first work of this one,
+        which waits for compilation, it does not enter the rate.
       interval: Seconds between lines where the output is no terminal.
     """
     show = _bar if sys.stdout.isatty() else _lines
     with show(total, description, unit, completed, interval) as display:
-        marks = deque([(time.monotonic(), completed)])
+        marks: deque[tuple[float, int]] = deque()
 
         def advance(count: int = 1, note: str = "") -> None:
-            now, done = time.monotonic(), marks[-1][1] + count
+            done = (marks[-1][1] if marks else completed) + count
+            now = time.monotonic()
             marks.append((now, done))
             while len(marks) > 2 and marks[1][0] < now - _WINDOW:
                 marks.popleft()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float, UInt8
 
 from common import cli
@@ -103,7 +104,18 @@ def choose(
         core = _read_core(fragment, weights, max_atoms)
     if core is not None:
         warn_of_unseen(weights, core[0], "start" if start else "fragment")
+        _warn_of_hydrogens(config.data, core[0])
     return Options(**temperatures, max_atoms=max_atoms, core=core)
+
+
+def _warn_of_hydrogens(config: Any, atomic_numbers: UInt8[np.ndarray, " n"]) -> None:
+    """Logs that a fragment with hydrogens will get no heavy atom, if it is so."""
+    if config.heavy_first and np.any(atomic_numbers == 1):
+        logging.warning(
+            "fragment: it has hydrogens, and these weights place every heavy atom "
+            "before the first hydrogen: only hydrogens will be added; leave all of "
+            "them out for the fragment to grow"
+        )
 
 
 def _of_rdkit(mol: Any) -> Given:

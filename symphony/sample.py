@@ -432,8 +432,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 advance()
     before = f", {done} were there before" if done else ""
     sys.stdout.write(
-        f"{arguments.output}: {total - done} molecules, {num_valid} of them valid "
-        f"({BOND_PRESET}){before}; all, with those that failed, in "
+        f"{arguments.output}: {num_valid} valid molecules ({BOND_PRESET}) of "
+        f"{total - done}{before}; all, with those that failed, in "
         f"{Path(arguments.output).with_suffix('.extxyz')}\n"
     )
     return 0

@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from collections import deque
 
 from common.progress import pace, progress
@@ -28,6 +29,17 @@ def test_lines_come_at_intervals_and_at_the_end(capsys):
     assert first == "training: 1/3 steps"
     assert last.startswith("training: 3/3 steps, ")
     assert last.endswith("loss 2.5")
+
+
+def test_the_first_advance_which_compiles_is_no_pace(capsys):
+    with progress(4, "training", "steps", interval=0.0) as advance:
+        time.sleep(0.3)
+        advance(2)
+        time.sleep(0.01)
+        advance()
+    _, first, second = capsys.readouterr().out.splitlines()
+    assert first == "training: 2/4 steps"
+    assert float(second.split(", ")[1].split()[0]) > 10 / 3  # Steps a second.
 
 
 def test_every_advance_is_a_line_at_interval_zero(capsys):

@@ -303,6 +303,13 @@ def test_a_molecule_of_rdkit_is_a_fragment(sampler):
     assert options_.basin_temperature == options.BASIN_TEMPERATURE
 
 
+def test_a_fragment_with_hydrogens_is_told_that_it_will_not_grow(sampler, caplog):
+    options.choose(sampler.weights, fragment=(np.array([6, 7, 8]), CORE))
+    assert "hydrogens" not in caplog.text
+    options.choose(sampler.weights, fragment=(np.array([6, 1, 1, 1, 1]), METHANE))
+    assert "only hydrogens will be added" in caplog.text
+
+
 def test_an_output_that_is_the_fragment_is_refused(packaged, tmp_path, capsys):
     fragment = write_xyz(tmp_path / "core.extxyz", CORE, "CNO")
     before = fragment.read_bytes()

@@ -131,6 +131,12 @@ def all_solids(tmp_path_factory):
     config.model.num_layers = 2
     config.model.num_pair_feats = 16
     config.model.max_radius = 1.5
+    # Four atoms of three solids go on at twelve places, some 40 degrees apart.
+    config.model.head_channels = 8
+    config.model.blur = 0.045
+    config.model.max_curvature = 1_000.0
+    config.model.res_beta = 54
+    config.model.res_alpha = 107
     config.train.num_steps = 14_000
     config.train.batch_size = 10
     config.train.num_microbatches = 2
