@@ -6,6 +6,7 @@ Exit status 0 means done, 2 bad usage or input (one line on stderr), 3 a failed 
 
 import argparse
 import contextlib
+import difflib
 import fcntl
 import importlib
 import logging as standard_logging
@@ -13,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags, logging
 
@@ -121,6 +122,16 @@ def _one_line(message: str) -> str:
 
 class _Parser(argparse.ArgumentParser):
     """Raises `UsageError` where argparse would print its usage and exit."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses all arguments; an unknown flag is answered with the nearest one."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            name = unknown[0].split("=")[0]
+            near = difflib.get_close_matches(name, self._option_string_actions, n=1)
+            meant = f", did you mean {near[0]}?" if near else "; --help lists all"
+            self.error(f"unknown argument {unknown[0]!r}{meant}")
+        return parsed
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
@@ -260,19 +271,18 @@ def _is_ours_or_grave(record: standard_logging.LogRecord) -> bool:
 
 
 def check_output(path: Path) -> None:
-    """Makes missing folders of a file to be written; asks before work is done for it.
+    """Asks, before work is done for a file, whether it can be written; makes nothing.
 
     Raises:
       UsageError: `path` is a folder, or its own folder cannot be made or written to.
     """
     if path.is_dir():
         raise UsageError(f"expected a file name for output, found a folder: {path}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"cannot write {path}: its folder is not writable")
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir():
+        raise UsageError(f"cannot write {path}: {nearest} is not a folder")
+    if not os.access(nearest, os.W_OK):
+        raise UsageError(f"cannot write {path}: {nearest} is not writable")
 
 
 def check_apart(output: Path, *inputs: str | os.PathLike[str] | None) -> None:
@@ -314,6 +324,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     check_output(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         yield partial

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from absl import logging
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from common import cli
@@ -42,6 +43,9 @@ MAX_ATOMS = 200
 
 PAIRS_AT_A_TIME = 128
 """Pairs of new atom and focus whose densities are in memory together."""
+
+FEW_ORDERS = 2.0
+"""Effective orders below which the spread of the ratios says little."""
 
 ORDERS_PER_CALL = 4
 NUM_BUCKETS, FEW_MOLECULES = 3, 100
@@ -481,6 +485,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     mean = f"{possible.mean():.2f} nats" if len(possible) else "minus infinity"
     out_of_reach = total - len(possible)
     but = f" but for {out_of_reach} of density zero" if out_of_reach else ""
+    few = sum(score.effective_orders < FEW_ORDERS for score in scores.values())
+    if few and num_orders > 1:
+        logging.warning(
+            "fewer than %g of %d orders decide the score of %d of %d molecules: their "
+            "standard errors are too small; raise --num_orders",
+            FEW_ORDERS, num_orders, few, total,
+        )  # fmt: skip
     sys.stdout.write(
         f"{output}: {total} molecules, mean log-likelihood {mean}{but} "
         f"({num_orders} orders, {num_draws} directions); by atoms in {atoms}\n"

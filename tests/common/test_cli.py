@@ -65,8 +65,10 @@ def test_a_parser_raises_one_line_and_its_help_has_defaults(capsys):
     parser.add_argument("--seed", type=int, default=17, help="seed")
     with pytest.raises(cli.UsageError, match="--seed: invalid int value: 'x'"):
         parser.parse_args(["--seed=x"])
-    with pytest.raises(cli.UsageError, match="unrecognized arguments: --see=3"):
+    with pytest.raises(cli.UsageError, match="'--see=3', did you mean --seed"):
         parser.parse_args(["--see=3"])
+    with pytest.raises(cli.UsageError, match="'colour'; --help lists all"):
+        parser.parse_args(["colour"])
     with pytest.raises(SystemExit) as stop:
         parser.parse_args(["--help"])
     assert stop.value.code == 0

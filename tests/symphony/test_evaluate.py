@@ -98,8 +98,10 @@ def test_more_molecules_than_the_manifest_has_is_an_error(tmp_path):
 def test_unusable_samples_end_in_one_clear_line(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_text(content)
+    folder = tmp_path / "new" / "report"
     with pytest.raises(UsageError, match=message):
-        evaluate.main([f"--samples={tmp_path / name}"])
+        evaluate.main([f"--samples={tmp_path / name}", f"--output={folder}"])
+    assert not folder.parent.exists()
 
 
 @pytest.mark.parametrize(

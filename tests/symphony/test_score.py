@@ -233,7 +233,10 @@ def write_xyz(path, positions, symbols):
     return path
 
 
-def test_the_command_writes_a_row_a_molecule_and_a_row_an_atom(packaged, tmp_path):
+def test_the_command_writes_a_row_a_molecule_and_a_row_an_atom(
+    packaged, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(score, "FEW_ORDERS", 8.5)
     file = write_xyz(tmp_path / "in.xyz", PAIR, "CN")
     output = tmp_path / "scores.csv"
     arguments = [
@@ -241,6 +244,7 @@ def test_the_command_writes_a_row_a_molecule_and_a_row_an_atom(packaged, tmp_pat
         "--num_orders=8", "--num_direction_samples=8",
     ]  # fmt: skip
     assert score.main(arguments) == 0
+    assert "score of 1 of 1 molecules: their standard errors" in caplog.text
     with output.open() as rows:
         (row,) = csv.DictReader(rows)
     assert (row["num_orders"], row["num_direction_samples"]) == ("8", "8")
