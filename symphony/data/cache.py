@@ -1,23 +1,17 @@
-"""The user's folder for data, and the parsed form of files that are slow to read."""
+"""The parsed form of files that are slow to read, kept in the user's folder."""
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from absl import logging
 
+from common.cache import cache_folder
 from common.cli import UsageError
 from symphony.data.molecules import Records
 from symphony.data.npz import read_npz, write_npz
 
 _VERSION = 1  # of the parsers: a change that alters what they return raises it
-
-
-def cache_folder() -> Path:
-    """Returns the user's folder for downloaded and parsed data; it may not exist."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "symphony-equijump" / "data"
 
 
 def parsed_once(path: Path, parse: Callable[[Path], Records]) -> Records:

@@ -1,0 +1,10 @@
+"""Where downloaded and parsed data is kept between commands."""
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Returns the user's folder for downloaded and parsed data; it may not exist."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "symphony-equijump" / "data"
