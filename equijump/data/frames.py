@@ -1,0 +1,174 @@
+"""Frames of trajectories as MDTraj reads them, packed once into memory-mapped arrays.
+
+A packed file holds the kept heavy atoms in Å and float32; it is found by the SHA-256 of
+trajectory and topology, so that a file whose contents change is packed anew.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+from jaxtyping import Float
+
+from common import cache, cli
+from common.cli import UsageError
+from equijump.data.topology import System, read_system
+
+ANGSTROM_PER_NM = 10.0
+CHUNK = 20_000
+"""Frames in memory at once while a trajectory is packed."""
+
+_VERSION = 1  # of the packed form; one that alters it raises it
+_WITHOUT_TIMES = frozenset((".dcd", ".pdb", ".pdb.gz", ".mdcrd", ".crd"))
+
+
+class Trajectory(NamedTuple):
+    """One trajectory at a constant spacing.
+
+    Attributes:
+        name: Of its file.
+        system: What does not change along it.
+        positions: Å, of the kept atoms; memory-mapped.
+        spacing: ps from one frame to the next.
+    """
+
+    name: str
+    system: System
+    positions: Float[np.ndarray, "num_frames num_atoms 3"]
+    spacing: float
+
+
+def read_trajectories(
+    paths: Sequence[str | os.PathLike[str]],
+    topology: str | os.PathLike[str],
+    spacing: float = 0.0,
+) -> tuple[Trajectory, ...]:
+    """Reads trajectories of one topology, from the user's cache if seen before.
+
+    Args:
+        paths: XTC, DCD, H5, NetCDF, multi-model PDB: whatever MDTraj reads.
+        topology: A file that MDTraj reads a topology from, of the same atoms.
+        spacing: ps between frames, for formats that keep no times (DCD, PDB); 0 reads
+            them from the file.
+
+    Raises:
+        UsageError: A file is missing or does not fit the topology, has no usable times,
+            or a position is not finite.
+    """
+    return tuple(_read_one(Path(path), Path(topology), spacing) for path in paths)
+
+
+def _read_one(path: Path, topology: Path, spacing: float) -> Trajectory:
+    for file in (path, topology):
+        if not file.is_file():
+            raise UsageError(f"expected a trajectory and its topology, found no {file}")
+    key = hashlib.sha256(f"{_VERSION} {spacing}".encode())
+    for file in (path, topology):
+        with file.open("rb") as opened:
+            key.update(hashlib.file_digest(opened, "sha256").digest())
+    packed = cache.cache_folder() / "frames" / f"{key.hexdigest()}.f32"
+    described = packed.with_suffix(".json")
+    if not described.is_file():
+        logging.info("packing %s", path)
+        _pack(path, topology, spacing, packed, described)
+    record = json.loads(described.read_text("utf-8"))
+    tuples = ("residue_names", "atom_names")
+    system = System(
+        **{
+            name: tuple(value) if name in tuples else np.array(value, np.int32)
+            for name, value in record["system"].items()
+        }
+    )
+    shape = (record["num_frames"], len(system.kept), 3)
+    positions = np.memmap(packed, np.float32, "r", shape=shape)
+    return Trajectory(path.name, system, positions, record["spacing"])
+
+
+def _pack(
+    path: Path, topology: Path, spacing: float, packed: Path, described: Path
+) -> None:
+    """Writes positions, then their description, without which they do not count."""
+    loaded = load_topology(topology)
+    times, system = [], None
+    with cli.atomic_path(packed) as partial, partial.open("wb") as file:
+        for chunk in iterate(path, loaded):
+            if system is None:
+                first = chunk.xyz[0].astype(np.float64) * ANGSTROM_PER_NM
+                system = read_system(loaded, first, str(topology))
+            kept = chunk.xyz[:, system.kept] * np.float32(ANGSTROM_PER_NM)
+            bad = ~np.isfinite(kept).all(axis=(1, 2))
+            if bad.any():
+                where = sum(map(len, times)) + int(np.argmax(bad))
+                raise UsageError(
+                    f"{path}: expected finite positions, found others in frame "
+                    f"{where}, counted from 0"
+                )
+            file.write(kept.astype(np.float32).tobytes())
+            times.append(np.asarray(chunk.time, np.float64))
+        num_frames = sum(map(len, times))
+        if system is None or num_frames < 2:
+            raise UsageError(f"{path}: expected two frames or more, found {num_frames}")
+        step = _spacing(path, np.concatenate(times), spacing)
+    values = {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in system._asdict().items()
+    }
+    record = {"num_frames": num_frames, "spacing": step, "system": values}
+    with cli.atomic_path(described) as partial:
+        partial.write_text(json.dumps(record), "utf-8")
+
+
+def load_topology(path: Path) -> Any:
+    """Returns the topology of a file, as MDTraj reads it."""
+    import mdtraj
+
+    try:
+        return mdtraj.load_topology(str(path))
+    except Exception as error:  # MDTraj's readers raise whatever their format does.
+        raise UsageError(
+            f"{path}: expected a topology that MDTraj reads, found {_short(error)}"
+        ) from error
+
+
+def iterate(path: Path, topology: Any) -> Iterator[Any]:
+    """Yields a trajectory in chunks."""
+    import mdtraj
+
+    try:
+        yield from mdtraj.iterload(str(path), top=topology, chunk=CHUNK)
+    except Exception as error:
+        raise UsageError(
+            f"{path}: expected a trajectory of the {topology.n_atoms} atoms of its "
+            f"topology, found {_short(error)}"
+        ) from error
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _spacing(
+    path: Path, times: Float[np.ndarray, " num_frames"], given: float
+) -> float:
+    """Returns the time between frames in ps, given or read."""
+    if given > 0.0:
+        return given
+    if path.suffix.lower() in _WITHOUT_TIMES:
+        raise UsageError(
+            f"{path}: expected the time between frames, which {path.suffix} files do "
+            "not keep: give it in ps"
+        )
+    steps = np.diff(times)
+    step = float(np.median(steps))
+    if not step > 0.0 or np.any(np.abs(steps - step) > 0.01 * step):
+        where = int(np.argmax(np.abs(steps - step)))
+        raise UsageError(
+            f"{path}: expected frames at one spacing, found {steps[where]:g} ps after "
+            f"frame {where} and {step:g} ps elsewhere"
+        )
+    return step

@@ -1,0 +1,113 @@
+"""Tests of trajectories read with MDTraj and packed."""
+
+import mdtraj
+import numpy as np
+import pytest
+
+from common.cli import UsageError
+from equijump.data import frames
+from tests.equijump.test_data_topology import ALANINE_DIPEPTIDE
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def topology(tmp_path):
+    path = tmp_path / "ala2.pdb"
+    path.write_text(ALANINE_DIPEPTIDE)
+    return path
+
+
+def make(topology, count=7, spacing=2.0, first=5.0, change=lambda xyz: None):
+    """A trajectory that shakes the molecule."""
+    start = mdtraj.load(str(topology))
+    rng = np.random.default_rng(0)
+    xyz = start.xyz + 0.01 * rng.normal(size=(count, start.n_atoms, 3))
+    change(xyz)
+    times = first + spacing * np.arange(count)
+    return mdtraj.Trajectory(xyz.astype(np.float32), start.topology, times)
+
+
+@pytest.mark.parametrize("suffix", [".xtc", ".h5", ".nc"])
+def test_positions_are_in_angstrom_and_times_in_ps(tmp_path, topology, suffix):
+    made = make(topology)
+    path = tmp_path / f"run{suffix}"
+    made.save(str(path))
+    (found,) = frames.read_trajectories([path], topology)
+    np.testing.assert_allclose(found.positions, 10.0 * made.xyz, atol=0.006)
+    assert found.spacing == pytest.approx(2.0)
+    assert found.name == path.name
+
+
+@pytest.mark.parametrize("suffix", [".dcd", ".pdb"])
+def test_formats_without_times_need_a_spacing(tmp_path, topology, suffix):
+    path = tmp_path / f"run{suffix}"
+    make(topology).save(str(path))
+    with pytest.raises(UsageError, match="expected the time between frames, which"):
+        frames.read_trajectories([path], topology)
+    (found,) = frames.read_trajectories([path], topology, spacing=2.0)
+    assert found.spacing == 2.0
+
+
+def test_a_trajectory_is_packed_once_and_anew_when_it_changes(
+    tmp_path, topology, monkeypatch
+):
+    path = tmp_path / "run.xtc"
+    make(topology).save(str(path))
+    (first,) = frames.read_trajectories([path], topology)
+    with monkeypatch.context() as patch:
+        patch.setattr(frames, "_pack", lambda *_: pytest.fail("packed again"))
+        (second,) = frames.read_trajectories([path], topology)
+    np.testing.assert_array_equal(first.positions, second.positions)
+    for ours, theirs in zip(first.system, second.system, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    make(topology, count=9).save(str(path))
+    (third,) = frames.read_trajectories([path], topology)
+    assert len(third.positions) == 9
+
+
+def spoil(xyz):
+    xyz[4, 3, 1] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"change": spoil}, "others in frame 4"),
+        ({"count": 1}, "expected two frames or more, found 1"),
+    ],
+)
+def test_frames_that_cannot_be_used_are_told(tmp_path, topology, arguments, told):
+    path = tmp_path / "run.h5"
+    make(topology, **arguments).save(str(path))
+    with pytest.raises(UsageError, match=told):
+        frames.read_trajectories([path], topology)
+    assert not list((tmp_path / "cache").rglob("*.json"))
+
+
+def test_uneven_times_are_told(tmp_path, topology):
+    made = make(topology)
+    made.time = np.array([0.0, 2, 4, 6, 9, 11, 13])
+    made.save(str(tmp_path / "run.h5"))
+    with pytest.raises(UsageError, match="found 3 ps after frame 3 and 2 ps elsewhere"):
+        frames.read_trajectories([tmp_path / "run.h5"], topology)
+
+
+def test_atoms_of_another_molecule_are_told(tmp_path, topology):
+    made = make(topology)
+    made.atom_slice(range(8)).save(str(tmp_path / "run.xtc"))
+    with pytest.raises(UsageError, match="expected a trajectory of the 10 atoms"):
+        frames.read_trajectories([tmp_path / "run.xtc"], topology)
+
+
+@pytest.mark.parametrize("missing", ["trajectory", "topology"])
+def test_a_missing_file_is_told(tmp_path, topology, missing):
+    path = tmp_path / "run.xtc"
+    make(topology).save(str(path))
+    paths = {"trajectory": path, "topology": topology}
+    paths[missing] = tmp_path / "nowhere.xtc"
+    with pytest.raises(UsageError, match=r"found no .*nowhere\.xtc"):
+        frames.read_trajectories([paths["trajectory"]], paths["topology"])

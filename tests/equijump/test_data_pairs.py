@@ -1,0 +1,121 @@
+"""Tests of pairs of frames: lags, segments, weights, repeatability."""
+
+import numpy as np
+import pytest
+
+from common.cli import UsageError
+from equijump.data import pairs
+from equijump.data.frames import Trajectory
+from equijump.data.topology import System
+
+ALANINE, GLYCINE = 1, 8
+
+
+def make_trajectory(num_frames=200, spacing=2.0, token=ALANINE, start=0):
+    """Every coordinate of a frame is its number plus `start`."""
+    slots = np.full((1, 14), -1, np.int32)
+    slots[0, :4] = [0, 2, 1, 3]
+    system = System(
+        tokens=np.array([token], np.int32),
+        chains=np.zeros(1, np.int32),
+        numbers=np.zeros(1, np.int32),
+        slot_atoms=slots,
+        bonds=np.zeros((0, 2), np.int32),
+        kept=np.arange(4, dtype=np.int32),
+        residue_names=("ALA",),
+        atom_names=("N", "C", "CA", "O"),
+    )
+    numbers = start + np.arange(num_frames, dtype=np.float32)
+    positions = np.broadcast_to(numbers[:, None, None], (num_frames, 4, 3))
+    return Trajectory("made", system, np.ascontiguousarray(positions), spacing)
+
+
+def whole(trajectory, weights=None):
+    return pairs.Segment(trajectory, 0, len(trajectory.positions), weights)
+
+
+def lags_of(batch):
+    return batch.target[:, 0, 0, 0] - batch.source[:, 0, 0, 0]
+
+
+def test_atoms_come_into_their_slots_and_the_rest_is_zero():
+    trajectory = make_trajectory()
+    trajectory.positions[:] = np.arange(4)[:, None]
+    (placed,) = pairs.pad_slots(trajectory, np.array([3]), num_nodes=2)
+    np.testing.assert_array_equal(placed[0, :4, 0], [0, 2, 1, 3])
+    assert not placed[0, 4:].any()
+    assert not placed[1].any()
+
+
+def test_a_pair_is_a_lag_apart_inside_its_segment():
+    trajectory = make_trajectory()
+    segments = [pairs.Segment(trajectory, 20, 60), pairs.Segment(trajectory, 90, 180)]
+    lags = pairs.Lags((4.0, 10.0), is_range=False)
+    batch = pairs.batch_at(segments, lags, 4_000, 3, seed=0, step=0)
+    steps = lags_of(batch)
+    assert set(steps) == {2.0, 5.0}
+    np.testing.assert_array_equal(batch.lag, 2.0 * steps)
+    source, target = batch.source[:, 0, 0, 0], batch.target[:, 0, 0, 0]
+    first = (source >= 20) & (target < 60)
+    assert np.all(first | ((source >= 90) & (target < 180)))
+    assert np.mean(first) == pytest.approx(40 / 130, abs=0.03)
+    assert {source.min(), target.max()} == {20, 179}
+    assert np.mean(steps == 2.0) == pytest.approx(0.5, abs=0.03)
+    np.testing.assert_array_equal(batch.tokens[0], [ALANINE, 0, 0])
+
+
+def test_systems_come_equally_often():
+    segments = [
+        whole(make_trajectory(50)),
+        whole(make_trajectory(50, start=1_000)),
+        whole(make_trajectory(900, token=GLYCINE)),
+    ]
+    lags = pairs.Lags((2.0,), is_range=False)
+    batch = pairs.batch_at(segments, lags, 4_000, 1, seed=0, step=0)
+    assert np.mean(batch.tokens == GLYCINE) == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    segments, lags = [whole(make_trajectory())], pairs.Lags((2.0, 40.0), is_range=True)
+    draw = lambda seed, step: pairs.batch_at(segments, lags, 8, 1, seed, step)
+    for ours, theirs in zip(draw(1, 2), draw(1, 2), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert np.any(draw(1, 2).source != draw(1, 3).source)
+    assert np.any(draw(1, 2).source != draw(2, 2).source)
+
+
+def test_lags_of_a_range_are_log_uniform():
+    lags = pairs.Lags((1.0, 64.0), is_range=True)
+    drawn = pairs.draw_lags(
+        lags, make_trajectory(spacing=1.0), np.random.default_rng(0).random(20_000)
+    )
+    assert (drawn.min(), drawn.max()) == (1, 64)
+    ends = np.array([0.5, 2.5, 8.5, 24.5, 64.5])
+    shares = np.diff(np.log(ends)) / np.log(ends[-1] / ends[0])
+    found = np.histogram(drawn, ends)[0] / 20_000
+    np.testing.assert_allclose(found, shares, atol=0.015)
+
+
+def test_sources_come_by_their_weights():
+    weights = np.tile([1.0, 3.0], 100)
+    segments = [whole(make_trajectory(), weights)]
+    lags = pairs.Lags((2.0,), is_range=False)
+    batch = pairs.batch_at(segments, lags, 8_000, 1, seed=0, step=0)
+    odd = batch.source[:, 0, 0, 0] % 2
+    assert np.mean(odd) == pytest.approx(0.75, abs=0.02)
+    np.testing.assert_array_equal(lags_of(batch), 1.0)
+
+
+@pytest.mark.parametrize("lag", [0.5, 3.0])
+def test_a_lag_between_frames_is_told(lag):
+    with pytest.raises(UsageError, match=f"multiples of 2 ps.*found {lag:g} ps"):
+        pairs.in_frames(pairs.Lags((lag,), is_range=False), make_trajectory())
+
+
+def test_blocks_of_time_are_apart_by_the_gap():
+    trajectory = make_trajectory(100)
+    training, held_out = pairs.blocks(trajectory, num_blocks=5, held_out=2, gap=10)
+    assert [(s.start, s.stop) for s in training] == [(0, 30), (70, 100)]
+    assert (held_out.start, held_out.stop) == (40, 60)
+    training, _ = pairs.blocks(trajectory, num_blocks=5, held_out=0, gap=10)
+    assert [(s.start, s.stop) for s in training] == [(30, 100)]
