@@ -4,7 +4,6 @@ Batches, cuts and noise are functions of (seed, step), so a run that was killed 
 started again ends as if it had not been. RDKit is not needed here.
 """
 
-import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from common import checkpoints, cli, metrics, parallel, training
+from common import checkpoints, cli, parallel, run, training
 from symphony import build, data, weights
 
 VALIDATION_BATCH = 32
@@ -39,6 +38,10 @@ _FIELDS = {
     ),
     "sample": ("max_atoms", "noise_std"),
 }  # fmt: skip
+_FIXED = (
+    "config.kind", "config.model.", "config.data.species", "config.data.nn_tolerance",
+    "config.data.cutoff", "config.data.heavy_first",
+)  # fmt: skip
 _POSITIVE = (
     "num_steps", "batch_size", "num_microbatches", "num_devices", "num_validation",
     "log_every", "eval_every", "checkpoint_every",
@@ -288,142 +291,26 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     """
     settings = config.train
     check_config(config)
-    optimizer = training.make_optimizer(settings)
-    _make_folder(workdir)
+    run.make_folder(workdir)
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     resumes = checkpoints.has_checkpoint(workdir)
     init = build.init_params if resumes else start_params
     params = init(config, init_key)
     packed, held_out, meta = load_data(config)
-    loss_fn = build.make_loss(config, meta["mean_num_atoms"])
     mesh = (
         parallel.make_mesh(settings.num_devices) if settings.num_devices > 1 else None
     )
-    train_step = training.make_train_step(
-        loss_fn, optimizer, settings.ema_decay, mesh, settings.num_microbatches
+    parts = run.Parts(
+        loss_fn=build.make_loss(config, meta["mean_num_atoms"]),
+        batch_at=partial(data.batch_at, packed, settings.batch_size, config.seed),
+        validate=make_validate(config, held_out, mesh),
+        average=average,
+        loss_name="nll",
+        unit="nats per step",
+        steps_per_epoch=data.steps_per_epoch(packed, settings.batch_size),
+        fixed=_FIXED,
     )
-    validate = make_validate(config, held_out, mesh)
-    state = parallel.replicate(training.make_state(params, optimizer), mesh)
-
-    # Virtual devices share one pool of threads: a step that starts while another waits
-    # for its all-reduce can take the thread that the other needs, and neither goes on.
-    shares_cpu = mesh is not None and jax.default_backend() == "cpu"
-
-    elapsed = training.Elapsed(0.0, 0.0)
-    with (
-        cli.locked(workdir),
-        checkpoints.make_manager(workdir) as manager,
-        training.StopOnSignal() as stop,
-    ):
-        if checkpoints.latest_checkpoint(manager) is not None:
-            state, former, saved = checkpoints.restore(manager, state)
-            _check_same_data(workdir, saved, meta)
-            elapsed = training.Elapsed(*saved["elapsed"])
-            _check_same_model(workdir, former, config)
-            meta["changes"] = _note_changes(saved, int(state.step), former, config)
-        _write_config(workdir, config)
-        first, last = int(state.step) + 1, int(settings.num_steps)
-        clock = training.start_clock(elapsed)
-        logging.info(
-            "steps %d to %d of %s, %d an epoch", first, last, workdir,
-            data.steps_per_epoch(packed, settings.batch_size),
-        )  # fmt: skip
-        with (
-            metrics.MetricsWriter(workdir, clock, first - 1) as writer,
-            cli.progress(last, "training", "steps", completed=first - 1) as advance,
-        ):
-            step, sums = first - 1, []
-            for step in range(first, last + 1):
-                batch = data.batch_at(
-                    packed, settings.batch_size, config.seed, step - 1
-                )
-                batch = parallel.split_batch(batch, mesh)
-                state, totals = train_step(state, batch, train_key)
-                if shares_cpu:
-                    jax.block_until_ready(totals)
-                sums.append(totals)
-                ends = step == last or stop.requested
-                note = ""
-                if ends or step % settings.log_every == 0:
-                    training.check_finite(state, checkpoints.latest_checkpoint(manager))
-                    record = average(sums)
-                    sums = []
-                    writer.write(step, record)
-                    note = f"{record['nll']:.3f} nats per step"
-                advance(1, note)
-                evaluates = step == last or step % settings.eval_every == 0
-                if evaluates or ends or step % settings.checkpoint_every == 0:
-                    loss = None
-                    if evaluates:
-                        record = validate(state.ema_params)
-                        writer.write(step, record)
-                        loss = record["validation_nll"]
-                        logging.info("step %d: validation %s", step, describe(record))
-                    now = meta | {"elapsed": list(clock())}
-                    checkpoints.save(manager, state, config, now, loss)
-                if ends:
-                    break
-            if first <= step < last:
-                logging.info("stopped after step %d; run again, it goes on", step)
-    return state
-
-
-def _make_folder(workdir: Path) -> None:
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cli.UsageError(
-            f"--workdir: cannot make {workdir} ({error.strerror})"
-        ) from error
-
-
-def _check_same_data(
-    workdir: Path, saved: dict[str, Any], meta: dict[str, Any]
-) -> None:
-    """Raises `UsageError` if the run that is resumed saw other data."""
-    expected, found = saved["data_checksum"], meta["data_checksum"]
-    if found != expected:
-        raise cli.UsageError(
-            f"{workdir}: expected the data that this run was begun with (checksum "
-            f"{expected[:12]}), found other data ({found[:12]}); another --workdir "
-            "begins a new run"
-        )
-
-
-def _check_same_model(
-    workdir: Path,
-    former: ml_collections.ConfigDict,
-    config: ml_collections.ConfigDict,
-) -> None:
-    """Raises `UsageError` if the run that is resumed had another network or cut."""
-    cut = ("species", "nn_tolerance", "cutoff", "heavy_first")
-    fixed = ("config.kind", "config.model.", *(f"config.data.{name}" for name in cut))
-    for name, (old, new) in checkpoints.changed_values(former, config).items():
-        if name.startswith(fixed):
-            raise cli.UsageError(
-                f"{workdir}: expected {name} = {old}, with which this run was begun, "
-                f"found {new}; another --workdir begins a new run"
-            )
-
-
-def _note_changes(
-    saved: dict[str, Any],
-    step: int,
-    former: ml_collections.ConfigDict,
-    config: ml_collections.ConfigDict,
-) -> list[dict[str, Any]]:
-    """Returns what was changed between the starts of a run, for its checkpoints."""
-    changes = list(saved.get("changes", []))
-    changed = checkpoints.changed_values(former, config)
-    for name, (old, new) in changed.items():
-        logging.warning("%s: was %s up to step %d, now %s", name, old, step, new)
-    return [*changes, {"step": step, **changed}] if changed else changes
-
-
-def _write_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
-    """Writes the config where a person finds it; checkpoints have their own copy."""
-    with cli.atomic_path(workdir / "config.json") as path:
-        path.write_text(json.dumps(config.to_dict(), indent=1) + "\n", "utf-8")
+    return run.train(config, workdir, params, parts, meta, train_key, mesh)
 
 
 def average(sums: Sequence[build.Totals]) -> dict[str, float]:
@@ -433,14 +320,6 @@ def average(sums: Sequence[build.Totals]) -> dict[str, float]:
     num_steps = means.pop("num_steps")
     apart = {name: means.pop(name) for name in ("loss", "grad_norm")}
     return apart | {name: value / num_steps for name, value in means.items()}
-
-
-def describe(record: dict[str, float]) -> str:
-    """Returns one line: terms of the loss in nats per step."""
-    return ", ".join(
-        f"{name.removeprefix('validation_')} {value:.3f}"
-        for name, value in record.items()
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
