@@ -24,6 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.num_microbatches = 1
     config.train.learning_rate = 1e-2
     config.train.warmup_steps = 50
+    config.train.clip_norm = 5.0
     config.train.ema_decay = 0.99
     config.train.log_every = 100
     config.train.eval_every = 500

@@ -132,16 +132,18 @@ def all_solids(tmp_path_factory):
     config.model.num_pair_feats = 16
     config.model.max_radius = 1.5
     # Four atoms of three solids go on at twelve places, some 40 degrees apart.
-    config.model.head_channels = 8
+    config.model.head_channels = 6
+    config.model.head_max_degree = 8
     config.model.blur = 0.045
-    config.model.max_curvature = 1_000.0
-    config.model.res_beta = 54
-    config.model.res_alpha = 107
+    config.model.max_curvature = 1_800.0
+    config.model.res_beta = 72
+    config.model.res_alpha = 143
     config.train.num_steps = 14_000
     config.train.batch_size = 10
     config.train.num_microbatches = 2
     config.train.learning_rate = 5e-3
     config.train.warmup_steps = 50
+    config.train.clip_norm = 1e4  # Else large solids, of large gradients, come rarely.
     config.train.ema_decay = 0.99
     config.train.eval_every = 7_000
     return learn(config, tmp_path_factory.mktemp("solids"))
