@@ -1,22 +1,22 @@
-"""The `equijump` command, which this version does not have yet."""
+"""The `equijump` command: `equijump <verb> [flags]` runs the module of that verb."""
 
 import sys
 from collections.abc import Sequence
 
 from common import cli
 
+VERBS = {
+    "train": "train a model: --config=configs/equijump/ala2.py --workdir=workdir/ala2",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Says that EquiJump is not part of this version; returns the exit status.
+    """Runs one verb and returns the exit status.
 
     Args:
-      argv: The arguments after `equijump`.
+      argv: The arguments after `equijump`; those of the process where None.
     """
-
-    def decline(argv: Sequence[str] | None) -> None:
-        raise cli.UsageError("EquiJump is not part of this version")
-
-    return cli.run("equijump", decline, argv)
+    return cli.dispatch("equijump", VERBS, argv)
 
 
 if __name__ == "__main__":

@@ -35,12 +35,14 @@ class Trajectory(NamedTuple):
         system: What does not change along it.
         positions: Å, of the kept atoms; memory-mapped.
         spacing: ps from one frame to the next.
+        checksum: SHA-256 of trajectory and topology.
     """
 
     name: str
     system: System
     positions: Float[np.ndarray, "num_frames num_atoms 3"]
     spacing: float
+    checksum: str
 
 
 def read_trajectories(
@@ -86,7 +88,7 @@ def _read_one(path: Path, topology: Path, spacing: float) -> Trajectory:
     )
     shape = (record["num_frames"], len(system.kept), 3)
     positions = np.memmap(packed, np.float32, "r", shape=shape)
-    return Trajectory(path.name, system, positions, record["spacing"])
+    return Trajectory(path.name, system, positions, record["spacing"], key.hexdigest())
 
 
 def _pack(

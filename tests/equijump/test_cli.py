@@ -1,9 +1,35 @@
-"""Tests of the `equijump` command, as long as there is nothing behind it."""
+"""Tests of the `equijump` command."""
+
+import pytest
 
 from equijump import cli
 
 
-def test_equijump_says_that_it_is_not_here_yet(capsys):
-    assert cli.main(["train"]) == 2
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["dance"], "dance"),
+        (["train", "--workdir=a"], "--config"),
+        (
+            [
+                "train", "--workdir=a", "--config=configs/equijump/tiny.py",
+                "--config.transport.kind=jump",
+            ],
+            "config.transport.kind: expected one of foellmer, found jump",
+        ),
+        (
+            [
+                "train", "--workdir=a", "--config=configs/equijump/tiny.py",
+                "--config.train.batch_size=0",
+            ],
+            "config.train.batch_size: expected 1 or more, found 0",
+        ),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line_and_status_2(arguments, told, tmp_path, capsys):
+    arguments = [a.replace("=a", f"={tmp_path / 'a'}") for a in arguments]
+    assert cli.main(arguments) == 2
     err = capsys.readouterr().err
-    assert err == "equijump: EquiJump is not part of this version\n"
+    assert told in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "a").exists()

@@ -27,7 +27,7 @@ def make_trajectory(num_frames=200, spacing=2.0, token=ALANINE, start=0):
     )
     numbers = start + np.arange(num_frames, dtype=np.float32)
     positions = np.broadcast_to(numbers[:, None, None], (num_frames, 4, 3))
-    return Trajectory("made", system, np.ascontiguousarray(positions), spacing)
+    return Trajectory("made", system, np.ascontiguousarray(positions), spacing, "")
 
 
 def whole(trajectory, weights=None):

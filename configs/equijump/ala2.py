@@ -1,0 +1,62 @@
+r"""EquiJump on alanine dipeptide in implicit solvent at 300 K, jumps of 10 ps.
+
+    equijump train --config=configs/equijump/ala2.py --workdir=workdir/ala2
+
+By default on the packaged trajectories, eight of 10 ns: six train, two validate.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+
+    config.data = ml_collections.ConfigDict()
+    config.data.trajectories = ("ala2_300K",)  # A packaged name, or patterns of files.
+    config.data.topology = ""  # The PDB beside each trajectory, if empty.
+    config.data.spacing = 0.0  # ps, for formats that keep no times.
+    config.data.lags = (10.0,)  # ps
+    config.data.log_uniform = False  # Whether lags are the ends of a range.
+    config.data.held_out = 2  # Trajectories of each system that validate.
+    config.data.align = True
+    config.data.source_noise = 0.0  # Å
+
+    # Keyword arguments of `equijump.model.EquiJump`.
+    config.model = ml_collections.ConfigDict()
+    config.model.num_channels = 48
+    config.model.max_degree = 1
+    config.model.num_conditioner_layers = 1
+    config.model.num_layers = 3
+    config.model.num_hidden = 96
+    config.model.num_condition = 64
+    config.model.num_edge_feats = 24
+    config.model.num_neighbours = 16
+    config.model.reach = 4
+    config.model.cutoff = 20.0  # Å
+
+    config.transport = ml_collections.ConfigDict()
+    config.transport.kind = "foellmer"  # A key of `equijump.build.TRANSPORTS`.
+    config.transport.noise_factor = 4.0  # Noise over the spread of the displacement.
+
+    config.train = ml_collections.ConfigDict()
+    config.train.num_steps = 40_000
+    config.train.batch_size = 128  # Pairs.
+    config.train.num_microbatches = 1
+    config.train.num_devices = 1
+    config.train.optimizer = "muon"
+    config.train.learning_rate = 2e-3
+    config.train.warmup_steps = 200
+    config.train.final_factor = 0.01
+    config.train.weight_decay = 0.0
+    config.train.adam_b2 = 0.99
+    config.train.clip_norm = 5.0
+    config.train.ema_decay = 0.999
+    config.train.log_every = 100
+    config.train.eval_every = 1_000
+    config.train.num_validation = 4_000  # Pairs.
+    config.train.checkpoint_every = 500
+
+    config.sample = ml_collections.ConfigDict()
+    config.sample.num_steps = 10  # Evaluations of the network in a jump.
+    return config

@@ -1,0 +1,91 @@
+"""Puts a config's pieces together: network, transport, scales."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from equijump.data.pairs import Batch
+from equijump.data.residues import CA_SLOT, NUM_SLOTS
+from equijump.model import EquiJump, Scene, make_scene
+from equijump.transport import foellmer
+from equijump.transport.paths import Scales
+
+TRANSPORTS = {"foellmer": foellmer}
+
+
+class Statistics(NamedTuple):
+    """Spread of the displacement against the lag, measured on the training data.
+
+    Attributes:
+        lags: ps, rising.
+        positions: Å, root mean square per axis of the displacement of CA.
+        vectors: Å, of the vectors to the other atoms.
+    """
+
+    lags: Float[np.ndarray, " num_lags"]
+    positions: Float[np.ndarray, " num_lags"]
+    vectors: Float[np.ndarray, " num_lags"]
+
+
+def make_model(config: ml_collections.ConfigDict) -> EquiJump:
+    """Returns the network of a config."""
+    return EquiJump(**config.model)
+
+
+def scales_at(
+    statistics: Statistics, lag: Float[Array, ""], noise_factor: float
+) -> Scales:
+    """Returns the scales of the slots at a lag, between measured ones by interpolation.
+
+    Args:
+        statistics: Of the training data.
+        lag: ps.
+        noise_factor: Noise over displacement.
+    """
+    known = jnp.log(jnp.asarray(statistics.lags, jnp.float32))
+    at = lambda values: jnp.exp(
+        jnp.interp(jnp.log(lag), known, jnp.log(jnp.asarray(values, jnp.float32)))
+    )
+    is_position = (jnp.arange(NUM_SLOTS) == CA_SLOT)[:, None]
+    displacement = jnp.where(
+        is_position, at(statistics.positions), at(statistics.vectors)
+    )
+    return Scales(displacement, noise_factor * displacement)
+
+
+def scene_of(model: EquiJump, batch: Batch) -> Scene:
+    """Returns the scene of one pair, neighbours by its source frame."""
+    return make_scene(
+        batch.source[:, CA_SLOT],
+        batch.tokens,
+        batch.slot_mask,
+        batch.chains,
+        batch.numbers,
+        batch.lag,
+        model.num_neighbours,
+        model.reach,
+    )
+
+
+def init_params(config: ml_collections.ConfigDict, key: Key[Array, ""]) -> Any:
+    """Returns fresh parameters."""
+    model = make_model(config)
+    num_nodes = 3
+    batch = Batch(
+        source=jnp.asarray(np.random.default_rng(0).normal(size=(num_nodes, 14, 3))),
+        target=jnp.zeros((num_nodes, NUM_SLOTS, 3)),
+        tokens=jnp.ones(num_nodes, jnp.int32),
+        slot_mask=jnp.ones((num_nodes, NUM_SLOTS), bool),
+        chains=jnp.zeros(num_nodes, jnp.int32),
+        numbers=jnp.arange(num_nodes, dtype=jnp.int32),
+        lag=jnp.ones(()),
+    )
+    scene = scene_of(model, batch)
+    source = jnp.asarray(batch.source, jnp.float32)
+    return jax.jit(partial(nn.Module.init, model))(key, scene, source)

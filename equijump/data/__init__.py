@@ -1,0 +1,1 @@
+"""Trajectories as tensor clouds, and pairs of their frames."""

@@ -1,0 +1,338 @@
+r"""EquiJump's network: from a source frame and a noised one to the end of the jump.
+
+A frame is a *tensor cloud* `[num_nodes, num_slots, 3]`: in the slot of CA the position
+of the residue, in the others the vectors from it to its heavy atoms, all in Å. Features
+are the core's, `[num_nodes, (max_degree + 1)**2, num_channels]`, under SO(3): products
+of vectors include the cross product, so that the network tells left from right.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from common.harmonics import spherical_harmonics
+from common.irreps import degree_slices
+from common.layers import Linear, RMSNorm, SelfProduct, safe_norm
+from equijump.data.residues import CA_SLOT, NUM_SLOTS, NUM_TOKENS
+
+LENGTH = 1.5
+"""Å, a bond: the unit in which the network sees vectors."""
+
+
+class Scene(NamedTuple):
+    """What stays the same during a jump.
+
+    Attributes:
+        tokens: Residue types, 0 for padding.
+        slot_mask: True for atoms.
+        senders: Neighbours of each residue.
+        edge_mask: True for real neighbours.
+        offsets: Place of the neighbour in the chain less that of the residue, from 0
+            for `-reach` on; the last value stands for another chain.
+        lag: ps.
+    """
+
+    tokens: Int[Array, " num_nodes"]
+    slot_mask: Bool[Array, "num_nodes num_slots"]
+    senders: Int[Array, "num_nodes num_neighbours"]
+    edge_mask: Bool[Array, "num_nodes num_neighbours"]
+    offsets: Int[Array, "num_nodes num_neighbours"]
+    lag: Float[Array, ""]
+
+
+Cloud = Float[Array, "num_nodes num_slots 3"]
+Features = Float[Array, "num_nodes components num_channels"]
+
+
+def make_scene(
+    positions: Float[Array, "num_nodes 3"],
+    tokens: Int[Array, " num_nodes"],
+    slot_mask: Bool[Array, "num_nodes num_slots"],
+    chains: Int[Array, " num_nodes"],
+    numbers: Int[Array, " num_nodes"],
+    lag: Float[Array, ""],
+    num_neighbours: int,
+    reach: int,
+) -> Scene:
+    """Finds the neighbours of each residue: the nearest, those along the chain first.
+
+    Args:
+        positions: Å, of CA in the source frame.
+        tokens: Residue types, 0 for padding.
+        slot_mask: True for atoms.
+        chains: Number of the chain.
+        numbers: Place in the chain.
+        lag: ps.
+        num_neighbours: At most so many; all others where there are fewer.
+        reach: Places along the chain up to which a residue is always a neighbour.
+    """
+    num_nodes = tokens.shape[0]
+    real = tokens > 0
+    same = chains[:, None] == chains[None]
+    along = numbers[None] - numbers[:, None]
+    distances = safe_norm(positions[:, None] - positions[None])
+    forced = same & (jnp.abs(along) <= reach)
+    far = 1e6 * (~(real[:, None] & real[None]) | jnp.eye(num_nodes, dtype=bool))
+    rank = jnp.where(forced, -1.0 / (1.0 + jnp.abs(along)), distances) + far
+    count = min(num_neighbours, num_nodes - 1)
+    senders = jnp.argsort(rank, axis=1)[:, :count]
+    of_edge = lambda table: jnp.take_along_axis(table, senders, axis=1)
+    offsets = jnp.clip(of_edge(along), -reach, reach) + reach
+    return Scene(
+        tokens=tokens,
+        slot_mask=slot_mask,
+        senders=senders,
+        edge_mask=of_edge(far) == 0.0,
+        offsets=jnp.where(of_edge(same), offsets, 2 * reach + 1),
+        lag=lag,
+    )
+
+
+class Edges(NamedTuple):
+    """Geometry of the neighbours.
+
+    Attributes:
+        feats: Of each edge, zero where there is none.
+        harmonics: Of the direction to the neighbour.
+    """
+
+    feats: Float[Array, "num_nodes num_neighbours num_feats"]
+    harmonics: Float[Array, "num_nodes num_neighbours components"]
+
+
+class Block(nn.Module):
+    r"""One round of messages, then products inside each residue.
+
+    $$ A_i^l = \sum_j w^l_{ij} \odot s_j Y^l(\hat r_{ij}) + v^l_{ij} \odot h_j^l $$
+    with weights made from the edge; then the products $U[h, A] \otimes V[h, A]$ along
+    all paths of SO(3), and gates on both from an MLP of the invariants, whose hidden
+    layer is scaled and shifted by the condition (time, lag and residue type).
+
+    Attributes:
+        num_channels: Channels of every degree.
+        max_degree: Largest degree of the features.
+        num_hidden: Width of the MLP.
+    """
+
+    num_channels: int
+    max_degree: int
+    num_hidden: int
+
+    @nn.compact
+    def __call__(
+        self,
+        node_feats: Features,
+        edges: Edges,
+        condition: Float[Array, "num_nodes num_condition"],
+        scene: Scene,
+    ) -> Features:
+        width, degrees = self.num_channels, degree_slices(self.max_degree)
+        normed = RMSNorm()(node_feats)
+        num_weights = 2 * self.max_degree + 1
+        weights = nn.Dense(num_weights * width, use_bias=False)(edges.feats)
+        weights = weights.reshape(*weights.shape[:2], num_weights, width)
+        sent = normed[scene.senders]
+        scalars = nn.Dense(width, use_bias=False)(normed[:, 0])[scene.senders]
+        sums = []
+        for l, rows in enumerate(degrees):
+            total = jnp.einsum(
+                "nkc,nkm->nmc", weights[:, :, l] * scalars, edges.harmonics[:, :, rows]
+            )
+            if l > 0:
+                from_tensors = weights[:, :, self.max_degree + l]
+                total += jnp.einsum("nkc,nkmc->nmc", from_tensors, sent[:, :, rows])
+            sums.append(total)
+        sums = RMSNorm()(jnp.concatenate(sums, axis=1))
+        both = Linear(2 * width)(jnp.concatenate([normed, sums], axis=-1))
+        left, right = jnp.split(both, 2, axis=-1)
+        product = SelfProduct(self.max_degree, "SO3")(left, right)
+
+        invariants = jnp.concatenate([normed[:, 0], left[:, 0], product[:, 0]], -1)
+        scale, shift = jnp.split(nn.Dense(2 * self.num_hidden)(condition), 2, -1)
+        hidden = nn.Dense(self.num_hidden)(invariants)
+        hidden = nn.silu(hidden * (1.0 + scale) + shift)
+        gates = nn.Dense(num_weights * width)(hidden)
+        gates = gates.reshape(-1, 1, num_weights, width)
+        updates = [gates[:, :, 0]]
+        for l, rows in enumerate(degrees[1:], start=1):
+            of_left, of_product = gates[:, :, 2 * l - 1], gates[:, :, 2 * l]
+            updates.append(left[:, rows] * of_left + product[:, rows] * of_product)
+        return node_feats + Linear(width)(jnp.concatenate(updates, axis=1))
+
+
+class EquiJump(nn.Module):
+    """Conditioner on the source frame, and the network of the transport.
+
+    Attributes:
+        num_channels: Channels of every degree.
+        max_degree: Largest degree of the features, at least 1.
+        num_conditioner_layers: Blocks that see the source frame only, once a jump.
+        num_layers: Blocks of every inner step.
+        num_hidden: Width of the MLPs.
+        num_condition: Width of what is known of time, lag and residue type.
+        num_edge_feats: Features of an edge.
+        num_neighbours: Neighbours of a residue, at most.
+        reach: Places along the chain within which residues are always neighbours.
+        cutoff: Å, where the basis of distances ends.
+    """
+
+    num_channels: int
+    max_degree: int
+    num_conditioner_layers: int
+    num_layers: int
+    num_hidden: int
+    num_condition: int
+    num_edge_feats: int
+    num_neighbours: int
+    reach: int
+    cutoff: float
+
+    def setup(self) -> None:
+        width = self.num_channels
+        make = lambda count: [
+            Block(width, self.max_degree, self.num_hidden) for _ in range(count)
+        ]
+        self.embed_token = nn.Embed(NUM_TOKENS, self.num_condition)
+        self.embed_lag = nn.Dense(self.num_condition)
+        self.embed_level = [nn.Dense(self.num_condition) for _ in range(2)]
+        self.embed_offset = nn.Embed(2 * self.reach + 2, 16)
+        self.source_edges = [nn.Dense(self.num_edge_feats) for _ in range(2)]
+        self.source_vectors = Linear(width, self.max_degree)
+        self.source_scalars = nn.Dense(width)
+        self.source_slots = nn.Dense(NUM_SLOTS)
+        self.conditioner_blocks = make(self.num_conditioner_layers)
+        self.edges = [nn.Dense(self.num_edge_feats) for _ in range(2)]
+        self.vectors = Linear(width, self.max_degree)
+        self.scalars = nn.Dense(width)
+        self.slots = nn.Dense(3 * NUM_SLOTS)
+        self.from_conditioner = Linear(width)
+        self.blocks = make(self.num_layers)
+        self.last_norm = RMSNorm()
+        self.last_hidden = nn.Dense(self.num_hidden)
+        self.last_gates = nn.Dense(NUM_SLOTS)
+        self.last = Linear(NUM_SLOTS, max_degree=1)
+
+    def conditioner(self, scene: Scene, source: Cloud) -> Features:
+        """Returns the features of the source frame, the same for a whole jump."""
+        condition = nn.silu(self._known(scene))
+        inputs = _without_positions(source) / LENGTH
+        slots = 1.0 + self.source_slots(condition)
+        node_feats = self.source_vectors(_as_features(inputs * slots[..., None]))
+        node_feats = node_feats.at[:, 0].add(self.source_scalars(condition))
+        edges = self._edges(scene, self.source_edges, source, source)
+        for block in self.conditioner_blocks:
+            node_feats = block(node_feats, edges, condition, scene)
+        return node_feats
+
+    def transport(
+        self,
+        scene: Scene,
+        source: Cloud,
+        conditioned: Features,
+        estimate: Cloud,
+        displacement: Cloud,
+        log_level: Float[Array, ""],
+    ) -> Cloud:
+        """Returns what the end of the jump is beyond the estimate, of unit variance.
+
+        Args:
+            scene: See `Scene`.
+            source: Å.
+            conditioned: Of the source frame, see `conditioner`.
+            estimate: Å, where the jump ends for all that noise and source tell.
+            displacement: The noised frame less the source, of unit variance.
+            log_level: Logarithm of the noise on the end of the jump, in Å.
+        """
+        level = gaussian_basis(log_level, -6.0, 3.0, 24)
+        first, second = self.embed_level
+        condition = nn.silu(self._known(scene) + second(nn.silu(first(level))))
+        inputs = [
+            _without_positions(source) / LENGTH,
+            _without_positions(estimate) / LENGTH,
+            displacement,
+        ]
+        slots = 1.0 + self.slots(condition)
+        vectors = jnp.concatenate(inputs, axis=1) * slots[..., None]
+        node_feats = self.vectors(_as_features(vectors))
+        node_feats += self.from_conditioner(conditioned)
+        node_feats = node_feats.at[:, 0].add(self.scalars(condition))
+        edges = self._edges(scene, self.edges, source, estimate)
+        for block in self.blocks:
+            node_feats = block(node_feats, edges, condition, scene)
+        node_feats = self.last_norm(node_feats)
+        hidden = jnp.concatenate([node_feats[:, 0], condition], axis=-1)
+        gates = self.last_gates(nn.silu(self.last_hidden(hidden)))
+        vectors = self.last(node_feats)[:, 1:] * gates[:, None]
+        return jnp.where(scene.slot_mask[..., None], jnp.swapaxes(vectors, 1, 2), 0.0)
+
+    def __call__(self, scene: Scene, source: Cloud) -> Cloud:
+        """Evaluates all of the network once, to make its parameters."""
+        conditioned = self.conditioner(scene, source)
+        return self.transport(scene, source, conditioned, source, source, jnp.zeros(()))
+
+    def _known(self, scene: Scene) -> Float[Array, "num_nodes num_condition"]:
+        lag = gaussian_basis(jnp.log(scene.lag), -5.0, 14.0, 32)  # To a microsecond.
+        return self.embed_token(scene.tokens) + self.embed_lag(lag)
+
+    def _edges(
+        self, scene: Scene, dense: Sequence[nn.Dense], source: Cloud, estimate: Cloud
+    ) -> Edges:
+        basis = []
+        for frame in (source, estimate):
+            positions = frame[:, CA_SLOT]
+            vectors = positions[scene.senders] - positions[:, None]
+            basis.append(gaussian_basis(safe_norm(vectors), 2.0, self.cutoff, 24))
+        feats = jnp.concatenate([*basis, self.embed_offset(scene.offsets)], axis=-1)
+        for layer in dense:
+            feats = nn.silu(layer(feats))
+        return Edges(
+            feats=feats * scene.edge_mask[..., None],
+            harmonics=spherical_harmonics(vectors, self.max_degree),
+        )
+
+
+def gaussian_basis(
+    values: Float[Array, "*batch"], low: float, high: float, num_basis: int
+) -> Float[Array, "*batch num_basis"]:
+    """Encodes numbers by Gaussians as wide as the distance between their centres."""
+    centres = np.linspace(low, high, num_basis, dtype=np.float32)
+    width = float(centres[1] - centres[0])
+    return jnp.exp(-0.5 * jnp.square((values[..., None] - centres) / width))
+
+
+def _without_positions(cloud: Cloud) -> Cloud:
+    """Leaves out where the residues are, which only differences may tell."""
+    return cloud.at[:, CA_SLOT].set(0.0)
+
+
+def _as_features(vectors: Float[Array, "num_nodes num_vectors 3"]) -> Features:
+    vectors = jnp.swapaxes(vectors, 1, 2)
+    return jnp.concatenate([jnp.zeros_like(vectors[:, :1]), vectors], axis=1)
+
+
+def to_cloud(
+    atoms: Float[Array, "num_nodes num_slots 3"],
+    slot_mask: Bool[Array, "num_nodes num_slots"],
+) -> Cloud:
+    """Turns positions in slots into a tensor cloud whose residues are centred."""
+    positions = atoms[:, CA_SLOT]
+    vectors = jnp.where(slot_mask[..., None], atoms - positions[:, None], 0.0)
+    return recentred(vectors.at[:, CA_SLOT].set(positions), slot_mask)
+
+
+def from_cloud(cloud: Cloud) -> Float[Array, "num_nodes num_slots 3"]:
+    """Turns a tensor cloud into positions in slots; slots without an atom are void."""
+    positions = cloud[:, CA_SLOT]
+    return (cloud + positions[:, None]).at[:, CA_SLOT].set(positions)
+
+
+def recentred(cloud: Cloud, slot_mask: Bool[Array, "num_nodes num_slots"]) -> Cloud:
+    """Moves the mean of the residues' positions to the origin."""
+    real = slot_mask[:, CA_SLOT, None]
+    count = jnp.maximum(jnp.sum(real), 1)
+    mean = jnp.sum(jnp.where(real, cloud[:, CA_SLOT], 0.0), axis=0) / count
+    return cloud.at[:, CA_SLOT].add(jnp.where(real, -mean, 0.0))

@@ -1,0 +1,267 @@
+"""Trains EquiJump from a config: `equijump train --config=... --workdir=...`.
+
+Pairs and noise are functions of (seed, step), so a run that was killed and is started
+again ends as if it had not been. MDTraj is needed only to pack trajectories that were
+not read before.
+"""
+
+import glob
+import hashlib
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from common import cli, parallel, run, training
+from equijump import build, loss
+from equijump.data import frames, pairs
+from equijump.data.residues import CA_SLOT
+from equijump.model import to_cloud
+
+PACKAGED = Path(__file__).parent / "packaged"
+NUM_BLOCKS = 5
+"""Blocks of time of a system with one trajectory; the last one validates."""
+
+_POSITIVE = (
+    "num_steps", "batch_size", "num_microbatches", "num_devices", "num_validation",
+    "log_every", "eval_every", "checkpoint_every",
+)  # fmt: skip
+
+NUM_MEASURED = 4_000
+"""Pairs of a lag from which the spread of the displacement is measured."""
+
+
+class Segments(NamedTuple):
+    """Where pairs come from.
+
+    Attributes:
+        training: To learn from.
+        validation: Held out.
+        lags: Of the pairs.
+        num_nodes: Residues of the largest system.
+    """
+
+    training: tuple[pairs.Segment, ...]
+    validation: tuple[pairs.Segment, ...]
+    lags: pairs.Lags
+    num_nodes: int
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Raises `UsageError` for values that would fail later, or with less to say."""
+    for name in _POSITIVE:
+        if config.train[name] < 1:
+            raise cli.UsageError(
+                f"config.train.{name}: expected 1 or more, found {config.train[name]}"
+            )
+    kind = config.transport.kind
+    if kind not in build.TRANSPORTS:
+        raise cli.UsageError(
+            f"config.transport.kind: expected one of {', '.join(build.TRANSPORTS)}, "
+            f"found {kind}"
+        )
+    try:
+        build.make_model(config)
+    except TypeError as error:
+        raise cli.UsageError(f"config.model: {error}") from error
+
+
+def load_segments(config: ml_collections.ConfigDict) -> Segments:
+    """Reads the trajectories of a config and divides them.
+
+    The last `held_out` trajectories of each system validate; of a system that has one,
+    the last of five blocks of time.
+
+    Raises:
+        UsageError: There are none, or they are shorter than the largest lag.
+    """
+    settings = config.data
+    lags = pairs.Lags(tuple(map(float, settings.lags)), bool(settings.log_uniform))
+    found = [path for text in settings.trajectories for path in _paths(text)]
+    read = [
+        frames.read_trajectories([path], _topology(path, settings), settings.spacing)[0]
+        for path in found
+    ]
+    by_system: dict[bytes, list[frames.Trajectory]] = {}
+    for trajectory in read:
+        by_system.setdefault(trajectory.system.tokens.tobytes(), []).append(trajectory)
+    training, validation = [], []
+    for members in by_system.values():
+        longest = max(pairs.in_frames(lags, members[0]))
+        for trajectory in members:
+            if len(trajectory.positions) <= 2 * NUM_BLOCKS * longest:
+                raise cli.UsageError(
+                    f"{trajectory.name}: expected more than {2 * NUM_BLOCKS * longest} "
+                    f"frames for lags up to {max(lags.values):g} ps, found "
+                    f"{len(trajectory.positions)}"
+                )
+        whole = [pairs.Segment(t, 0, len(t.positions)) for t in members]
+        if len(members) > settings.held_out:
+            cut = len(members) - settings.held_out
+            training += whole[:cut]
+            validation += whole[cut:]
+        else:
+            for trajectory in members:
+                kept, held = pairs.blocks(
+                    trajectory, NUM_BLOCKS, NUM_BLOCKS - 1, longest + 1
+                )
+                training += kept
+                validation.append(held)
+    num_nodes = max(len(t.system.tokens) for t in read)
+    return Segments(tuple(training), tuple(validation), lags, num_nodes)
+
+
+def _paths(text: str) -> list[Path]:
+    is_name = Path(text).name == text
+    packaged = sorted(PACKAGED.glob(f"{text}_*.xtc")) if is_name else []
+    found = packaged or sorted(map(Path, glob.glob(text)))
+    if not found:
+        raise cli.UsageError(
+            f"config.data.trajectories: expected files, found none at {text}"
+        )
+    return found
+
+
+def _topology(path: Path, settings: ml_collections.ConfigDict) -> Path:
+    """Returns the file given, or the PDB beside the trajectory."""
+    if settings.topology:
+        return Path(settings.topology)
+    if path.parent == PACKAGED:
+        return path.with_name(f"{path.stem.rpartition('_')[0]}.pdb")
+    return path.with_suffix(".pdb")
+
+
+def measure(segments: Segments, align: bool) -> build.Statistics:
+    """Measures the displacement over the lags of the data, on training pairs."""
+    values = segments.lags.values
+    if segments.lags.is_range:
+        spacing = segments.training[0].trajectory.spacing
+        counts = np.geomspace(values[0] / spacing, values[-1] / spacing, 10)
+        values = tuple(spacing * np.unique(np.round(counts)))
+
+    @jax.jit
+    @jax.vmap
+    def squares(batch: pairs.Batch) -> tuple[Any, Any]:
+        mask = batch.slot_mask
+        source, target = loss.centred_pair(batch, align)
+        moved = jnp.square(to_cloud(target, mask) - to_cloud(source, mask))
+        vectors = jnp.where(jnp.arange(mask.shape[1])[:, None] == CA_SLOT, 0.0, moved)
+        counts = jnp.sum(mask[:, CA_SLOT]), jnp.sum(mask)
+        positions = jnp.sum(moved[:, CA_SLOT]) / (3 * counts[0])
+        return positions, jnp.sum(vectors) / (3 * (counts[1] - counts[0]))
+
+    found = []
+    for lag in values:
+        one = pairs.Lags((float(lag),), is_range=False)
+        batch = pairs.batch_at(
+            segments.training, one, NUM_MEASURED, segments.num_nodes, seed=0, step=0
+        )
+        found.append([float(np.sqrt(np.mean(x))) for x in squares(batch)])
+    positions, vectors = np.array(found).T
+    return build.Statistics(np.array(values, float), positions, vectors)
+
+
+def make_loss(
+    config: ml_collections.ConfigDict, statistics: build.Statistics
+) -> training.LossFn:
+    """Returns `(params, batch, keys) -> (loss, metrics)`, means over the pairs."""
+    model = build.make_model(config)
+    transport = build.TRANSPORTS[config.transport.kind]
+    settings = loss.Settings(
+        config.transport.noise_factor, config.data.source_noise, config.data.align
+    )
+
+    def loss_fn(params: Any, batch: pairs.Batch, keys: Any) -> tuple[Any, Any]:
+        one = partial(
+            loss.pair_loss, model.bind(params), transport, statistics, settings
+        )
+        error = jnp.mean(jax.vmap(one)(batch, keys))
+        return error, {"error": error}
+
+    return loss_fn
+
+
+def make_validate(
+    config: ml_collections.ConfigDict,
+    segments: Segments,
+    loss_fn: training.LossFn,
+) -> Callable[[training.Params], dict[str, float]]:
+    """Returns `params -> {"validation_error": ...}`: the same pairs at every call."""
+    count = config.train.num_validation
+    batch = pairs.batch_at(
+        segments.validation, segments.lags, count, segments.num_nodes, seed=0, step=0
+    )
+    keys = jax.random.split(jax.random.key(0), count)
+    evaluate = jax.jit(lambda params: loss_fn(params, batch, keys)[0])
+    return lambda params: {"validation_error": float(evaluate(params))}
+
+
+def average(records: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Averages the metrics of several steps."""
+    records = jax.device_get(list(records))
+    return {name: float(np.mean([r[name] for r in records])) for name in records[0]}
+
+
+def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainState:
+    """Trains to `config.train.num_steps`, going on with what `workdir` holds.
+
+    Args:
+        config: See `configs/equijump/ala2.py`.
+        workdir: Receives `checkpoints/`, `config.json` and `metrics.jsonl`.
+
+    Raises:
+        UsageError: The config, the data or what `workdir` holds cannot be used.
+        RunError: The loss became non-finite.
+    """
+    settings = config.train
+    check_config(config)
+    run.make_folder(workdir)
+    segments = load_segments(config)
+    statistics = measure(segments, config.data.align)
+    init_key, train_key = jax.random.split(jax.random.key(config.seed))
+    mesh = (
+        parallel.make_mesh(settings.num_devices) if settings.num_devices > 1 else None
+    )
+    loss_fn = make_loss(config, statistics)
+    used = {s.trajectory.checksum for s in segments.training + segments.validation}
+    meta = {
+        "data_checksum": hashlib.sha256("".join(sorted(used)).encode()).hexdigest(),
+        "statistics": {k: v.tolist() for k, v in statistics._asdict().items()},
+        "num_nodes": segments.num_nodes,
+    }
+    num_frames = sum(s.stop - s.start for s in segments.training)
+    parts = run.Parts(
+        loss_fn=loss_fn,
+        batch_at=partial(
+            pairs.batch_at, segments.training, segments.lags, settings.batch_size,
+            segments.num_nodes, config.seed,
+        ),
+        validate=make_validate(config, segments, loss_fn),
+        average=average,
+        loss_name="error",
+        unit="of unit variance",
+        steps_per_epoch=-(-num_frames // settings.batch_size),
+        fixed=("config.model.", "config.transport.kind", "config.data.lags"),
+    )  # fmt: skip
+    params = build.init_params(config, init_key)
+    return run.train(config, workdir, params, parts, meta, train_key, mesh)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `equijump train`."""
+    flags = cli.training_flags("equijump train", "Trains EquiJump from a config.", argv)
+    if flags.config.train.num_devices > 1:
+        parallel.set_num_cpu_devices(flags.config.train.num_devices)
+    cli.announce_device()
+    train(flags.config, Path(flags.workdir))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run("equijump train", main))

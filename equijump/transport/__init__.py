@@ -1,0 +1,1 @@
+"""Transports from one frame to a later one: one file a method."""
