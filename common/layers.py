@@ -445,3 +445,12 @@ def polynomial_envelope(
     # The same polynomial with its triple root at 1 divided out: no cancellation.
     remainder = sum((k + 1) * (k + 2) / 2 * x**k for k in range(p))
     return jnp.where(distances < cutoff, (1.0 - x) ** 3 * remainder, 0.0)
+
+
+def gaussian_basis(
+    values: Float[Array, "*batch"], low: float, high: float, num_basis: int
+) -> Float[Array, "*batch num_basis"]:
+    """Encodes numbers by Gaussians as wide as the distance between their centres."""
+    centres = np.linspace(low, high, num_basis, dtype=np.float32)
+    width = float(centres[1] - centres[0])
+    return jnp.exp(-0.5 * jnp.square((values[..., None] - centres) / width))

@@ -11,12 +11,11 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from common.harmonics import spherical_harmonics
 from common.irreps import degree_slices
-from common.layers import Linear, RMSNorm, SelfProduct, safe_norm
+from common.layers import Linear, RMSNorm, SelfProduct, gaussian_basis, safe_norm
 from equijump.data.residues import CA_SLOT, NUM_SLOTS, NUM_TOKENS
 
 LENGTH = 1.5
@@ -293,15 +292,6 @@ class EquiJump(nn.Module):
             feats=feats * scene.edge_mask[..., None],
             harmonics=spherical_harmonics(vectors, self.max_degree),
         )
-
-
-def gaussian_basis(
-    values: Float[Array, "*batch"], low: float, high: float, num_basis: int
-) -> Float[Array, "*batch num_basis"]:
-    """Encodes numbers by Gaussians as wide as the distance between their centres."""
-    centres = np.linspace(low, high, num_basis, dtype=np.float32)
-    width = float(centres[1] - centres[0])
-    return jnp.exp(-0.5 * jnp.square((values[..., None] - centres) / width))
 
 
 def _without_positions(cloud: Cloud) -> Cloud:

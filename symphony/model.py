@@ -23,6 +23,7 @@ from common.layers import (
     Linear,
     RMSNorm,
     bessel_basis,
+    gaussian_basis,
     polynomial_envelope,
     safe_norm,
 )
@@ -529,12 +530,3 @@ class Symphony(nn.Module):
     ) -> Float[Array, "num_steps num_channels"]:
         basis = gaussian_basis(radius, self.min_radius, self.max_radius, 16)
         return dense(jnp.concatenate([condition, basis], axis=-1))
-
-
-def gaussian_basis(
-    values: Float[Array, "*batch"], low: float, high: float, num_basis: int
-) -> Float[Array, "*batch num_basis"]:
-    """Encodes numbers by Gaussians as wide as the distance between their centres."""
-    centres = np.linspace(low, high, num_basis, dtype=np.float32)
-    width = float(centres[1] - centres[0])
-    return jnp.exp(-0.5 * jnp.square((values[..., None] - centres) / width))

@@ -22,10 +22,10 @@ from common.layers import (
     MLP,
     Linear,
     bessel_basis,
+    gaussian_basis,
     polynomial_envelope,
     resize_degrees,
 )
-from symphony.model import gaussian_basis
 from symphony.paper.frames import (
     num_pair_weights,
     pair_convolution,
