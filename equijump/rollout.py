@@ -5,7 +5,7 @@ however many others run beside it and in whatever chunks.
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -121,24 +121,38 @@ def rollout(
     placed[:, rows, columns] = starts[:, system.slot_atoms[rows, columns]]
     clouds = jax.vmap(to_cloud, (0, None))(jnp.asarray(placed), chain.slot_mask)
 
-    @partial(jax.jit, static_argnames="count", donate_argnums=1)
-    def run(
-        params: Any, clouds: Array, first: Array, count: int
-    ) -> tuple[Array, Array]:
-        def step(clouds: Array, number: Array) -> tuple[Array, Array]:
-            now = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
-            clouds = jax.vmap(jump, (None, 0, None, None, 0))(
-                params, clouds, chain, jnp.float32(lag), now
-            )
-            return clouds, jax.vmap(from_cloud)(clouds)
-
-        return jax.lax.scan(step, clouds, first + jnp.arange(count))
-
+    run = _compiled(jump)
     order = np.argsort(system.slot_atoms[rows, columns])
     done = first
     while done < first + num_jumps:
         count = min(chunk, first + num_jumps - done)
-        clouds, slots = run(params, clouds, jnp.int32(done), count)
+        numbers = jnp.arange(done, done + count)
+        clouds, slots = run(params, clouds, chain, jnp.float32(lag), keys, numbers)
         done += count
         atoms = np.asarray(slots)[:, :, rows, columns]
         yield atoms[:, :, order]
+
+
+@cache
+def _compiled(jump: Callable[..., Array]) -> Callable[..., tuple[Array, Array]]:
+    """Returns the scan over jumps, the same for all rollouts of one network."""
+
+    @partial(jax.jit, donate_argnums=1)
+    def run(
+        params: Any,
+        clouds: Array,
+        chain: Chain,
+        lag: Array,
+        keys: Array,
+        numbers: Array,
+    ) -> tuple[Array, Array]:
+        def step(clouds: Array, number: Array) -> tuple[Array, Array]:
+            now = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+            clouds = jax.vmap(jump, (None, 0, None, None, 0))(
+                params, clouds, chain, lag, now
+            )
+            return clouds, jax.vmap(from_cloud)(clouds)
+
+        return jax.lax.scan(step, clouds, numbers)
+
+    return run
