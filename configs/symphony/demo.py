@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.num_microbatches = 8
     config.train.learning_rate = 5e-3
     config.train.warmup_steps = 50
+    config.train.clip_norm = 5.0
     config.train.ema_decay = 0.99
     config.train.log_every = 50
     config.train.eval_every = 800
