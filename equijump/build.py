@@ -13,10 +13,24 @@ from jaxtyping import Array, Float, Key
 from equijump.data.pairs import Batch
 from equijump.data.residues import CA_SLOT, NUM_SLOTS
 from equijump.model import EquiJump, Scene, make_scene
-from equijump.transport import foellmer
+from equijump.transport import (
+    ddpm,
+    flow_matching,
+    foellmer,
+    noised_linear,
+    one_sided,
+    two_sided,
+)
 from equijump.transport.paths import Scales
 
-TRANSPORTS = {"foellmer": foellmer}
+TRANSPORTS = {
+    "foellmer": foellmer,
+    "two_sided": two_sided,
+    "noised_linear": noised_linear,
+    "one_sided": one_sided,
+    "flow_matching": flow_matching,
+    "ddpm": ddpm,
+}
 
 
 class Statistics(NamedTuple):
@@ -35,7 +49,8 @@ class Statistics(NamedTuple):
 
 def make_model(config: ml_collections.ConfigDict) -> EquiJump:
     """Returns the network of a config."""
-    return EquiJump(**config.model)
+    heads = TRANSPORTS[config.transport.kind].HEADS
+    return EquiJump(**config.model, num_heads=len(heads))
 
 
 def scales_at(

@@ -1,23 +1,37 @@
 r"""What training minimises: the squared error of a jump's end, at all levels of noise.
 
-With $m$ and $s$ from `equijump.transport.paths.estimate` and the network $F$,
-$$ L = E_{t, z} \left\| F - \frac{x_1 - m}{s} \right\|^2 / (3 \cdot \mathrm{atoms}), $$
-whose minimum is $m + s F = E[x_1 \mid x_t, x_0]$ at every $t$; each level counts the
-same. The target is superposed on the source first: where the whole molecule tumbles to
-is not learnt.
+A head $h$ of the network (see `equijump.transport.heads`) has a prior of mean $m$ and
+spread $s$. With the output $F$ and the truth $y$ of a pair and a noise,
+$$ L = \sum_h E_{t, z} \left\| F_h - \frac{y_h - m_h}{s_h} \right\|^2
+   / (3 \cdot \mathrm{atoms}), $$
+whose minimum is $m + s F = E[y \mid x_t, x_0]$ at every $t$; each level of noise counts
+the same. The target is superposed on the source first: where the whole molecule tumbles
+to is not learnt.
+
+Of a transport that is asked for the end of the jump, DeepJump's vector map may take the
+place of the square, and two terms may be added on its bonds and contacts.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from common import alignment
+from common.layers import safe_norm
 from equijump.build import Statistics, scales_at, scene_of
 from equijump.data.pairs import Batch
-from equijump.model import EquiJump, to_cloud
-from equijump.transport import paths
+from equijump.model import EquiJump, from_cloud, to_cloud
+from equijump.transport import heads, paths
+
+KINDS = ("quadratic", "vector_map")
+VECTOR_MAP_RADIUS, VECTOR_MAP_CLIP = 25.0, 10.0
+"""Å, and Å, of `vector_map_error`."""
+
+BOND, CONTACT, BOND_LEVEL = 1.95, 2.0, 0.1
+"""Å: the longest bond of heavy atoms but of two sulphurs, the closest contact of atoms
+that have none, and the level of noise from which lengths lose their meaning."""
 
 
 class Settings(NamedTuple):
@@ -28,11 +42,17 @@ class Settings(NamedTuple):
         source_noise: Å, on the atoms of the source frame, so that rollouts forgive
             their own errors.
         align: Whether the target is superposed on the source.
+        kind: "quadratic", or "vector_map" for transports whose only head is the end.
+        bond_weight: Å^-2, of `bond_error`.
+        clash_weight: Å^-2, of `clash_error`.
     """
 
     noise_factor: float
     source_noise: float
     align: bool
+    kind: str = "quadratic"
+    bond_weight: float = 0.0
+    clash_weight: float = 0.0
 
 
 def pair_loss(
@@ -60,16 +80,92 @@ def pair_loss(
     x_0 = to_cloud(source + disturbance * mask[..., None], mask)
     x_1 = to_cloud(target, mask)
     scales = scales_at(statistics, batch.lag, settings.noise_factor)
-    path = transport.path(transport.draw_time(key_time))
-    x_t = paths.noised(path, scales, x_0, x_1, paths.draw_noise(key_noise, mask))
+    t, z = transport.draw_time(key_time), paths.draw_noise(key_noise, mask)
+    x_t = paths.noised(transport.path(t), scales, x_0, x_1, z)
     scene = scene_of(model, batch)
-    known = paths.estimate(path, scales, x_0, x_t)
+    known = paths.estimate(transport.path(t), scales, x_0, x_t)
     conditioned = model.conditioner(scene, x_0)
     found = model.transport(
         scene, x_0, conditioned, known.mean, known.displacement, known.log_level
     )
-    error = jnp.where(mask[..., None], found - (x_1 - known.mean) / known.std, 0.0)
-    return jnp.sum(jnp.square(error)) / (3 * jnp.maximum(jnp.sum(mask), 1))
+    total = jnp.zeros(())
+    for head, beyond in zip(transport.HEADS, found, strict=True):
+        mean, std = heads.prior(head, transport.path, t, scales, x_0, x_t)
+        truth = heads.truth(head, transport.path, t, scales, x_0, x_1, z)
+        error = jnp.where(mask[..., None], beyond - (truth - mean) / std, 0.0)
+        total += jnp.sum(jnp.square(error)) / (3 * jnp.maximum(jnp.sum(mask), 1))
+    if transport.HEADS != ("end",):
+        return total
+    atoms = [
+        from_cloud(cloud).reshape(-1, 3)
+        for cloud in (x_0, x_1, known.mean + known.std * found[0])
+    ]
+    mask = mask.reshape(-1)
+    if settings.kind == "vector_map":
+        total = vector_map_error(atoms[2], atoms[1], mask)
+    if settings.bond_weight:
+        level = jnp.exp(known.log_level)
+        total += settings.bond_weight * bond_error(*atoms, mask, level)
+    if settings.clash_weight:
+        total += settings.clash_weight * clash_error(atoms[0], atoms[2], mask)
+    return total
+
+
+def vector_map_error(
+    found: Float[Array, "num_atoms 3"],
+    truth: Float[Array, "num_atoms 3"],
+    mask: Bool[Array, " num_atoms"],
+) -> Float[Array, ""]:
+    """Returns Huber's loss (1 Å) of the errors in the vectors between all atoms.
+
+    Of the norm of each error, so that it does not depend on the axes; pairs of atoms
+    up to `VECTOR_MAP_RADIUS` apart count, each at most `VECTOR_MAP_CLIP`.
+    """
+    vectors = truth[:, None] - truth[None]
+    error = safe_norm(found[:, None] - found[None] - vectors)
+    huber = jnp.where(error < 1.0, 0.5 * jnp.square(error), error - 0.5)
+    counts = _pairs(mask) & (safe_norm(vectors) < VECTOR_MAP_RADIUS)
+    total = jnp.sum(jnp.where(counts, jnp.minimum(huber, VECTOR_MAP_CLIP), 0.0))
+    return total / jnp.maximum(jnp.sum(counts), 1)
+
+
+def bond_error(
+    source: Float[Array, "num_atoms 3"],
+    truth: Float[Array, "num_atoms 3"],
+    found: Float[Array, "num_atoms 3"],
+    mask: Bool[Array, " num_atoms"],
+    level: Float[Array, ""],
+) -> Float[Array, ""]:
+    """Returns the mean squared error of the lengths of bonds, Å^2.
+
+    Pairs closer than `BOND` in the source are bonds. Where much noise is on the end of
+    the jump (`level`, Å), the expected end has shorter bonds than any end, so the error
+    loses its weight from `BOND_LEVEL` on.
+    """
+    apart = lambda x: safe_norm(x[:, None] - x[None])
+    bonded = _pairs(mask) & (apart(source) < BOND)
+    error = jnp.where(bonded, jnp.square(apart(found) - apart(truth)), 0.0)
+    weight = 1.0 / (1.0 + jnp.square(level / BOND_LEVEL))
+    return weight * jnp.sum(error) / jnp.maximum(jnp.sum(bonded), 1)
+
+
+def clash_error(
+    source: Float[Array, "num_atoms 3"],
+    found: Float[Array, "num_atoms 3"],
+    mask: Bool[Array, " num_atoms"],
+) -> Float[Array, ""]:
+    """Returns the mean square, Å^2 an atom, by which unbonded atoms overlap.
+
+    No two heavy atoms that are not bonded come closer than `CONTACT`.
+    """
+    apart = lambda x: safe_norm(x[:, None] - x[None])
+    free = _pairs(mask) & (apart(source) >= BOND)
+    overlap = jnp.where(free, jnp.maximum(CONTACT - apart(found), 0.0), 0.0)
+    return jnp.sum(jnp.square(overlap)) / jnp.maximum(jnp.sum(mask), 1)
+
+
+def _pairs(mask: Bool[Array, " num_atoms"]) -> Bool[Array, "num_atoms num_atoms"]:
+    return mask[:, None] & mask[None] & ~jnp.eye(mask.shape[0], dtype=bool)
 
 
 def centred_pair(

@@ -177,6 +177,7 @@ class EquiJump(nn.Module):
         num_neighbours: Neighbours of a residue, at most.
         reach: Places along the chain within which residues are always neighbours.
         cutoff: Å, where the basis of distances ends.
+        num_heads: Clouds that the network of the transport gives.
     """
 
     num_channels: int
@@ -189,6 +190,7 @@ class EquiJump(nn.Module):
     num_neighbours: int
     reach: int
     cutoff: float
+    num_heads: int = 1
 
     def setup(self) -> None:
         width = self.num_channels
@@ -212,8 +214,8 @@ class EquiJump(nn.Module):
         self.blocks = make(self.num_layers)
         self.last_norm = RMSNorm()
         self.last_hidden = nn.Dense(self.num_hidden)
-        self.last_gates = nn.Dense(NUM_SLOTS)
-        self.last = Linear(NUM_SLOTS, max_degree=1)
+        self.last_gates = nn.Dense(self.num_heads * NUM_SLOTS)
+        self.last = Linear(self.num_heads * NUM_SLOTS, max_degree=1)
 
     def conditioner(self, scene: Scene, source: Cloud) -> Features:
         """Returns the features of the source frame, the same for a whole jump."""
@@ -235,8 +237,8 @@ class EquiJump(nn.Module):
         estimate: Cloud,
         displacement: Cloud,
         log_level: Float[Array, ""],
-    ) -> Cloud:
-        """Returns what the end of the jump is beyond the estimate, of unit variance.
+    ) -> Float[Array, "num_heads num_nodes num_slots 3"]:
+        """Returns what each head is beyond its prior, of unit variance.
 
         Args:
             scene: See `Scene`.
@@ -266,9 +268,14 @@ class EquiJump(nn.Module):
         hidden = jnp.concatenate([node_feats[:, 0], condition], axis=-1)
         gates = self.last_gates(nn.silu(self.last_hidden(hidden)))
         vectors = self.last(node_feats)[:, 1:] * gates[:, None]
-        return jnp.where(scene.slot_mask[..., None], jnp.swapaxes(vectors, 1, 2), 0.0)
+        heads = vectors.reshape(*vectors.shape[:2], self.num_heads, NUM_SLOTS)
+        return jnp.where(
+            scene.slot_mask[..., None], jnp.transpose(heads, (2, 0, 3, 1)), 0.0
+        )
 
-    def __call__(self, scene: Scene, source: Cloud) -> Cloud:
+    def __call__(
+        self, scene: Scene, source: Cloud
+    ) -> Float[Array, "num_heads num_nodes num_slots 3"]:
         """Evaluates all of the network once, to make its parameters."""
         conditioned = self.conditioner(scene, source)
         return self.transport(scene, source, conditioned, source, source, jnp.zeros(()))

@@ -17,7 +17,7 @@ from equijump import build
 from equijump.data.residues import CA_SLOT
 from equijump.data.topology import System
 from equijump.model import EquiJump, from_cloud, make_scene, recentred, to_cloud
-from equijump.transport import paths
+from equijump.transport import heads, paths
 
 
 class Chain(NamedTuple):
@@ -48,6 +48,7 @@ def make_jump(
     statistics: build.Statistics,
     noise_factor: float,
     num_steps: int,
+    method: str = "",
 ) -> Callable[..., Float[Array, "num_nodes num_slots 3"]]:
     """Returns `(params, cloud, chain, lag, key) -> cloud`, one jump of one replica.
 
@@ -57,7 +58,9 @@ def make_jump(
         statistics: Of the training data.
         noise_factor: See `equijump.build.scales_at`.
         num_steps: Evaluations of the network.
+        method: One of the transport's `METHODS`; the first if empty.
     """
+    method = method or transport.METHODS[0]
 
     def jump(
         params: Any,
@@ -73,17 +76,23 @@ def make_jump(
         )
         conditioned = bound.conditioner(scene, x_0)
 
-        def end_point(
+        def predict(
             x_t: Float[Array, "num_nodes num_slots 3"], t: Float[Array, ""]
-        ) -> Float[Array, "num_nodes num_slots 3"]:
+        ) -> tuple[Float[Array, "num_nodes num_slots 3"], ...]:
             known = paths.estimate(transport.path(t), scales, x_0, x_t)
             beyond = bound.transport(
                 scene, x_0, conditioned, known.mean, known.displacement, known.log_level
             )
-            return known.mean + known.std * beyond
+            priors = [
+                heads.prior(head, transport.path, t, scales, x_0, x_t)
+                for head in transport.HEADS
+            ]
+            return tuple(
+                p.mean + p.std * f for p, f in zip(priors, beyond, strict=True)
+            )
 
         noise = partial(paths.draw_noise, slot_mask=chain.slot_mask)
-        x_1 = transport.jump(end_point, noise, key, x_0, scales, num_steps)
+        x_1 = transport.jump(predict, noise, key, x_0, scales, num_steps, method)
         return recentred(x_1, chain.slot_mask)
 
     return jump

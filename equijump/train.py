@@ -20,7 +20,7 @@ import numpy as np
 
 from common import cli, parallel, run, training
 from equijump import build, loss
-from equijump.data import frames, pairs
+from equijump.data import frames, pairs, rebalance
 from equijump.data.residues import CA_SLOT
 from equijump.model import to_cloud
 
@@ -66,10 +66,33 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             f"config.transport.kind: expected one of {', '.join(build.TRANSPORTS)}, "
             f"found {kind}"
         )
+    methods = build.TRANSPORTS[kind].METHODS
+    if config.sample.method not in ("", *methods):
+        raise cli.UsageError(
+            f"config.sample.method: expected one of {', '.join(methods)}, "
+            f"found {config.sample.method}"
+        )
+    _check_loss(config)
     try:
         build.make_model(config)
     except TypeError as error:
         raise cli.UsageError(f"config.model: {error}") from error
+
+
+def _check_loss(config: ml_collections.ConfigDict) -> None:
+    if config.loss.kind not in loss.KINDS:
+        raise cli.UsageError(
+            f"config.loss.kind: expected one of {', '.join(loss.KINDS)}, "
+            f"found {config.loss.kind}"
+        )
+    plain = config.loss.kind == "quadratic" and not (
+        config.loss.bond_weight or config.loss.clash_weight
+    )
+    if not plain and build.TRANSPORTS[config.transport.kind].HEADS != ("end",):
+        raise cli.UsageError(
+            f"config.loss: expected quadratic and no other terms with "
+            f"{config.transport.kind}, which does not tell the end of a jump"
+        )
 
 
 def load_segments(config: ml_collections.ConfigDict) -> Segments:
@@ -113,6 +136,9 @@ def load_segments(config: ml_collections.ConfigDict) -> Segments:
                 )
                 training += kept
                 validation.append(held)
+    if settings.num_clusters:
+        middle = float(np.sqrt(lags.values[0] * lags.values[-1]))
+        training = rebalance.rebalance(training, middle, settings.num_clusters)
     num_nodes = max(len(t.system.tokens) for t in read)
     return Segments(tuple(training), tuple(validation), lags, num_nodes)
 
@@ -174,7 +200,10 @@ def make_loss(
     model = build.make_model(config)
     transport = build.TRANSPORTS[config.transport.kind]
     settings = loss.Settings(
-        config.transport.noise_factor, config.data.source_noise, config.data.align
+        config.transport.noise_factor,
+        config.data.source_noise,
+        config.data.align,
+        **config.loss,
     )
 
     def loss_fn(params: Any, batch: pairs.Batch, keys: Any) -> tuple[Any, Any]:

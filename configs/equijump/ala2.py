@@ -21,6 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.held_out = 2  # Trajectories of each system that validate.
     config.data.align = True
     config.data.source_noise = 0.0  # Å
+    config.data.num_clusters = 0  # Of sources that come equally often; 0 for none.
 
     # Keyword arguments of `equijump.model.EquiJump`.
     config.model = ml_collections.ConfigDict()
@@ -38,6 +39,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.transport = ml_collections.ConfigDict()
     config.transport.kind = "foellmer"  # A key of `equijump.build.TRANSPORTS`.
     config.transport.noise_factor = 4.0  # Noise over the spread of the displacement.
+
+    config.loss = ml_collections.ConfigDict()
+    config.loss.kind = "quadratic"  # Or "vector_map".
+    config.loss.bond_weight = 0.0  # Å^-2
+    config.loss.clash_weight = 0.0  # Å^-2
 
     config.train = ml_collections.ConfigDict()
     config.train.num_steps = 40_000
@@ -59,4 +65,5 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.sample = ml_collections.ConfigDict()
     config.sample.num_steps = 10  # Evaluations of the network in a jump.
+    config.sample.method = ""  # Of the transport's; the first if empty.
     return config

@@ -107,8 +107,8 @@ def batch_at(
 ) -> Batch:
     """Returns the pairs of a training step; nothing but (seed, step) enters.
 
-    Systems come equally often, segments of one system by their length, source frames
-    by their weights.
+    Systems come equally often, segments of one system by their length or the sum of
+    their weights, source frames by their weights.
 
     Args:
         segments: Of all systems.
@@ -176,7 +176,9 @@ def draw_sources(
 
 def _shares(segments: Sequence[Segment]) -> Float[np.ndarray, " num_segments"]:
     names = [segment.trajectory.system.tokens.tobytes() for segment in segments]
-    lengths = np.array([segment.stop - segment.start for segment in segments], float)
+    lengths = np.array([
+        s.stop - s.start if s.weights is None else s.weights.sum() for s in segments
+    ], float)  # fmt: skip
     of_system = dict.fromkeys(names, 0.0)
     for name, length in zip(names, lengths, strict=True):
         of_system[name] += length

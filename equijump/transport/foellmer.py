@@ -34,12 +34,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from equijump.transport import solvers
 from equijump.transport.paths import Path, Scales
 
 Cloud = Float[Array, "num_nodes num_slots 3"]
-LARGEST, SMALLEST, ROOT = 1.5, 0.006, 3.0
+HEADS = ("end",)
+METHODS = ("bridge", "euler_maruyama")
+LARGEST, SMALLEST = 1.5, 0.006
 """Noise on the end of the jump at the first and the last inner time, in units of the
-scale of the noise, and the root in which it falls evenly."""
+scale of the noise."""
 
 EXTRAPOLATION, LAST_EXTRAPOLATION = 0.5, 0.25
 """Share of the extrapolation to the middle of a step; the last step, at whose end the
@@ -77,8 +80,7 @@ def draw_time(key: Key[Array, ""]) -> Float[Array, ""]:
 
 def times(num_steps: int) -> Float[Array, " num_steps_plus_one"]:
     """Returns the times of the sampler, from 0 to 1."""
-    ends = LARGEST ** (1.0 / ROOT), SMALLEST ** (1.0 / ROOT)
-    levels = jnp.linspace(*ends, max(num_steps - 1, 1)) ** ROOT
+    levels = solvers.falling(LARGEST, SMALLEST, max(num_steps - 1, 1))
     inner = time_of(levels)[: num_steps - 1]
     return jnp.concatenate([jnp.zeros(1), inner, jnp.ones(1)])
 
@@ -125,30 +127,37 @@ def steps(num_steps: int) -> Step:
     )
 
 
+def plain_steps(num_steps: int) -> Step:
+    """Returns the coefficients of the Euler-Maruyama method with equal steps."""
+    t = jnp.linspace(0.0, 1.0, num_steps + 1)
+    begin, end = t[:-1], t[1:]
+    none = jnp.zeros(num_steps)
+    return Step(
+        time=begin,
+        kept=(1.0 - end) / (1.0 - begin),
+        noise=(1.0 - begin) * jnp.sqrt(end - begin),
+        spread=none,
+        extrapolation=none,
+    )
+
+
 def jump(
-    end_point: Callable[[Cloud, Float[Array, ""]], Cloud],
+    predict: Callable[[Cloud, Float[Array, ""]], tuple[Cloud]],
     draw_noise: Callable[[Key[Array, ""]], Cloud],
     key: Key[Array, ""],
     x_0: Cloud,
     scales: Scales,
     num_steps: int,
+    method: str,
 ) -> Cloud:
-    r"""Draws the end of one jump.
-
-    Args:
-        end_point: $D$, of the noised frame and the time.
-        draw_noise: Standard normal numbers, masked and centred.
-        key: Key of the jump.
-        x_0: Å, the source frame.
-        scales: Å, $d$ and $\sigma$ of each slot.
-        num_steps: Evaluations of $D$.
-    """
+    """Draws the end of one jump; for the arguments see `equijump.transport`."""
+    coefficients = plain_steps(num_steps) if method == METHODS[1] else steps(num_steps)
 
     def step(
         carry: tuple[Cloud, Cloud], inputs: tuple[Step, Key[Array, ""]]
     ) -> tuple[tuple[Cloud, Cloud], None]:
         (x_t, before), (now, key) = carry, inputs
-        end = end_point(x_t, now.time)
+        (end,) = predict(x_t, now.time)
         middle = end + now.extrapolation * (end - before)
         x_u = middle + now.kept * (x_t - middle)
         variance = jnp.square(now.noise * scales.noise)
@@ -156,5 +165,5 @@ def jump(
         return (x_u + jnp.sqrt(variance) * draw_noise(key), end), None
 
     keys = jax.random.split(key, num_steps)
-    (x_1, _), _ = jax.lax.scan(step, (x_0, x_0), (steps(num_steps), keys))
+    (x_1, _), _ = jax.lax.scan(step, (x_0, x_0), (coefficients, keys))
     return x_1

@@ -1,0 +1,20 @@
+"""EquiJump on alanine dipeptide without solvent at 600 K, which crosses to phi > 0.
+
+    equijump train --config=configs/equijump/ala2_600K.py --workdir=workdir/ala2_600K \
+        --config.data.trajectories="('md/ala2_vacuum_600K_*.xtc',)" \
+        --config.data.topology=md/ala2_vacuum_600K.pdb
+
+`equijump simulate --sequence=A --caps --temperature=600 --solvent=none` makes such
+trajectories. Of each of them the last fifth validates, so that both seeds are learnt.
+"""
+
+import ml_collections
+
+from configs.equijump import ala2
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ala2.get_config()
+    config.data.trajectories = ("workdir/md/ala2_600K/*.xtc",)
+    config.data.held_out = 2
+    return config

@@ -1,0 +1,80 @@
+r"""What a network may be asked for on a path: the end, the drift, or the noise.
+
+With standard normal $z$ and $x_t = \alpha x_0 + \beta x_1 + \gamma \sigma z$ these are
+the expectations, given $x_t$ and $x_0$, of
+$$ \mathrm{end} = x_1, \qquad \mathrm{drift} = \dot\alpha x_0 + \dot\beta x_1 +
+   \dot\gamma \sigma z, \qquad \mathrm{noise} = z. $$
+Each is told in terms of a prior, `mean + std F`: were the jump normal around the
+source, $F$ would have at most unit variance, and $F$ is what the network gives.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from equijump.transport import paths
+from equijump.transport.paths import Path, Scales
+
+Cloud = Float[Array, "num_nodes num_slots 3"]
+PathFn = Callable[[Float[Array, ""]], Path]
+
+
+class Prior(NamedTuple):
+    """Mean and spread of what a head tells, in its own unit."""
+
+    mean: Cloud | Float[Array, ""]
+    std: Float[Array, "num_slots 1"] | Float[Array, ""]
+
+
+def prior(
+    head: str,
+    path: PathFn,
+    t: Float[Array, ""],
+    scales: Scales,
+    x_0: Cloud,
+    x_t: Cloud,
+) -> Prior:
+    """Returns what is known of a head before the network is asked.
+
+    Args:
+        head: "end", "drift" or "noise".
+        path: Coefficients at a time.
+        t: The time.
+        scales: Å, of each slot.
+        x_0: Å, the source.
+        x_t: Å, the noised frame.
+    """
+    if head == "end":
+        known = paths.estimate(path(t), scales, x_0, x_t)
+        return Prior(known.mean, known.std)
+    if head == "drift":
+        rate = rates(path, t)
+        variance = jnp.square(rate.beta * scales.displacement)
+        variance += jnp.square(rate.gamma * scales.noise)
+        return Prior((rate.alpha + rate.beta) * x_0, jnp.sqrt(variance))
+    return Prior(jnp.zeros(()), jnp.ones(()))
+
+
+def truth(
+    head: str,
+    path: PathFn,
+    t: Float[Array, ""],
+    scales: Scales,
+    x_0: Cloud,
+    x_1: Cloud,
+    z: Cloud,
+) -> Cloud:
+    """Returns what a head's expectation is of, for one pair and one noise."""
+    if head == "end":
+        return x_1
+    if head == "drift":
+        return paths.noised(rates(path, t), scales, x_0, x_1, z)
+    return z
+
+
+def rates(path: PathFn, t: Float[Array, ""]) -> Path:
+    """Returns the derivatives of the coefficients by the time."""
+    return jax.jvp(path, (t,), (jnp.ones_like(t),))[1]

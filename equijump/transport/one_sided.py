@@ -1,0 +1,57 @@
+r"""The one-sided interpolant: from noise to the target, the source only as a condition.
+
+$$ x_t = t x_1 + (1 - t) \sigma z, $$
+with the two heads and the sampler of `equijump.transport.two_sided`: a baseline of
+EquiJump (dos Santos Costa et al. 2024, arXiv:2410.09667, table 1; Albergo, Boffi and
+Vanden-Eijnden 2023, arXiv:2303.08797, section 3).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from equijump.transport import solvers
+from equijump.transport.paths import Path, Scales
+
+Cloud = Float[Array, "num_nodes num_slots 3"]
+HEADS = ("drift", "noise")
+METHODS = ("euler_maruyama",)
+WINDOW = (0.0, 0.9901)
+EDGE = 1e-3
+"""Training keeps so far from the time at which no noise is left."""
+
+
+def path(t: Float[Array, ""]) -> Path:
+    """Returns the coefficients at a time."""
+    return Path(jnp.zeros_like(t), t, 1.0 - t)
+
+
+def draw_time(key: Key[Array, ""]) -> Float[Array, ""]:
+    """Draws a time of training, evenly."""
+    return jax.random.uniform(key, minval=0.0, maxval=1.0 - EDGE)
+
+
+def jump(
+    predict: Callable[[Cloud, Float[Array, ""]], tuple[Cloud, Cloud]],
+    draw_noise: Callable[[Key[Array, ""]], Cloud],
+    key: Key[Array, ""],
+    x_0: Cloud,
+    scales: Scales,
+    num_steps: int,
+    method: str,
+) -> Cloud:
+    """Draws the end of one jump; for the arguments see `equijump.transport`."""
+    del x_0, method
+    key_start, key_steps = jax.random.split(key)
+    return solvers.euler_maruyama(
+        predict,
+        path,
+        draw_noise,
+        key_steps,
+        scales.noise * draw_noise(key_start),
+        solvers.times_of(num_steps),
+        scales,
+        WINDOW,
+    )
