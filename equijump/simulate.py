@@ -68,13 +68,13 @@ class Simulation(NamedTuple):
     """What all replicas have in common.
 
     Attributes:
-        molecule: Minimised, with all its atoms.
+        molecule: With all its atoms, minimised if a replica begins from it.
         written: The atoms of a frame, as a molecule.
         kept: Which atoms of `molecule` those are.
         system: Of OpenMM.
         settings: Of the integrator.
         engine: What computes.
-        energy: Of `molecule`, kJ/mol.
+        energy: Of `molecule` in kJ/mol; None where it was not minimised.
     """
 
     molecule: Any
@@ -83,7 +83,7 @@ class Simulation(NamedTuple):
     system: Any
     settings: Any
     engine: Any
-    energy: float
+    energy: float | None
 
 
 def make_plan(arguments: argparse.Namespace) -> Plan:
@@ -263,14 +263,18 @@ def load_md() -> ModuleType:
 
 
 def set_up(
-    md: ModuleType, arguments: argparse.Namespace, found: Mapping[str, Any] | None
+    md: ModuleType,
+    arguments: argparse.Namespace,
+    found: Mapping[str, Any] | None,
+    minimises: bool,
 ) -> Simulation:
-    """Builds, completes and minimises the molecule.
+    """Builds and completes the molecule.
 
     Args:
         md: `equijump.md`.
         arguments: Of the command.
         found: See `find`; it decides the engine, so that checkpoints can be read.
+        minimises: Whether a replica is to begin from there.
     """
     if arguments.sequence is not None:
         source = "--sequence"
@@ -294,10 +298,12 @@ def set_up(
     else:
         speeds = md.speeds(molecule, system, settings)
         engine = max(speeds, key=speeds.get)
-    context = md.open_context(system, engine, settings, seed=1)
-    molecule, energy = md.minimise(context, molecule)
-    if not math.isfinite(energy):
-        raise RunError(f"{source}: the energy is {energy} after minimisation")
+    energy = None
+    if minimises:
+        context = md.open_context(system, engine, settings, seed=1)
+        molecule, energy = md.minimise(context, molecule)
+        if not math.isfinite(energy):
+            raise RunError(f"{source}: the energy is {energy} after minimisation")
     written, kept = molecule, list(range(len(molecule.positions)))
     if arguments.heavy:
         written, kept = md.heavy_atoms(molecule)
@@ -358,10 +364,11 @@ def run_replica(
         RunError: The simulation became unstable.
     """
     context = md.open_context(ready.system, ready.engine, ready.settings, seed)
-    state = read_state(path.with_suffix(".state"))
+    state = read_state(_state_of(path))
     done = 0 if state is None else state.num_frames
     truncate(path, 0 if state is None else state.num_bytes)
     xtc = md.open_xtc(path, ready.written.topology, plan.spacing)
+    bonds = md.bonds(ready.molecule.topology)
     frames, checkpoint, saved_at = [], b"", time.monotonic()
 
     def save() -> None:
@@ -373,7 +380,7 @@ def run_replica(
         done += len(frames)
         frames.clear()
         saved = State(done, path.stat().st_size, checkpoint)
-        write_state(path.with_suffix(".state"), saved)
+        write_state(_state_of(path), saved)
         saved_at = time.monotonic()
 
     try:
@@ -383,11 +390,14 @@ def run_replica(
             if not md.advance(context, plan.equilibration_steps, stop):
                 return
         else:
-            md.restore(context, state.checkpoint, f"{path.with_suffix('.state')}")
+            md.restore(context, state.checkpoint, f"{_state_of(path)}")
         while done + len(frames) < plan.num_frames:
             if not md.advance(context, plan.steps_per_frame, stop):
                 break
-            frames.append(md.positions(context)[ready.kept])
+            positions = md.positions(context)
+            if not md.is_whole(positions, bonds):
+                raise FloatingPointError("a bond is broken")
+            frames.append(positions[ready.kept])
             checkpoint = context.createCheckpoint()
             advance()
             if time.monotonic() > saved_at + SAVE_SECONDS:
@@ -425,7 +435,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"{folder}: all {total} frames are done\n")
         return 0
     md = load_md()
-    ready = set_up(md, arguments, found)
+    ready = set_up(md, arguments, found, None in map(read_state, map(_state_of, paths)))
     sys.stdout.write(f"platform: {ready.engine.platform}\n")
     folder.mkdir(parents=True, exist_ok=True)
     with cli.locked(folder), StopOnSignal() as stop:
@@ -444,8 +454,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _state_of(path: Path) -> Path:
+    return path.with_suffix(".state")
+
+
 def _num_done(paths: Sequence[Path]) -> int:
-    states = [read_state(path.with_suffix(".state")) for path in paths]
+    states = map(read_state, map(_state_of, paths))
     return sum(state.num_frames for state in states if state is not None)
 
 
