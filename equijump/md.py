@@ -31,9 +31,10 @@ ANGLES = {"extended": (-120.0, 140.0), "helix": (-57.0, -47.0)}
 """Dihedrals phi and psi, in degrees, of the starts that can be built."""
 
 LONGEST_BOND = 0.3  # nm; of S and S 0.2
+PIECE = 500
+"""Steps at most between two looks at whether to stop."""
 
 _RADIUS_OFFSET = 0.009  # nm, of the dielectric radii in OBC2
-_PIECE = 500  # steps at most between two looks at whether to stop
 _MEASURED = 0.3  # s for which each engine is measured
 
 
@@ -298,10 +299,10 @@ def advance(
     """
     integrator = context.getIntegrator()
     try:
-        for done in range(0, num_steps, _PIECE):
+        for done in range(0, num_steps, PIECE):
             if stop():
                 return False
-            integrator.step(min(_PIECE, num_steps - done))
+            integrator.step(min(PIECE, num_steps - done))
     except openmm.OpenMMException as error:
         raise FloatingPointError(_short(error)) from error
     return True

@@ -1,14 +1,13 @@
 """Makes trajectories to train on: `equijump simulate --sequence=AAQAA --output=data`.
 
-Every replica is an XTC file with a state beside it: the state has the number of frames
-and bytes up to which the file counts, and OpenMM's checkpoint there. What a command
-that was killed wrote beyond is cut off, and the next frame follows.
+Flags are checked here, and replicas run one after the other. OpenMM is behind
+`equijump.md`, imported when the flags are good; the files are those of
+`equijump.replicas`.
 """
 
 import argparse
 import hashlib
 import importlib
-import json
 import math
 import platform
 import sys
@@ -24,6 +23,8 @@ import numpy as np
 from common import __version__, cli
 from common.cli import RunError, UsageError
 from common.training import StopOnSignal
+from equijump import replicas
+from equijump.replicas import State
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 SOLVENTS = ("obc2", "gbn2", "none")
@@ -34,7 +35,6 @@ SAVE_SECONDS = 10.0
 """Between two states of a replica: what a command that is killed may lose."""
 
 _LONGEST_NAME = 60  # Letters of a sequence in the names of files.
-_MAY_GROW = ("length", "replicas")
 _PACKAGES = ("openmm", "pdbfixer", "PeptideBuilder", "numpy")
 
 
@@ -54,14 +54,6 @@ class Plan(NamedTuple):
     equilibration_steps: int
     num_frames: int
     spacing: float
-
-
-class State(NamedTuple):
-    """How far a replica has come: complete frames, their bytes, OpenMM's checkpoint."""
-
-    num_frames: int
-    num_bytes: int
-    checkpoint: bytes
 
 
 class Simulation(NamedTuple):
@@ -170,83 +162,6 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
     return described
 
 
-def find(folder: Path, wanted: Mapping[str, Any], stem: str) -> dict[str, Any] | None:
-    """Returns what an earlier command wrote about itself, None where there was none.
-
-    Raises:
-        UsageError: It was asked for something else, or its files are of another origin.
-    """
-    path = folder / "simulate.json"
-    if not path.exists():
-        foreign = sorted(folder.glob(f"{stem}_*.xtc"))
-        if foreign:
-            raise UsageError(f"{foreign[0]}: expected simulate.json beside it")
-        return None
-    try:
-        found = json.loads(path.read_text("utf-8"))
-        differing = _differing(found, wanted)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"{path}: expected what an earlier command wrote, found {error!r}; give "
-            "another --output"
-        ) from error
-    for name, was, now in differing:
-        raise UsageError(
-            f"{folder}: was begun with {name} = {was}, found {now}; give another "
-            "--output"
-        )
-    return found
-
-
-def _differing(
-    found: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> list[tuple[str, Any, Any]]:
-    """Lists name, former value and present value of what keeps a run from going on."""
-    was = found["flags"] | {n: found.get(n) for n in ("format", "pdb_sha256")}
-    now = wanted["flags"] | {n: wanted.get(n) for n in ("format", "pdb_sha256")}
-    return [
-        (f"--{name}" if name in wanted["flags"] else name, was.get(name), now[name])
-        for name in now
-        if was.get(name) != now[name]
-        and not (name in _MAY_GROW and now[name] > was[name])
-    ]
-
-
-def read_state(path: Path) -> State | None:
-    """Returns the state of a replica, None of one that was not begun."""
-    if not path.exists():
-        return None
-    head, _, checkpoint = path.read_bytes().partition(b"\n")
-    try:
-        return State(**json.loads(head), checkpoint=checkpoint)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{path}: expected a state, found {error}") from error
-
-
-def write_state(path: Path, state: State) -> None:
-    """Replaces the state of a replica."""
-    head = {"num_frames": state.num_frames, "num_bytes": state.num_bytes}
-    with cli.atomic_path(path) as partial:
-        partial.write_bytes(json.dumps(head).encode() + b"\n" + state.checkpoint)
-
-
-def truncate(path: Path, num_bytes: int) -> None:
-    """Cuts off what a trajectory holds beyond its state.
-
-    Raises:
-        UsageError: It holds less.
-    """
-    size = path.stat().st_size if path.exists() else 0
-    if size < num_bytes:
-        raise UsageError(
-            f"{path}: expected at least the {num_bytes} bytes that its state tells of, "
-            f"found {size}; give another --output"
-        )
-    if size > num_bytes:
-        with path.open("r+b") as file:
-            file.truncate(num_bytes)
-
-
 def load_md() -> ModuleType:
     """Imports `equijump.md`, and with it OpenMM.
 
@@ -273,7 +188,8 @@ def set_up(
     Args:
         md: `equijump.md`.
         arguments: Of the command.
-        found: See `find`; it decides the engine, so that checkpoints can be read.
+        found: See `equijump.replicas.find`; it decides the engine, by which
+            checkpoints can be read.
         minimises: Whether a replica is to begin from there.
     """
     if arguments.sequence is not None:
@@ -317,7 +233,7 @@ def begin(
     with cli.atomic_path(folder / f"{plan.stem}.pdb") as partial:
         partial.write_text(md.to_pdb(ready.written), "utf-8")
     residues = [residue.name for residue in ready.molecule.topology.residues()]
-    write_record(folder, {
+    replicas.write_record(folder, {
         **wanted,
         "sequence": residues,
         "num_atoms": len(ready.molecule.positions),
@@ -332,12 +248,6 @@ def begin(
             **{name: version(name) for name in _PACKAGES},
         },
     })  # fmt: skip
-
-
-def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Writes `simulate.json`."""
-    with cli.atomic_path(folder / "simulate.json") as partial:
-        partial.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
 def run_replica(
@@ -363,36 +273,39 @@ def run_replica(
     Raises:
         RunError: The simulation became unstable.
     """
+    state = replicas.read_state(replicas.state_of(path))
+    if state is not None and state.num_frames >= plan.num_frames:
+        return
     context = md.open_context(ready.system, ready.engine, ready.settings, seed)
-    state = read_state(_state_of(path))
-    done = 0 if state is None else state.num_frames
-    truncate(path, 0 if state is None else state.num_bytes)
+    if state is None:
+        context.setPositions(ready.molecule.positions)
+        context.setVelocitiesToTemperature(ready.settings.temperature, seed)
+    else:
+        md.restore(context, state.checkpoint, str(replicas.state_of(path)))
+    done, num_bytes = (0, 0) if state is None else state[:2]
+    replicas.truncate(path, num_bytes)
     xtc = md.open_xtc(path, ready.written.topology, plan.spacing)
     bonds = md.bonds(ready.molecule.topology)
-    frames, checkpoint, saved_at = [], b"", time.monotonic()
+    frames, checkpoint = [], None
 
     def save() -> None:
-        nonlocal done, saved_at
-        if not frames:
-            return
+        nonlocal done
         for frame in frames:
             xtc.writeModel(frame)
         done += len(frames)
         frames.clear()
-        saved = State(done, path.stat().st_size, checkpoint)
-        write_state(_state_of(path), saved)
-        saved_at = time.monotonic()
+        num_bytes = path.stat().st_size if done else 0
+        saved = State(done, num_bytes, checkpoint)
+        replicas.write_state(replicas.state_of(path), saved)
 
     try:
-        if state is None:
-            context.setPositions(ready.molecule.positions)
-            context.setVelocitiesToTemperature(ready.settings.temperature, seed)
-            if not md.advance(context, plan.equilibration_steps, stop):
-                return
-        else:
-            md.restore(context, state.checkpoint, f"{_state_of(path)}")
-        while done + len(frames) < plan.num_frames:
-            if not md.advance(context, plan.steps_per_frame, stop):
+        # An interrupted equilibration goes on as well: the context counts its steps.
+        steps_left = max(plan.equilibration_steps - context.getStepCount(), 0)
+        goes_on = md.advance(context, steps_left, stop)
+        checkpoint, saved_at = context.createCheckpoint(), time.monotonic()
+        while goes_on and done + len(frames) < plan.num_frames:
+            goes_on = md.advance(context, plan.steps_per_frame, stop)
+            if not goes_on:
                 break
             positions = md.positions(context)
             if not md.is_whole(positions, bonds):
@@ -402,9 +315,11 @@ def run_replica(
             advance()
             if time.monotonic() > saved_at + SAVE_SECONDS:
                 save()
+                saved_at = time.monotonic()
         save()
     except FloatingPointError as error:
-        save()
+        if frames:
+            save()
         where = f"frame {done + 1}" if done else "equilibration or frame 1"
         raise RunError(
             f"{path}: the simulation became unstable before {where} ({error}); {done} "
@@ -429,38 +344,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder, total = Path(arguments.output), arguments.replicas * plan.num_frames
     cli.check_output(folder / "simulate.json")
     wanted = describe(arguments)
-    found = find(folder, wanted, plan.stem)
+    found = replicas.find(folder, wanted, plan.stem)
     paths = [folder / f"{plan.stem}_{r}.xtc" for r in range(arguments.replicas)]
-    if found is not None and _num_done(paths) >= total:
+    if found is not None and replicas.num_done(paths) >= total:
         sys.stdout.write(f"{folder}: all {total} frames are done\n")
         return 0
     md = load_md()
-    ready = set_up(md, arguments, found, None in map(read_state, map(_state_of, paths)))
+    begun = [replicas.state_of(path).exists() for path in paths]
+    ready = set_up(md, arguments, found, minimises=not all(begun))
     sys.stdout.write(f"platform: {ready.engine.platform}\n")
     folder.mkdir(parents=True, exist_ok=True)
     with cli.locked(folder), StopOnSignal() as stop:
-        found = find(folder, wanted, plan.stem)  # Another command may have begun.
+        found = replicas.find(
+            folder, wanted, plan.stem
+        )  # Another command may have begun.
         if found is None:
             begin(folder, plan, wanted, ready, md)
         else:
-            write_record(folder, found | wanted)
+            replicas.write_record(folder, found | wanted)
         _run(md, ready, plan, paths, arguments.seed, stop)
-    done = _num_done(paths)
+    done = replicas.num_done(paths)
     if done < total:
         raise RunError(
             f"{folder}: stopped after {done} of {total} frames; run again, it goes on"
         )
     sys.stdout.write(f"{folder}: {total} frames, topology in {plan.stem}.pdb\n")
     return 0
-
-
-def _state_of(path: Path) -> Path:
-    return path.with_suffix(".state")
-
-
-def _num_done(paths: Sequence[Path]) -> int:
-    states = map(read_state, map(_state_of, paths))
-    return sum(state.num_frames for state in states if state is not None)
 
 
 def _run(
@@ -472,7 +381,7 @@ def _run(
     stop: StopOnSignal,
 ) -> None:
     """Simulates all replicas, one after the other."""
-    total, done = len(paths) * plan.num_frames, _num_done(paths)
+    total, done = len(paths) * plan.num_frames, replicas.num_done(paths)
     begun_at, num_new = time.monotonic(), 0
     with cli.progress(total, "simulating", "frames", completed=done) as show:
 

@@ -10,7 +10,7 @@ import pytest
 
 from common import cli
 from configs.equijump import tiny
-from equijump import simulate, train
+from equijump import replicas, simulate, train
 from equijump.data import topology
 
 ALANINE = ("--sequence=A", "--caps", "--solvent=none", "--platform=Reference")
@@ -89,7 +89,7 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(md, tmp_path, monke
         patch.setattr(md, "advance", die_in_the_second_replica)
         patch.setattr(simulate, "SAVE_SECONDS", 0.0)
         assert run(killed, *QUICK, "--replicas=2") == 130
-    state = simulate.read_state(killed / "ace_a_nme_1.state")
+    state = replicas.read_state(killed / "ace_a_nme_1.state")
     assert state.num_frames == 4
     assert run(killed, *QUICK, "--replicas=2") == 0
     for replica in range(2):
@@ -114,6 +114,23 @@ def test_a_signal_keeps_what_was_simulated(md, tmp_path, monkeypatch, capsys):
     assert run(tmp_path / "out", *QUICK) == 0
     times = load(tmp_path / "out").time
     np.testing.assert_allclose(times, 0.1 * np.arange(1, 11), atol=1e-5)
+
+
+def test_an_interrupted_equilibration_goes_on(md, tmp_path, monkeypatch):
+    given = (*ALANINE, "--spacing=0.1", "--length=0.0003", "--equilibration=2")
+    assert run(tmp_path / "whole", *given) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(md, "PIECE", 50)
+        advance = md.advance
+
+        def stop_half_way(context, num_steps, stop):
+            return advance(context, num_steps, lambda: context.getStepCount() >= 500)
+
+        patch.setattr(md, "advance", stop_half_way)
+        assert run(tmp_path / "killed", *given) == 3
+    assert run(tmp_path / "killed", *given) == 0
+    whole, killed = (load(tmp_path / name) for name in ("whole", "killed"))
+    np.testing.assert_array_equal(whole.xyz, killed.xyz)
 
 
 def test_a_longer_run_adds_to_the_same_files(md, tmp_path, capsys):
@@ -264,10 +281,10 @@ def test_other_flags_do_not_go_on_in_the_same_folder(tmp_path, capsys, more, tol
     folder.mkdir()
     parse = simulate._parser().parse_args
     wanted = simulate.describe(parse([*QUICK, f"--output={folder}"]))
-    simulate.write_record(folder, wanted)
+    replicas.write_record(folder, wanted)
     assert run(folder, *QUICK, *more) == 2
     assert told in capsys.readouterr().err
-    assert simulate.find(folder, wanted, "ace_a_nme") == wanted
+    assert replicas.find(folder, wanted, "ace_a_nme") == wanted
 
 
 def test_trajectories_of_another_origin_are_not_touched(tmp_path, capsys):
