@@ -180,41 +180,42 @@ def against_openmm(
     return lines
 
 
+Structures = dict[str, tuple[System, Float32[np.ndarray, "num_atoms 3"]]]
+
+
 def read_structure(
-    source: str | io.StringIO, name: str
+    text: str, name: str
 ) -> tuple[System, Float32[np.ndarray, "num_atoms 3"]]:
-    """Returns a protein of a PDB file, and its kept atoms in Å."""
-    found = mdtraj.load_pdb(source)
+    """Returns a protein of a PDB file, completed, and its kept atoms in Å."""
+    found = mdtraj.load_pdb(io.StringIO(md.to_pdb(md.prepare(text, name))))
     positions = frames.ANGSTROM_PER_NM * found.xyz[0].astype(np.float64)
     system = read_system(found.topology, positions, name)
     return system, positions[system.kept].astype(np.float32)
 
 
-def structures(
-    patterns: list[str],
-) -> dict[str, tuple[System, Float32[np.ndarray, "num_atoms 3"]]]:
+def read_structures(patterns: list[str]) -> Structures:
     """Returns the proteins of files, and of helices of `SIZES`, by their size."""
     found = {
-        Path(path).stem: read_structure(path, path)
+        Path(path).stem: read_structure(Path(path).read_text(), path)
         for pattern in patterns
         for path in sorted(glob.glob(pattern))
     }
     for size in SIZES:
         sequence = (SEQUENCE * -(-size // len(SEQUENCE)))[:size]
         text = md.build_peptide(sequence, False, "helix")
-        found[f"helix of {size}"] = read_structure(io.StringIO(text), "helix")
+        found[f"helix of {size}"] = read_structure(text, "helix")
     return dict(sorted(found.items(), key=lambda item: len(item[1][0].tokens)))
 
 
 def sizes(
-    network: Network, patterns: list[str], replicas: int, lag: float, rounds: int
+    network: Network, structures: Structures, replicas: int, lag: float, rounds: int
 ) -> list[Line]:
     """Times rollouts of proteins of several sizes, with fresh weights."""
     config = network.config
     fresh = network._replace(params=build.init_params(config, jax.random.key(0)))
     jump = make_jump(fresh)
     lines = []
-    for name, (system, positions) in structures(patterns).items():
+    for name, (system, positions) in structures.items():
         starts = np.repeat(positions[None], replicas, axis=0)
         call = make_rollout(fresh, jump, system, starts, lag, num_jumps=1)
         first = timing.cpu_seconds(call)
@@ -256,19 +257,23 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=default, help="JSON file")
     options = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)
+    console = Console()
     network = load_network(options.checkpoint)
+    structures = read_structures(options.structures)
+    console.print("capped alanine")
     lines = against_openmm(
         network, options.replicas, options.lag, options.num_jumps, options.rounds
     )
+    console.print("larger proteins")
     lines += sizes(
-        network, options.structures, options.size_replicas, options.lag, options.rounds
+        network, structures, options.size_replicas, options.lag, options.rounds
     )
     table = Table(title="CPU seconds of this process, float32")
     for heading in ("what", "measured", "unit", "note"):
         table.add_column(heading, justify="right" if heading == "measured" else "left")
     for line in lines:
         table.add_row(line.name, f"{line.value:,.3g}", line.unit, line.note)
-    Console().print(table)
+    console.print(table)
     report = {
         "machine": timing.machine(),
         "config": network.config.to_dict(),

@@ -15,6 +15,7 @@ import numpy as np
 import openmm
 import pdbfixer
 import PeptideBuilder
+from absl import logging
 from Bio.PDB import PDBIO
 from jaxtyping import Float, Int
 from openmm import app, unit
@@ -122,9 +123,14 @@ def prepare(text: str, source: str) -> Molecule:
             f"{source}: expected a PDB file, found {_short(error)}"
         ) from error
     fixer.findNonstandardResidues()
+    for residue, name in fixer.nonstandardResidues:
+        logging.info("%s: %s%s becomes %s", source, residue.name, residue.id, name)
     fixer.replaceNonstandardResidues()
     modeller = app.Modeller(fixer.topology, fixer.positions)
     foreign = [r for r in modeller.topology.residues() if r.name not in TOKENS]
+    if foreign:
+        names = ", ".join(sorted({residue.name for residue in foreign}))
+        logging.info("%s: %d residues removed (%s)", source, len(foreign), names)
     modeller.delete(foreign)
     fixer.topology, fixer.positions = modeller.topology, modeller.positions
     _check_chains(Molecule(fixer.topology, _in_nm(fixer.positions)), source)

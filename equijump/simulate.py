@@ -256,7 +256,7 @@ def run_replica(
     plan: Plan,
     path: Path,
     seed: int,
-    advance: Callable[[], None],
+    advance: Callable[[int, str], None],
     stop: Callable[[], bool],
 ) -> None:
     """Simulates one replica to its end, or until `stop()` is true.
@@ -267,7 +267,7 @@ def run_replica(
         plan: How long.
         path: Of its trajectory.
         seed: Of its velocities and its noise.
-        advance: Called after each frame.
+        advance: Called after each frame, with 1 and the speed.
         stop: Whether to stop.
 
     Raises:
@@ -286,7 +286,7 @@ def run_replica(
     replicas.truncate(path, num_bytes)
     xtc = md.open_xtc(path, ready.written.topology, plan.spacing)
     bonds = md.bonds(ready.molecule.topology)
-    frames, checkpoint = [], None
+    first, frames, checkpoint = done, [], None
 
     def save() -> None:
         nonlocal done
@@ -302,7 +302,8 @@ def run_replica(
         # An interrupted equilibration goes on as well: the context counts its steps.
         steps_left = max(plan.equilibration_steps - context.getStepCount(), 0)
         goes_on = md.advance(context, steps_left, stop)
-        checkpoint, saved_at = context.createCheckpoint(), time.monotonic()
+        checkpoint = context.createCheckpoint()
+        begun_at = saved_at = time.monotonic()
         while goes_on and done + len(frames) < plan.num_frames:
             goes_on = md.advance(context, plan.steps_per_frame, stop)
             if not goes_on:
@@ -312,7 +313,9 @@ def run_replica(
                 raise FloatingPointError("a bond is broken")
             frames.append(positions[ready.kept])
             checkpoint = context.createCheckpoint()
-            advance()
+            days = (time.monotonic() - begun_at) / 86_400
+            num_new = done + len(frames) - first
+            advance(1, f"{1e-3 * plan.spacing * num_new / days:,.0f} ns/day")
             if time.monotonic() > saved_at + SAVE_SECONDS:
                 save()
                 saved_at = time.monotonic()
@@ -343,6 +346,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = make_plan(arguments)
     folder, total = Path(arguments.output), arguments.replicas * plan.num_frames
     cli.check_output(folder / "simulate.json")
+    cli.check_apart(folder / f"{plan.stem}.pdb", arguments.pdb)
     wanted = describe(arguments)
     found = replicas.find(folder, wanted, plan.stem)
     paths = [folder / f"{plan.stem}_{r}.xtc" for r in range(arguments.replicas)]
@@ -355,9 +359,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stdout.write(f"platform: {ready.engine.platform}\n")
     folder.mkdir(parents=True, exist_ok=True)
     with cli.locked(folder), StopOnSignal() as stop:
-        found = replicas.find(
-            folder, wanted, plan.stem
-        )  # Another command may have begun.
+        # Another command may have begun in the folder since.
+        found = replicas.find(folder, wanted, plan.stem)
         if found is None:
             begin(folder, plan, wanted, ready, md)
         else:
@@ -382,15 +385,7 @@ def _run(
 ) -> None:
     """Simulates all replicas, one after the other."""
     total, done = len(paths) * plan.num_frames, replicas.num_done(paths)
-    begun_at, num_new = time.monotonic(), 0
-    with cli.progress(total, "simulating", "frames", completed=done) as show:
-
-        def advance() -> None:
-            nonlocal num_new
-            num_new += 1
-            days = (time.monotonic() - begun_at) / 86_400
-            show(1, f"{1e-3 * plan.spacing * num_new / days:,.0f} ns/day")
-
+    with cli.progress(total, "simulating", "frames", completed=done) as advance:
         for replica, path in enumerate(paths):
             if not stop.requested:
                 run_replica(
