@@ -9,7 +9,6 @@ thread and with all. Times are process-CPU seconds, taken in turns.
 
 import argparse
 import glob
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -187,20 +186,22 @@ def read_structure(
     text: str, name: str
 ) -> tuple[System, Float32[np.ndarray, "num_atoms 3"]]:
     """Returns a protein of a PDB file, completed, and its kept atoms in Å."""
-    found = mdtraj.load_pdb(io.StringIO(md.to_pdb(md.prepare(text, name))))
-    positions = frames.ANGSTROM_PER_NM * found.xyz[0].astype(np.float64)
-    system = read_system(found.topology, positions, name)
+    molecule = md.prepare(text, name)
+    positions = frames.ANGSTROM_PER_NM * molecule.positions
+    system = read_system(
+        mdtraj.Topology.from_openmm(molecule.topology), positions, name
+    )
     return system, positions[system.kept].astype(np.float32)
 
 
 def read_structures(patterns: list[str]) -> Structures:
-    """Returns the proteins of files, and of helices of `SIZES`, by their size."""
+    """Returns proteins by size: those of files, and helices of `SIZES` without one."""
     found = {
         Path(path).stem: read_structure(Path(path).read_text(), path)
         for pattern in patterns
         for path in sorted(glob.glob(pattern))
     }
-    for size in SIZES:
+    for size in set(SIZES) - {len(system.tokens) for system, _ in found.values()}:
         sequence = (SEQUENCE * -(-size // len(SEQUENCE)))[:size]
         text = md.build_peptide(sequence, False, "helix")
         found[f"helix of {size}"] = read_structure(text, "helix")
