@@ -7,6 +7,7 @@ from common import cli
 
 VERBS = {
     "train": "train a model: --config=configs/equijump/ala2.py --workdir=workdir/ala2",
+    "simulate": "make trajectories: --sequence=A --caps --output=workdir/ala2_md",
 }
 
 

@@ -1,0 +1,377 @@
+"""Molecular dynamics by OpenMM: a peptide or a PDB file becomes a molecule in motion.
+
+The one module that imports OpenMM, pdbfixer and PeptideBuilder (the extra `md`). Units
+are OpenMM's own: nm, ps, kJ/mol, K.
+"""
+
+import io
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import openmm
+import pdbfixer
+import PeptideBuilder
+from absl import logging
+from Bio.PDB import PDBIO
+from jaxtyping import Float, Int
+from openmm import app, unit
+
+from common.cli import UsageError
+from equijump.data.residues import TOKENS
+
+FORCE_FIELDS = {
+    "ff14SB": "amber14/protein.ff14SB.xml",
+    "ff19SB": "amber19/protein.ff19SB.xml",
+    "ff99SB-ILDN": "amber99sbildn.xml",
+}
+ANGLES = {"extended": (-120.0, 140.0), "helix": (-57.0, -47.0)}
+"""Dihedrals phi and psi, in degrees, of the starts that can be built."""
+
+LONGEST_BOND = 0.3  # nm; of S and S 0.2
+PIECE = 500
+"""Steps at most between two looks at whether to stop."""
+
+_RADIUS_OFFSET = 0.009  # nm, of the dielectric radii in OBC2
+_MEASURED = 0.3  # s for which each engine is measured
+
+
+class Molecule(NamedTuple):
+    """A molecule with all its atoms.
+
+    Attributes:
+        topology: Of OpenMM.
+        positions: nm.
+    """
+
+    topology: Any
+    positions: Float[np.ndarray, "num_atoms 3"]
+
+
+class Engine(NamedTuple):
+    """What computes: a platform of OpenMM, and threads; 0 leaves them to it."""
+
+    platform: str
+    threads: int = 0
+
+
+class Settings(NamedTuple):
+    """Of the Langevin integrator.
+
+    Attributes:
+        temperature: K.
+        friction: 1/ps.
+        step: ps.
+    """
+
+    temperature: float
+    friction: float
+    step: float
+
+
+def build_peptide(sequence: str, caps: bool, start: str) -> str:
+    """Returns the heavy atoms of a peptide as the text of a PDB file.
+
+    A cap is what remains of a glycine at either end.
+
+    Args:
+        sequence: One letter for each residue.
+        caps: Whether ACE comes before the sequence and NME after it.
+        start: A key of `ANGLES`.
+    """
+    letters = f"G{sequence}G" if caps else sequence
+    phi, psi = ([angle] * (len(letters) - 1) for angle in ANGLES[start])
+    structure = PeptideBuilder.make_structure(letters, phi, psi)
+    if caps:
+        first, *_, last = structure[0]["A"]
+        _make_cap(first, "ACE", surplus=("N",), methyl="CH3")
+        _make_cap(last, "NME", surplus=("C", "O"), methyl="C")
+    writer, text = PDBIO(), io.StringIO()
+    writer.set_structure(structure)
+    writer.save(text)
+    return text.getvalue()
+
+
+def _make_cap(residue: Any, name: str, surplus: Sequence[str], methyl: str) -> None:
+    for atom in surplus:
+        residue.detach_child(atom)
+    residue.resname = name
+    residue["CA"].fullname = f" {methyl:<3}"
+
+
+def prepare(text: str, source: str) -> Molecule:
+    """Completes the heavy atoms of a protein and adds hydrogens as of pH 7.
+
+    Modified amino acids become the ones they come from; what is no amino acid and no
+    cap goes. The same text gives the same molecule.
+
+    Args:
+        text: Contents of a PDB file; of several models the first counts.
+        source: Where it comes from, for the message of an error.
+
+    Raises:
+        UsageError: There is no protein, or a chain has a gap.
+    """
+    reference = openmm.Platform.getPlatformByName("Reference")
+    try:
+        fixer = pdbfixer.PDBFixer(pdbfile=io.StringIO(text), platform=reference)
+    except Exception as error:  # The parser raises whatever it stumbles over.
+        raise UsageError(
+            f"{source}: expected a PDB file, found {_short(error)}"
+        ) from error
+    fixer.findNonstandardResidues()
+    for residue, name in fixer.nonstandardResidues:
+        logging.info("%s: %s%s becomes %s", source, residue.name, residue.id, name)
+    fixer.replaceNonstandardResidues()
+    modeller = app.Modeller(fixer.topology, fixer.positions)
+    foreign = [r for r in modeller.topology.residues() if r.name not in TOKENS]
+    if foreign:
+        names = ", ".join(sorted({residue.name for residue in foreign}))
+        logging.info("%s: %d residues removed (%s)", source, len(foreign), names)
+    modeller.delete(foreign)
+    fixer.topology, fixer.positions = modeller.topology, modeller.positions
+    _check_chains(Molecule(fixer.topology, _in_nm(fixer.positions)), source)
+    fixer.missingResidues = {}
+    fixer.findMissingAtoms()
+    fixer.addMissingAtoms(seed=0)
+    modeller = app.Modeller(fixer.topology, fixer.positions)
+    random.seed(0)  # Modeller draws where hydrogens are before it relaxes them.
+    modeller.addHydrogens(pH=7.0, platform=reference)
+    modeller.topology.setPeriodicBoxVectors(None)
+    return Molecule(modeller.topology, _in_nm(modeller.positions))
+
+
+def _check_chains(molecule: Molecule, source: str) -> None:
+    """Raises `UsageError` if there is no residue, or a bond between two is too long."""
+    if molecule.topology.getNumResidues() == 0:
+        raise UsageError(f"{source}: expected amino acids, found none")
+    for chain in molecule.topology.chains():
+        ends = [{a.name: a.index for a in r.atoms()} for r in chain.residues()]
+        names = [f"{r.name}{r.id}" for r in chain.residues()]
+        for i in range(len(ends) - 1):
+            bond = [ends[i].get("C"), ends[i + 1].get("N")]
+            apart = np.inf
+            if None not in bond:
+                apart = np.linalg.norm(np.subtract(*molecule.positions[bond]))
+            if apart > LONGEST_BOND:
+                raise UsageError(
+                    f"{source}: expected unbroken chains, found a gap between "
+                    f"{names[i]} and {names[i + 1]} of chain {chain.id}"
+                )
+
+
+def make_system(
+    topology: Any, force_field: str, solvent: str, permittivity: float
+) -> openmm.System:
+    """Returns a system without cutoff, bonds to hydrogen constrained.
+
+    Args:
+        topology: Of OpenMM.
+        force_field: A key of `FORCE_FIELDS`, or an XML file that OpenMM finds.
+        solvent: "none", or the name of an implicit one of OpenMM.
+        permittivity: Relative; divides every product of two charges.
+
+    Raises:
+        UsageError: The force field is unknown or lacks a residue.
+    """
+    files = [FORCE_FIELDS.get(force_field, force_field)]
+    if solvent != "none":
+        files.append(f"implicit/{solvent}.xml")
+    try:
+        field = app.ForceField(*files)
+        system = field.createSystem(
+            topology, nonbondedMethod=app.NoCutoff, constraints=app.HBonds
+        )
+    except Exception as error:  # Parsers of XML raise errors of their own.
+        raise UsageError(
+            f"--force_field: expected one of {', '.join(FORCE_FIELDS)} or an XML file "
+            f"for this molecule, found {force_field}: {_short(error)}"
+        ) from error
+    if solvent == "obc2":
+        _use_kernel(system)
+    if permittivity != 1.0:
+        _divide_charges(system, permittivity**0.5)
+    return system
+
+
+def _use_kernel(system: openmm.System) -> None:
+    """Replaces the expressions of the solvent OBC2 by OpenMM's own kernel for it.
+
+    Energies of 12 residues agree to 0.03 kJ/mol; on a CPU it is several times as fast.
+    """
+    forces = system.getForces()
+    (index,) = (i for i, f in enumerate(forces) if isinstance(f, openmm.CustomGBForce))
+    kernel = openmm.GBSAOBCForce()
+    for atom in range(system.getNumParticles()):
+        charge, reduced, scaled = forces[index].getParticleParameters(atom)
+        kernel.addParticle(charge, reduced + _RADIUS_OFFSET, scaled / reduced)
+    system.removeForce(index)
+    system.addForce(kernel)
+
+
+def _divide_charges(system: openmm.System, factor: float) -> None:
+    forces = [f for f in system.getForces() if isinstance(f, openmm.NonbondedForce)]
+    for force in forces:
+        for index in range(force.getNumParticles()):
+            charge, *rest = force.getParticleParameters(index)
+            force.setParticleParameters(index, charge / factor, *rest)
+        for index in range(force.getNumExceptions()):
+            i, j, product, *rest = force.getExceptionParameters(index)
+            force.setExceptionParameters(index, i, j, product / factor**2, *rest)
+
+
+def heavy_atoms(molecule: Molecule) -> tuple[Molecule, list[int]]:
+    """Returns the molecule without hydrogens, and which atoms those left were."""
+    atoms = list(molecule.topology.atoms())
+    hydrogens = [a for a in atoms if a.element is app.element.hydrogen]
+    kept = [a.index for a in atoms if a.element is not app.element.hydrogen]
+    modeller = app.Modeller(molecule.topology, molecule.positions * unit.nanometer)
+    modeller.delete(hydrogens)
+    return Molecule(modeller.topology, molecule.positions[kept]), kept
+
+
+def engines() -> Iterator[Engine]:
+    """Yields the engines that are there; the CPU's with one thread and with all."""
+    for index in range(openmm.Platform.getNumPlatforms()):
+        name = openmm.Platform.getPlatform(index).getName()
+        if name == "CPU":
+            yield Engine(name, threads=1)
+        yield Engine(name)
+
+
+def open_context(
+    system: openmm.System, engine: Engine, settings: Settings, seed: int
+) -> openmm.Context:
+    """Returns a context without positions.
+
+    Raises:
+        UsageError: The platform is not there or does not work.
+    """
+    integrator = openmm.LangevinMiddleIntegrator(*settings)
+    integrator.setRandomNumberSeed(seed)
+    properties = {"Threads": str(engine.threads)} if engine.threads else {}
+    try:
+        platform = openmm.Platform.getPlatformByName(engine.platform)
+        return openmm.Context(system, integrator, platform, properties)
+    except openmm.OpenMMException as error:
+        known = ", ".join(dict.fromkeys(other.platform for other in engines()))
+        raise UsageError(
+            f"--platform: expected one that works here, of {known}; found "
+            f"{engine.platform}: {_short(error)}"
+        ) from error
+
+
+def speeds(
+    molecule: Molecule, system: openmm.System, settings: Settings
+) -> dict[Engine, float]:
+    """Measures ns per day of every engine that works, for a moment each."""
+    found = {}
+    for engine in engines():
+        try:
+            context = open_context(system, engine, settings, seed=1)
+        except UsageError:
+            continue  # A platform is there even where its device is not.
+        context.setPositions(molecule.positions)
+        context.setVelocitiesToTemperature(settings.temperature, 1)
+        context.getIntegrator().step(1)
+        begin, num_steps = time.perf_counter(), 0
+        while time.perf_counter() < begin + _MEASURED:
+            context.getIntegrator().step(5)
+            num_steps += 5
+        days = (time.perf_counter() - begin) / 86_400
+        found[engine] = 1e-3 * settings.step * num_steps / days
+    return found
+
+
+def minimise(context: openmm.Context, molecule: Molecule) -> tuple[Molecule, float]:
+    """Returns the molecule in a minimum nearby, and its energy in kJ/mol."""
+    context.setPositions(molecule.positions)
+    openmm.LocalEnergyMinimizer.minimize(context)
+    energy = context.getState(getEnergy=True).getPotentialEnergy()
+    found = Molecule(molecule.topology, positions(context))
+    return found, energy.value_in_unit(unit.kilojoule_per_mole)
+
+
+def advance(
+    context: openmm.Context, num_steps: int, stop: Callable[[], bool] = lambda: False
+) -> bool:
+    """Takes steps; returns whether all were taken before `stop()` was true.
+
+    Raises:
+        FloatingPointError: OpenMM could not go on.
+    """
+    integrator = context.getIntegrator()
+    try:
+        for done in range(0, num_steps, PIECE):
+            if stop():
+                return False
+            integrator.step(min(PIECE, num_steps - done))
+    except openmm.OpenMMException as error:
+        raise FloatingPointError(_short(error)) from error
+    return True
+
+
+def bonds(topology: Any) -> Int[np.ndarray, "num_bonds 2"]:
+    """Returns the pairs of bonded atoms."""
+    pairs = [(first.index, second.index) for first, second in topology.bonds()]
+    return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+def is_whole(
+    positions: Float[np.ndarray, "num_atoms 3"], bonds: Int[np.ndarray, "num_bonds 2"]
+) -> bool:
+    """Returns whether all bonds hold; never where a position is not finite."""
+    lengths = np.linalg.norm(np.diff(positions[bonds], axis=1)[:, 0], axis=-1)
+    return bool(np.isfinite(positions).all() and (lengths < LONGEST_BOND).all())
+
+
+def positions(context: openmm.Context) -> Float[np.ndarray, "num_atoms 3"]:
+    """Returns the positions in nm."""
+    return _in_nm(context.getState(getPositions=True).getPositions(asNumpy=True))
+
+
+def restore(context: openmm.Context, checkpoint: bytes, source: str) -> None:
+    """Puts a context where another one was.
+
+    Raises:
+        UsageError: The other one was of another platform or version of OpenMM.
+    """
+    try:
+        context.loadCheckpoint(checkpoint)
+    except openmm.OpenMMException as error:
+        raise UsageError(
+            f"{source}: expected a checkpoint of this version and platform of OpenMM, "
+            f"found another ({_short(error)})"
+        ) from error
+
+
+def to_pdb(molecule: Molecule) -> str:
+    """Returns the text of a PDB file."""
+    text = io.StringIO()
+    app.PDBFile.writeFile(
+        molecule.topology, molecule.positions * unit.nanometer, text, keepIds=True
+    )
+    return text.getvalue()
+
+
+def open_xtc(path: Path, topology: Any, spacing: float) -> app.XTCFile:
+    """Opens an XTC file to append to; its `n`-th frame, from 1, is at `n * spacing`.
+
+    Args:
+        path: Of the file, which may be missing.
+        topology: Of the atoms in a frame.
+        spacing: ps.
+    """
+    goes_on = path.exists() and path.stat().st_size > 0
+    return app.XTCFile(str(path), topology, spacing, firstStep=1, append=goes_on)
+
+
+def _in_nm(quantity: Any) -> Float[np.ndarray, "num_atoms 3"]:
+    return np.array(quantity.value_in_unit(unit.nanometer), np.float64).reshape(-1, 3)
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,118 @@
+"""Files of simulated replicas: trajectories, states, and what was asked for.
+
+A trajectory is an XTC file with a state beside it: the state has the number of frames
+and bytes up to which the trajectory counts, and OpenMM's checkpoint there. What a
+command that was killed wrote beyond is cut off, and the next frame follows.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from common import cli
+from common.cli import UsageError
+
+_MAY_GROW = ("length", "replicas")
+
+
+class State(NamedTuple):
+    """How far a replica has come: complete frames, their bytes, OpenMM's checkpoint."""
+
+    num_frames: int
+    num_bytes: int
+    checkpoint: bytes
+
+
+def state_of(path: Path) -> Path:
+    """Returns the path of the state that belongs to a trajectory."""
+    return path.with_suffix(".state")
+
+
+def find(folder: Path, wanted: Mapping[str, Any], stem: str) -> dict[str, Any] | None:
+    """Returns what an earlier command wrote about itself, None where there was none.
+
+    Raises:
+        UsageError: It was asked for something else, or its files are of another origin.
+    """
+    path = folder / "simulate.json"
+    if not path.exists():
+        foreign = sorted(folder.glob(f"{stem}_*.xtc"))
+        if foreign:
+            raise UsageError(f"{foreign[0]}: expected simulate.json beside it")
+        return None
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        differing = _differing(found, wanted)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{path}: expected what an earlier command wrote, found {error!r}; give "
+            "another --output"
+        ) from error
+    for name, was, now in differing:
+        raise UsageError(
+            f"{folder}: was begun with {name} = {was}, found {now}; give another "
+            "--output"
+        )
+    return found
+
+
+def _differing(
+    found: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """Lists name, former value and present value of what keeps a run from going on."""
+    was = found["flags"] | {n: found.get(n) for n in ("format", "pdb_sha256")}
+    now = wanted["flags"] | {n: wanted.get(n) for n in ("format", "pdb_sha256")}
+    return [
+        (f"--{name}" if name in wanted["flags"] else name, was.get(name), now[name])
+        for name in now
+        if was.get(name) != now[name]
+        and not (name in _MAY_GROW and now[name] > was[name])
+    ]
+
+
+def read_state(path: Path) -> State | None:
+    """Returns the state of a replica, None of one that was not begun."""
+    if not path.exists():
+        return None
+    head, _, checkpoint = path.read_bytes().partition(b"\n")
+    try:
+        return State(**json.loads(head), checkpoint=checkpoint)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path}: expected a state, found {error}") from error
+
+
+def write_state(path: Path, state: State) -> None:
+    """Replaces the state of a replica."""
+    head = {"num_frames": state.num_frames, "num_bytes": state.num_bytes}
+    with cli.atomic_path(path) as partial:
+        partial.write_bytes(json.dumps(head).encode() + b"\n" + state.checkpoint)
+
+
+def truncate(path: Path, num_bytes: int) -> None:
+    """Cuts off what a trajectory holds beyond its state.
+
+    Raises:
+        UsageError: It holds less.
+    """
+    size = path.stat().st_size if path.exists() else 0
+    if size < num_bytes:
+        raise UsageError(
+            f"{path}: expected at least the {num_bytes} bytes that its state tells of, "
+            f"found {size}; give another --output"
+        )
+    if size > num_bytes:
+        with path.open("r+b") as file:
+            file.truncate(num_bytes)
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Writes `simulate.json`."""
+    with cli.atomic_path(folder / "simulate.json") as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+def num_done(paths: Sequence[Path]) -> int:
+    """Returns how many frames some trajectories have by their states."""
+    states = map(read_state, map(state_of, paths))
+    return sum(state.num_frames for state in states if state is not None)

@@ -1,0 +1,294 @@
+"""Tests of trajectories made with OpenMM; what needs it is skipped where it lacks."""
+
+import json
+import signal
+import sys
+
+import mdtraj
+import numpy as np
+import pytest
+
+from common import cli
+from configs.equijump import tiny
+from equijump import replicas, simulate, train
+from equijump.data import topology
+
+ALANINE = ("--sequence=A", "--caps", "--solvent=none", "--platform=Reference")
+QUICK = (*ALANINE, "--equilibration=0.2", "--spacing=0.1", "--length=0.001")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def md():
+    for name in ("openmm", "pdbfixer", "PeptideBuilder"):
+        pytest.importorskip(name)
+    return simulate.load_md()
+
+
+def run(output, *more):
+    return cli.run("equijump simulate", simulate.main, [*more, f"--output={output}"])
+
+
+def load(folder, stem="ace_a_nme", replica=0):
+    return mdtraj.load(
+        str(folder / f"{stem}_{replica}.xtc"), top=str(folder / f"{stem}.pdb")
+    )
+
+
+def chirality(positions, names):
+    """Returns the sign of the volume at CA, positive for an L amino acid."""
+    n, ca, c, cb = (positions[names.index(name)] for name in ("N", "CA", "C", "CB"))
+    return np.sign(np.dot(np.cross(n - ca, c - ca), cb - ca))
+
+
+def test_capped_alanine_is_written_with_times_and_a_topology(md, tmp_path):
+    assert run(tmp_path / "out", *QUICK, "--replicas=2") == 0
+    found = load(tmp_path / "out")
+    np.testing.assert_allclose(found.time, 0.1 * np.arange(1, 11), atol=1e-5)
+    system = topology.read_system(found.topology, 10.0 * found.xyz[0], "out")
+    assert system.residue_names == ("ACE", "ALA", "NME")
+    assert len(system.kept) == found.n_atoms == 10
+    alanine = [atom.index for atom in found.topology.residue(1).atoms]
+    names = [found.topology.atom(index).name for index in alanine]
+    assert all(chirality(xyz[alanine], names) == 1.0 for xyz in found.xyz)
+    record = json.loads((tmp_path / "out" / "simulate.json").read_text())
+    assert record["sequence"] == ["ACE", "ALA", "NME"]
+    assert record["flags"]["solvent"] == "none"
+    assert record["minimised_energy_kj_per_mol"] < 0.0
+    other = load(tmp_path / "out", replica=1)
+    assert np.abs(other.xyz - found.xyz).max() > 0.01
+
+
+def test_the_same_seed_gives_the_same_frames_and_another_does_not(md, tmp_path):
+    seeds = {"a": 3, "b": 3, "c": 4}
+    for name, seed in seeds.items():
+        assert run(tmp_path / name, *QUICK, f"--seed={seed}") == 0
+    a, b, c = (load(tmp_path / name).xyz for name in seeds)
+    np.testing.assert_array_equal(a, b)
+    assert np.abs(a - c).max() > 0.01
+
+
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(md, tmp_path, monkeypatch):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run(whole, *QUICK, "--replicas=2") == 0
+    advance, calls = md.advance, []
+
+    def die_in_the_second_replica(context, *arguments):
+        calls.append(context)
+        if len(calls) == 17:  # Equilibration and 10 frames, equilibration and 4.
+            with (killed / "ace_a_nme_1.xtc").open("ab") as file:
+                file.write(b"half a frame")
+            raise KeyboardInterrupt
+        return advance(context, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(md, "advance", die_in_the_second_replica)
+        patch.setattr(simulate, "SAVE_SECONDS", 0.0)
+        assert run(killed, *QUICK, "--replicas=2") == 130
+    state = replicas.read_state(killed / "ace_a_nme_1.state")
+    assert state.num_frames == 4
+    assert run(killed, *QUICK, "--replicas=2") == 0
+    for replica in range(2):
+        name = f"ace_a_nme_{replica}.xtc"
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_signal_keeps_what_was_simulated(md, tmp_path, monkeypatch, capsys):
+    advance, calls = md.advance, []
+
+    def stop_in_the_fifth_frame(context, num_steps, stop):
+        calls.append(context)
+        if len(calls) == 6:
+            signal.raise_signal(signal.SIGTERM)
+        return advance(context, num_steps, stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(md, "advance", stop_in_the_fifth_frame)
+        assert run(tmp_path / "out", *QUICK) == 3
+    assert "stopped after 4 of 10 frames; run again" in capsys.readouterr().err
+    assert load(tmp_path / "out").n_frames == 4
+    assert run(tmp_path / "out", *QUICK) == 0
+    times = load(tmp_path / "out").time
+    np.testing.assert_allclose(times, 0.1 * np.arange(1, 11), atol=1e-5)
+
+
+def test_an_interrupted_equilibration_goes_on(md, tmp_path, monkeypatch):
+    given = (*ALANINE, "--spacing=0.1", "--length=0.0003", "--equilibration=2")
+    assert run(tmp_path / "whole", *given) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(md, "PIECE", 50)
+        advance = md.advance
+
+        def stop_half_way(context, num_steps, stop):
+            return advance(context, num_steps, lambda: context.getStepCount() >= 500)
+
+        patch.setattr(md, "advance", stop_half_way)
+        assert run(tmp_path / "killed", *given) == 3
+    assert run(tmp_path / "killed", *given) == 0
+    whole, killed = (load(tmp_path / name) for name in ("whole", "killed"))
+    np.testing.assert_array_equal(whole.xyz, killed.xyz)
+
+
+def test_a_longer_run_adds_to_the_same_files(md, tmp_path, capsys):
+    assert run(tmp_path / "out", *QUICK) == 0
+    before = load(tmp_path / "out").xyz
+    assert run(tmp_path / "out", *QUICK) == 0
+    assert "all 10 frames are done" in capsys.readouterr().out
+    assert run(tmp_path / "out", *QUICK, "--length=0.002", "--replicas=2") == 0
+    after = load(tmp_path / "out").xyz
+    assert len(after) == len(load(tmp_path / "out", replica=1).xyz) == 20
+    np.testing.assert_array_equal(after[:10], before)
+
+
+def test_a_simulation_that_becomes_unstable_says_where(md, tmp_path, capsys):
+    given = (*ALANINE, "--step=100", "--spacing=1", "--length=0.1", "--equilibration=0")
+    assert run(tmp_path / "out", *given, "--temperature=3000") == 3
+    err = capsys.readouterr().err
+    assert "ace_a_nme_0.xtc: the simulation became unstable before" in err
+    assert err.count("\n") == 1
+
+
+def test_training_reads_what_was_written(md, tmp_path):
+    given = (*ALANINE, "--equilibration=0", "--spacing=0.1", "--length=0.002")
+    assert run(tmp_path / "out", *given, "--replicas=3") == 0
+    config = tiny.get_config()
+    config.data.trajectories = (f"{tmp_path}/out/*.xtc",)
+    config.data.topology = f"{tmp_path}/out/ace_a_nme.pdb"
+    config.data.lags = (0.1,)
+    segments = train.load_segments(config)
+    assert len(segments.training) == 1
+    assert segments.training[0].trajectory.spacing == pytest.approx(0.1)
+    assert segments.num_nodes == 3
+
+
+def test_a_protein_is_completed_and_what_is_foreign_removed(md, tmp_path):
+    text = md.build_peptide("GAHKW", False, "helix")
+    lines = [line for line in text.splitlines() if line.startswith("ATOM")]
+    lines.remove(next(line for line in lines if "CB  ALA" in line))
+    lines.append(lines[0].replace("ATOM  ", "HETATM").replace("N   GLY A", "O   HOH B"))
+    path = tmp_path / "mine.pdb"
+    path.write_text("\n".join([*lines, "END", ""]))
+    given = ("--equilibration=0", "--spacing=0.1", "--length=0.0002", "--solvent=none")
+    assert run(tmp_path / "out", f"--pdb={path}", *given, "--no-heavy") == 0
+    found = load(tmp_path / "out", stem="mine")
+    assert found.topology.to_fasta() == ["GAHKW"]
+    names = [atom.name for atom in found.topology.residue(1).atoms]
+    assert {"CB", "HB1"} <= set(names)
+
+
+def test_a_gap_in_a_chain_is_told(md, tmp_path):
+    text = md.build_peptide("GAHKW", False, "extended")
+    lines = [line for line in text.splitlines() if "HIS" not in line]
+    with pytest.raises(cli.UsageError, match="gap between ALA2 and LYS4 of chain A"):
+        md.prepare("\n".join(lines), "mine.pdb")
+
+
+def test_the_kernel_of_the_solvent_has_the_energy_of_the_expressions(md):
+    molecule = md.prepare(md.build_peptide("KD", True, "helix"), "")
+    files = md.FORCE_FIELDS["ff14SB"], "implicit/obc2.xml"
+    system = md.app.ForceField(*files).createSystem(
+        molecule.topology, constraints=md.app.HBonds
+    )
+    ours = md.make_system(molecule.topology, "ff14SB", "obc2", 1.0)
+    np.testing.assert_allclose(
+        energy(md, ours, molecule), energy(md, system, molecule), atol=0.03
+    )
+
+
+def test_permittivity_divides_the_energy_of_charges(md):
+    molecule = md.prepare(md.build_peptide("A", True, "extended"), "")
+    energies = [
+        energy(md, md.make_system(molecule.topology, "ff14SB", "none", p), molecule)
+        for p in (1.0, 2.0, 4.0)
+    ]
+    assert energies[2] - energies[1] == pytest.approx(
+        (energies[1] - energies[0]) / 2, abs=1e-6
+    )
+    assert abs(energies[1] - energies[0]) > 1.0
+
+
+def energy(md, system, molecule):
+    """Returns the potential energy in kJ/mol."""
+    settings = md.Settings(300.0, 1.0, 0.002)
+    context = md.open_context(system, md.Engine("Reference"), settings, 1)
+    context.setPositions(molecule.positions)
+    return context.getState(getEnergy=True).getPotentialEnergy()._value
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--force_field=mine.xml"], "expected one of ff14SB"),
+        (["--platform=Abacus"], "--platform: expected one that works here"),
+    ],
+)
+def test_what_openmm_does_not_know_is_one_line(md, tmp_path, capsys, more, told):
+    check_refused(tmp_path, capsys, [*QUICK, *more], told)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ([], "expected --sequence or --pdb, found neither"),
+        (["--sequence=A", "--pdb=a.pdb"], "found both"),
+        (["--sequence=AAXA"], "found 'X' at place 3"),
+        (["--sequence="], "one letter or more"),
+        (["--pdb=missing.pdb"], "found none at missing.pdb"),
+        (["--sequence=A", "--spacing=0.001"], "--spacing: expected a multiple of"),
+        (["--sequence=A", "--length=0.0015"], "--length: expected a multiple of"),
+        (["--sequence=A", "--equilibration=0.003"], "--equilibration: expected a mul"),
+        (["--sequence=A", "--permittivity=4"], "expected --solvent=none beside it"),
+        (["--sequence=A", "--solvent=water"], "--solvent"),
+        (["--sequence=A", "--temperature=-1"], "--temperature: expected a positive"),
+        (["--sequence=A", "--step=nan"], "--step: expected a positive number"),
+        (["--sequence=A", "--replicas=0"], "--replicas: expected 1 or more"),
+        (["--sequence=A", "--seed=-1"], "--seed: expected 0 to"),
+        (["--sequence=A", "--friktion=1"], "did you mean --friction?"),
+    ],
+)
+def test_bad_usage_is_one_line(tmp_path, capsys, more, told):
+    check_refused(tmp_path, capsys, more, told)
+
+
+def check_refused(tmp_path, capsys, given, told):
+    assert run(tmp_path / "out", *given) == 2
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_openmm_the_install_command_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openmm", None)
+    monkeypatch.delitem(sys.modules, "equijump.md", raising=False)
+    check_refused(tmp_path, capsys, QUICK, "pip install 'symphony-equijump[md]'")
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--temperature=310"], "begun with --temperature = 300.0, found 310.0"),
+        (["--length=0.0005"], "begun with --length = 0.001, found 0.0005"),
+        (["--no-heavy"], "begun with --heavy = True, found False"),
+    ],
+)
+def test_other_flags_do_not_go_on_in_the_same_folder(tmp_path, capsys, more, told):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    parse = simulate._parser().parse_args
+    wanted = simulate.describe(parse([*QUICK, f"--output={folder}"]))
+    replicas.write_record(folder, wanted)
+    assert run(folder, *QUICK, *more) == 2
+    assert told in capsys.readouterr().err
+    assert replicas.find(folder, wanted, "ace_a_nme") == wanted
+
+
+def test_trajectories_of_another_origin_are_not_touched(tmp_path, capsys):
+    (tmp_path / "ace_a_nme_0.xtc").write_bytes(b"precious")
+    assert run(tmp_path, *QUICK) == 2
+    assert "expected simulate.json beside it" in capsys.readouterr().err
+    assert (tmp_path / "ace_a_nme_0.xtc").read_bytes() == b"precious"
