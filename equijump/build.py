@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from equijump.data.pairs import Batch
 from equijump.data.residues import CA_SLOT, NUM_SLOTS
-from equijump.model import EquiJump, Scene, make_scene
+from equijump.model import ROOM_TEMPERATURE, EquiJump, Scene, make_scene
 from equijump.transport import (
     ddpm,
     flow_matching,
@@ -83,6 +83,7 @@ def scene_of(model: EquiJump, batch: Batch) -> Scene:
         batch.chains,
         batch.numbers,
         batch.lag,
+        batch.temperature,
         model.num_neighbours,
         model.reach,
     )
@@ -100,6 +101,7 @@ def init_params(config: ml_collections.ConfigDict, key: Key[Array, ""]) -> Any:
         chains=jnp.zeros(num_nodes, jnp.int32),
         numbers=jnp.arange(num_nodes, dtype=jnp.int32),
         lag=jnp.ones(()),
+        temperature=jnp.full((), ROOM_TEMPERATURE),
     )
     scene = scene_of(model, batch)
     source = jnp.asarray(batch.source, jnp.float32)

@@ -21,6 +21,9 @@ from equijump.data.residues import CA_SLOT, NUM_SLOTS, NUM_TOKENS
 LENGTH = 1.5
 """Å, a bond: the unit in which the network sees vectors."""
 
+ROOM_TEMPERATURE = 300.0
+"""K; for which trajectories of no stated temperature are taken."""
+
 
 class Scene(NamedTuple):
     """What stays the same during a jump.
@@ -33,6 +36,7 @@ class Scene(NamedTuple):
         offsets: Place of the neighbour in the chain less that of the residue, from 0
             for `-reach` on; the last value stands for another chain.
         lag: ps.
+        temperature: K.
     """
 
     tokens: Int[Array, " num_nodes"]
@@ -41,6 +45,7 @@ class Scene(NamedTuple):
     edge_mask: Bool[Array, "num_nodes num_neighbours"]
     offsets: Int[Array, "num_nodes num_neighbours"]
     lag: Float[Array, ""]
+    temperature: Float[Array, ""]
 
 
 Cloud = Float[Array, "num_nodes num_slots 3"]
@@ -54,6 +59,7 @@ def make_scene(
     chains: Int[Array, " num_nodes"],
     numbers: Int[Array, " num_nodes"],
     lag: Float[Array, ""],
+    temperature: Float[Array, ""],
     num_neighbours: int,
     reach: int,
 ) -> Scene:
@@ -66,6 +72,7 @@ def make_scene(
         chains: Number of the chain.
         numbers: Place in the chain.
         lag: ps.
+        temperature: K.
         num_neighbours: At most so many; all others where there are fewer.
         reach: Places along the chain up to which a residue is always a neighbour.
     """
@@ -88,6 +95,7 @@ def make_scene(
         edge_mask=of_edge(far) == 0.0,
         offsets=jnp.where(of_edge(same), offsets, 2 * reach + 1),
         lag=lag,
+        temperature=temperature,
     )
 
 
@@ -177,6 +185,7 @@ class EquiJump(nn.Module):
         num_neighbours: Neighbours of a residue, at most.
         reach: Places along the chain within which residues are always neighbours.
         cutoff: Å, where the basis of distances ends.
+        has_temperature: Whether it is told the temperature.
         num_heads: Clouds that the network of the transport gives.
     """
 
@@ -190,6 +199,7 @@ class EquiJump(nn.Module):
     num_neighbours: int
     reach: int
     cutoff: float
+    has_temperature: bool = False
     num_heads: int = 1
 
     def setup(self) -> None:
@@ -199,6 +209,8 @@ class EquiJump(nn.Module):
         ]
         self.embed_token = nn.Embed(NUM_TOKENS, self.num_condition)
         self.embed_lag = nn.Dense(self.num_condition)
+        if self.has_temperature:
+            self.embed_temperature = nn.Dense(self.num_condition)
         self.embed_level = [nn.Dense(self.num_condition) for _ in range(2)]
         self.embed_offset = nn.Embed(2 * self.reach + 2, 16)
         self.source_edges = [nn.Dense(self.num_edge_feats) for _ in range(2)]
@@ -282,7 +294,11 @@ class EquiJump(nn.Module):
 
     def _known(self, scene: Scene) -> Float[Array, "num_nodes num_condition"]:
         lag = gaussian_basis(jnp.log(scene.lag), -5.0, 14.0, 32)  # To a microsecond.
-        return self.embed_token(scene.tokens) + self.embed_lag(lag)
+        known = self.embed_token(scene.tokens) + self.embed_lag(lag)
+        if self.has_temperature:
+            inverse = gaussian_basis(ROOM_TEMPERATURE / scene.temperature, 0.2, 1.4, 16)
+            known += self.embed_temperature(inverse)
+        return known
 
     def _edges(
         self, scene: Scene, dense: Sequence[nn.Dense], source: Cloud, estimate: Cloud

@@ -16,7 +16,14 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Key
 from equijump import build
 from equijump.data.residues import CA_SLOT
 from equijump.data.topology import System
-from equijump.model import EquiJump, from_cloud, make_scene, recentred, to_cloud
+from equijump.model import (
+    ROOM_TEMPERATURE,
+    EquiJump,
+    from_cloud,
+    make_scene,
+    recentred,
+    to_cloud,
+)
 from equijump.transport import heads, paths
 
 
@@ -28,18 +35,20 @@ class Chain(NamedTuple):
         slot_mask: True for atoms.
         chains: Number of the chain of each residue.
         numbers: Place of each residue in its chain.
+        temperature: K.
     """
 
     tokens: Int[Array, " num_nodes"]
     slot_mask: Bool[Array, "num_nodes num_slots"]
     chains: Int[Array, " num_nodes"]
     numbers: Int[Array, " num_nodes"]
+    temperature: Float[Array, ""]
 
 
-def chain_of(system: System) -> Chain:
+def chain_of(system: System, temperature: float = ROOM_TEMPERATURE) -> Chain:
     """Returns the arrays of a system that the network reads."""
     arrays = (system.tokens, system.slot_atoms >= 0, system.chains, system.numbers)
-    return Chain(*map(jnp.asarray, arrays))
+    return Chain(*map(jnp.asarray, arrays), jnp.float32(temperature))
 
 
 def make_jump(
@@ -71,9 +80,11 @@ def make_jump(
     ) -> Float[Array, "num_nodes num_slots 3"]:
         bound = model.bind(params)
         scales = build.scales_at(statistics, lag, noise_factor)
+        *arrays, temperature = chain
         scene = make_scene(
-            x_0[:, CA_SLOT], *chain, lag, model.num_neighbours, model.reach
-        )
+            x_0[:, CA_SLOT], *arrays, lag, temperature, model.num_neighbours,
+            model.reach,
+        )  # fmt: skip
         conditioned = bound.conditioner(scene, x_0)
 
         def predict(

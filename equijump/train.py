@@ -22,7 +22,7 @@ from common import cli, parallel, run, training
 from equijump import build, loss
 from equijump.data import frames, pairs, rebalance
 from equijump.data.residues import CA_SLOT
-from equijump.model import to_cloud
+from equijump.model import ROOM_TEMPERATURE, to_cloud
 
 PACKAGED = Path(__file__).parent / "packaged"
 NUM_BLOCKS = 5
@@ -98,24 +98,30 @@ def _check_loss(config: ml_collections.ConfigDict) -> None:
 def load_segments(config: ml_collections.ConfigDict) -> Segments:
     """Reads the trajectories of a config and divides them.
 
-    The last `held_out` trajectories of each system validate; of a system that has one,
-    the last of five blocks of time.
+    The last `held_out` trajectories of each system and temperature validate; where
+    there are no more than so many, the last of five blocks of time of each.
 
     Raises:
         UsageError: There are none, or they are shorter than the largest lag.
     """
     settings = config.data
     lags = pairs.Lags(tuple(map(float, settings.lags)), bool(settings.log_uniform))
-    found = [path for text in settings.trajectories for path in _paths(text)]
-    read = [
-        frames.read_trajectories([path], _topology(path, settings), settings.spacing)[0]
-        for path in found
-    ]
-    by_system: dict[bytes, list[frames.Trajectory]] = {}
-    for trajectory in read:
-        by_system.setdefault(trajectory.system.tokens.tobytes(), []).append(trajectory)
+    temperatures = settings.temperatures or [ROOM_TEMPERATURE]
+    if len(temperatures) not in (1, len(settings.trajectories)):
+        raise cli.UsageError(
+            f"config.data.temperatures: expected one, or {len(settings.trajectories)} as "
+            f"data.trajectories has, found {len(temperatures)}"
+        )
+    alike: dict[tuple[bytes, float], list[frames.Trajectory]] = {}
+    for index, text in enumerate(settings.trajectories):
+        temperature = float(temperatures[index % len(temperatures)])
+        for path in _paths(text):
+            topology = _topology(path, settings)
+            (one,) = frames.read_trajectories([path], topology, settings.spacing)
+            key = one.system.tokens.tobytes(), temperature
+            alike.setdefault(key, []).append(one)
     training, validation = [], []
-    for members in by_system.values():
+    for (_, temperature), members in alike.items():
         longest = max(pairs.in_frames(lags, members[0]))
         for trajectory in members:
             if len(trajectory.positions) <= 2 * NUM_BLOCKS * longest:
@@ -124,22 +130,23 @@ def load_segments(config: ml_collections.ConfigDict) -> Segments:
                     f"frames for lags up to {max(lags.values):g} ps, found "
                     f"{len(trajectory.positions)}"
                 )
-        whole = [pairs.Segment(t, 0, len(t.positions)) for t in members]
         if len(members) > settings.held_out:
             cut = len(members) - settings.held_out
-            training += whole[:cut]
-            validation += whole[cut:]
+            whole = [pairs.Segment(t, 0, len(t.positions)) for t in members]
+            kept, held = whole[:cut], whole[cut:]
         else:
-            for trajectory in members:
-                kept, held = pairs.blocks(
-                    trajectory, NUM_BLOCKS, NUM_BLOCKS - 1, longest + 1
-                )
-                training += kept
-                validation.append(held)
+            cut_up = [
+                pairs.blocks(t, NUM_BLOCKS, NUM_BLOCKS - 1, longest + 1)
+                for t in members
+            ]
+            kept = [segment for several, _ in cut_up for segment in several]
+            held = [segment for _, segment in cut_up]
+        training += [s._replace(temperature=temperature) for s in kept]
+        validation += [s._replace(temperature=temperature) for s in held]
     if settings.num_clusters:
         middle = float(np.sqrt(lags.values[0] * lags.values[-1]))
         training = rebalance.rebalance(training, middle, settings.num_clusters)
-    num_nodes = max(len(t.system.tokens) for t in read)
+    num_nodes = max(len(s.trajectory.system.tokens) for s in training)
     return Segments(tuple(training), tuple(validation), lags, num_nodes)
 
 
@@ -155,12 +162,13 @@ def _paths(text: str) -> list[Path]:
 
 
 def _topology(path: Path, settings: ml_collections.ConfigDict) -> Path:
-    """Returns the file given, or the PDB beside the trajectory."""
+    """Returns the file given, or the PDB beside the trajectory, or of its replicas."""
     if settings.topology:
         return Path(settings.topology)
-    if path.parent == PACKAGED:
-        return path.with_name(f"{path.stem.rpartition('_')[0]}.pdb")
-    return path.with_suffix(".pdb")
+    stem, _, number = path.stem.rpartition("_")
+    of_all = path.with_name(f"{stem}.pdb")
+    own = path.with_suffix(".pdb")
+    return of_all if number.isdigit() and not own.is_file() else own
 
 
 def measure(segments: Segments, align: bool) -> build.Statistics:

@@ -15,6 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     config.data.trajectories = ("ala2_300K",)  # A packaged name, or patterns of files.
     config.data.topology = ""  # The PDB beside each trajectory, if empty.
+    config.data.temperatures = ()  # K, of each entry of `trajectories`; 300 if empty.
     config.data.spacing = 0.0  # ps, for formats that keep no times.
     config.data.lags = (10.0,)  # ps
     config.data.log_uniform = False  # Whether lags are the ends of a range.
@@ -35,6 +36,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.num_neighbours = 16
     config.model.reach = 4
     config.model.cutoff = 20.0  # Å
+    config.model.has_temperature = False
 
     config.transport = ml_collections.ConfigDict()
     config.transport.kind = "foellmer"  # A key of `equijump.build.TRANSPORTS`.

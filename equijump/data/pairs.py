@@ -24,12 +24,14 @@ class Segment(NamedTuple):
         start: First frame.
         stop: One past the last.
         weights: Of each frame as a source; all the same where None.
+        temperature: K.
     """
 
     trajectory: Trajectory
     start: int
     stop: int
     weights: Float[np.ndarray, " num_frames"] | None = None
+    temperature: float = 300.0
 
 
 class Batch(NamedTuple):
@@ -43,6 +45,7 @@ class Batch(NamedTuple):
         chains: Number of the chain of each residue.
         numbers: Place of each residue in its chain.
         lag: ps.
+        temperature: K.
     """
 
     source: Float32[np.ndarray, "batch num_nodes num_slots 3"]
@@ -52,6 +55,7 @@ class Batch(NamedTuple):
     chains: Int[np.ndarray, "batch num_nodes"]
     numbers: Int[np.ndarray, "batch num_nodes"]
     lag: Float32[np.ndarray, " batch"]
+    temperature: Float32[np.ndarray, " batch"]
 
 
 class Lags(NamedTuple):
@@ -130,6 +134,7 @@ def batch_at(
         chains=np.full((batch_size, num_nodes), -1, np.int32),
         numbers=np.zeros((batch_size, num_nodes), np.int32),
         lag=np.zeros(batch_size, np.float32),
+        temperature=np.zeros(batch_size, np.float32),
     )
     for index in np.unique(chosen):
         rows = np.flatnonzero(chosen == index)
@@ -144,6 +149,7 @@ def batch_at(
         batch.slot_mask[rows, :size] = system.slot_atoms >= 0
         batch.chains[rows, :size] = system.chains
         batch.numbers[rows, :size] = system.numbers
+        batch.temperature[rows] = segment.temperature
         batch.lag[rows] = steps * segment.trajectory.spacing
     return batch
 

@@ -61,8 +61,8 @@ def call(model, params, source, end, displacement, *arrays):
     tokens, mask, chains, numbers = arrays
     lag = jnp.float32(10.0)
     scene = make_scene(
-        source[:, 1], tokens, mask, chains, numbers, lag, model.num_neighbours,
-        model.reach,
+        source[:, 1], tokens, mask, chains, numbers, lag, jnp.float32(300.0),
+        model.num_neighbours, model.reach,
     )  # fmt: skip
     clouds = [to_cloud(x, mask) for x in (source, end)]
     vectors = jnp.where(mask[..., None], displacement, 0.0)
@@ -126,7 +126,7 @@ def test_neighbours_are_those_along_the_chain_and_then_the_nearest():
     tokens, numbers = jnp.ones(4, jnp.int32), jnp.arange(4)
     scene = make_scene(
         positions, tokens, jnp.ones((4, 14), bool), jnp.array([0, 0, 0, 1]), numbers,
-        jnp.ones(()), num_neighbours=2, reach=1,
+        jnp.ones(()), jnp.float32(300.0), num_neighbours=2, reach=1,
     )  # fmt: skip
     np.testing.assert_array_equal(scene.senders, [[1, 2], [0, 2], [1, 0], [2, 0]][:4])
     assert scene.edge_mask.all()
