@@ -7,6 +7,8 @@ from common import cli
 
 VERBS = {
     "train": "train a model: --config=configs/equijump/ala2.py --workdir=workdir/ala2",
+    "sample": "roll out trajectories: --num_jumps=1000 --output=workdir/rollout",
+    "package": "weights of a run, to give away: --workdir=workdir/ala2 --output=mine",
 }
 
 
