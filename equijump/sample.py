@@ -187,8 +187,8 @@ def result_of(state: State, num_jumps: int, lag: float) -> dict[str, Any]:
     broken_at = np.asarray(state.broken_at)
     return {
         "num_jumps": num_jumps,
-        "num_draws": int(np.sum(state.num_draws, dtype=np.int64)),
-        "num_accepted": int(np.sum(state.num_accepted, dtype=np.int64)),
+        "num_draws": int(np.asarray(state.num_draws).sum(dtype=np.int64)),
+        "num_accepted": int(np.asarray(state.num_accepted).sum(dtype=np.int64)),
         "broken": {
             str(replica): float(broken_at[replica] * lag)
             for replica in np.flatnonzero(broken_at).tolist()
@@ -258,31 +258,29 @@ def _write_all(
                     mark = now, done
                 advance(count, note)
     finally:
-        if state is not None:
-            trajfile.write_header(output, result_of(state, done, plan.lag))
+        result = None if state is None else result_of(state, done, plan.lag)
+        trajfile.write_header(output, result)
     seconds = time.process_time() - began
     ns = (done - output.num_jumps) * ns_per_jump
+    told = _summary(result, len(plan.starts), plan.max_redraws is not None)
     sys.stdout.write(
         f"{output.folder}: {done // plan.every + 1} frames of {len(plan.starts)} "
         f"replicas, {done * ns_per_jump:g} ns in all, {ns / seconds:.3g} ns per "
-        f"CPU-second; {_broken(state, plan.lag)}{_acceptance(state, plan)}\n"
+        f"CPU-second; {told}\n"
     )
 
 
-def _broken(state: State, lag: float) -> str:
-    broken = np.asarray(state.broken_at)
-    broken = broken[broken > 0]
-    if not len(broken):
-        return "no geometry is broken"
-    count = f"{len(broken)} of {len(state.broken_at)} replicas"
-    return f"geometry broke in {count}, first after {broken.min() * lag:g} ps"
-
-
-def _acceptance(state: State, plan: Plan) -> str:
-    if plan.max_redraws is None:
-        return ""
-    share = np.sum(state.num_accepted) / np.sum(state.num_draws)
-    return f"; the gate let {share:.1%} of draws pass"
+def _summary(result: dict[str, Any], num_replicas: int, has_gate: bool) -> str:
+    """Tells which replicas broke, and what the gate let pass."""
+    told = "no geometry is broken"
+    if result["broken"]:
+        count = f"{len(result['broken'])} of {num_replicas} replicas"
+        first = min(result["broken"].values())
+        told = f"geometry broke in {count}, first after {first:g} ps"
+    if has_gate:
+        share = result["num_accepted"] / result["num_draws"]
+        told += f"; the gate let {share:.1%} of draws pass"
+    return told
 
 
 def _parser() -> argparse.ArgumentParser:

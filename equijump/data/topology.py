@@ -1,6 +1,7 @@
 """From a topology of MDTraj to tokens and slots, by the bonds between heavy atoms."""
 
 import itertools
+import string
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -201,7 +202,11 @@ def to_topology(system: System) -> Any:
     from mdtraj.core.element import get_by_symbol
 
     topology = mdtraj.Topology()
-    chains = {number: topology.add_chain() for number in system.chains.tolist()}
+    letters = string.ascii_uppercase
+    chains = {
+        number: topology.add_chain(letters[place % len(letters)])
+        for place, number in enumerate(np.unique(system.chains).tolist())
+    }
     place_of = {}
     for index, row in enumerate(system.slot_atoms.tolist()):
         chain = chains[int(system.chains[index])]
