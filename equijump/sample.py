@@ -219,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     total, seed = arguments.num_jumps, arguments.seed
     check_numbers(seed, total, options.every, arguments.chunk)
     head = header(weights, options, seed, arguments.format)
-    for path in trajfile.paths_of(arguments.output, head):
+    for path in trajfile.files_of(arguments.output, head):
         cli.check_apart(path, *(arguments.start or ()))
     cli.announce_device()
     plan = plan_of(options, seed, arguments.chunk)

@@ -71,6 +71,12 @@ def paths_of(folder: Path, header: dict[str, Any]) -> list[Path]:
     return [folder / f"{name}_{i}.{suffix}" for i in range(settings["replicas"])]
 
 
+def files_of(folder: Path, header: dict[str, Any]) -> list[Path]:
+    """Returns all that a rollout writes, but for `sample.json`."""
+    names = f"{header['settings']['system']}.pdb", "state.npz"
+    return [*(folder / name for name in names), *paths_of(folder, header)]
+
+
 @contextlib.contextmanager
 def open_output(
     folder: Path, header: dict[str, Any], system: System, overwrite: bool
@@ -166,8 +172,7 @@ def append(output: Output, chunk: Chunk) -> None:
     times = output.frame_time * np.arange(first, first + len(positions))
     try:
         if first == 0:
-            name = output.header["settings"]["system"]
-            path = output.folder / f"{name}.pdb"
+            path = files_of(output.folder, output.header)[0]
             write_topology(path, output.topology, chunk.frames[0, 0])
         for replica, path in enumerate(output.paths):
             _WRITERS[suffix](path, output.topology, positions[:, replica], times, first)
@@ -185,8 +190,8 @@ def append(output: Output, chunk: Chunk) -> None:
 def _find(folder: Path, header: dict[str, Any], paths: list[Path]) -> Saved | None:
     """Returns the state to go on from, None where nothing has been begun."""
     if not (folder / "sample.json").exists():
-        for path in (folder, folder / "state.npz", *paths):
-            if path.exists() and not path.is_dir():
+        for path in (folder, *files_of(folder, header)):
+            if path.exists() and (path != folder or not path.is_dir()):
                 raise UsageError(
                     f"{path}: expected no file, or one with a sample.json; give "
                     "--overwrite or another --output"

@@ -1,5 +1,7 @@
 """Tests of the geometry that the gate asks for, and of what it does to a rollout."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,6 +83,7 @@ def test_centres_with_a_hand_are_found(name, num_centres, tmp_path):
     np.testing.assert_array_equal(np.unique(hands[:1]), [1.0][: min(num_centres, 1)])
 
 
+@functools.cache
 def corrupting(share):
     """Shakes, and with some probability mirrors the molecule or stretches it."""
 
