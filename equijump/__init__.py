@@ -1,1 +1,21 @@
-"""EquiJump, a generative model of protein dynamics; not part of this version."""
+"""EquiJump, a generative model of protein dynamics that jumps over steps of time.
+
+`equijump.load("ala2").sample(1000, replicas=10)` gives trajectories of MDTraj. Nothing
+heavy is imported until `load` is called.
+"""
+
+import os
+from typing import Any
+
+from common import __version__ as __version__
+
+
+def load(name_or_path: str | os.PathLike[str] = "ala2") -> Any:
+    """Returns a sampler with the weights of a packaged model or of a user's own run.
+
+    Args:
+      name_or_path: Name of packaged weights, or the work directory of a training run.
+    """
+    from equijump import sample
+
+    return sample.load(name_or_path)

@@ -1,4 +1,4 @@
-"""Rollouts: one compiled scan over jumps and inner steps, replicas side by side.
+"""Rollouts: one compiled loop over jumps and inner steps, replicas side by side.
 
 Jump `j` of replica `r` draws from a key of (seed, r, j) alone: a replica is the same
 however many others run beside it and in whatever chunks.
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Key
 
-from equijump import build
+from equijump import build, gate
 from equijump.data.residues import CA_SLOT
 from equijump.data.topology import System
 from equijump.model import (
@@ -109,70 +109,201 @@ def make_jump(
     return jump
 
 
+class State(NamedTuple):
+    """Where replicas stand, or one of them: all that a rollout goes on from.
+
+    Attributes:
+        cloud: Å.
+        num_draws: Jumps drawn so far, those that the gate rejected among them.
+        num_accepted: Those that it let pass; all, without a gate.
+        broken_at: First jump whose end was broken, from 1; 0 for none. See
+            `equijump.gate.BROKEN`.
+    """
+
+    cloud: Float[Array, "*replicas num_nodes num_slots 3"]
+    num_draws: Int[Array, "*replicas"]
+    num_accepted: Int[Array, "*replicas"]
+    broken_at: Int[Array, "*replicas"]
+
+
+class Chunk(NamedTuple):
+    """Frames of a rollout, on the host.
+
+    Attributes:
+        frames: Å, the kept atoms.
+        num_jumps: Of each replica, up to the last of these frames.
+        state: Behind the last of these frames.
+    """
+
+    frames: Float32[np.ndarray, "num_frames num_replicas num_atoms 3"]
+    num_jumps: int
+    state: State
+
+
+class Plan(NamedTuple):
+    """What is rolled out, and how.
+
+    Attributes:
+        system: The molecule.
+        starts: Å, the kept atoms of each replica's first frame.
+        lag: ps.
+        seed: See the module's head.
+        every: Jumps from one frame that is kept to the next.
+        chunk: Frames between two yields.
+        max_redraws: Of the gate, see `equijump.gate.draw`; None for no gate.
+        temperature: K.
+    """
+
+    system: System
+    starts: Float32[np.ndarray, "num_replicas num_atoms 3"]
+    lag: float
+    seed: int
+    every: int = 1
+    chunk: int = 100
+    max_redraws: int | None = None
+    temperature: float = ROOM_TEMPERATURE
+
+
+def begin(plan: Plan) -> Chunk:
+    """Returns the starts, centred, as the first frame."""
+    system, count = plan.system, len(plan.starts)
+    rows, columns = np.nonzero(system.slot_atoms >= 0)
+    placed = np.zeros((count, *system.slot_atoms.shape, 3), np.float32)
+    placed[:, rows, columns] = plan.starts[:, system.slot_atoms[rows, columns]]
+    slot_mask = chain_of(system).slot_mask
+    clouds = jax.vmap(to_cloud, (0, None))(jnp.asarray(placed), slot_mask)
+    frame = jax.vmap(atoms_of, (0, None))(clouds, places_of(system))
+    none = jnp.zeros(count, jnp.int32)
+    return Chunk(np.asarray(frame)[None], 0, State(clouds, none, none, none))
+
+
+def places_of(system: System) -> Int[Array, " num_atoms"]:
+    """Returns the slot of each kept atom, slots of all residues counted through."""
+    places = np.flatnonzero(system.slot_atoms >= 0)
+    return jnp.asarray(places[np.argsort(system.slot_atoms.ravel()[places])])
+
+
+def atoms_of(
+    cloud: Float[Array, "num_nodes num_slots 3"], places: Int[Array, " num_atoms"]
+) -> Float[Array, "num_atoms 3"]:
+    """Returns the positions of the kept atoms of a tensor cloud, Å."""
+    return from_cloud(cloud).reshape(-1, 3)[places]
+
+
 def rollout(
     jump: Callable[..., Float[Array, "num_nodes num_slots 3"]],
     params: Any,
-    system: System,
-    starts: Float32[np.ndarray, "num_replicas num_atoms 3"],
-    lag: float,
+    plan: Plan,
+    state: State,
+    first: int,
     num_jumps: int,
-    seed: int,
-    chunk: int = 100,
-    first: int = 0,
-) -> Iterator[Float32[np.ndarray, "num_frames num_replicas num_atoms 3"]]:
-    """Yields the frames after each jump, in chunks; memory does not grow.
+) -> Iterator[Chunk]:
+    """Yields the frames after jumps, in chunks; memory does not grow.
+
+    The device works on the next chunk while the caller has this one.
 
     Args:
         jump: See `make_jump`.
         params: Of the network.
-        system: What is rolled out.
-        starts: Å, the kept atoms of each replica's first frame.
-        lag: ps.
-        num_jumps: Of each replica.
-        seed: See the module's head.
-        chunk: Jumps between two yields.
-        first: Number of the first jump, for a rollout that goes on.
+        plan: See `Plan`.
+        state: Of `begin`, or of the chunk to go on from.
+        first: Jumps done already.
+        num_jumps: Of each replica, those done included; a multiple of `plan.every`,
+            as `first` is.
     """
-    chain = chain_of(system)
-    key = jax.random.key(seed)
-    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(starts)))
-    rows, columns = np.nonzero(system.slot_atoms >= 0)
-    placed = np.zeros((len(starts), *system.slot_atoms.shape, 3), np.float32)
-    placed[:, rows, columns] = starts[:, system.slot_atoms[rows, columns]]
-    clouds = jax.vmap(to_cloud, (0, None))(jnp.asarray(placed), chain.slot_mask)
+    fixed = _fixed(params, plan)
+    run = _compiled(jump, plan.chunk, plan.max_redraws)
+    waiting = None
+    while first < num_jumps:
+        count = min(plan.chunk, (num_jumps - first) // plan.every)
+        state, frames = run(fixed, state, jnp.int32(first), jnp.int32(count))
+        first += count * plan.every
+        if waiting is not None:
+            yield _fetch(*waiting)
+        waiting = state, frames, count, first
+    if waiting is not None:
+        yield _fetch(*waiting)
 
-    run = _compiled(jump)
-    order = np.argsort(system.slot_atoms[rows, columns])
-    done = first
-    while done < first + num_jumps:
-        count = min(chunk, first + num_jumps - done)
-        numbers = jnp.arange(done, done + count)
-        clouds, slots = run(params, clouds, chain, jnp.float32(lag), keys, numbers)
-        done += count
-        atoms = np.asarray(slots)[:, :, rows, columns]
-        yield atoms[:, :, order]
+
+def _fetch(state: State, frames: Array, count: int, num_jumps: int) -> Chunk:
+    """Waits for a chunk."""
+    return Chunk(np.asarray(frames)[:count], num_jumps, state)
+
+
+class _Fixed(NamedTuple):
+    """What a compiled rollout is given besides its state; the last two, by replica."""
+
+    params: Any
+    chain: Chain
+    places: Int[Array, " num_atoms"]
+    graph: gate.Graph
+    lag: Float[Array, ""]
+    every: Int[Array, ""]
+    keys: Key[Array, " num_replicas"]
+    references: gate.Reference
+
+
+def _fixed(params: Any, plan: Plan) -> _Fixed:
+    graph = gate.graph_of(plan.system)
+    seeded = partial(jax.random.fold_in, jax.random.key(plan.seed))
+    return _Fixed(
+        params=params,
+        chain=chain_of(plan.system, plan.temperature),
+        places=places_of(plan.system),
+        graph=graph,
+        lag=jnp.float32(plan.lag),
+        every=jnp.int32(plan.every),
+        keys=jax.vmap(seeded)(jnp.arange(len(plan.starts))),
+        references=jax.vmap(partial(gate.reference_of, graph))(
+            jnp.asarray(plan.starts)
+        ),
+    )
 
 
 @cache
-def _compiled(jump: Callable[..., Array]) -> Callable[..., tuple[Array, Array]]:
-    """Returns the scan over jumps, the same for all rollouts of one network."""
+def _compiled(
+    jump: Callable[..., Array], chunk: int, max_redraws: int | None
+) -> Callable[..., tuple[State, Array]]:
+    """Returns the loop over jumps, compiled once for any number of them."""
 
-    @partial(jax.jit, donate_argnums=1)
+    @jax.jit
     def run(
-        params: Any,
-        clouds: Array,
-        chain: Chain,
-        lag: Array,
-        keys: Array,
-        numbers: Array,
-    ) -> tuple[Array, Array]:
-        def step(clouds: Array, number: Array) -> tuple[Array, Array]:
-            now = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
-            clouds = jax.vmap(jump, (None, 0, None, None, 0))(
-                params, clouds, chain, lag, now
+        fixed: _Fixed, state: State, first: Int[Array, ""], num_frames: Int[Array, ""]
+    ) -> tuple[State, Float[Array, "chunk num_replicas num_atoms 3"]]:
+        def advance(
+            number: Array, key: Array, reference: gate.Reference, now: State
+        ) -> State:
+            """Makes jump `number`, from 0, of one replica."""
+            key = jax.random.fold_in(key, number)
+            propose = partial(jump, fixed.params, now.cloud, fixed.chain, fixed.lag)
+            intact = lambda limits, cloud: gate.is_intact(
+                fixed.graph, reference, limits, atoms_of(cloud, fixed.places)
             )
-            return clouds, jax.vmap(from_cloud)(clouds)
+            if max_redraws is None:
+                drawn = gate.Drawn(propose(key), jnp.int32(1), jnp.asarray(True))
+            else:
+                passes = partial(intact, gate.GATE)
+                drawn = gate.draw(propose, passes, now.cloud, key, max_redraws)
+            breaks = (now.broken_at == 0) & ~intact(gate.BROKEN, drawn.cloud)
+            return State(
+                cloud=drawn.cloud,
+                num_draws=now.num_draws + drawn.num_draws,
+                num_accepted=now.num_accepted + drawn.accepted,
+                broken_at=jnp.where(breaks, number + 1, now.broken_at),
+            )
 
-        return jax.lax.scan(step, clouds, numbers)
+        def step(number: Array, state: State) -> State:
+            side_by_side = jax.vmap(advance, (None, 0, 0, 0))
+            return side_by_side(number, fixed.keys, fixed.references, state)
+
+        def add_frame(index: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
+            state, frames = carry
+            number = first + index * fixed.every
+            state = jax.lax.fori_loop(number, number + fixed.every, step, state)
+            atoms = jax.vmap(atoms_of, (0, None))(state.cloud, fixed.places)
+            return state, frames.at[index].set(atoms)
+
+        frames = jnp.zeros((chunk, len(fixed.keys), len(fixed.places), 3))
+        return jax.lax.fori_loop(0, num_frames, add_frame, (state, frames))
 
     return run

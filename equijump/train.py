@@ -109,8 +109,8 @@ def load_segments(config: ml_collections.ConfigDict) -> Segments:
     temperatures = settings.temperatures or [ROOM_TEMPERATURE]
     if len(temperatures) not in (1, len(settings.trajectories)):
         raise cli.UsageError(
-            f"config.data.temperatures: expected one, or {len(settings.trajectories)} as "
-            f"data.trajectories has, found {len(temperatures)}"
+            f"config.data.temperatures: expected one, or {len(settings.trajectories)} "
+            f"as data.trajectories has, found {len(temperatures)}"
         )
     alike: dict[tuple[bytes, float], list[frames.Trajectory]] = {}
     for index, text in enumerate(settings.trajectories):

@@ -19,6 +19,7 @@ from jaxtyping import Float, UInt8
 
 from common import cli
 from common.cli import RunError, UsageError
+from common.weights import check_same
 from symphony.data.elements import SYMBOLS
 
 FORMAT_VERSION = 1
@@ -165,7 +166,8 @@ def _find(paths: Paths, header: dict[str, Any]) -> Found | None:
     """Returns what there is to go on with, None where nothing has been begun."""
     found = _read_manifest(paths.manifest)
     if found is not None:
-        _check_same(paths, found.header, header)
+        # The checkpoint may be spelt otherwise: the checksum of its weights decides.
+        check_same(paths.sdf, found.header, header, frozenset({"checkpoint"}))
         _check_sizes(paths, found)
         return found
     # A header alone may be torn; anything else has another origin.
@@ -224,16 +226,3 @@ def _read_manifest(path: Path) -> Found | None:
             "--overwrite or another --output"
         ) from error
     return Found(header, records, len(contents))
-
-
-def _check_same(paths: Paths, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    # The checkpoint may be spelt otherwise: the checksum of its weights decides.
-    for name in {**found, **wanted}.keys() - {"checkpoint"}:
-        was, now = found.get(name), wanted.get(name)
-        if isinstance(was, dict) and isinstance(now, dict):
-            _check_same(paths, was, now)
-        elif was != now:
-            raise UsageError(
-                f"{paths.sdf}: was begun with {name} = {was}, found {now}; give "
-                "--overwrite or another --output"
-            )

@@ -6,12 +6,10 @@ RDKit is imported by the processes that perceive bonds, and by `Sampler.sample`.
 
 import argparse
 import os
-import platform
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +19,8 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from common import __version__, cli
+from common import cli
+from common.weights import versions
 from symphony import build, data, molfile
 from symphony.generate import Finished, Settings, Start, generate
 from symphony.options import Core, Options, choose
@@ -387,11 +386,7 @@ def header(weights: Weights, options: Options, seed: int) -> dict[str, Any]:
         "seed": seed,
         "settings": settings,
         "bonds": BOND_PRESET,
-        "versions": {
-            "symphony": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("jax", "numpy", "rdkit")},
-        },
+        "versions": versions("symphony", "jax", "numpy", "rdkit"),
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from common import cache, cli
 from common.cli import UsageError
@@ -25,6 +25,9 @@ CHUNK = 20_000
 
 _VERSION = 1  # of the packed form; one that alters it raises it
 _WITHOUT_TIMES = frozenset((".dcd", ".pdb", ".pdb.gz", ".mdcrd", ".crd"))
+_WITHOUT_TOPOLOGY = frozenset(
+    (".xtc", ".trr", ".dcd", ".nc", ".ncdf", ".netcdf", ".mdcrd", ".crd")
+)
 
 
 class Trajectory(NamedTuple):
@@ -63,6 +66,46 @@ def read_trajectories(
             or a position is not finite.
     """
     return tuple(_read_one(Path(path), Path(topology), spacing) for path in paths)
+
+
+def read_structures(
+    path: str | os.PathLike[str], topology: str | os.PathLike[str] | None, at_most: int
+) -> tuple[System, Float32[np.ndarray, "num_frames num_atoms 3"]]:
+    """Reads the kept atoms of the first frames of a file, in Å.
+
+    Args:
+        path: A structure, or a trajectory.
+        topology: Of a trajectory whose file has none.
+        at_most: Frames that are read.
+
+    Raises:
+        UsageError: The file cannot be read, or a position is not finite.
+    """
+    path = described = Path(path)
+    if path.suffix.lower() in _WITHOUT_TOPOLOGY:
+        if topology is None:
+            raise UsageError(f"{path}: expected --topology beside a {path.suffix} file")
+        described = Path(topology)
+    for file in (path, described):
+        if not file.is_file():
+            raise UsageError(f"expected a structure, found no {file}")
+    loaded = load_topology(described)
+    chunk = next(iterate(path, loaded, min(at_most, CHUNK)), None)
+    if chunk is None:
+        raise UsageError(f"{path}: expected a frame, found none")
+    return of_mdtraj(chunk, str(path), at_most)
+
+
+def of_mdtraj(
+    trajectory: Any, source: str, at_most: int
+) -> tuple[System, Float32[np.ndarray, "num_frames num_atoms 3"]]:
+    """Returns the kept atoms of the first frames of a trajectory of MDTraj, in Å."""
+    positions = trajectory.xyz[:at_most] * np.float32(ANGSTROM_PER_NM)
+    if not np.isfinite(positions).all():
+        raise UsageError(f"{source}: expected finite positions, found others")
+    first = positions[0].astype(np.float64)
+    system = read_system(trajectory.topology, first, source)
+    return system, positions[:, system.kept]
 
 
 def _read_one(path: Path, topology: Path, spacing: float) -> Trajectory:
@@ -137,12 +180,12 @@ def load_topology(path: Path) -> Any:
         ) from error
 
 
-def iterate(path: Path, topology: Any) -> Iterator[Any]:
-    """Yields a trajectory in chunks."""
+def iterate(path: Path, topology: Any, chunk: int = CHUNK) -> Iterator[Any]:
+    """Yields a trajectory in chunks of so many frames."""
     import mdtraj
 
     try:
-        yield from mdtraj.iterload(str(path), top=topology, chunk=CHUNK)
+        yield from mdtraj.iterload(str(path), top=topology, chunk=chunk)
     except Exception as error:
         raise UsageError(
             f"{path}: expected a trajectory of the {topology.n_atoms} atoms of its "

@@ -1,6 +1,7 @@
 """From a topology of MDTraj to tokens and slots, by the bonds between heavy atoms."""
 
 import itertools
+import string
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -193,3 +194,31 @@ def _all_bonds(
         if chains[i] == chains[i + 1]:
             bonds.append((slots[i, 2], slots[i + 1, 0]))
     return np.array(bonds, np.int32).reshape(-1, 2)
+
+
+def to_topology(system: System) -> Any:
+    """Returns the kept atoms, with their bonds, as a topology of MDTraj."""
+    import mdtraj
+    from mdtraj.core.element import get_by_symbol
+
+    topology = mdtraj.Topology()
+    letters = string.ascii_uppercase
+    chains = {
+        number: topology.add_chain(letters[place % len(letters)])
+        for place, number in enumerate(np.unique(system.chains).tolist())
+    }
+    place_of = {}
+    for index, row in enumerate(system.slot_atoms.tolist()):
+        chain = chains[int(system.chains[index])]
+        number = int(system.numbers[index]) + 1
+        topology.add_residue(system.residue_names[index], chain, number)
+        slots = RESIDUES[system.tokens[index] - 1].slots
+        place_of |= {
+            atom: (index, name) for atom, name in zip(row, slots, strict=False)
+        }
+    for atom, name in enumerate(system.atom_names):
+        index, slot = place_of[atom]
+        topology.add_atom(name, get_by_symbol(slot[0]), topology.residue(index))
+    for first, second in system.bonds.tolist():
+        topology.add_bond(topology.atom(first), topology.atom(second))
+    return topology

@@ -61,7 +61,7 @@ def jump(
     method: str,
 ) -> Cloud:
     """Draws the end of one jump; for the arguments see `equijump.transport`."""
-    del x_0, method
+    del method
     key_start, key_steps = jax.random.split(key)
 
     def step(
@@ -81,5 +81,10 @@ def jump(
 
     t = times(num_steps)
     keys = jax.random.split(key_steps, num_steps)
-    start = scales.noise * draw_noise(key_start)
+    # At the first time something of the end is seen already: near the source, with
+    # the spread of the displacement.
+    first = path(t[0])
+    variance = jnp.square(first.gamma * scales.noise)
+    variance += jnp.square(first.beta * scales.displacement)
+    start = first.beta * x_0 + jnp.sqrt(variance) * draw_noise(key_start)
     return jax.lax.scan(step, start, (t[:-1], t[1:], keys))[0]

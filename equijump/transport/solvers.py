@@ -13,8 +13,8 @@ Velocity = Callable[[Cloud, Float[Array, ""]], Cloud]
 
 
 SMALLEST, ROOT = 0.01, 3.0
-"""Share of the noise left at the last inner time, and the root in which it falls: ten
-steps of Heun keep spreads of .028 to 1 sigma to 3 %."""
+"""Share of the noise left at the last inner time, and the root in which it falls: with
+ten steps of Heun spreads of .028 to 1 sigma are kept to 3 %."""
 
 
 def falling(

@@ -1,34 +1,14 @@
-"""Tests of training on the packaged trajectories, and of rollouts of what it gives."""
+"""Tests of training on the packaged trajectories."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common import checkpoints
 from common.cli import UsageError
 from configs.equijump import tiny
-from equijump import build, loss, rollout, train
+from equijump import build, loss, train
 from equijump.data import pairs
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of a run of six steps, and its last state."""
-    workdir = tmp_path_factory.mktemp("run")
-    return workdir, train.train(tiny.get_config(), workdir)
-
-
-@pytest.fixture(scope="module")
-def segments(own_cache):
-    return train.load_segments(tiny.get_config())
 
 
 def assert_same(ours, theirs):
@@ -110,53 +90,3 @@ def test_the_target_is_superposed_where_asked(segments):
         for align, pair in both.items()
     }
     assert moved[True] < 0.7 * moved[False]
-
-
-@pytest.fixture(scope="module")
-def roll(finished, segments):
-    """Rolls out what the run gave, with three inner steps."""
-    config, params, meta = checkpoints.load_params(finished[0])
-    statistics = build.Statistics(
-        **{k: np.array(v) for k, v in meta["statistics"].items()}
-    )
-    jump = rollout.make_jump(
-        build.make_model(config), build.TRANSPORTS["foellmer"], statistics, 4.0, 3
-    )
-    system = segments.training[0].trajectory.system
-
-    def run(starts, num_jumps, **arguments):
-        chunks = rollout.rollout(
-            jump, params, system, starts, 10.0, num_jumps, **arguments
-        )
-        return np.concatenate(list(chunks))
-
-    return run
-
-
-def test_replicas_do_not_depend_on_each_other_or_on_chunks(roll, segments):
-    positions = segments.training[0].trajectory.positions
-    starts = np.array(positions[[0, 500, 900]])
-    three = roll(starts, 4, seed=3, chunk=4)
-    assert three.shape == (4, 3, 10, 3)
-    one = roll(starts[:1], 4, seed=3, chunk=2)
-    np.testing.assert_allclose(one[:, 0], three[:, 0], atol=1e-4)
-    other = roll(starts[:1], 4, seed=4, chunk=4)
-    assert np.abs(other - one).max() > 0.01
-    assert np.abs(three[:, 0] - three[:, 1]).max() > 0.01
-
-
-def test_a_rollout_goes_on_where_it_was(roll, segments):
-    start = np.array(segments.training[0].trajectory.positions[:1])
-    whole = roll(start, 6, seed=3, chunk=3)
-    rest = roll(whole[2], 3, seed=3, chunk=3, first=3)
-    np.testing.assert_allclose(rest, whole[3:], atol=1e-4)
-
-
-def test_atoms_come_back_in_the_order_of_the_file(roll, segments):
-    """Atoms bonded in the file stay near each other, in their own order."""
-    trajectory = segments.training[0].trajectory
-    start = np.array(trajectory.positions[:1])
-    frames = roll(start, 1, seed=0)
-    apart = lambda x: np.linalg.norm(x[:, None] - x[None], axis=-1)
-    known, found = apart(start[0]), apart(frames[0, 0])
-    assert np.corrcoef(known.ravel(), found.ravel())[0, 1] > 0.8

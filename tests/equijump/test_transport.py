@@ -20,8 +20,8 @@ from tests.equijump.solvable import (
 
 NUM_STEPS = {
     "foellmer": 10,
-    "noised_linear": 20,
-    "flow_matching": 20,
+    "noised_linear": 30,
+    "flow_matching": 30,
     "one_sided": 500,
     "two_sided": 500,
     "ddpm": 200,
@@ -140,7 +140,7 @@ def test_a_rollout_of_ornstein_uhlenbeck_stays_stationary(kind, a):
     x = np.random.default_rng(0).normal(size=SHAPE)
     x /= np.std(x)
     variances, correlations = [], []
-    for number in range(20 if NUM_STEPS[kind] <= 20 else 5):
+    for number in range(20 if NUM_STEPS[kind] <= 30 else 5):
         before = x
         x = jump_of(kind, normal)(x, spread, noise, law=(a, std), seed=number)
         variances.append(np.var(x))

@@ -15,7 +15,7 @@ from symphony.evaluate.distributions import jensen_shannon
 from symphony.fragments import Cut
 from symphony.model import Symphony
 from symphony.sample import BOND_PRESET
-from symphony.weights import load_weights, locate
+from symphony.weights import PRETRAINED, load_weights
 
 pytestmark = pytest.mark.slow
 
@@ -127,7 +127,7 @@ def test_likelihood_knows_the_data_from_what_resembles_it(held_out):
 
 
 def test_sizes_are_those_of_the_data():
-    _, _, meta = checkpoints.load_params(locate("qm9"))
+    _, _, meta = checkpoints.load_params(PRETRAINED / "qm9")
     sizes = {int(size): count for size, count in meta["size_counts"].items()}
     drawn = symphony.load("qm9").sample_positions(1_000, seed=2)
     found = Counter(len(sample.positions) for sample in drawn)

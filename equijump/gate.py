@@ -1,0 +1,176 @@
+r"""The geometry of a molecule against that of its start, and a gate that asks for it.
+
+A frame is intact within `Limits` if no bond is stretched or compressed too far, no two
+atoms more than three bonds apart are too close, and no centre has changed its hand: the
+triple product of its three bonds has the sign that it had in the start. The gate draws
+a jump until it ends intact, and so changes the law of what it rejects: weights that
+leave basins by way of broken frames leave them less often.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from equijump.data.residues import RESIDUES
+from equijump.data.topology import System
+
+_REDRAW_STREAM = 1_000_000  # Beyond every key that a jump makes of its own.
+_CENTRES = {
+    "THR": ("CB", "CA", "OG1", "CG2"),
+    "ILE": ("CB", "CA", "CG1", "CG2"),
+}
+_ALPHA = ("CA", "N", "C", "CB")
+
+Atoms = Float[Array, "num_atoms 3"]
+Cloud = Float[Array, "num_nodes num_slots 3"]
+
+
+class Limits(NamedTuple):
+    """How far a frame may be from its start.
+
+    Attributes:
+        stretch: Largest length of a bond over that in the start.
+        squeeze: Smallest.
+        closest: Å, between atoms more than three bonds apart.
+        keeps_hands: Whether centres are looked at.
+    """
+
+    stretch: float
+    squeeze: float
+    closest: float
+    keeps_hands: bool
+
+
+GATE = Limits(stretch=1.25, squeeze=0.75, closest=2.0, keeps_hands=True)
+"""What the gate asks for; in MD at 300 K bonds stay within 10 %."""
+
+BROKEN = Limits(stretch=1.5, squeeze=0.0, closest=1.2, keeps_hands=False)
+"""Beyond these a molecule counts as broken, with a gate or without."""
+
+
+class Graph(NamedTuple):
+    """Which atoms the geometry is about.
+
+    Attributes:
+        bonds: Pairs of atoms.
+        is_far: True for pairs more than three bonds apart.
+        centres: Atoms with a hand, and three that are bonded to each.
+    """
+
+    bonds: Int[Array, "num_bonds 2"]
+    is_far: Bool[Array, "num_atoms num_atoms"]
+    centres: Int[Array, "num_centres 4"]
+
+
+class Reference(NamedTuple):
+    """Geometry of a start.
+
+    Attributes:
+        lengths: Å, of the bonds.
+        hands: Sign of the triple product at each centre.
+    """
+
+    lengths: Float[Array, " num_bonds"]
+    hands: Float[Array, " num_centres"]
+
+
+def graph_of(system: System) -> Graph:
+    """Returns bonds, distant pairs and centres of a system."""
+    num_atoms = len(system.kept)
+    bonded = np.eye(num_atoms, dtype=bool)
+    first, second = system.bonds.T
+    bonded[first, second] = bonded[second, first] = True
+    near = bonded @ bonded @ bonded
+    centres = []
+    for token, row in zip(system.tokens, system.slot_atoms, strict=True):
+        residue = RESIDUES[token - 1]
+        atom_of = dict(zip(residue.slots, row.tolist(), strict=False))
+        for names in (_ALPHA, _CENTRES.get(residue.name, ())):
+            if names and atom_of.keys() >= set(names):
+                centres.append([atom_of[name] for name in names])
+    return Graph(
+        bonds=jnp.asarray(system.bonds, jnp.int32),
+        is_far=jnp.asarray(~near),
+        centres=jnp.array(centres, jnp.int32).reshape(-1, 4),
+    )
+
+
+def reference_of(graph: Graph, atoms: Atoms) -> Reference:
+    """Measures a start; positions in Å."""
+    return Reference(_lengths(graph, atoms), jnp.sign(_volumes(graph, atoms)))
+
+
+def is_intact(
+    graph: Graph, reference: Reference, limits: Limits, atoms: Atoms
+) -> Bool[Array, ""]:
+    """Returns whether a frame is within the limits; one with NaN is not."""
+    stretch = _lengths(graph, atoms) / reference.lengths
+    squares = jnp.sum(jnp.square(atoms[:, None] - atoms[None]), axis=-1)
+    intact = jnp.all((stretch <= limits.stretch) & (stretch >= limits.squeeze))
+    intact &= jnp.all((squares >= limits.closest**2) | ~graph.is_far)
+    if limits.keeps_hands:
+        intact &= jnp.all(_volumes(graph, atoms) * reference.hands > 0.0)
+    return intact
+
+
+def _lengths(graph: Graph, atoms: Atoms) -> Float[Array, " num_bonds"]:
+    return jnp.linalg.norm(atoms[graph.bonds[:, 0]] - atoms[graph.bonds[:, 1]], axis=-1)
+
+
+def _volumes(graph: Graph, atoms: Atoms) -> Float[Array, " num_centres"]:
+    centre, *bonded = (atoms[column] for column in graph.centres.T)
+    a, b, c = (atom - centre for atom in bonded)
+    return jnp.sum(a * jnp.cross(b, c), axis=-1)
+
+
+class Drawn(NamedTuple):
+    """What one jump through the gate came to.
+
+    Attributes:
+        cloud: The end of the jump; its source, if no draw passed.
+        num_draws: How many there were.
+        accepted: Whether the last one passed.
+    """
+
+    cloud: Cloud
+    num_draws: Int[Array, ""]
+    accepted: Bool[Array, ""]
+
+
+def draw(
+    propose: Callable[[Key[Array, ""]], Cloud],
+    passes: Callable[[Cloud], Bool[Array, ""]],
+    source: Cloud,
+    key: Key[Array, ""],
+    max_redraws: int,
+) -> Drawn:
+    """Draws a jump until it passes, and stays at the source where none does.
+
+    The first draw has the key itself, and is the one that would be without a gate. An
+    end that is not finite passes: the rollout stops there and says so.
+
+    Args:
+        propose: Draws the end of a jump.
+        passes: Says whether an end is good.
+        source: Where the jump begins.
+        key: Of the jump.
+        max_redraws: Draws after the first.
+    """
+
+    def again(carry: Drawn) -> Bool[Array, ""]:
+        return ~carry.accepted & (carry.num_draws <= max_redraws)
+
+    def attempt(carry: Drawn) -> Drawn:
+        number = carry.num_draws
+        fresh = jax.random.fold_in(key, _REDRAW_STREAM + number)
+        cloud = propose(jnp.where(number == 0, key, fresh))
+        accepted = passes(cloud) | ~jnp.isfinite(cloud).all()
+        return Drawn(cloud, number + 1, accepted)
+
+    start = Drawn(source, jnp.int32(0), jnp.asarray(False))
+    drawn: Any = jax.lax.while_loop(again, attempt, start)
+    return drawn._replace(cloud=jnp.where(drawn.accepted, drawn.cloud, source))

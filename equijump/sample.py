@@ -1,0 +1,329 @@
+"""Rolls out trajectories: `equijump sample`, and the sampler behind `equijump.load`.
+
+Replica `i` of a seed is the same however many run beside it. Frame 0 is the start,
+frame `k` lies `k * every` jumps later. Positions are in Å and times in ps.
+"""
+
+import argparse
+import functools
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from common import cli
+from common.weights import versions
+from equijump import rollout, trajfile
+from equijump.data.frames import ANGSTROM_PER_NM
+from equijump.data.topology import to_topology
+from equijump.options import MAX_REDRAWS, Options, choose
+from equijump.rollout import Chunk, Plan, State
+from equijump.weights import Weights, load_weights, make_jump
+
+CHUNK = 100
+"""Frames in memory at a time, and between two writes."""
+
+PS_PER_NS = 1_000.0
+
+
+class Sampler:
+    """Trained weights and the two ways to ask them for trajectories.
+
+    Each takes, besides the number of jumps, replicas and the seed, the keywords of
+    `choose`.
+
+    Attributes:
+        weights: See `Weights`.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self._jump = functools.cache(functools.partial(make_jump, weights))
+
+    def sample(
+        self, num_jumps: int, replicas: int = 1, seed: int = 0, **keywords: Any
+    ) -> list[Any]:
+        """Returns a trajectory of MDTraj for each replica, its heavy atoms."""
+        import mdtraj
+
+        options = choose(self.weights, replicas, **keywords)
+        chunks = self._draw(options, num_jumps, seed, CHUNK)
+        frames = np.concatenate(list(chunks)) / np.float32(ANGSTROM_PER_NM)
+        topology = to_topology(options.system)
+        times = options.lag * options.every * np.arange(len(frames))
+        return [
+            mdtraj.Trajectory(frames[:, replica], topology, times)
+            for replica in range(replicas)
+        ]
+
+    def stream(
+        self,
+        num_jumps: int,
+        replicas: int = 1,
+        seed: int = 0,
+        *,
+        chunk: int = CHUNK,
+        **keywords: Any,
+    ) -> Iterator[Float32[np.ndarray, "num_frames num_replicas num_atoms 3"]]:
+        """Yields frames in Å as they come, the starts alone first."""
+        options = choose(self.weights, replicas, **keywords)
+        return self._draw(options, num_jumps, seed, chunk)
+
+    def _draw(
+        self, options: Options, num_jumps: int, seed: int, chunk: int
+    ) -> Iterator[Any]:
+        check_numbers(seed, num_jumps, options.every, chunk)
+        plan = plan_of(options, seed, chunk)
+        jump = self._jump(options.num_steps, options.method)
+        drawn = draw(jump, self.weights.params, plan, None, 0, num_jumps)
+        return (one.frames for one in drawn)
+
+
+def load(name_or_path: str | os.PathLike[str] = "ala2") -> Sampler:
+    """Returns a sampler; see `equijump.load`."""
+    cli.use_compilation_cache()
+    return Sampler(load_weights(name_or_path))
+
+
+def check_numbers(seed: int, num_jumps: int, every: int, chunk: int) -> None:
+    """Raises `UsageError` for numbers that no rollout can do with."""
+    if not 0 <= seed < 2**32:
+        raise cli.UsageError(f"--seed: expected 0 to {2**32 - 1}, found {seed}")
+    if chunk < 1:
+        raise cli.UsageError(f"--chunk: expected 1 or more, found {chunk}")
+    if not 1 <= num_jumps < 2**31 or num_jumps % every:
+        of_every = f", a multiple of --every={every}" if every > 1 else ""
+        raise cli.UsageError(
+            f"--num_jumps: expected 1 to {2**31 - 1}{of_every}, found {num_jumps}"
+        )
+
+
+def plan_of(options: Options, seed: int, chunk: int) -> Plan:
+    """Returns what a rollout needs of the options."""
+    return Plan(
+        system=options.system,
+        starts=options.starts,
+        lag=options.lag,
+        temperature=options.temperature,
+        seed=seed,
+        every=options.every,
+        chunk=chunk,
+        max_redraws=options.max_redraws,
+    )
+
+
+def draw(
+    jump: Callable[..., Any],
+    params: Any,
+    plan: Plan,
+    state: State | None,
+    first: int,
+    num_jumps: int,
+) -> Iterator[Chunk]:
+    """Yields the chunks of a rollout, the starts first if it begins.
+
+    Args:
+        jump: See `equijump.rollout.make_jump`.
+        params: Of the network.
+        plan: See `Plan`.
+        state: To go on from; None to begin.
+        first: Jumps done already.
+        num_jumps: Of each replica, those done included.
+
+    Raises:
+        RunError: A position is not finite; the chunks before are whole.
+    """
+    if state is None:
+        start = rollout.begin(plan)
+        state = start.state
+        yield start
+    for chunk in rollout.rollout(jump, params, plan, state, first, num_jumps):
+        bad = ~np.isfinite(chunk.frames).all(axis=(2, 3))
+        if bad.any():
+            frame, replica = np.argwhere(bad)[0].tolist()
+            number = chunk.num_jumps - (len(bad) - 1 - frame) * plan.every
+            raise cli.RunError(
+                f"replica {replica} is not finite after jump {number} "
+                f"({number * plan.lag:g} ps); frames up to "
+                f"{(chunk.num_jumps - len(bad) * plan.every) * plan.lag:g} ps are kept"
+            )
+        yield chunk
+
+
+def header(
+    weights: Weights, options: Options, seed: int, suffix: str
+) -> dict[str, Any]:
+    """Returns what decides the trajectories, for `sample.json`."""
+    return {
+        "checkpoint": weights.name,
+        "weights_sha256": weights.checksum,
+        "config_sha256": weights.config_checksum,
+        "seed": seed,
+        "settings": {
+            "system": options.name,
+            "replicas": len(options.starts),
+            "starts_sha256": hashlib.sha256(options.starts.tobytes()).hexdigest(),
+            "lag": options.lag,
+            "temperature": options.temperature,
+            "num_steps": options.num_steps,
+            "method": options.method,
+            "every": options.every,
+            "max_redraws": options.max_redraws,
+            "format": suffix,
+        },
+        "versions": versions("equijump", "jax", "numpy", "mdtraj"),
+    }
+
+
+def result_of(state: State, num_jumps: int, lag: float) -> dict[str, Any]:
+    """Returns what came of a rollout, for `sample.json`.
+
+    `broken` has the time in ps of the first frame of each replica beyond
+    `equijump.gate.BROKEN`.
+    """
+    broken_at = np.asarray(state.broken_at)
+    return {
+        "num_jumps": num_jumps,
+        "num_draws": int(np.asarray(state.num_draws).sum(dtype=np.int64)),
+        "num_accepted": int(np.asarray(state.num_accepted).sum(dtype=np.int64)),
+        "broken": {
+            str(replica): float(broken_at[replica] * lag)
+            for replica in np.flatnonzero(broken_at).tolist()
+        },
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `equijump sample` and returns the exit status.
+
+    Args:
+        argv: The arguments after the command; those of the process where None.
+    """
+    arguments = _parser().parse_args(argv)
+    weights = load_weights(arguments.checkpoint)
+    options = choose(
+        weights,
+        arguments.replicas,
+        arguments.lag,
+        arguments.num_steps,
+        arguments.start,
+        arguments.topology,
+        arguments.system,
+        arguments.every,
+        arguments.gate,
+        arguments.max_redraws,
+        arguments.temperature,
+        arguments.method,
+    )
+    total, seed = arguments.num_jumps, arguments.seed
+    check_numbers(seed, total, options.every, arguments.chunk)
+    head = header(weights, options, seed, arguments.format)
+    for path in trajfile.files_of(arguments.output, head):
+        cli.check_apart(path, *(arguments.start or ()))
+    cli.announce_device()
+    plan = plan_of(options, seed, arguments.chunk)
+    jump = make_jump(weights, options.num_steps, options.method)
+    opened = trajfile.open_output(
+        arguments.output, head, options.system, arguments.overwrite
+    )
+    with opened as output:
+        done = output.num_jumps
+        if done >= total:
+            sys.stdout.write(f"{arguments.output}: all {done} jumps are done\n")
+            return 0
+        drawn = draw(jump, weights.params, plan, output.state, done, total)
+        _write_all(output, drawn, plan, total)
+    return 0
+
+
+def _write_all(
+    output: trajfile.Output, drawn: Iterator[Chunk], plan: Plan, total: int
+) -> None:
+    """Writes chunks as they come, and tells of them."""
+    done, state = output.num_jumps, output.state
+    ns_per_jump = len(plan.starts) * plan.lag / PS_PER_NS
+    began, mark = time.process_time(), None
+    try:
+        with cli.progress(total, "sampling", "jumps", completed=done) as advance:
+            for chunk in drawn:
+                trajfile.append(output, chunk)
+                count = chunk.num_jumps - done
+                _, done, state = chunk
+                now, note = time.monotonic(), ""
+                if mark is not None:
+                    rate = (done - mark[1]) * ns_per_jump / (now - mark[0])
+                    note = f"{rate:.3g} ns/s"
+                elif count > 0:  # Compilation is over.
+                    mark = now, done
+                advance(count, note)
+    finally:
+        result = None if state is None else result_of(state, done, plan.lag)
+        trajfile.write_header(output, result)
+    seconds = time.process_time() - began
+    ns = (done - output.num_jumps) * ns_per_jump
+    told = _summary(result, len(plan.starts), plan.max_redraws is not None)
+    sys.stdout.write(
+        f"{output.folder}: {done // plan.every + 1} frames of {len(plan.starts)} "
+        f"replicas, {done * ns_per_jump:g} ns in all, {ns / seconds:.3g} ns per "
+        f"CPU-second; {told}\n"
+    )
+
+
+def _summary(result: dict[str, Any], num_replicas: int, has_gate: bool) -> str:
+    """Tells which replicas broke, and what the gate let pass."""
+    told = "no geometry is broken"
+    if result["broken"]:
+        count = f"{len(result['broken'])} of {num_replicas} replicas"
+        first = min(result["broken"].values())
+        told = f"geometry broke in {count}, first after {first:g} ps"
+    if has_gate:
+        share = result["num_accepted"] / result["num_draws"]
+        told += f"; the gate let {share:.1%} of draws pass"
+    return told
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.argument_parser(
+        "equijump sample",
+        "Rolls out trajectories. Run again after an interruption, it goes on.",
+    )
+    add = parser.add_argument
+    add("--checkpoint", default="ala2", help="packaged weights or a run's folder")
+    add(
+        "--start",
+        nargs="+",
+        default=None,
+        help="structures that replicas begin with, in turn (default: of the weights)",
+    )
+    add("--topology", default=None, help="of --start, where its files have none")
+    add("--system", default=None, help="name, for weights of several systems")
+    add("--num_jumps", type=int, default=1_000, help="of each replica, in all")
+    add("--replicas", type=int, default=100, help="trajectories side by side")
+    add("--lag", type=float, default=None, help="ps, of a jump; by the config")
+    add("--temperature", type=float, default=None, help="K; by the config")
+    add("--method", default=None, help="sampler of the transport; by the config")
+    add(
+        "--num_steps",
+        type=int,
+        default=None,
+        help="evaluations of the network in a jump; by the config",
+    )
+    add("--seed", type=int, default=0, help="of the random numbers")
+    add("--output", type=Path, default=Path("workdir/rollout"), help="folder to write")
+    add("--format", choices=trajfile.FORMATS, default="xtc", help="of trajectories")
+    add("--every", type=int, default=1, help="keep every n-th jump")
+    add("--gate", action="store_true", help="draw jumps again that break the geometry")
+    add("--max_redraws", type=int, default=MAX_REDRAWS, help="of a jump by the gate")
+    add("--chunk", type=int, default=CHUNK, help="frames between two writes")
+    add("--overwrite", action="store_true", help="replace what --output has")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run("equijump sample", main))

@@ -1,0 +1,339 @@
+"""Files of rollouts: one trajectory a replica, their topology, what decided them.
+
+The trajectories grow together, a chunk at a time, and `state.npz` is their commit log:
+a chunk is there once the state, replaced in one piece, has it. Where an earlier command
+was killed, what the files hold beyond the state is cut off, and the next chunk follows.
+Only H5 cannot be cut. Positions are in Å here and in nm at MDTraj's door.
+"""
+
+import contextlib
+import json
+import re
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from common import cli
+from common.cli import RunError, UsageError
+from common.weights import check_same
+from equijump.data.frames import ANGSTROM_PER_NM
+from equijump.data.topology import System, to_topology
+from equijump.rollout import Chunk, State
+
+FORMAT_VERSION = 1
+FORMATS = ("xtc", "dcd", "h5", "pdb")
+_READ_ERRORS = (OSError, ValueError, KeyError, EOFError)
+
+
+class Output(NamedTuple):
+    """The folder of a rollout, opened to append to.
+
+    Attributes:
+        folder: Where all lies.
+        header: See `open_output`.
+        paths: Trajectory of each replica.
+        topology: Of MDTraj.
+        frame_time: ps from one frame to the next.
+        every: Jumps from one frame to the next.
+        num_jumps: Done before.
+        state: Behind those jumps; None where not even the starts are written.
+    """
+
+    folder: Path
+    header: dict[str, Any]
+    paths: list[Path]
+    topology: Any
+    frame_time: float
+    every: int
+    num_jumps: int
+    state: State | None
+
+
+class Saved(NamedTuple):
+    """What `state.npz` holds: jumps done, bytes of each file, and a `State`."""
+
+    num_jumps: Int[np.ndarray, ""]
+    sizes: Int[np.ndarray, " num_replicas"]
+    cloud: Float32[np.ndarray, "num_replicas num_nodes num_slots 3"]
+    num_draws: Int[np.ndarray, " num_replicas"]
+    num_accepted: Int[np.ndarray, " num_replicas"]
+    broken_at: Int[np.ndarray, " num_replicas"]
+
+
+def paths_of(folder: Path, header: dict[str, Any]) -> list[Path]:
+    """Returns the trajectory of each replica."""
+    settings = header["settings"]
+    name, suffix = settings["system"], settings["format"]
+    return [folder / f"{name}_{i}.{suffix}" for i in range(settings["replicas"])]
+
+
+def files_of(folder: Path, header: dict[str, Any]) -> list[Path]:
+    """Returns all that a rollout writes, but for `sample.json`."""
+    names = f"{header['settings']['system']}.pdb", "state.npz"
+    return [*(folder / name for name in names), *paths_of(folder, header)]
+
+
+@contextlib.contextmanager
+def open_output(
+    folder: Path, header: dict[str, Any], system: System, overwrite: bool
+) -> Iterator[Output]:
+    """Opens a folder, behind what an earlier command completed.
+
+    Args:
+        folder: Made if it does not exist.
+        header: JSON values that decide the rollout; `settings` has system, format, lag,
+            every and replicas.
+        system: What is rolled out.
+        overwrite: Replaces what is there.
+
+    Raises:
+        UsageError: The folder cannot be written, or what is there was not made with the
+            same header, or cannot be gone on with.
+    """
+    settings, paths = header["settings"], paths_of(folder, header)
+    header = json.loads(json.dumps({"format_version": FORMAT_VERSION, **header}))
+    if not overwrite:
+        _find(folder, header, paths)  # Before anything is made.
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--output: cannot make {folder} ({error.strerror})"
+        ) from error
+    with cli.locked(folder):
+        # Another command may have added to it before the lock.
+        saved = None if overwrite else _find(folder, header, paths)
+        output = Output(
+            folder=folder,
+            header=header,
+            paths=paths,
+            topology=to_topology(system),
+            frame_time=settings["lag"] * settings["every"],
+            every=settings["every"],
+            num_jumps=0 if saved is None else int(saved.num_jumps),
+            state=None if saved is None else State(*saved[2:]),
+        )
+        if saved is None:
+            _remove_former(folder)
+            write_header(output)
+        _truncate(output, saved)
+        yield output
+
+
+def write_header(output: Output, result: dict[str, Any] | None = None) -> None:
+    """Writes `sample.json`: what decides the rollout, and what came of it so far."""
+    text = json.dumps({**output.header, "result": result}, indent=1) + "\n"
+    with cli.atomic_path(output.folder / "sample.json") as path:
+        path.write_text(text, "utf-8")
+
+
+def write_starts(
+    stem: Path, system: System, starts: Float32[np.ndarray, "num_starts num_atoms 3"]
+) -> None:
+    """Writes frames, in Å, as `<stem>.xtc`, and the first as `<stem>.pdb` too."""
+    topology = to_topology(system)
+    write_topology(stem.with_name(f"{stem.name}.pdb"), topology, starts[0])
+    with cli.atomic_path(stem.with_name(f"{stem.name}.xtc")) as path:
+        positions = starts / np.float32(ANGSTROM_PER_NM)
+        _write_xtc(path, topology, positions, np.arange(len(starts)), 0)
+
+
+def write_topology(
+    path: Path, topology: Any, positions: Float32[np.ndarray, "num_atoms 3"]
+) -> None:
+    """Writes one frame, in Å, as a PDB file."""
+    import mdtraj
+
+    with cli.atomic_path(path) as partial:
+        mdtraj.Trajectory(positions / ANGSTROM_PER_NM, topology).save_pdb(str(partial))
+
+
+def check_name(name: str) -> None:
+    """Raises `UsageError` for the name of a system that files cannot have."""
+    if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
+        raise UsageError(
+            f"--name: expected letters, digits and any of _.+-, found {name!r}"
+        )
+
+
+def append(output: Output, chunk: Chunk) -> None:
+    """Adds the frames of a chunk to all trajectories, and then the state.
+
+    Raises:
+        RunError: A file cannot be written; the chunks before are complete.
+    """
+    suffix = output.paths[0].suffix
+    first = chunk.num_jumps // output.every - len(chunk.frames) + 1
+    positions = chunk.frames / np.float32(ANGSTROM_PER_NM)
+    times = output.frame_time * np.arange(first, first + len(positions))
+    try:
+        if first == 0:
+            path = files_of(output.folder, output.header)[0]
+            write_topology(path, output.topology, chunk.frames[0, 0])
+        for replica, path in enumerate(output.paths):
+            _WRITERS[suffix](path, output.topology, positions[:, replica], times, first)
+        sizes = np.array([path.stat().st_size for path in output.paths])
+        arrays = map(np.asarray, (chunk.num_jumps, sizes, *chunk.state))
+        with cli.atomic_path(output.folder / "state.npz") as path:
+            np.savez(path, **Saved(*arrays)._asdict())
+    except OSError as error:
+        raise RunError(
+            f"{output.folder}: cannot be written ({error.strerror}); frames before "
+            f"{times[0]:g} ps are complete"
+        ) from error
+
+
+def _find(folder: Path, header: dict[str, Any], paths: list[Path]) -> Saved | None:
+    """Returns the state to go on from, None where nothing has been begun."""
+    if not (folder / "sample.json").exists():
+        for path in (folder, *files_of(folder, header)):
+            if path.exists() and (path != folder or not path.is_dir()):
+                raise UsageError(
+                    f"{path}: expected no file, or one with a sample.json; give "
+                    "--overwrite or another --output"
+                )
+        return None
+    try:
+        begun = json.loads((folder / "sample.json").read_text("utf-8"))
+        saved = None
+        if (folder / "state.npz").exists():
+            with np.load(folder / "state.npz", allow_pickle=False) as file:
+                saved = Saved(**file)
+        begun.pop("result")
+    except (*_READ_ERRORS, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{folder}: expected sample.json and state.npz of an earlier command "
+            f"({error}); give --overwrite or another --output"
+        ) from error
+    # The checkpoint may be spelt otherwise: the checksum of its weights decides.
+    check_same(folder, begun, header, frozenset({"checkpoint"}))
+    if saved is not None:
+        if paths[0].suffix == ".h5":
+            raise UsageError(
+                f"{folder}: has a rollout in H5, which cannot be gone on with; give "
+                "--overwrite or another --output"
+            )
+        for path, size in zip(paths, saved.sizes, strict=True):
+            found = path.stat().st_size if path.exists() else 0
+            if found < size:
+                raise UsageError(
+                    f"{path}: expected at least the {size} bytes that state.npz tells "
+                    f"of, found {found}; give --overwrite"
+                )
+    return saved
+
+
+def _remove_former(folder: Path) -> None:
+    """Removes the trajectories of an earlier rollout that is written over."""
+    (folder / "state.npz").unlink(missing_ok=True)
+    try:
+        begun = json.loads((folder / "sample.json").read_text("utf-8"))
+        pattern = "{system}_*.{format}".format(**begun["settings"])
+    except (*_READ_ERRORS, TypeError):
+        return  # Of another origin; what has our names is replaced.
+    for path in folder.glob(pattern):
+        path.unlink()
+
+
+def _truncate(output: Output, saved: Saved | None) -> None:
+    """Cuts the files behind the last complete chunk."""
+    for replica, path in enumerate(output.paths):
+        if saved is None:
+            path.unlink(missing_ok=True)
+        elif path.suffix != ".h5":
+            with path.open("rb+") as file:
+                file.truncate(int(saved.sizes[replica]))
+                if path.suffix == ".dcd":
+                    _set_dcd_count(file, output.num_jumps // output.every + 1)
+
+
+def _write_xtc(path: Path, _: Any, positions: Any, times: Any, first: int) -> None:
+    from mdtraj.formats import XTCTrajectoryFile
+
+    box = np.zeros((len(positions), 3, 3), np.float32)
+    steps = np.arange(first, first + len(positions), dtype=np.int32)
+
+    def write(part: Path) -> None:
+        with XTCTrajectoryFile(str(part), "w") as file:
+            file.write(positions, times.astype(np.float32), steps, box)
+
+    _append_bytes(path, _written(path, write))
+
+
+def _write_dcd(path: Path, _: Any, positions: Any, times: Any, first: int) -> None:
+    """Adds frames, their header left out, and then their number to the file's own."""
+    from mdtraj.formats import DCDTrajectoryFile
+
+    def write(part: Path) -> None:
+        with DCDTrajectoryFile(str(part), "w") as file:
+            file.write(positions * ANGSTROM_PER_NM)
+
+    contents = _written(path, write)
+    if first > 0:
+        start = 0
+        for _record in range(3):  # Of Fortran: sizes before and behind.
+            start += 8 + struct.unpack_from("i", contents, start)[0]
+        contents = contents[start:]
+    _append_bytes(path, contents)
+    with path.open("rb+") as file:
+        _set_dcd_count(file, first + len(positions))
+
+
+def _set_dcd_count(file: Any, num_frames: int) -> None:
+    """Writes the number of frames and of steps into the header of a DCD file."""
+    for place in (8, 20):
+        file.seek(place)
+        file.write(struct.pack("i", num_frames))
+
+
+def _write_pdb(
+    path: Path, topology: Any, positions: Any, times: Any, first: int
+) -> None:
+    """Adds models, without the lines that stand before and behind all of them."""
+    from mdtraj.formats import PDBTrajectoryFile
+
+    def write(part: Path) -> None:
+        with PDBTrajectoryFile(str(part), "w") as file:
+            for number, frame in enumerate(positions, start=first):
+                file.write(frame * ANGSTROM_PER_NM, topology, number % 10_000)
+
+    models = re.search(rb"^MODEL .*^ENDMDL\n", _written(path, write), re.M | re.S)
+    _append_bytes(path, models.group())
+
+
+def _write_h5(
+    path: Path, topology: Any, positions: Any, times: Any, first: int
+) -> None:
+    from mdtraj.formats import HDF5TrajectoryFile
+
+    with HDF5TrajectoryFile(str(path), "a" if first > 0 else "w") as file:
+        file.write(positions, time=times)
+        if first == 0:
+            file.topology = topology
+
+
+_WRITERS: dict[str, Callable[..., None]] = {
+    ".xtc": _write_xtc,
+    ".dcd": _write_dcd,
+    ".h5": _write_h5,
+    ".pdb": _write_pdb,
+}
+
+
+def _written(path: Path, write: Callable[[Path], None]) -> bytes:
+    """Returns what MDTraj writes to a file of its own."""
+    part = path.with_name(f".part{path.suffix}")
+    try:
+        write(part)
+        return part.read_bytes()
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _append_bytes(path: Path, contents: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(contents)

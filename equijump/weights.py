@@ -1,0 +1,151 @@
+"""Trained weights by the name of a packaged model or by the folder of a run.
+
+With the weights come the systems they were trained on, each with frames to start from:
+packaged ones beside the weights, those of a run from the data of its config.
+"""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+from jaxtyping import Float32
+
+from common import weights
+from common.cli import UsageError
+from equijump import build, rollout, train
+from equijump.data import frames, pairs
+from equijump.data.topology import System
+
+PACKAGED = train.PACKAGED / "weights"
+NUM_STARTS = 100
+"""Frames of a system to start from, at most."""
+
+
+class Molecule(NamedTuple):
+    """A system that weights were trained on.
+
+    Attributes:
+        system: What does not change along a trajectory.
+        starts: Å, held-out frames in random order.
+    """
+
+    system: System
+    starts: Float32[np.ndarray, "num_starts num_atoms 3"]
+
+
+class Weights(NamedTuple):
+    """A trained model, ready to be asked.
+
+    Attributes:
+        name: As the user gave it.
+        config: The run's.
+        params: Averaged parameters.
+        statistics: Of the training data.
+        molecules: Systems of the training data, by name.
+        checksum: SHA-256 of the parameters, by name and in float32.
+        config_checksum: SHA-256 of the config.
+    """
+
+    name: str
+    config: ml_collections.ConfigDict
+    params: Any
+    statistics: build.Statistics
+    molecules: dict[str, Molecule]
+    checksum: str
+    config_checksum: str
+
+
+def load_weights(
+    name_or_path: str | os.PathLike[str], flag: str = "--checkpoint"
+) -> Weights:
+    """Loads packaged weights by their name, or any by the path of their folder.
+
+    Args:
+        name_or_path: As `ala2` or `workdir/ala2`.
+        flag: What the user gave it to, for the message of an error.
+
+    Raises:
+        UsageError: There is nothing of that name, or it cannot be used.
+    """
+    trained = weights.load(name_or_path, PACKAGED, flag)
+    config, meta = trained.config, trained.meta
+    try:
+        build.make_model(config)
+        measured = {k: np.array(v) for k, v in meta["statistics"].items()}
+        statistics = build.Statistics(**measured)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise UsageError(
+            f"{trained.path}: expected the config of an EquiJump model, found {error}"
+        ) from error
+    if "systems" in meta:
+        molecules = read_molecules(trained.path, meta["systems"])
+    else:
+        molecules = find_molecules(config)
+    return Weights(
+        name=str(name_or_path),
+        config=config,
+        params=trained.params,
+        statistics=statistics,
+        molecules=molecules,
+        checksum=trained.checksum,
+        config_checksum=trained.config_checksum,
+    )
+
+
+def make_jump(weights: Weights, num_steps: int, method: str = "") -> Callable[..., Any]:
+    """Returns `equijump.rollout.make_jump` of these weights."""
+    return rollout.make_jump(
+        build.make_model(weights.config),
+        build.TRANSPORTS[weights.config.transport.kind],
+        weights.statistics,
+        weights.config.transport.noise_factor,
+        num_steps,
+        method,
+    )
+
+
+def read_molecules(folder: Path, names: Sequence[str]) -> dict[str, Molecule]:
+    """Reads the systems that were packaged, `<name>.pdb` and `<name>.xtc` each."""
+    found = {}
+    for name in names:
+        paths = folder / f"{name}.xtc", folder / f"{name}.pdb"
+        found[name] = Molecule(*frames.read_structures(*paths, at_most=NUM_STARTS))
+    return found
+
+
+def find_molecules(config: ml_collections.ConfigDict) -> dict[str, Molecule]:
+    """Returns the systems of a run's data, named as their files, numbers left out.
+
+    Starts are spaced evenly over what validates; their order is random, so that the
+    first few are from everywhere.
+    """
+    by_system: dict[bytes, list[pairs.Segment]] = {}
+    for segment in train.load_segments(config).validation:
+        tokens = segment.trajectory.system.tokens
+        by_system.setdefault(tokens.tobytes(), []).append(segment)
+    found: dict[str, Molecule] = {}
+    for segments in by_system.values():
+        stem = Path(segments[0].trajectory.name).stem
+        name = re.sub(r"[-_.]\d+$", "", stem)
+        if name in found:
+            name = f"{name}_{len(found)}"
+        found[name] = Molecule(segments[0].trajectory.system, _starts(segments))
+    return found
+
+
+def _starts(
+    segments: Sequence[pairs.Segment],
+) -> Float32[np.ndarray, "num_starts num_atoms 3"]:
+    ends = np.cumsum([segment.stop - segment.start for segment in segments])
+    count = min(NUM_STARTS, int(ends[-1]))
+    chosen = np.linspace(0, ends[-1] - 1, count).astype(int)
+    starts = []
+    for index in np.random.default_rng(0).permutation(chosen).tolist():
+        which = int(np.searchsorted(ends, index, side="right"))
+        segment = segments[which]
+        starts.append(segment.trajectory.positions[segment.stop + index - ends[which]])
+    return np.stack(starts).astype(np.float32)

@@ -1,0 +1,58 @@
+"""What the tests of training, rollouts and packaged weights share: one short run."""
+
+import pytest
+
+from configs.equijump import tiny
+from equijump import package, train, weights
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(cache):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        yield
+
+
+@pytest.fixture(scope="session")
+def finished(cache, tmp_path_factory):
+    """The folder of a run of six steps, and its last state."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = tiny.get_config()
+    config.sample.num_steps = 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        return workdir, train.train(config, workdir)
+
+
+@pytest.fixture(scope="session")
+def segments(cache):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        return train.load_segments(tiny.get_config())
+
+
+@pytest.fixture(scope="session")
+def packaged(finished, cache, tmp_path_factory):
+    """The weights of that run, packaged, with starts."""
+    folder = tmp_path_factory.mktemp("weights") / "small"
+    given = [f"--workdir={finished[0]}", f"--output={folder}", "--name=ala2"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        assert package.main(given) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def loaded(packaged):
+    return weights.load_weights(packaged)
+
+
+@pytest.fixture(scope="session")
+def jump(loaded):
+    """Of that run, with three inner steps: compiled once for all tests."""
+    return weights.make_jump(loaded, 3)

@@ -1,0 +1,87 @@
+"""Tests of rollouts: what each replica is a function of, and going on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from equijump import rollout
+
+
+@pytest.fixture(scope="module")
+def plan(loaded):
+    molecule = loaded.molecules["ala2"]
+    return rollout.Plan(molecule.system, molecule.starts[:3], 10.0, seed=3, chunk=4)
+
+
+@pytest.fixture(scope="module")
+def roll(jump, loaded):
+    def run(plan, num_jumps, state=None, first=0):
+        state = rollout.begin(plan).state if state is None else state
+        chunks = rollout.rollout(jump, loaded.params, plan, state, first, num_jumps)
+        chunks = list(chunks)
+        return np.concatenate([chunk.frames for chunk in chunks]), chunks[-1]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def six(roll, plan):
+    """Six jumps of three replicas."""
+    return roll(plan, 6)
+
+
+def test_a_rollout_is_a_loop_over_jumps(six, jump, plan, loaded):
+    chain, places = rollout.chain_of(plan.system), rollout.places_of(plan.system)
+    lag, root = jnp.float32(plan.lag), jax.random.key(plan.seed)
+    one = jax.jit(jax.vmap(jump, (None, 0, None, None, 0)))
+    clouds = rollout.begin(plan).state.cloud
+    for number, frame in enumerate(six[0]):
+        keys = jnp.stack(
+            [
+                jax.random.fold_in(jax.random.fold_in(root, replica), number)
+                for replica in range(3)
+            ]
+        )
+        clouds = one(loaded.params, clouds, chain, lag, keys)
+        found = jax.vmap(rollout.atoms_of, (0, None))(clouds, places)
+        np.testing.assert_array_equal(found, frame)
+
+
+def test_replicas_do_not_depend_on_each_other(six, roll, plan):
+    alone, _ = roll(plan._replace(starts=plan.starts[:1]), 6)
+    np.testing.assert_allclose(alone[:, 0], six[0][:, 0], atol=1e-4)
+    assert np.abs(six[0][:, 0] - six[0][:, 1]).max() > 0.01
+
+
+def test_another_seed_gives_another_rollout(six, roll, plan):
+    other, _ = roll(plan._replace(seed=4), 6)
+    assert np.abs(other - six[0]).max() > 0.01
+
+
+@pytest.mark.parametrize("stop", [2, 4, 5])
+def test_a_rollout_goes_on_bit_for_bit(stop, six, roll, plan):
+    before, chunk = roll(plan, stop)
+    state = jax.tree.map(np.asarray, chunk.state)
+    rest, _ = roll(plan, 6, state, stop)
+    np.testing.assert_array_equal(np.concatenate([before, rest]), six[0])
+
+
+def test_frames_are_kept_as_often_as_asked(six, roll, plan):
+    found, last = roll(plan._replace(every=3), 6)
+    np.testing.assert_array_equal(found, six[0][2::3])
+    assert last.num_jumps == 6
+
+
+def test_atoms_come_back_in_the_order_of_the_file(plan):
+    first = rollout.begin(plan)
+    apart = lambda x: np.linalg.norm(x[:, :, None] - x[:, None], axis=-1)
+    np.testing.assert_allclose(apart(first.frames[0]), apart(plan.starts), atol=1e-5)
+
+
+def test_a_bond_that_breaks_is_dated(plan, loaded):
+    """A jump that stretches everything by a fifth breaks bonds with the third."""
+    stretch = lambda params, cloud, chain, lag, key: 1.2 * cloud
+    state = rollout.begin(plan).state
+    (chunk,) = rollout.rollout(stretch, loaded.params, plan, state, 0, 4)
+    np.testing.assert_array_equal(chunk.state.broken_at, 3)
