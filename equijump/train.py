@@ -8,7 +8,7 @@ not read before.
 import glob
 import hashlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ import numpy as np
 
 from common import cli, parallel, run, training
 from equijump import build, loss
-from equijump.data import frames, pairs, rebalance
+from equijump.data import frames, pairs, rebalance, synthetic
 from equijump.data.residues import CA_SLOT
 from equijump.model import ROOM_TEMPERATURE, to_cloud
 
@@ -115,9 +115,7 @@ def load_segments(config: ml_collections.ConfigDict) -> Segments:
     alike: dict[tuple[bytes, float], list[frames.Trajectory]] = {}
     for index, text in enumerate(settings.trajectories):
         temperature = float(temperatures[index % len(temperatures)])
-        for path in _paths(text):
-            topology = _topology(path, settings)
-            (one,) = frames.read_trajectories([path], topology, settings.spacing)
+        for one in _read(text, settings):
             key = one.system.tokens.tobytes(), temperature
             alike.setdefault(key, []).append(one)
     training, validation = [], []
@@ -148,6 +146,18 @@ def load_segments(config: ml_collections.ConfigDict) -> Segments:
         training = rebalance.rebalance(training, middle, settings.num_clusters)
     num_nodes = max(len(s.trajectory.system.tokens) for s in training)
     return Segments(tuple(training), tuple(validation), lags, num_nodes)
+
+
+def _read(
+    text: str, settings: ml_collections.ConfigDict
+) -> Iterator[frames.Trajectory]:
+    """Yields the trajectories of a name or of a pattern of files."""
+    if text == "ou":
+        yield from synthetic.ornstein_uhlenbeck()
+        return
+    for path in _paths(text):
+        topology = _topology(path, settings)
+        yield from frames.read_trajectories([path], topology, settings.spacing)
 
 
 def _paths(text: str) -> list[Path]:

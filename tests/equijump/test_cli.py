@@ -15,7 +15,7 @@ from equijump import cli
                 "train", "--workdir=a", "--config=configs/equijump/tiny.py",
                 "--config.transport.kind=jump",
             ],
-            "config.transport.kind: expected one of foellmer, found jump",
+            "config.transport.kind: expected one of foellmer, two_sided, ",
         ),
         (
             [
@@ -23,6 +23,27 @@ from equijump import cli
                 "--config.train.batch_size=0",
             ],
             "config.train.batch_size: expected 1 or more, found 0",
+        ),
+        (
+            [
+                "train", "--workdir=a", "--config=configs/equijump/tiny.py",
+                "--config.transport.kind=two_sided", "--config.loss.bond_weight=1.0",
+            ],
+            "with two_sided, which does not tell the end of a jump",
+        ),
+        (
+            [
+                "train", "--workdir=a", "--config=configs/equijump/tiny.py",
+                "--config.sample.method=heun",
+            ],
+            "config.sample.method: expected one of bridge, euler_maruyama, found heun",
+        ),
+        (
+            [
+                "train", "--workdir=a", "--config=configs/equijump/tiny.py",
+                "--config.data.temperatures=(300.0, 600.0)",
+            ],
+            "config.data.temperatures: expected one, or 1 as data.trajectories has",
         ),
     ],
 )  # fmt: skip

@@ -1,0 +1,30 @@
+"""EquiJump on an Ornstein-Uhlenbeck process, at any lag of a range: all is known of it.
+
+    equijump train --config=configs/equijump/ou.py --workdir=workdir/ou
+
+See `equijump/data/synthetic.py`. A minute on a core, compilation included.
+"""
+
+import ml_collections
+
+from configs.equijump import ala2
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ala2.get_config()
+    config.data.trajectories = ("ou",)
+    config.data.lags = (4.0, 32.0)
+    config.data.log_uniform = True
+    config.data.held_out = 1
+    config.data.align = False
+    config.model.num_channels = 16
+    config.model.num_layers = 1
+    config.model.num_hidden = 32
+    config.model.num_condition = 32
+    config.transport.noise_factor = 2.0
+    config.train.num_steps = 1_200
+    config.train.batch_size = 64
+    config.train.warmup_steps = 50
+    config.train.ema_decay = 0.99
+    config.train.eval_every = 500
+    return config
