@@ -7,6 +7,7 @@ from common import cli
 
 VERBS = {
     "train": "train a model: --config=configs/equijump/ala2.py --workdir=workdir/ala2",
+    "evaluate": "measure trajectories: --trajectory='rollout*.xtc' --output=report",
 }
 
 
