@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.native:
         native = inputs.read_native(Path(arguments.native), reference.system)
     settings = measure.Settings(arguments.lag, arguments.num_resamples, arguments.seed)
-    total = 2 * (arguments.num_resamples + 1)
+    total = 2 * arguments.num_resamples
     with cli.progress(total, "fitting Markov models", "resamples") as advance:
         result = measure.evaluate(trajectory, reference, settings, native, advance)
     report.write(result, output)

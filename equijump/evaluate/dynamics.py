@@ -15,6 +15,9 @@ NUM_SCALES = 3
 _LONGEST_CORRELATION = 50
 """Lags over which correlations are followed, as a multiple of the first."""
 
+_COARSE = 1e-5
+"""Error of the models of resamples, far below what resampling changes."""
+
 _NUM_POINTS = 100  # Of a correlation, in the report.
 
 
@@ -45,20 +48,22 @@ def fit_models(
         advance: Told of the resamples done.
     """
     size = prepared.num_states
-    everything = np.ones((1, len(side.states)), int)
     counts = {
         lag: kinetics.count_transitions(side.states, size, lag) for lag in prepared.lags
     }
+
+    def fit(row: Int[np.ndarray, " num_units"], lag: int, max_error: float) -> Any:
+        summed = (row @ counts[lag]).reshape(size, size).astype(float)
+        return kinetics.fit_msm(summed, lag, max_error)
+
+    everything = np.ones(len(side.states), int)
+    whole = {lag: fit(everything, lag, 1e-8) for lag in prepared.lags}
     drawn: dict[int, list] = {lag: [] for lag in prepared.lags}
-    for row in np.concatenate([everything, weights]):
-        for lag, of_units in counts.items():
-            summed = (row @ of_units).reshape(size, size).astype(float)
-            drawn[lag].append(kinetics.fit_msm(summed, lag))
+    for row in weights:
+        for lag in prepared.lags:
+            drawn[lag].append(fit(row, lag, _COARSE))
         advance(1)
-    return Models(
-        whole={lag: fitted[0] for lag, fitted in drawn.items()},
-        drawn={lag: fitted[1:] for lag, fitted in drawn.items()},
-    )
+    return Models(whole, drawn)
 
 
 def find_sets(

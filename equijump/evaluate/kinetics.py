@@ -7,7 +7,6 @@ the same states and the same estimator; transitions are counted once in each uni
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import scipy.signal
 import scipy.sparse
 from deeptime.clustering import KMeans
 from deeptime.decomposition import TICA
@@ -89,9 +88,16 @@ def count_transitions(
 
 
 def fit_msm(
-    counts: Float[np.ndarray, "num_states num_states"], lag: int
+    counts: Float[np.ndarray, "num_states num_states"],
+    lag: int,
+    max_error: float = 1e-8,
 ) -> MarkovStateModel | None:
     """Fits a reversible model on the largest connected set of states.
+
+    Args:
+        counts: Of transitions, from rows to columns.
+        lag: Frames.
+        max_error: At which the iteration for the likelihood's maximum ends.
 
     Returns:
         The model, or None where fewer than two states are connected.
@@ -100,7 +106,7 @@ def fit_msm(
     connected = model.submodel_largest()
     if connected.n_states < 2:
         return None
-    return MaximumLikelihoodMSM(reversible=True).fit_fetch(connected)
+    return MaximumLikelihoodMSM(reversible=True, maxerr=max_error).fit_fetch(connected)
 
 
 def time_scales(
@@ -228,15 +234,12 @@ def correlation_sums(
     Returns:
         The sums, and the number of their terms.
     """
-    mean = np.mean(np.concatenate(units), axis=0)
+    mean = np.mean(np.concatenate(units), axis=0, dtype=np.float64)
     sums, terms = [], []
     for unit in units:
-        ends = slice(len(unit) - 1, len(unit) - 1 + num_lags)
-        products = [
-            scipy.signal.correlate(x, x, method="fft")[ends]
-            for x in (unit - mean).astype(np.float64).T
-        ]
-        sums.append(np.sum(products, axis=0))
+        spectrum = np.fft.rfft(unit - mean, 2 * len(unit), axis=0)
+        products = np.fft.irfft(np.abs(spectrum) ** 2, 2 * len(unit), axis=0)
+        sums.append(products[:num_lags].sum(axis=1))
         terms.append(len(unit) - np.arange(num_lags))
     return np.stack(sums), np.stack(terms)
 

@@ -40,7 +40,8 @@ def _estimate(entry: dict[str, Any], digits: int, key: str = "value") -> str:
     """Returns a value with the ends of its interval."""
     if entry[key] is None or entry["low"] is None:
         return _number(entry[key], digits)
-    ends = f"{entry['low']:.{digits}f} to {entry['high']:.{digits}f}"
+    digits = digits if entry["high"] < 1000 else 0
+    ends = f"{entry['low']:.{digits}f}–{entry['high']:.{digits}f}"
     return f"{entry[key]:.{digits}f} ({ends})"
 
 
@@ -54,7 +55,7 @@ def divergence_rows(report: dict[str, Any], whole: bool = True) -> Rows:
         report: Of `measure.evaluate`.
         whole: Whether kinds of many rows are listed; else their means.
     """
-    rows = [["", "JS, nats (95 %)", "floor", "√JS", "√floor", "reweighted JS"]]
+    rows = [["", "JS, nats (95 %)", "floor", "√JS", "√floor", "MSM JS"]]
     kinds: dict[str, list[tuple[str, Any]]] = {}
     for name, entry in report["distributions"].items():
         kinds.setdefault(entry["kind"], []).append((name, entry))
@@ -64,18 +65,25 @@ def divergence_rows(report: dict[str, Any], whole: bool = True) -> Rows:
             for column in ("js", *_REST):
                 values = [entry[column] or 0.0 for _, entry in entries]
                 mean[column] = sum(values) / len(values)
-            rows.append(_divergence_row(f"{kind}, mean of {len(entries)}", mean))
+            rows.append(_divergence_row(f"{len(entries)} of {kind}, mean", mean))
         else:
             rows += [_divergence_row(*entry) for entry in entries]
     return rows
 
 
 def _divergence_row(name: str, entry: dict[str, Any]) -> list[str]:
-    return [name, _estimate(entry, 4, "js"), *(_number(entry[x]) for x in _REST)]
+    digits = dict(zip(_REST, (4, 3, 3, 4), strict=True))
+    rest = [_number(entry[column], digits[column]) for column in _REST]
+    return [name, _estimate(entry, 4, "js"), *rest]
 
 
-def time_rows(report: dict[str, Any]) -> Rows:
-    """Returns a header and one row per time, weight or mean, of both sides."""
+def time_rows(report: dict[str, Any], whole: bool = True) -> Rows:
+    """Returns a header and one row per time, weight or mean, of both sides.
+
+    Args:
+        report: Of `measure.evaluate`.
+        whole: Whether the basins of more than two residues are listed.
+    """
     rows = [["estimate (95 %)", *NAMES]]
     models = report["models"]
 
@@ -88,22 +96,23 @@ def time_rows(report: dict[str, Any]) -> Rows:
         for place in range(len(models["reference"]["time_scales"][index])):
             if place == 0 or index == 0:
                 pair = {n: models[n]["time_scales"][index][place] for n in NAMES}
-                add(f"time-scale {place + 1} at {lag:g} ps, ps", pair, 1)
+                add(f"time-scale {place + 1}, lag {lag:g}, ps", pair, 1)
     for passage in models["reference"]["passage_times"]:
         pair = {n: models[n]["passage_times"][passage] for n in NAMES}
-        add(f"{passage}, first passage, ps", pair, 1)
+        add(f"passage {passage}, ps", pair, 1)
     for signal, entry in report["correlations"].items():
         pair = {n: entry[n]["decay_time"] for n in NAMES}
-        add(f"correlation of {signal} to 1/e, ps", pair, 1)
-    for label, sides in report["basins"].items():
+        add(f"decay of {signal} to 1/e, ps", pair, 1)
+    basins = report["basins"] if whole or len(report["basins"]) <= 2 else {}
+    for label, sides in basins.items():
         for basin in sides["reference"]["weights"]:
             pair = {n: sides[n]["weights"][basin] for n in NAMES}
-            add(f"{label} in {basin}", pair, 4)
+            add(f"{label} in {basin}", pair, 3)
         pair = {n: sides[n]["crossings_per_ns"] for n in NAMES}
         add(f"{label} crossings per ns", pair, 2)
     for basin in models["reference"]["weights"]:
         pair = {n: models[n]["weights"][basin] for n in NAMES}
-        add(f"{basin}, MSM-reweighted", pair, 4)
+        add(f"{basin}, MSM-reweighted", pair, 3)
     for name, entry in report["distributions"].items():
         if entry["means"]:
             add(f"mean {name} {entry['unit']}".strip(), entry["means"], 3)
@@ -185,14 +194,19 @@ def print_tables(report: dict[str, Any], console: Console) -> None:
     console.print(_caption(report), highlight=False)
     tables = [
         divergence_rows(report, whole=False),
-        time_rows(report),
+        time_rows(report, whole=False),
         chapman_rows(report),
         validity_rows(report),
         stationarity_rows(report, whole=False),
     ]
     for header, *rows in filter(None, tables):
-        table = Table(header_style="bold", box=rich.box.SIMPLE_HEAD)
-        table.add_column(header[0], no_wrap=True)
+        table = Table(
+            header_style="bold",
+            box=rich.box.SIMPLE_HEAD,
+            pad_edge=False,
+            collapse_padding=True,
+        )
+        table.add_column(header[0], no_wrap=True, min_width=12)
         for name in header[1:]:
             table.add_column(name, justify="right", no_wrap=True)
         for row in rows:

@@ -93,7 +93,7 @@ def find_loss(
         return Lost(name, frame, "a position that is not finite")
     bond = int(np.argmax(found[frame] / lengths))
     first, second = (system.atom_names[atom] for atom in system.bonds[bond])
-    length = f"{found[frame, bond]:.2f} Å instead of {lengths[bond]:.2f} Å"
+    length = f"{found[frame, bond]:.2f} Å, not {lengths[bond]:.2f} Å"
     return Lost(name, frame, f"a bond {first}-{second} of {length}")
 
 
