@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import scipy.sparse
-from deeptime.clustering import KMeans
-from deeptime.decomposition import TICA
+from deeptime.clustering import KMeans, KMeansModel
+from deeptime.decomposition import TICA, CovarianceKoopmanModel
 from deeptime.markov import TransitionCountEstimator, TransitionCountModel
 from deeptime.markov.msm import MarkovStateModel, MaximumLikelihoodMSM
 from jaxtyping import Bool, Float, Int
@@ -45,7 +45,7 @@ def basin_of(
     return np.where(is_left, 2, np.where(is_alpha, 0, 1))
 
 
-def fit_tica(reference: Frames, lag: int) -> TICA:
+def fit_tica(reference: Frames, lag: int) -> CovarianceKoopmanModel:
     """Fits time-lagged independent components; the slowest comes first."""
     estimator = TICA(lagtime=lag, dim=MAX_DIMENSIONS)
     pairs = [(unit[:-lag], unit[lag:]) for unit in reference]
@@ -65,7 +65,7 @@ def cells_of(
     return axes[0].astype(int) * NUM_CELLS + axes[1].astype(int)
 
 
-def fit_clusters(reference: Frames, seed: int) -> KMeans:
+def fit_clusters(reference: Frames, seed: int) -> KMeansModel:
     """Fits k-means clusters, with fewer of them where frames are few."""
     frames = np.concatenate(reference)
     frames = frames[:: -(-len(frames) // _NUM_CLUSTERED)]

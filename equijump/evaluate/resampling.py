@@ -140,17 +140,17 @@ def compare(
         resamples.trajectory @ trajectory, resamples.reference @ reference
     )
     low, high = interval(drawn) - np.median(drawn) + js
-    floor = float(floor_of(reference, resamples.halves))
+    floor = floor_of(reference, resamples.halves)
     return Divergence(js, js**0.5, max(float(low), 0.0), float(high), floor, floor**0.5)
 
 
 def floor_of(
     reference: Int[np.ndarray, "num_units num_bins"],
     halves: Int[np.ndarray, "num_splits num_units"],
-) -> Float[np.ndarray, ""]:
+) -> float:
     """Returns the mean divergence between random halves of the reference."""
     split = jensen_shannon(halves @ reference, (1 - halves) @ reference)
-    return np.mean(split)
+    return float(np.mean(split))
 
 
 def estimate(

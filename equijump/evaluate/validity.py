@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from equijump.data.topology import System
 from equijump.evaluate import geometry
@@ -64,7 +64,7 @@ def mean_lengths(
     return _mean([geometry.distances_of(unit, bonds) for unit in positions])
 
 
-def _mean(units: Sequence[Float[np.ndarray, "_ dims"]]) -> Float[np.ndarray, " dims"]:
+def _mean(units: Sequence[Shaped[np.ndarray, "_ dims"]]) -> Float[np.ndarray, " dims"]:
     return np.mean(np.concatenate(units), axis=0, dtype=np.float64)
 
 
