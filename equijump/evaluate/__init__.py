@@ -65,11 +65,18 @@ def _parser() -> argparse.ArgumentParser:
         "equijump evaluate", "Judges trajectories against reference trajectories."
     )
     add = parser.add_argument
-    add("--trajectory", required=True, nargs="+", help="files or patterns to judge")
+    add(
+        "--trajectory",
+        required=True,
+        nargs="+",
+        action="extend",
+        help="files or patterns to judge, one replica in each",
+    )
     add("--topology", help="PDB of their atoms; by default the one beside them")
     add(
         "--reference",
         nargs="+",
+        action="extend",
         help="files or patterns to compare with; by default what is packaged of the "
         "same system",
     )

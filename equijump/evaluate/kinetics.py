@@ -249,9 +249,10 @@ def autocorrelation(
     terms: Int[np.ndarray, "num_units num_lags"],
     weights: Int[np.ndarray, "num_resamples num_units"],
 ) -> Float[np.ndarray, "num_resamples num_lags"]:
-    """Returns correlations of resampled units, 1 at lag 0."""
+    """Returns correlations of resampled units, 1 at lag 0; NaN where nothing moves."""
     mean = (weights @ sums) / (weights @ terms)
-    return mean / mean[:, :1]
+    moves = np.broadcast_to(mean[:, :1] > 0.0, mean.shape)
+    return np.divide(mean, mean[:, :1], out=np.full_like(mean, np.nan), where=moves)
 
 
 def time_below(

@@ -149,6 +149,11 @@ def prepare(
         features = {name: _carbon_distances(side) for name, side in cut.items()}
     else:
         features = {name: _circular(angles[name]) for name in cut}
+    if features["reference"][0].shape[1] == 0:
+        raise UsageError(
+            "--reference: expected a system with torsions of heavy atoms, found "
+            f"{inputs.describe(system)}"
+        )
     tica = kinetics.fit_tica(features["reference"], lags[0])
     tics = {
         name: tuple(tica.transform(unit) for unit in units)

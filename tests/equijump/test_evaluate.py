@@ -24,6 +24,7 @@ from equijump.evaluate import (
     validity,
     viewer,
 )
+from equijump.evaluate import report as write_report
 
 PDB = inputs.PACKAGED / "ala2_300K.pdb"
 FEW = measure.Settings(num_resamples=2)
@@ -386,6 +387,20 @@ def test_frames_left_out_without_telling_speed_up_the_dynamics(packaged):
     (entry,) = report["basins"].values()
     crossings = [entry[name]["crossings_per_ns"]["value"] for name in sides.NAMES]
     assert crossings[0] > 2.0 * crossings[1]
+
+
+def test_a_frozen_trajectory_has_no_time_scale_and_is_far_from_the_reference(packaged):
+    def freeze(positions):
+        positions[:] = positions[0]
+
+    report = judge(changed(some(packaged, 1), freeze), some(packaged, 2, 3))
+    assert slowest(report, "trajectory") is None
+    assert report["models"]["trajectory"]["connected_states"] == 0
+    entry = report["distributions"]["ALA2 phi, psi"]
+    assert entry["js"] > 0.5
+    assert entry["js_msm_reweighted"] is None
+    assert json.dumps(report, allow_nan=False)
+    assert "Ramachandran maps" in write_report.to_html(report)
 
 
 @pytest.fixture(scope="module")
