@@ -12,7 +12,7 @@ from equijump.evaluate.sides import NAMES
 
 _COLOURS = {"trajectory": "tab:blue", "reference": "0.35"}
 _MOST_MAPS = 12
-"""Residues whose Ramachandran maps are drawn: those that differ most."""
+"""Residues whose Ramachandran maps are drawn, those that differ most; also curves."""
 
 
 def _to_html(figure: matplotlib.figure.Figure, title: str) -> str:
@@ -38,8 +38,9 @@ def plot_ramachandran(report: dict[str, Any]) -> matplotlib.figure.Figure | None
     if not entries:
         return None
     entries = sorted(entries, key=lambda pair: -pair[1]["js"])[:_MOST_MAPS]
-    figure = matplotlib.figure.Figure(figsize=(8, 3.6 * len(entries)))
-    panels = figure.subplots(len(entries), 2, squeeze=False)
+    size = (8, 3.6 * len(entries))
+    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(len(entries), 2, squeeze=False, sharex=True, sharey=True)
     for row, (name, entry) in zip(panels, entries, strict=True):
         edges = np.degrees(entry["edges"][0])
         for axes, side in zip(row, NAMES, strict=True):
@@ -47,12 +48,12 @@ def plot_ramachandran(report: dict[str, Any]) -> matplotlib.figure.Figure | None
             image = axes.pcolormesh(edges, edges, energy.T, vmin=0, vmax=8)
             axes.set_title(f"{name}, {side}", fontsize=9)
             axes.set_aspect("equal")
-            axes.set_xticks([-180, -90, 0, 90, 180])
-            axes.set_yticks([-180, -90, 0, 90, 180])
-            axes.set_xlabel("phi (°)")
         row[0].set_ylabel("psi (°)")
-        row[1].set_yticklabels([])
-    bar = figure.colorbar(image, ax=panels, shrink=0.8 / len(entries) ** 0.5)
+    panels[0, 0].set_xticks([-180, -90, 0, 90, 180])
+    panels[0, 0].set_yticks([-180, -90, 0, 90, 180])
+    for axes in panels[-1]:
+        axes.set_xlabel("phi (°)")
+    bar = figure.colorbar(image, ax=panels[0], shrink=0.8)
     bar.set_label("free energy (kT)")
     return figure
 
@@ -66,11 +67,10 @@ def free_energy(counts: Any) -> np.ndarray:
 
 def plot_free_energies(report: dict[str, Any]) -> matplotlib.figure.Figure | None:
     """Draws free energies along slow coordinates, folds and side chains."""
-    entries = [
-        (name, entry)
-        for name, entry in report["distributions"].items()
-        if entry["kind"] in ("tic", "fold") or " chi" in name
-    ][:_MOST_MAPS]
+    found = report["distributions"].items()
+    entries = [pair for pair in found if pair[1]["kind"] in ("tic", "fold")]
+    entries += [pair for pair in found if " chi" in pair[0]]
+    entries = entries[:_MOST_MAPS]
     num_rows = (len(entries) + 2) // 3
     figure = matplotlib.figure.Figure(figsize=(10, 2.8 * num_rows))
     for index, (name, entry) in enumerate(entries):
@@ -85,7 +85,7 @@ def plot_free_energies(report: dict[str, Any]) -> matplotlib.figure.Figure | Non
             )
             colour = _COLOURS[side]
             energy = free_energy(entry["counts"][side])
-            axes.plot(middles, energy, color=colour, label=side)
+            axes.plot(middles, energy, ".-", ms=3, color=colour, label=side)
             axes.fill_between(middles, low, high, color=colour, alpha=0.2, lw=0)
         axes.set_xlabel(f"{name} ({entry['unit']})" if entry["unit"] else name)
         axes.set_ylabel("free energy (kT)")

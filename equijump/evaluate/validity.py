@@ -13,7 +13,7 @@ from equijump.data.topology import System
 from equijump.evaluate import geometry
 
 BROKEN = 1.8
-"""A bond longer than this times its mean length is broken, and its replica lost."""
+"""A bond that differs from its mean length by more than this factor is broken."""
 
 CLASH = 0.8
 """Largest share of the sum of van der Waals radii at which two atoms may clash."""
@@ -84,14 +84,14 @@ def find_loss(
     """
     finite = np.isfinite(positions).all(axis=(1, 2))
     found = geometry.distances_of(np.nan_to_num(positions), system.bonds)
-    broken = ~(found <= BROKEN * lengths)
+    broken = (found > BROKEN * lengths) | (found < lengths / BROKEN)
     bad = ~finite | broken.any(axis=1)
     if not bad.any():
         return None
     frame = int(np.argmax(bad))
     if not finite[frame]:
         return Lost(name, frame, "a position that is not finite")
-    bond = int(np.argmax(found[frame] / lengths))
+    bond = int(np.argmax(broken[frame]))
     first, second = (system.atom_names[atom] for atom in system.bonds[bond])
     length = f"{found[frame, bond]:.2f} Å, not {lengths[bond]:.2f} Å"
     return Lost(name, frame, f"a bond {first}-{second} of {length}")
