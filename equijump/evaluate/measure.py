@@ -136,8 +136,8 @@ def definitions(norm: validity.Norm) -> dict[str, str]:
         "bonds": "root mean square over bonds and frames of length minus the bond's "
         "mean in the reference, in Å; angles alike, in degrees",
         "lost": "replicas with a position that is not finite or a bond that differs "
-        f"from its mean by more than a factor of {validity.BROKEN:g}; all other figures "
-        "cover the rest",
+        f"from its mean by more than a factor of {validity.BROKEN:g}; all other "
+        "figures cover the rest",
     }
 
 

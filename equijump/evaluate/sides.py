@@ -132,7 +132,7 @@ def prepare(
         seed: Of clusters.
 
     Raises:
-        UsageError: See `choose_lags`.
+        UsageError: See `choose_lags`; or the system has no torsions.
     """
     system = reference.system
     spacing = inputs.common_spacing(trajectory.spacing, reference.spacing)
@@ -145,20 +145,7 @@ def prepare(
         name: tuple(geometry.torsions_of(x, torsions.atoms) for x in side.positions)
         for name, side in cut.items()
     }
-    if geometry.is_protein(system):
-        features = {name: _carbon_distances(side) for name, side in cut.items()}
-    else:
-        features = {name: _circular(angles[name]) for name in cut}
-    if features["reference"][0].shape[1] == 0:
-        raise UsageError(
-            "--reference: expected a system with torsions of heavy atoms, found "
-            f"{inputs.describe(system)}"
-        )
-    tica = kinetics.fit_tica(features["reference"], lags[0])
-    tics = {
-        name: tuple(tica.transform(unit) for unit in units)
-        for name, units in features.items()
-    }
+    tics = _slow_coordinates(cut, angles, lags[0])
     states, num_states, what = find_states(torsions, angles, tics, seed)
     sides = {
         name: Side(cut[name].positions, angles[name], tics[name], states[name])
@@ -175,6 +162,27 @@ def _cut(replicas: inputs.Replicas) -> inputs.Replicas:
     blocks = tuple(np.array_split(replicas.positions[0], NUM_BLOCKS))
     names = tuple(f"a tenth of {replicas.names[0]}" for _ in blocks)
     return replicas._replace(names=names, positions=blocks)
+
+
+def _slow_coordinates(
+    replicas: Mapping[str, inputs.Replicas], angles: Mapping[str, Units], lag: int
+) -> dict[str, Units]:
+    """Fits TICA to the reference; features are distances of a protein, else angles."""
+    system = replicas["reference"].system
+    if geometry.is_protein(system):
+        features = {name: _carbon_distances(side) for name, side in replicas.items()}
+    else:
+        features = {name: _circular(units) for name, units in angles.items()}
+    if features["reference"][0].shape[1] == 0:
+        raise UsageError(
+            "--reference: expected a system with torsions of heavy atoms, found "
+            f"{inputs.describe(system)}"
+        )
+    tica = kinetics.fit_tica(features["reference"], lag)
+    return {
+        name: tuple(tica.transform(unit) for unit in units)
+        for name, units in features.items()
+    }
 
 
 def _circular(units: Units) -> Units:
