@@ -91,7 +91,7 @@ def _folds(
     found = {}
     for kind, unit in _FOLD_UNITS.items():
         values = {
-            name: tuple(unit[kind][:, None] for unit in units)
+            name: tuple(measures[kind][:, None] for measures in units)
             for name, units in measured.items()
         }
         found[kind] = Quantity("fold", unit, (_edges(values),), values)

@@ -140,7 +140,7 @@ def chapman_rows(report: dict[str, Any]) -> Rows:
 def validity_rows(report: dict[str, Any]) -> Rows:
     """Returns a header and one row per test of validity, of both sides."""
     found = report["validity"]
-    mean = lambda values: sum(values.values()) / max(len(values), 1)
+    mean = lambda values: sum(values.values()) / len(values) if values else None
     lines = {
         "bond lengths, RMS deviation, Å": lambda v: _number(v["bond_rms"]),
         "largest deviation of a bond, Å": lambda v: _number(v["worst_bond"], 3),

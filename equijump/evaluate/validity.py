@@ -132,7 +132,8 @@ def norm_of(positions: Units, system: System) -> Norm:
 
 def clash_threshold(reference: Float[np.ndarray, " num_frames"]) -> float:
     """Returns 0.8, or less where more than 0.1 % of the reference would clash."""
-    return float(min(CLASH, np.quantile(reference, CLASH_QUANTILE)))
+    quantile = np.quantile(reference, CLASH_QUANTILE, method="lower")
+    return float(min(CLASH, quantile))
 
 
 def measure(
