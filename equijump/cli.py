@@ -7,8 +7,9 @@ from common import cli
 
 VERBS = {
     "train": "train a model: --config=configs/equijump/ala2.py --workdir=workdir/ala2",
-    "simulate": "make trajectories: --sequence=A --caps --output=workdir/ala2_md",
     "sample": "roll out trajectories: --num_jumps=1000 --output=workdir/rollout",
+    "evaluate": "measure trajectories: --trajectory='rollout*.xtc' --output=report",
+    "simulate": "make trajectories: --sequence=A --caps --output=workdir/ala2_md",
     "package": "weights of a run, to give away: --workdir=workdir/ala2 --output=mine",
 }
 

@@ -52,6 +52,7 @@ def read_trajectories(
     paths: Sequence[str | os.PathLike[str]],
     topology: str | os.PathLike[str],
     spacing: float = 0.0,
+    finite: bool = True,
 ) -> tuple[Trajectory, ...]:
     """Reads trajectories of one topology, from the user's cache if seen before.
 
@@ -60,12 +61,17 @@ def read_trajectories(
         topology: A file that MDTraj reads a topology from, of the same atoms.
         spacing: ps between frames, for formats that keep no times (DCD, PDB); 0 reads
             them from the file.
+        finite: Whether a position that is not finite is an error. Where it is not,
+            bonds are read from the positions of the topology's file, since the first
+            frame may be one of the broken ones.
 
     Raises:
         UsageError: A file is missing or does not fit the topology, has no usable times,
             or a position is not finite.
     """
-    return tuple(_read_one(Path(path), Path(topology), spacing) for path in paths)
+    return tuple(
+        _read_one(Path(path), Path(topology), spacing, finite) for path in paths
+    )
 
 
 def read_structures(
@@ -108,11 +114,12 @@ def of_mdtraj(
     return system, positions[:, system.kept]
 
 
-def _read_one(path: Path, topology: Path, spacing: float) -> Trajectory:
+def _read_one(path: Path, topology: Path, spacing: float, finite: bool) -> Trajectory:
     for file in (path, topology):
         if not file.is_file():
             raise UsageError(f"expected a trajectory and its topology, found no {file}")
-    key = hashlib.sha256(f"{_VERSION} {spacing}".encode())
+    form = f"{_VERSION} {spacing}" if finite else f"{_VERSION} {spacing} any"
+    key = hashlib.sha256(form.encode())
     for file in (path, topology):
         with file.open("rb") as opened:
             key.update(hashlib.file_digest(opened, "sha256").digest())
@@ -120,7 +127,7 @@ def _read_one(path: Path, topology: Path, spacing: float) -> Trajectory:
     described = packed.with_suffix(".json")
     if not described.is_file():
         logging.info("packing %s", path)
-        _pack(path, topology, spacing, packed, described)
+        _pack(path, topology, spacing, finite, packed, described)
     record = json.loads(described.read_text("utf-8"))
     tuples = ("residue_names", "atom_names")
     system = System(
@@ -135,7 +142,12 @@ def _read_one(path: Path, topology: Path, spacing: float) -> Trajectory:
 
 
 def _pack(
-    path: Path, topology: Path, spacing: float, packed: Path, described: Path
+    path: Path,
+    topology: Path,
+    spacing: float,
+    finite: bool,
+    packed: Path,
+    described: Path,
 ) -> None:
     """Writes positions, then their description, without which they do not count."""
     loaded = load_topology(topology)
@@ -143,11 +155,12 @@ def _pack(
     with cli.atomic_path(packed) as partial, partial.open("wb") as file:
         for chunk in iterate(path, loaded):
             if system is None:
-                first = chunk.xyz[0].astype(np.float64) * ANGSTROM_PER_NM
+                frame = chunk if finite else first_frame(topology)
+                first = frame.xyz[0].astype(np.float64) * ANGSTROM_PER_NM
                 system = read_system(loaded, first, str(topology))
             kept = chunk.xyz[:, system.kept] * np.float32(ANGSTROM_PER_NM)
             bad = ~np.isfinite(kept).all(axis=(1, 2))
-            if bad.any():
+            if finite and bad.any():
                 where = sum(map(len, times)) + int(np.argmax(bad))
                 raise UsageError(
                     f"{path}: expected finite positions, found others in frame "
@@ -177,6 +190,18 @@ def load_topology(path: Path) -> Any:
     except Exception as error:  # MDTraj's readers raise whatever their format does.
         raise UsageError(
             f"{path}: expected a topology that MDTraj reads, found {_short(error)}"
+        ) from error
+
+
+def first_frame(path: Path) -> Any:
+    """Returns the first frame of a file that holds topology and positions."""
+    import mdtraj
+
+    try:
+        return mdtraj.load_frame(str(path), 0)
+    except Exception as error:  # As above.
+        raise UsageError(
+            f"{path}: expected a topology with positions, found {_short(error)}"
         ) from error
 
 

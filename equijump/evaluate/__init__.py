@@ -1,0 +1,112 @@
+"""Judges trajectories against reference trajectories of the same system.
+
+`equijump evaluate` is `main`; from Python, see `measure.evaluate`.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from common import cli
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `equijump evaluate` and returns the exit status.
+
+    Args:
+        argv: The arguments after the command; those of the process where None.
+    """
+    arguments = _parser().parse_args(argv)
+    _check(arguments)
+    output = Path(arguments.output)
+
+    # Imported late, so that --help and mistakes on the command line are quick.
+    from rich.console import Console
+
+    from equijump.evaluate import inputs, measure, report
+
+    trajectory = inputs.read(
+        "--trajectory",
+        inputs.find_files("--trajectory", arguments.trajectory),
+        arguments.topology,
+        arguments.spacing,
+        finite=False,
+    )
+    if arguments.reference:
+        found = inputs.find_files("--reference", arguments.reference)
+    else:
+        found = inputs.packaged_reference(trajectory.system)
+    reference = inputs.read(
+        "--reference",
+        found,
+        arguments.reference_topology if arguments.reference else None,
+        arguments.reference_spacing,
+        finite=True,
+    )
+    inputs.check_same(
+        reference.system, trajectory.system, "--trajectory", trajectory.names[0]
+    )
+    native = None
+    if arguments.native:
+        native = inputs.read_native(Path(arguments.native), reference.system)
+    settings = measure.Settings(arguments.lag, arguments.num_resamples, arguments.seed)
+    total = 2 * arguments.num_resamples
+    with cli.progress(total, "fitting Markov models", "resamples") as advance:
+        result = measure.evaluate(trajectory, reference, settings, native, advance)
+    report.write(result, output)
+    console = Console()
+    report.print_tables(result, console)
+    console.print(f"{output / 'report.html'} and report.json", highlight=False)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.argument_parser(
+        "equijump evaluate", "Judges trajectories against reference trajectories."
+    )
+    add = parser.add_argument
+    add(
+        "--trajectory",
+        required=True,
+        nargs="+",
+        action="extend",
+        help="files or patterns to judge, one replica in each",
+    )
+    add("--topology", help="PDB of their atoms; by default the one beside them")
+    add(
+        "--reference",
+        nargs="+",
+        action="extend",
+        help="files or patterns to compare with; by default what is packaged of the "
+        "same system",
+    )
+    add("--reference_topology", help="PDB of their atoms; by default beside them")
+    add("--output", default="report", help="folder of report.json and report.html")
+    add(
+        "--lag",
+        type=float,
+        default=0.0,
+        help="ps, of TICA and Markov models; 0 is the least multiple of the spacing "
+        "from 10 ps on",
+    )
+    add("--spacing", type=float, default=0.0, help="ps, for formats without times")
+    add("--reference_spacing", type=float, default=0.0, help="the same")
+    add("--native", help="PDB that a protein is compared with; else the first frame")
+    add("--num_resamples", type=int, default=100, help="for intervals and floors")
+    add("--seed", type=int, default=0, help="of resamples and clusters")
+    return parser
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    for name in ("lag", "spacing", "reference_spacing", "seed"):
+        value = getattr(arguments, name)
+        if not 0 <= value < 1e9:
+            raise cli.UsageError(f"--{name}: expected 0 or more, found {value}")
+    if arguments.num_resamples < 2:
+        raise cli.UsageError(
+            f"--num_resamples: expected 2 or more, found {arguments.num_resamples}"
+        )
+    output = Path(arguments.output)
+    if output.exists() and not output.is_dir():
+        raise cli.UsageError(f"--output: expected a folder, found a file: {output}")
+    cli.check_output(output / "report.json")

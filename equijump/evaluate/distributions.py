@@ -1,0 +1,193 @@
+"""Distributions of torsions, slow coordinates and folds, of both sides."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from equijump.evaluate import geometry, resampling
+from equijump.evaluate.sides import NAMES, Prepared, Units
+
+NUM_ANGLE_BINS = 30
+NUM_BINS = 50
+
+_FOLD_UNITS = {"rmsd": "Å", "gdt_ts": "", "rg": "Å", "native_contacts": ""}
+
+
+class Quantity(NamedTuple):
+    """What is histogrammed.
+
+    Attributes:
+        kind: ramachandran, torsion, tic or fold.
+        unit: Of its values.
+        edges: Of the bins along each axis.
+        values: Of either side, unit by unit.
+    """
+
+    kind: str
+    unit: str
+    edges: tuple[Float[np.ndarray, " _"], ...]
+    values: Mapping[str, Units]
+
+
+def quantities(
+    prepared: Prepared, native: Float[np.ndarray, "num_atoms 3"]
+) -> dict[str, Quantity]:
+    """Lists what is compared, by name.
+
+    Args:
+        prepared: Both sides.
+        native: Å, the structure that a protein is compared with.
+    """
+    system, torsions = prepared.system, prepared.torsions
+    circle = np.linspace(-np.pi, np.pi, NUM_ANGLE_BINS + 1)
+    pairs = geometry.pairs_of_phi_and_psi(torsions)
+    found = {}
+
+    def columns(places: Sequence[int]) -> dict[str, Units]:
+        chosen = list(places)
+        sides = prepared.sides
+        return {
+            name: tuple(x[:, chosen] for x in sides[name].torsions) for name in NAMES
+        }
+
+    for residue, places in pairs.items():
+        label = geometry.residue_label(system, residue)
+        found[f"{label} phi, psi"] = Quantity(
+            "ramachandran", "rad", (circle, circle), columns(places)
+        )
+    together = {place for places in pairs.values() for place in places}
+    for place, (kind, residue) in enumerate(
+        zip(torsions.kinds, torsions.residues, strict=True)
+    ):
+        if place not in together:
+            label = geometry.residue_label(system, residue)
+            found[f"{label} {kind}"] = Quantity(
+                "torsion", "rad", (circle,), columns([place])
+            )
+    for index in range(min(2, prepared.sides["reference"].tics[0].shape[1])):
+        values = {
+            name: tuple(x[:, [index]] for x in prepared.sides[name].tics)
+            for name in NAMES
+        }
+        found[f"TIC{index + 1}"] = Quantity("tic", "", (_edges(values),), values)
+    if geometry.is_protein(system):
+        found |= _folds(prepared, native)
+    return found
+
+
+def _folds(
+    prepared: Prepared, native: Float[np.ndarray, "num_atoms 3"]
+) -> dict[str, Quantity]:
+    carbons = geometry.alpha_carbons(prepared.system)
+    measured = {
+        name: [
+            geometry.fold_measures(x[:, carbons], native[carbons])
+            for x in prepared.sides[name].positions
+        ]
+        for name in NAMES
+    }
+    found = {}
+    for kind, unit in _FOLD_UNITS.items():
+        values = {
+            name: tuple(measures[kind][:, None] for measures in units)
+            for name, units in measured.items()
+        }
+        found[kind] = Quantity("fold", unit, (_edges(values),), values)
+    return found
+
+
+def _edges(values: Mapping[str, Units]) -> Float[np.ndarray, " _"]:
+    """Returns edges over the range of the reference; beyond it the end bins count."""
+    reference = np.concatenate(values["reference"])
+    low, high = float(reference.min()), float(reference.max())
+    return np.linspace(low, high if high > low else low + 1.0, NUM_BINS + 1)
+
+
+def compare(
+    quantity: Quantity,
+    prepared: Prepared,
+    resamples: resampling.Resamples,
+    weights: Mapping[str, Sequence[Float[np.ndarray, " _"]]] | None,
+) -> dict[str, Any]:
+    """Compares the two sides in one quantity.
+
+    Args:
+        quantity: What.
+        prepared: Both sides.
+        resamples: Of units.
+        weights: Of frames by the Markov models; None where a side has no model.
+    """
+    num_bins = int(np.prod([len(edge) - 1 for edge in quantity.edges]))
+    bins = {
+        name: [resampling.bins_of(x, quantity.edges) for x in quantity.values[name]]
+        for name in NAMES
+    }
+    counts = {name: resampling.histograms(bins[name], num_bins) for name in NAMES}
+    divergence = resampling.compare(
+        counts["trajectory"], counts["reference"], resamples
+    )
+    reweighted = None
+    if weights is not None:
+        shares = [
+            np.bincount(
+                np.concatenate(bins[name]), np.concatenate(weights[name]), num_bins
+            )
+            for name in NAMES
+        ]
+        reweighted = float(resampling.jensen_shannon(*shares))
+    return {
+        "kind": quantity.kind,
+        "unit": quantity.unit,
+        **divergence._asdict(),
+        "js_msm_reweighted": reweighted,
+        "thirds": {
+            name: _thirds(bins[name], prepared.num_runs[name] > 1, num_bins)
+            for name in NAMES
+        },
+        "means": _means(quantity, resamples) if quantity.kind == "fold" else None,
+        "edges": [edge.tolist() for edge in quantity.edges],
+        "counts": {name: counts[name].sum(axis=0).tolist() for name in NAMES},
+        "bands": _bands(counts, resamples) if len(quantity.edges) == 1 else None,
+    }
+
+
+def _thirds(
+    bins: Sequence[Int[np.ndarray, " _"]], several: bool, num_bins: int
+) -> float:
+    """Returns the divergence of the last third of all trajectories from the first."""
+    runs = bins if several else [np.concatenate(bins)]
+    ends = [
+        sum(np.bincount(part, minlength=num_bins) for part in parts)
+        for parts in (
+            [run[: len(run) // 3] for run in runs],
+            [run[-(len(run) // 3) :] for run in runs],
+        )
+    ]
+    return float(resampling.jensen_shannon(*ends))
+
+
+def _means(quantity: Quantity, resamples: resampling.Resamples) -> dict[str, Any]:
+    found = {}
+    for name in NAMES:
+        units = quantity.values[name]
+        sums = np.array([np.sum(x) for x in units])
+        sizes = np.array([len(x) for x in units])
+        weights = getattr(resamples, name)
+        found[name] = resampling.estimate(
+            float(sums.sum() / sizes.sum()), (weights @ sums) / (weights @ sizes)
+        )
+    return found
+
+
+def _bands(
+    counts: Mapping[str, Int[np.ndarray, "_ num_bins"]],
+    resamples: resampling.Resamples,
+) -> dict[str, list[list[float]]]:
+    """Returns 95 % intervals of each bin's share, low and high."""
+    found = {}
+    for name in NAMES:
+        drawn = resampling.shares(getattr(resamples, name) @ counts[name])
+        found[name] = resampling.interval(drawn).tolist()
+    return found

@@ -1,0 +1,229 @@
+"""Internal coordinates of heavy atoms: which atoms they take, and their values.
+
+Which atoms follows from slots and bonds; MDTraj computes the values. Lengths are in Å,
+torsions in radians from -pi to pi, by the convention of IUPAC.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import mdtraj
+import numpy as np
+from jaxtyping import Float, Int
+from mdtraj.geometry import dihedral
+
+from equijump.data.frames import ANGSTROM_PER_NM
+from equijump.data.residues import CA_SLOT, RESIDUES
+from equijump.data.topology import System
+
+PROTEIN_SIZE = 10
+"""Amino acids from which a system counts as a protein, not as a small peptide."""
+
+CONTACT_DISTANCE = 8.0  # Å
+GDT_DISTANCES = (1.0, 2.0, 4.0, 8.0)  # Å, of the total score.
+_VDW_RADII = {"C": 1.70, "N": 1.55, "O": 1.52, "S": 1.80}  # Å (Bondi 1964)
+_CHI = (
+    dihedral.CHI1_ATOMS, dihedral.CHI2_ATOMS, dihedral.CHI3_ATOMS, dihedral.CHI4_ATOMS,
+)  # fmt: skip
+
+Positions = Float[np.ndarray, "num_frames num_atoms 3"]
+
+
+class Torsions(NamedTuple):
+    """The torsions of a system.
+
+    Attributes:
+        kinds: phi, psi, omega, chi1 ... of each.
+        residues: Number of the residue each belongs to; omega to the later one.
+        atoms: The four atoms of each.
+    """
+
+    kinds: tuple[str, ...]
+    residues: tuple[int, ...]
+    atoms: Int[np.ndarray, "num_torsions 4"]
+
+
+def residue_label(system: System, index: int) -> str:
+    """Returns a name as ALA2, counted from 1 over all chains."""
+    return f"{RESIDUES[system.tokens[index] - 1].name}{index + 1}"
+
+
+def find_torsions(system: System) -> Torsions:
+    """Lists torsions of backbone and side chains; caps serve as neighbours."""
+    rows, chains = system.slot_atoms, system.chains
+    found = []
+    for index, (token, row) in enumerate(zip(system.tokens, rows, strict=True)):
+        n, ca, c = row[:3]
+        has_before = index > 0 and chains[index - 1] == chains[index]
+        has_after = index + 1 < len(rows) and chains[index] == chains[index + 1]
+        if has_before:
+            _, ca_before, c_before = rows[index - 1, :3]
+            found.append(("omega", index, (ca_before, c_before, n, ca)))
+        if has_before and c >= 0:
+            found.append(("phi", index, (c_before, n, ca, c)))
+        if has_after and n >= 0:
+            found.append(("psi", index, (n, ca, c, rows[index + 1, 0])))
+        atom_of = dict(zip(RESIDUES[token - 1].slots, row, strict=False))
+        for number, choices in enumerate(_CHI, start=1):
+            there = [names for names in choices if set(names) <= atom_of.keys()]
+            if there:
+                atoms = tuple(atom_of[name] for name in there[0])
+                found.append((f"chi{number}", index, atoms))
+    kinds, residues, atoms = zip(*found, strict=True) if found else ((), (), ())
+    return Torsions(kinds, residues, np.array(atoms, np.int32).reshape(-1, 4))
+
+
+def pairs_of_phi_and_psi(torsions: Torsions) -> dict[int, tuple[int, int]]:
+    """Returns the places of phi and psi of each residue that has both."""
+    place = {
+        (kind, residue): index
+        for index, (kind, residue) in enumerate(
+            zip(torsions.kinds, torsions.residues, strict=True)
+        )
+    }
+    return {
+        residue: (index, place["psi", residue])
+        for (kind, residue), index in place.items()
+        if kind == "phi" and ("psi", residue) in place
+    }
+
+
+def find_angles(
+    bonds: Int[np.ndarray, "num_bonds 2"],
+) -> Int[np.ndarray, "num_angles 3"]:
+    """Lists two bonds that share an atom, which stands in the middle."""
+    partners: dict[int, list[int]] = {}
+    for first, second in bonds.tolist():
+        partners.setdefault(first, []).append(second)
+        partners.setdefault(second, []).append(first)
+    found = [
+        (first, middle, last)
+        for middle, around in sorted(partners.items())
+        for first, last in itertools.combinations(sorted(around), 2)
+    ]
+    return np.array(found, np.int32).reshape(-1, 3)
+
+
+def find_distant_pairs(
+    bonds: Int[np.ndarray, "num_bonds 2"], num_atoms: int
+) -> Int[np.ndarray, "num_pairs 2"]:
+    """Lists pairs of atoms with more than three bonds between them."""
+    step = np.eye(num_atoms, dtype=int)
+    step[bonds[:, 0], bonds[:, 1]] = step[bonds[:, 1], bonds[:, 0]] = 1
+    near = np.linalg.matrix_power(step, 3) > 0
+    return np.argwhere(np.triu(~near)).astype(np.int32)
+
+
+def find_centres(
+    system: System,
+) -> tuple[tuple[int, ...], Int[np.ndarray, "num_centres 4"]]:
+    """Lists residues with a CB, and their CA, N, C and CB."""
+    residues, atoms = [], []
+    for index, (token, row) in enumerate(
+        zip(system.tokens, system.slot_atoms, strict=True)
+    ):
+        slots = RESIDUES[token - 1].slots
+        if "CB" in slots:
+            residues.append(index)
+            n, ca, c = row[:3]
+            atoms.append((ca, n, c, row[slots.index("CB")]))
+    return tuple(residues), np.array(atoms, np.int32).reshape(-1, 4)
+
+
+def alpha_carbons(system: System) -> Int[np.ndarray, " num_amino_acids"]:
+    """Returns the CA of each amino acid; the methyl carbons of caps are left out."""
+    whole = np.all(system.slot_atoms[:, :3] >= 0, axis=1)
+    return system.slot_atoms[whole, CA_SLOT]
+
+
+def is_protein(system: System) -> bool:
+    """Whether there are `PROTEIN_SIZE` amino acids or more."""
+    return len(alpha_carbons(system)) >= PROTEIN_SIZE
+
+
+def radii(system: System) -> Float[np.ndarray, " num_atoms"]:
+    """Returns van der Waals radii in Å; the first letter of a name is its element."""
+    return np.array([_VDW_RADII[name[0]] for name in system.atom_names])
+
+
+def _trajectory(positions: Positions) -> mdtraj.Trajectory:
+    return mdtraj.Trajectory(np.asarray(positions) / ANGSTROM_PER_NM, topology=None)
+
+
+def torsions_of(
+    positions: Positions, atoms: Int[np.ndarray, "num_torsions 4"]
+) -> Float[np.ndarray, "num_frames num_torsions"]:
+    """Computes torsions in radians."""
+    return mdtraj.compute_dihedrals(_trajectory(positions), atoms, periodic=False)
+
+
+def angles_of(
+    positions: Positions, atoms: Int[np.ndarray, "num_angles 3"]
+) -> Float[np.ndarray, "num_frames num_angles"]:
+    """Computes angles between bonds in degrees."""
+    found = mdtraj.compute_angles(_trajectory(positions), atoms, periodic=False)
+    return np.degrees(found)
+
+
+def distances_of(
+    positions: Positions, pairs: Int[np.ndarray, "num_pairs 2"]
+) -> Float[np.ndarray, "num_frames num_pairs"]:
+    """Computes distances in Å."""
+    found = mdtraj.compute_distances(_trajectory(positions), pairs, periodic=False)
+    return found * np.float32(ANGSTROM_PER_NM)
+
+
+def handedness(
+    positions: Positions, centres: Int[np.ndarray, "num_centres 4"]
+) -> Int[np.ndarray, "num_frames num_centres"]:
+    r"""Returns the sign of $(N - CA) \cdot ((C - CA) \times (CB - CA))$.
+
+    It is 1 for an L amino acid and -1 for its mirror image.
+    """
+    centre, *around = (positions[:, column] for column in centres.T)
+    first, second, third = (atom - centre for atom in around)
+    volumes = np.einsum("fcx,fcx->fc", first, np.cross(second, third))
+    return np.sign(volumes).astype(int)
+
+
+def all_pairs(num_points: int, apart: int = 1) -> Int[np.ndarray, "num_pairs 2"]:
+    """Lists pairs of points whose numbers differ by `apart` or more."""
+    return np.stack(np.triu_indices(num_points, apart), axis=1).astype(np.int32)
+
+
+def superposed(
+    positions: Positions, native: Float[np.ndarray, "num_atoms 3"]
+) -> Positions:
+    """Moves and turns each frame onto one structure; a mirror image stays one."""
+    moved = _trajectory(positions).superpose(_trajectory(native[None]))
+    return moved.xyz * np.float32(ANGSTROM_PER_NM)
+
+
+def fold_measures(
+    carbons: Positions, native: Float[np.ndarray, "num_atoms 3"]
+) -> dict[str, Float[np.ndarray, " num_frames"]]:
+    """Compares frames of a protein with its native structure.
+
+    Args:
+        carbons: Å, alpha carbons of the amino acids.
+        native: Å, the same of the native structure.
+
+    Returns:
+        `rmsd` in Å after the best proper superposition; `gdt_ts`, the mean share of
+        carbons within 1, 2, 4 and 8 Å of their place in that superposition; `rg`, the
+        radius of gyration in Å, all carbons with one weight; `native_contacts`, the
+        share of native pairs nearer than 8 Å, more than two residues apart, that are
+        nearer than that.
+    """
+    moved = superposed(carbons, native)
+    away = np.linalg.norm(moved - native, axis=-1)
+    centred = carbons - np.mean(carbons, axis=1, keepdims=True)
+    pairs = all_pairs(len(native), apart=3)
+    in_contact = distances_of(native[None], pairs)[0] < CONTACT_DISTANCE
+    near = distances_of(carbons, pairs[in_contact]) < CONTACT_DISTANCE
+    return {
+        "rmsd": np.sqrt(np.mean(away**2, axis=-1)),
+        "gdt_ts": np.mean([np.mean(away < d, axis=-1) for d in GDT_DISTANCES], axis=0),
+        "rg": np.sqrt(np.mean(np.sum(centred**2, axis=-1), axis=-1)),
+        "native_contacts": np.mean(near, axis=-1),
+    }

@@ -1,0 +1,204 @@
+"""Finds and reads the trajectories to compare, and brings them to one system and time.
+
+Atoms are put in the order of slots, so that files may list them in any order. Positions
+are in Å, times in ps.
+"""
+
+import glob
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from common.cli import UsageError
+from equijump.data import frames
+from equijump.data.residues import RESIDUES
+from equijump.data.topology import System, read_system
+
+PACKAGED = Path(__file__).parents[1] / "packaged"
+_HAS_TOPOLOGY = frozenset((".h5", ".pdb", ".gro"))
+
+
+class Replicas(NamedTuple):
+    """Trajectories of one system at one spacing.
+
+    Attributes:
+        names: Of the files.
+        system: With kept atoms numbered in the order of slots.
+        positions: Å, of each trajectory.
+        spacing: ps from one frame to the next.
+    """
+
+    names: tuple[str, ...]
+    system: System
+    positions: tuple[Float32[np.ndarray, "_ num_atoms 3"], ...]
+    spacing: float
+
+
+def find_files(flag: str, patterns: Sequence[str]) -> list[Path]:
+    """Returns the files of several patterns, sorted within each.
+
+    Raises:
+        UsageError: A pattern finds none.
+    """
+    found = []
+    for pattern in patterns:
+        matching = sorted(map(Path, glob.glob(pattern)))
+        if not matching:
+            raise UsageError(f"{flag}: expected files, found none at {pattern}")
+        found += [path for path in matching if path not in found]
+    return found
+
+
+def find_topology(flag: str, path: Path) -> Path:
+    """Returns the file that holds the topology of a trajectory, by its name.
+
+    That is the trajectory itself where its format has one, a PDB of the same name with
+    or without its number at the end, or the only PDB of the folder.
+
+    Raises:
+        UsageError: There is none, or several.
+    """
+    if path.suffix.lower() in _HAS_TOPOLOGY:
+        return path
+    for stem in (path.stem, path.stem.rpartition("_")[0]):
+        beside = path.with_name(f"{stem}.pdb")
+        if beside.is_file():
+            return beside
+    others = sorted(path.parent.glob("*.pdb"))
+    if len(others) == 1:
+        return others[0]
+    raise UsageError(
+        f"{flag}: expected the topology of {path}, found {len(others)} PDB files in "
+        "its folder and none of its name"
+    )
+
+
+def packaged_reference(system: System) -> list[Path]:
+    """Returns the packaged trajectories of the same system.
+
+    Raises:
+        UsageError: There are none.
+    """
+    names = [RESIDUES[token - 1].name for token in system.tokens]
+    if names != ["ACE", "ALA", "NME"]:
+        raise UsageError(
+            "--reference: expected trajectories to compare with, found none: only "
+            f"those of ACE-ALA-NME are packaged, and this is {describe(system)}"
+        )
+    return sorted(PACKAGED.glob("ala2_300K_*.xtc"))
+
+
+def read(
+    flag: str,
+    paths: Sequence[Path],
+    topology: str | None,
+    spacing: float,
+    finite: bool,
+) -> Replicas:
+    """Reads trajectories of one system.
+
+    Args:
+        flag: That gave the files, for the messages of errors.
+        paths: One or more.
+        topology: Of all of them; by `find_topology` where None.
+        spacing: ps, for formats without times; 0 reads them.
+        finite: See `equijump.data.frames.read_trajectories`.
+
+    Raises:
+        UsageError: A file cannot be read, or systems or spacings differ.
+    """
+    read_all = []
+    for path in paths:
+        of = Path(topology) if topology else find_topology(f"{flag}_topology", path)
+        read_all += frames.read_trajectories([path], of, spacing, finite)
+    first = in_slot_order(read_all[0].system)
+    step = read_all[0].spacing
+    for trajectory in read_all:
+        check_same(first, trajectory.system, flag, trajectory.name)
+        if abs(trajectory.spacing - step) > 1e-3 * step:
+            raise UsageError(
+                f"{flag}: expected one spacing, found {step:g} ps in "
+                f"{read_all[0].name} and {trajectory.spacing:g} ps in "
+                f"{trajectory.name}"
+            )
+    return Replicas(
+        names=tuple(trajectory.name for trajectory in read_all),
+        system=first,
+        positions=tuple(
+            np.asarray(t.positions)[:, _slot_order(t.system)] for t in read_all
+        ),
+        spacing=float(_exact(step)),
+    )
+
+
+def read_native(path: Path, system: System) -> Float[np.ndarray, "num_atoms 3"]:
+    """Returns the first frame of a file in Å, atoms in the order of slots.
+
+    Raises:
+        UsageError: It cannot be read or is another system.
+    """
+    if not path.is_file():
+        raise UsageError(f"--native: expected a file with positions, found no {path}")
+    frame = frames.first_frame(path)
+    positions = frame.xyz[0].astype(np.float64) * frames.ANGSTROM_PER_NM
+    found = in_slot_order(read_system(frame.topology, positions, str(path)))
+    check_same(system, found, "--native", path.name)
+    return positions[found.kept]
+
+
+def describe(system: System) -> str:
+    """Names a system by its residues, of which a long one shows the ends."""
+    names = [RESIDUES[token - 1].name for token in system.tokens]
+    if len(names) > 8:
+        names = [*names[:3], "...", *names[-3:]]
+    return f"{'-'.join(names)} ({len(system.kept)} heavy atoms)"
+
+
+def check_same(expected: System, found: System, flag: str, name: str) -> None:
+    """Raises `UsageError` unless residues and bonds of two systems are the same."""
+    found = in_slot_order(found)
+    same = np.array_equal(expected.tokens, found.tokens)
+    if not same or not np.array_equal(expected.bonds, found.bonds):
+        raise UsageError(
+            f"{flag}: expected {describe(expected)}, found {describe(found)} in {name}"
+        )
+
+
+def in_slot_order(system: System) -> System:
+    """Numbers the kept atoms in the order of slots."""
+    order = _slot_order(system)
+    place = np.append(np.argsort(order), -1).astype(np.int32)  # Its last serves -1.
+    return system._replace(
+        slot_atoms=place[system.slot_atoms],
+        bonds=place[system.bonds],
+        kept=system.kept[order],
+        atom_names=tuple(system.atom_names[index] for index in order),
+    )
+
+
+def _slot_order(system: System) -> np.ndarray:
+    return system.slot_atoms[system.slot_atoms >= 0]
+
+
+def _exact(spacing: float) -> Fraction:
+    """Rounds to femtoseconds, since formats keep times in single precision."""
+    return Fraction(round(1000 * spacing), 1000)
+
+
+def common_spacing(first: float, second: float) -> float:
+    """Returns the smallest common multiple of two spacings in ps, to the fs."""
+    fractions = _exact(first), _exact(second)
+    denominator = math.lcm(*(f.denominator for f in fractions))
+    return math.lcm(*(int(f * denominator) for f in fractions)) / denominator
+
+
+def thin(replicas: Replicas, spacing: float) -> Replicas:
+    """Keeps frames, from the first on, at a larger spacing in ps, a multiple."""
+    every = round(spacing / replicas.spacing)
+    kept = tuple(positions[::every] for positions in replicas.positions)
+    return replicas._replace(positions=kept, spacing=spacing)

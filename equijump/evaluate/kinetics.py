@@ -1,0 +1,272 @@
+"""Slow coordinates, Markov state models and correlations, on deeptime.
+
+Times are counted in frames here and turned into ps by the caller. Both sides go through
+the same states and the same estimator; transitions are counted once in each unit.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import scipy.sparse
+from deeptime.clustering import KMeans, KMeansModel
+from deeptime.decomposition import TICA, CovarianceKoopmanModel
+from deeptime.markov import TransitionCountEstimator, TransitionCountModel
+from deeptime.markov.msm import MarkovStateModel, MaximumLikelihoodMSM
+from jaxtyping import Bool, Float, Int
+
+MAX_DIMENSIONS = 4
+"""TICs that are kept, and that states are clustered in."""
+
+NUM_CLUSTERS = 100
+NUM_CELLS = 18
+"""Cells of a grid of states along phi and along psi."""
+
+_NUM_CLUSTERED = 20_000
+"""Frames of the reference that cluster centres are fitted to."""
+
+ALPHA_PSI = (-2.0, 1.0)  # rad
+LEFT_PHI = (0.0, 2.6)  # rad
+BASINS = ("alphaR", "beta", "phi>0")
+
+Frames = Sequence[Float[np.ndarray, "_ num_feats"]]
+States = Sequence[Int[np.ndarray, " _"]]
+
+
+def basin_of(
+    phi: Float[np.ndarray, "*shape"], psi: Float[np.ndarray, "*shape"]
+) -> Int[np.ndarray, "*shape"]:
+    """Returns the place in `BASINS` of torsions in radians.
+
+    `phi>0` is phi from 0 to 2.6; of the rest, `alphaR` is phi below 0 with psi from -2
+    to 1, and `beta` everything else.
+    """
+    is_left = (phi > LEFT_PHI[0]) & (phi < LEFT_PHI[1])
+    is_alpha = (phi < 0.0) & (psi > ALPHA_PSI[0]) & (psi < ALPHA_PSI[1])
+    return np.where(is_left, 2, np.where(is_alpha, 0, 1))
+
+
+def fit_tica(reference: Frames, lag: int) -> CovarianceKoopmanModel:
+    """Fits time-lagged independent components; the slowest comes first."""
+    estimator = TICA(lagtime=lag, dim=MAX_DIMENSIONS)
+    pairs = [(unit[:-lag], unit[lag:]) for unit in reference]
+    for pair in pairs:
+        estimator.partial_fit(pair)
+    return estimator.fetch_model()
+
+
+def cells_of(
+    phi: Float[np.ndarray, " num_frames"], psi: Float[np.ndarray, " num_frames"]
+) -> Int[np.ndarray, " num_frames"]:
+    """Numbers cells of 20 by 20 degrees."""
+    axes = [
+        np.clip((angle + np.pi) / (2 * np.pi) * NUM_CELLS, 0, NUM_CELLS - 1)
+        for angle in (phi, psi)
+    ]
+    return axes[0].astype(int) * NUM_CELLS + axes[1].astype(int)
+
+
+def fit_clusters(reference: Frames, seed: int) -> KMeansModel:
+    """Fits k-means clusters, with fewer of them where frames are few."""
+    frames = np.concatenate(reference)
+    frames = frames[:: -(-len(frames) // _NUM_CLUSTERED)]
+    count = min(NUM_CLUSTERS, max(2, len(frames) // 10))
+    return KMeans(count, fixed_seed=seed, n_jobs=1).fit_fetch(frames)
+
+
+def count_transitions(
+    units: States, num_states: int, lag: int
+) -> scipy.sparse.csr_array:
+    """Counts transitions in a sliding window, one flattened matrix for each unit."""
+    rows = []
+    for states in units:
+        estimator = TransitionCountEstimator(
+            lag, "sliding", n_states=num_states, sparse=True
+        )
+        counts = estimator.fit_fetch(states.astype(np.int32)).count_matrix
+        rows.append(scipy.sparse.csr_array(counts).reshape(1, -1))
+    return scipy.sparse.csr_array(scipy.sparse.vstack(rows))
+
+
+def fit_msm(
+    counts: Float[np.ndarray, "num_states num_states"],
+    lag: int,
+    max_error: float = 1e-8,
+) -> MarkovStateModel | None:
+    """Fits a reversible model on the largest connected set of states.
+
+    Args:
+        counts: Of transitions, from rows to columns.
+        lag: Frames.
+        max_error: At which the iteration for the likelihood's maximum ends.
+
+    Returns:
+        The model, or None where fewer than two states are connected.
+    """
+    model = TransitionCountModel(counts, counting_mode="sliding", lagtime=lag)
+    connected = model.submodel_largest()
+    if connected.n_states < 2:
+        return None
+    return MaximumLikelihoodMSM(reversible=True, maxerr=max_error).fit_fetch(connected)
+
+
+def time_scales(
+    msm: MarkovStateModel | None, count: int
+) -> Float[np.ndarray, " num_scales"]:
+    r"""Returns implied time-scales $-\tau / \ln |\lambda_i|$ in frames, slowest first.
+
+    Args:
+        msm: NaN are returned where it is None.
+        count: Length of the result, filled up with NaN.
+    """
+    found = np.full(count, np.nan)
+    if msm is not None:
+        scales = msm.timescales(min(count, msm.n_states - 1))
+        found[: len(scales)] = scales
+    return found
+
+
+def stationary(
+    msm: MarkovStateModel, num_states: int
+) -> Float[np.ndarray, " num_states"]:
+    """Returns the stationary weights; states outside the connected set have none."""
+    weights = np.zeros(num_states)
+    weights[msm.count_model.state_symbols] = msm.stationary_distribution
+    return weights
+
+
+def set_weights(
+    msm: MarkovStateModel | None, sets: Mapping[str, Bool[np.ndarray, " num_states"]]
+) -> dict[str, float]:
+    """Returns the stationary weight of each set of states; NaN without a model."""
+    if msm is None:
+        return dict.fromkeys(sets, np.nan)
+    return {
+        name: float(stationary(msm, len(inside)) @ inside)
+        for name, inside in sets.items()
+    }
+
+
+def frame_weights(
+    units: States, weights: Float[np.ndarray, " num_states"]
+) -> list[Float[np.ndarray, " _"]]:
+    """Shares the weight of each state among its frames."""
+    visits = np.bincount(np.concatenate(units), minlength=len(weights))
+    share = weights / np.maximum(visits, 1)
+    return [share[states] for states in units]
+
+
+def passage_times(
+    msm: MarkovStateModel | None, sets: Mapping[str, Bool[np.ndarray, " num_states"]]
+) -> dict[str, float]:
+    """Returns mean first passage times in frames between sets of states.
+
+    NaN where a set has no state that the model knows.
+    """
+    found = {}
+    members = {}
+    if msm is not None:
+        symbols = msm.count_model.state_symbols
+        members = {
+            name: np.flatnonzero(inside[symbols]) for name, inside in sets.items()
+        }
+    for first in sets:
+        for last in sets:
+            if first == last:
+                continue
+            known = msm is not None and len(members[first]) and len(members[last])
+            found[f"{first} to {last}"] = (
+                float(msm.mfpt(members[first], members[last])) if known else np.nan
+            )
+    return found
+
+
+def stay_probabilities(
+    msm: MarkovStateModel | None,
+    sets: Mapping[str, Bool[np.ndarray, " num_states"]],
+    power: int,
+) -> dict[str, float]:
+    """Returns how likely one is in the set where one started, `power` lags later.
+
+    The start is drawn from the stationary weights within the set. Compared with a model
+    of the longer lag this is the test of Chapman and Kolmogorov. NaN where a set has no
+    state that the model knows.
+    """
+    found = {}
+    for name, inside in sets.items():
+        found[name] = np.nan
+        if msm is None:
+            continue
+        members = inside[msm.count_model.state_symbols]
+        start = np.where(members, msm.stationary_distribution, 0.0)
+        if start.sum() > 0.0:
+            moved = start @ np.linalg.matrix_power(msm.transition_matrix, power)
+            found[name] = float(moved[members].sum() / start.sum())
+    return found
+
+
+def slow_sets(
+    msm: MarkovStateModel | None, num_states: int
+) -> dict[str, Bool[np.ndarray, " num_states"]]:
+    """Divides states by the sign of the slowest right eigenvector.
+
+    States outside the connected set are in neither part.
+    """
+    if msm is None:
+        return {}
+    symbols = msm.count_model.state_symbols
+    vector = np.real(msm.eigenvectors_right(2)[:, 1])
+    sets = {}
+    for name, inside in (("slow A", vector < 0.0), ("slow B", vector >= 0.0)):
+        sets[name] = np.zeros(num_states, bool)
+        sets[name][symbols[inside]] = True
+    return sets
+
+
+def correlation_sums(
+    units: Frames, num_lags: int
+) -> tuple[
+    Float[np.ndarray, "num_units num_lags"], Int[np.ndarray, "num_units num_lags"]
+]:
+    r"""Returns $\sum_t x_t \cdot x_{t + l}$ of each unit for lags $l$ from 0 on.
+
+    The mean over all frames of all units is taken off first.
+
+    Returns:
+        The sums, and the number of their terms.
+    """
+    mean = np.mean(np.concatenate(units), axis=0, dtype=np.float64)
+    sums, terms = [], []
+    for unit in units:
+        spectrum = np.fft.rfft(unit - mean, 2 * len(unit), axis=0)
+        products = np.fft.irfft(np.abs(spectrum) ** 2, 2 * len(unit), axis=0)
+        sums.append(products[:num_lags].sum(axis=1))
+        terms.append(len(unit) - np.arange(num_lags))
+    return np.stack(sums), np.stack(terms)
+
+
+def autocorrelation(
+    sums: Float[np.ndarray, "num_units num_lags"],
+    terms: Int[np.ndarray, "num_units num_lags"],
+    weights: Int[np.ndarray, "num_resamples num_units"],
+) -> Float[np.ndarray, "num_resamples num_lags"]:
+    """Returns correlations of resampled units, 1 at lag 0; NaN where nothing moves."""
+    mean = (weights @ sums) / (weights @ terms)
+    moves = np.broadcast_to(mean[:, :1] > 0.0, mean.shape)
+    return np.divide(mean, mean[:, :1], out=np.full_like(mean, np.nan), where=moves)
+
+
+def time_below(
+    correlations: Float[np.ndarray, "*batch num_lags"], limit: float
+) -> Float[np.ndarray, "*batch"]:
+    """Returns the first lag in frames below a limit, by linear interpolation.
+
+    NaN where the correlation stays above it.
+    """
+    below = correlations < limit
+    after = np.argmax(below, axis=-1)
+    take = lambda lags: np.take_along_axis(correlations, lags[..., None], -1)[..., 0]
+    before = np.maximum(after - 1, 0)
+    upper, lower = take(before), take(after)
+    drop = np.where(upper > lower, upper - lower, 1.0)
+    found = before + (upper - limit) / drop
+    return np.where(np.any(below, axis=-1), found, np.nan)

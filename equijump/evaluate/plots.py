@@ -1,0 +1,154 @@
+"""Plots of a report as HTML with the images inside."""
+
+import base64
+import html
+import io
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+
+from equijump.evaluate.sides import NAMES
+
+_COLOURS = {"trajectory": "tab:blue", "reference": "0.35"}
+_MOST_MAPS = 12
+"""Residues whose Ramachandran maps are drawn, those that differ most; also curves."""
+
+
+def _to_html(figure: matplotlib.figure.Figure, title: str) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    alt = html.escape(title)
+    return f'<h2>{alt}</h2>\n<img alt="{alt}" src="data:image/png;base64,{data}">'
+
+
+def _array(values: Any) -> np.ndarray:
+    """Returns an array in which None is NaN."""
+    return np.array(values, dtype=float)
+
+
+def plot_ramachandran(report: dict[str, Any]) -> matplotlib.figure.Figure | None:
+    """Draws free energies over phi and psi, of both sides on one scale of colours."""
+    entries = [
+        (name, entry)
+        for name, entry in report["distributions"].items()
+        if entry["kind"] == "ramachandran"
+    ]
+    if not entries:
+        return None
+    entries = sorted(entries, key=lambda pair: -pair[1]["js"])[:_MOST_MAPS]
+    size = (8, 3.6 * len(entries))
+    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(len(entries), 2, squeeze=False, sharex=True, sharey=True)
+    for row, (name, entry) in zip(panels, entries, strict=True):
+        edges = np.degrees(entry["edges"][0])
+        for axes, side in zip(row, NAMES, strict=True):
+            energy = free_energy(entry["counts"][side]).reshape(len(edges) - 1, -1)
+            image = axes.pcolormesh(edges, edges, energy.T, vmin=0, vmax=8)
+            axes.set_title(f"{name}, {side}", fontsize=9)
+            axes.set_aspect("equal")
+        row[0].set_ylabel("psi (°)")
+    panels[0, 0].set_xticks([-180, -90, 0, 90, 180])
+    panels[0, 0].set_yticks([-180, -90, 0, 90, 180])
+    for axes in panels[-1]:
+        axes.set_xlabel("phi (°)")
+    bar = figure.colorbar(image, ax=panels[0], shrink=0.8)
+    bar.set_label("free energy (kT)")
+    return figure
+
+
+def free_energy(counts: Any) -> np.ndarray:
+    r"""Returns $-\ln p$ in kT, zero at the least; NaN where nothing was counted."""
+    shares = _array(counts) / np.sum(counts)
+    energy = -np.log(shares, out=np.full_like(shares, np.nan), where=shares > 0)
+    return energy - np.nanmin(energy)
+
+
+def plot_free_energies(report: dict[str, Any]) -> matplotlib.figure.Figure | None:
+    """Draws free energies along slow coordinates, folds and side chains."""
+    found = report["distributions"].items()
+    entries = [pair for pair in found if pair[1]["kind"] in ("tic", "fold")]
+    entries += [pair for pair in found if " chi" in pair[0]]
+    entries = entries[:_MOST_MAPS]
+    num_rows = (len(entries) + 2) // 3
+    figure = matplotlib.figure.Figure(figsize=(10, 2.8 * num_rows))
+    for index, (name, entry) in enumerate(entries):
+        axes = figure.add_subplot(num_rows, 3, index + 1)
+        edges = _array(entry["edges"][0])
+        middles = (edges[1:] + edges[:-1]) / 2
+        for side in NAMES:
+            shares = _array(entry["counts"][side]) / np.sum(entry["counts"][side])
+            low, high = (
+                -np.log(np.where(band > 0, band, np.nan)) + np.log(shares.max())
+                for band in _array(entry["bands"][side])
+            )
+            colour = _COLOURS[side]
+            energy = free_energy(entry["counts"][side])
+            axes.plot(middles, energy, ".-", ms=3, color=colour, label=side)
+            axes.fill_between(middles, low, high, color=colour, alpha=0.2, lw=0)
+        axes.set_xlabel(f"{name} ({entry['unit']})" if entry["unit"] else name)
+        axes.set_ylabel("free energy (kT)")
+    figure.axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def plot_time_scales(report: dict[str, Any]) -> matplotlib.figure.Figure:
+    """Draws implied time-scales against the lag, with bands of resamples."""
+    models = report["models"]
+    figure = matplotlib.figure.Figure(figsize=(7, 4))
+    axes = figure.add_subplot()
+    lags = _array(models["lags"])
+    for side in NAMES:
+        scales = models[side]["time_scales"]
+        for place in range(len(scales[0])):
+            value, low, high = (
+                _array([of_lag[place][key] for of_lag in scales])
+                for key in ("value", "low", "high")
+            )
+            colour, label = _COLOURS[side], side if place == 0 else None
+            axes.plot(lags, value, "o-", color=colour, label=label)
+            axes.fill_between(lags, low, high, color=colour, alpha=0.2, lw=0)
+    shaded = np.linspace(lags[0], lags[-1], 100)  # Faster than the lag can tell.
+    axes.fill_between(shaded, 1e-9, shaded, color="0.92", lw=0, zorder=0)
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=0.5 * lags[0])
+    axes.set_xlabel("lag (ps)")
+    axes.set_ylabel("implied time-scale (ps)")
+    axes.legend()
+    return figure
+
+
+def plot_correlations(report: dict[str, Any]) -> matplotlib.figure.Figure:
+    """Draws autocorrelations against time, with bands of resamples."""
+    found = report["correlations"]
+    figure = matplotlib.figure.Figure(figsize=(9, 3.4))
+    panels = figure.subplots(1, len(found), squeeze=False)[0]
+    for axes, (signal, entry) in zip(panels, found.items(), strict=True):
+        for side in NAMES:
+            colour = _COLOURS[side]
+            low, high = _array(entry[side]["band"])
+            axes.plot(entry["times"], entry[side]["values"], color=colour, label=side)
+            axes.fill_between(entry["times"], low, high, color=colour, alpha=0.2, lw=0)
+        axes.axhline(0.0, color="0.7", lw=0.8)
+        axes.set_xlabel("time (ps)")
+        axes.set_ylabel(f"autocorrelation of {signal}")
+    panels[0].legend()
+    figure.tight_layout()
+    return figure
+
+
+def make_plots(report: dict[str, Any]) -> list[str]:
+    """Returns the plots as HTML with the images inside."""
+    figures = {
+        "Ramachandran maps": plot_ramachandran(report),
+        "Free energies": plot_free_energies(report),
+        "Implied time-scales": plot_time_scales(report),
+        "Autocorrelations": plot_correlations(report),
+    }
+    return [
+        _to_html(figure, title)
+        for title, figure in figures.items()
+        if figure is not None
+    ]

@@ -1,0 +1,161 @@
+"""Resamples of trajectories, intervals, and Jensen-Shannon divergences with a floor.
+
+Everything is counted once in each unit, a trajectory or a block of one; a resample is
+a weighted sum of these counts.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from scipy.special import rel_entr
+
+
+class Resamples(NamedTuple):
+    """How often each unit is drawn.
+
+    Attributes:
+        trajectory: Of the units of what is judged.
+        reference: Of the units of the reference.
+        halves: 1 for the units of the reference in one random half, 0 in the other.
+    """
+
+    trajectory: Int[np.ndarray, "num_resamples num_units"]
+    reference: Int[np.ndarray, "num_resamples num_reference_units"]
+    halves: Int[np.ndarray, "num_splits num_reference_units"]
+
+
+class Divergence(NamedTuple):
+    """A Jensen-Shannon divergence in nats, at most ln 2, and its root.
+
+    Attributes:
+        js: Of the two histograms.
+        root: Its square root, a distance.
+        low: Lower end of 95 % of resamples, moved so that their median is `js`.
+        high: Upper end.
+        floor: Mean over random splits of the reference into halves.
+        floor_root: Its square root.
+    """
+
+    js: float
+    root: float
+    low: float
+    high: float
+    floor: float
+    floor_root: float
+
+
+def draw(
+    num_units: int, num_reference_units: int, num_resamples: int, seed: int
+) -> Resamples:
+    """Draws units with replacement, and halves of the reference without.
+
+    Args:
+        num_units: Of what is judged.
+        num_reference_units: Of the reference, at least two.
+        num_resamples: Also the number of splits.
+        seed: Of all draws.
+    """
+    rng = np.random.default_rng(seed)
+    halves = np.zeros((num_resamples, num_reference_units), int)
+    halves[:, : num_reference_units // 2] = 1
+    return Resamples(
+        trajectory=_with_replacement(rng, num_units, num_resamples),
+        reference=_with_replacement(rng, num_reference_units, num_resamples),
+        halves=rng.permuted(halves, axis=1),
+    )
+
+
+def _with_replacement(
+    rng: np.random.Generator, num_units: int, num_resamples: int
+) -> Int[np.ndarray, "num_resamples num_units"]:
+    return rng.multinomial(num_units, np.full(num_units, 1 / num_units), num_resamples)
+
+
+def interval(
+    values: Float[np.ndarray, " num_resamples *rest"],
+) -> Float[np.ndarray, " 2 *rest"]:
+    """Returns the ends of the middle 95 %; values that are not finite are left out."""
+    values = np.where(np.isfinite(values), values, np.nan)
+    if np.isnan(values).all():
+        return np.full((2, *values.shape[1:]), np.nan)
+    return np.nanquantile(values, [0.025, 0.975], axis=0)
+
+
+def jensen_shannon(
+    p: Shaped[np.ndarray, "*batch num_bins"], q: Shaped[np.ndarray, "*batch num_bins"]
+) -> Float[np.ndarray, "*batch"]:
+    r"""Returns the divergence of histograms in nats, no root taken.
+
+    $$ \tfrac{1}{2} \sum_i p_i \ln (p_i / m_i) + q_i \ln (q_i / m_i),
+       \qquad m = (p + q) / 2 $$
+
+    Args:
+        p: Counts or weights, normalised here.
+        q: The same.
+
+    Returns:
+        From 0 to $\ln 2$ (Lin 1991).
+    """
+    p, q = shares(p), shares(q)
+    mean = (p + q) / 2
+    return np.asarray(0.5 * np.sum(rel_entr(p, mean) + rel_entr(q, mean), axis=-1))
+
+
+def bins_of(
+    values: Float[np.ndarray, "num_frames num_axes"],
+    edges: Sequence[Float[np.ndarray, " _"]],
+) -> Int[np.ndarray, " num_frames"]:
+    """Numbers the bin of each frame; what lies outside is put in the nearest bin."""
+    found = [
+        np.digitize(column, axis[1:-1])
+        for column, axis in zip(values.T, edges, strict=True)
+    ]
+    return np.ravel_multi_index(found, [len(axis) - 1 for axis in edges])
+
+
+def histograms(
+    bins: Sequence[Int[np.ndarray, " _"]], num_bins: int
+) -> Int[np.ndarray, "num_units num_bins"]:
+    """Counts the frames of each unit in each bin."""
+    return np.stack([np.bincount(unit, minlength=num_bins) for unit in bins])
+
+
+def shares(
+    counts: Shaped[np.ndarray, "*batch num_bins"],
+) -> Float[np.ndarray, "*batch num_bins"]:
+    """Divides counts by their sum."""
+    return counts / np.sum(counts, axis=-1, keepdims=True)
+
+
+def compare(
+    trajectory: Int[np.ndarray, "num_units num_bins"],
+    reference: Int[np.ndarray, "num_reference_units num_bins"],
+    resamples: Resamples,
+) -> Divergence:
+    """Compares the histograms of two sides, with an interval and a floor."""
+    js = float(jensen_shannon(trajectory.sum(axis=0), reference.sum(axis=0)))
+    drawn = jensen_shannon(
+        resamples.trajectory @ trajectory, resamples.reference @ reference
+    )
+    low, high = interval(drawn) - np.median(drawn) + js
+    floor = floor_of(reference, resamples.halves)
+    return Divergence(js, js**0.5, max(float(low), 0.0), float(high), floor, floor**0.5)
+
+
+def floor_of(
+    reference: Int[np.ndarray, "num_units num_bins"],
+    halves: Int[np.ndarray, "num_splits num_units"],
+) -> float:
+    """Returns the mean divergence between random halves of the reference."""
+    split = jensen_shannon(halves @ reference, (1 - halves) @ reference)
+    return float(np.mean(split))
+
+
+def estimate(
+    value: float, drawn: Float[np.ndarray, " num_resamples"]
+) -> dict[str, float]:
+    """Returns a value with the ends of the middle 95 % of its resamples."""
+    low, high = interval(drawn)
+    return {"value": float(value), "low": float(low), "high": float(high)}

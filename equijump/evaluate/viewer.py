@@ -1,0 +1,52 @@
+"""A trajectory as a page can show it without a network: frames, bonds and a script."""
+
+import base64
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from equijump.evaluate import geometry
+from equijump.evaluate.sides import NAMES, Prepared
+
+NUM_FRAMES = 200
+_RESOLUTION = 0.01  # Å
+_SCRIPT = Path(__file__).with_name("viewer.js")
+
+
+def make_scenes(prepared: Prepared) -> dict[str, Any]:
+    """Returns frames of the first trajectory of each side, superposed on its first.
+
+    Positions are base64 of little-endian int16 in 0.01 Å, frame by frame.
+    """
+    return {name: _make_scene(prepared, name) for name in NAMES}
+
+
+def _make_scene(prepared: Prepared, name: str) -> dict[str, Any]:
+    positions = prepared.sides[name].positions[0]
+    every = -(-len(positions) // NUM_FRAMES)
+    frames = positions[::every]
+    centred = frames[0] - frames[0].mean(axis=0)
+    moved = np.round(geometry.superposed(frames, centred) / _RESOLUTION)
+    limits = np.iinfo(np.int16)
+    packed = np.clip(moved, limits.min, limits.max).astype("<i2")
+    return {
+        "elements": [atom[0] for atom in prepared.system.atom_names],
+        "bonds": prepared.system.bonds.tolist(),
+        "num_frames": len(frames),
+        "spacing": every * prepared.spacing,
+        "positions": base64.b64encode(packed.tobytes()).decode("ascii"),
+    }
+
+
+def to_html(scenes: dict[str, Any]) -> str:
+    """Returns a viewer for each side, and the script of both."""
+    parts = [
+        f'<figure class="viewer" data-scene="{html.escape(json.dumps(scene))}">'
+        f"<figcaption>{html.escape(name)}</figcaption></figure>"
+        for name, scene in scenes.items()
+    ]
+    script = f"<script>{_SCRIPT.read_text('utf-8')}</script>"
+    return "\n".join(["<h2>Trajectories</h2>", *parts, script])
