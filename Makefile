@@ -1,4 +1,4 @@
-# make demo       the main job on the packaged sample of QM9: train, sample, evaluate
+# make demo       both models on packaged data: train, sample, evaluate
 # make test       the test suite        make test-slow   the tests that take long
 # make lint       ruff
 #
@@ -23,6 +23,10 @@ demo: $(READY)
 	$(BIN)/symphony train --config=configs/symphony/demo.py --workdir=$(DEMO)/train
 	$(BIN)/symphony sample --num_molecules=100 --output=$(DEMO)/molecules.sdf
 	$(BIN)/symphony evaluate --samples=$(DEMO)/molecules.sdf --output=$(DEMO)/report
+	$(BIN)/equijump train --config=configs/equijump/demo.py --workdir=$(DEMO)/train_ala2
+	$(BIN)/equijump sample --num_jumps=500 --replicas=20 --output=$(DEMO)/rollout
+	$(BIN)/equijump evaluate --trajectory '$(DEMO)/rollout/*.xtc' \
+	  --output=$(DEMO)/report_ala2
 
 test: $(READY)
 	$(BIN)/python -m pytest

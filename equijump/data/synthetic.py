@@ -1,8 +1,8 @@
 r"""A process whose every law is known, in the form of a trajectory.
 
 The Ornstein-Uhlenbeck process, $x_{k+1} = a x_k + \sqrt{1 - a^2} s \xi$ with
-$a = \exp(-\Delta / \tau)$: two residues of glycine, the vector between them and those to
-their atoms, are each isotropic and normal with standard deviation $s$ an axis.
+$a = \exp(-\Delta / \tau)$: two residues of glycine, the vector between them and those
+to their atoms, are each isotropic and normal with a standard deviation of their own.
 """
 
 import numpy as np

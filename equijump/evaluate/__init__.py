@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported late, so that --help and mistakes on the command line are quick.
     from rich.console import Console
 
+    from common import report as shown
     from equijump.evaluate import inputs, measure, report
 
     trajectory = inputs.read(
@@ -53,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     total = 2 * arguments.num_resamples
     with cli.progress(total, "fitting Markov models", "resamples") as advance:
         result = measure.evaluate(trajectory, reference, settings, native, advance)
-    report.write(result, output)
+    shown.write(result, report.to_html(result), output)
     console = Console()
-    report.print_tables(result, console)
+    report.print_report(result, console)
     console.print(f"{output / 'report.html'} and report.json", highlight=False)
     return 0
 

@@ -1,26 +1,16 @@
 """Plots of a report as HTML with the images inside."""
 
-import base64
-import html
-import io
 from typing import Any
 
 import matplotlib.figure
 import numpy as np
 
+from common.report import html_figure
 from equijump.evaluate.sides import NAMES
 
 _COLOURS = {"trajectory": "tab:blue", "reference": "0.35"}
 _MOST_MAPS = 12
 """Residues whose Ramachandran maps are drawn, those that differ most; also curves."""
-
-
-def _to_html(figure: matplotlib.figure.Figure, title: str) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    alt = html.escape(title)
-    return f'<h2>{alt}</h2>\n<img alt="{alt}" src="data:image/png;base64,{data}">'
 
 
 def _array(values: Any) -> np.ndarray:
@@ -148,7 +138,7 @@ def make_plots(report: dict[str, Any]) -> list[str]:
         "Autocorrelations": plot_correlations(report),
     }
     return [
-        _to_html(figure, title)
+        html_figure(figure, title)
         for title, figure in figures.items()
         if figure is not None
     ]

@@ -1,45 +1,21 @@
-"""Shows a report: tables for the terminal, a JSON file, an HTML page with plots."""
+"""What the report of an evaluation shows: tables, plots, an HTML page."""
 
-import html
-import json
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import rich.box
 from rich.console import Console
-from rich.table import Table
 
-from common.cli import atomic_path
+from common.report import Rows, html_page, html_table, number, print_tables
 from equijump.evaluate import plots, viewer
 from equijump.evaluate.sides import NAMES
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62em; margin: 2em auto;
-  padding: 0 1em; color: #222; }
-table { border-collapse: collapse; margin: 1em 0; }
-th, td { padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-td.text { text-align: left; font-size: 90%; }
-img { max-width: 100%; }
-figure.viewer { display: inline-block; margin: 0 1em 1em 0; }
-figure.viewer canvas { border: 1px solid #ddd; display: block; cursor: grab; }
-"""
-
 _MOST_ROWS = 16
 """Rows of one kind on the terminal; beyond them their mean is shown."""
-
-Rows = list[list[str]]
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _estimate(entry: dict[str, Any], digits: int, key: str = "value") -> str:
     """Returns a value with the ends of its interval."""
     if entry[key] is None or entry["low"] is None:
-        return _number(entry[key], digits)
+        return number(entry[key], digits)
     digits = digits if entry["high"] < 1000 else 0
     ends = f"{entry['low']:.{digits}f}–{entry['high']:.{digits}f}"
     return f"{entry[key]:.{digits}f} ({ends})"
@@ -73,7 +49,7 @@ def divergence_rows(report: dict[str, Any], whole: bool = True) -> Rows:
 
 def _divergence_row(name: str, entry: dict[str, Any]) -> list[str]:
     digits = dict(zip(_REST, (4, 3, 3, 4), strict=True))
-    rest = [_number(entry[column], digits[column]) for column in _REST]
+    rest = [number(entry[column], digits[column]) for column in _REST]
     return [name, _estimate(entry, 4, "js"), *rest]
 
 
@@ -132,7 +108,7 @@ def chapman_rows(report: dict[str, Any]) -> Rows:
             tests = [models[side]["chapman_kolmogorov"][index] for side in NAMES]
             pairs = [(t["predicted"][name], t["estimated"][name]) for t in tests]
             if any(None not in pair for pair in pairs):
-                cells = [", ".join(map(_number, pair)) for pair in pairs]
+                cells = [", ".join(map(number, pair)) for pair in pairs]
                 rows.append([f"{name}, after {step['time']:g} ps", *cells])
     return rows if len(rows) > 1 else []
 
@@ -142,13 +118,13 @@ def validity_rows(report: dict[str, Any]) -> Rows:
     found = report["validity"]
     mean = lambda values: sum(values.values()) / len(values) if values else None
     lines = {
-        "bond lengths, RMS deviation, Å": lambda v: _number(v["bond_rms"]),
-        "largest deviation of a bond, Å": lambda v: _number(v["worst_bond"], 3),
-        "angles, RMS deviation, degrees": lambda v: _number(v["angle_rms"], 3),
+        "bond lengths, RMS deviation, Å": lambda v: number(v["bond_rms"]),
+        "largest deviation of a bond, Å": lambda v: number(v["worst_bond"], 3),
+        "angles, RMS deviation, degrees": lambda v: number(v["angle_rms"], 3),
         "cis omega, %": lambda v: _percent(v["cis_fraction"]),
         "frames with a clash, %": lambda v: _percent(v["clash_fraction"]),
         "wrong handedness, %": lambda v: _percent(v["wrong_hand_fraction"]),
-        "flips per residue and ns": lambda v: _number(mean(v["flips_per_ns"])),
+        "flips per residue and ns": lambda v: number(mean(v["flips_per_ns"])),
     }
     rows = [["validity", *NAMES]]
     num_lost, num_all = len(report["trajectory"]["lost"]), _num_replicas(report)
@@ -171,8 +147,8 @@ def stationarity_rows(report: dict[str, Any], whole: bool = True) -> Rows:
     rows = [["first third against last, JS, nats", *NAMES, "floor"]]
     for name, entry in report["distributions"].items():
         if whole or entry["kind"] in ("ramachandran", "tic"):
-            cells = [_number(entry["thirds"][side]) for side in NAMES]
-            rows.append([name, *cells, _number(entry["floor"])])
+            cells = [number(entry["thirds"][side]) for side in NAMES]
+            rows.append([name, *cells, number(entry["floor"])])
     return rows if whole or len(rows) <= _MOST_ROWS else []
 
 
@@ -189,7 +165,7 @@ def _caption(report: dict[str, Any]) -> str:
     )
 
 
-def print_tables(report: dict[str, Any], console: Console) -> None:
+def print_report(report: dict[str, Any], console: Console) -> None:
     """Prints the tables of a report."""
     console.print(_caption(report), highlight=False)
     tables = [
@@ -199,30 +175,9 @@ def print_tables(report: dict[str, Any], console: Console) -> None:
         validity_rows(report),
         stationarity_rows(report, whole=False),
     ]
-    for header, *rows in filter(None, tables):
-        table = Table(
-            header_style="bold",
-            box=rich.box.SIMPLE_HEAD,
-            pad_edge=False,
-            collapse_padding=True,
-        )
-        table.add_column(header[0], no_wrap=True, min_width=12)
-        for name in header[1:]:
-            table.add_column(name, justify="right", no_wrap=True)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+    print_tables(tables, console)
     for name in ("divergence", "floor", "basins", "lost"):
         console.print(f"{name}: {report['definitions'][name]}", highlight=False)
-
-
-def _html_table(rows: Sequence[Sequence[str]], text: bool = False) -> str:
-    header, *body = rows
-    cell = '<td class="text">' if text else "<td>"
-    lines = ["<table><tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in header)]
-    for row in body:
-        lines.append("<tr>" + "".join(f"{cell}{html.escape(c)}</td>" for c in row))
-    return "\n".join([*lines, "</table>"])
 
 
 def to_html(report: dict[str, Any]) -> str:
@@ -231,36 +186,18 @@ def to_html(report: dict[str, Any]) -> str:
     lost = [["lost", "frame", "because of"]]
     for loss in report["trajectory"]["lost"]:
         lost.append([loss["name"], str(loss["frame"]), loss["reason"]])
-    versions = ", ".join(f"{k} {v}" for k, v in report["versions"].items())
     tables = [
         time_rows(report), chapman_rows(report), validity_rows(report),
         stationarity_rows(report), lost if len(lost) > 1 else [],
     ]  # fmt: skip
-    return "\n".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
-            f"<title>Evaluation of trajectories</title><style>{_STYLE}</style></head>",
-            "<body><h1>Evaluation of trajectories</h1>",
-            f"<p>{html.escape(_caption(report))}",
-            _html_table(divergence_rows(report)),
-            viewer.to_html(report["viewer"]),
-            *plots.make_plots(report),
-            "<h2>Times, weights and tests</h2>",
-            *(_html_table(rows) for rows in tables if rows),
-            "<h2>Definitions</h2>",
-            _html_table(meanings, text=True),
-            f"<p>{html.escape(versions)}</body></html>\n",
-        ]
-    )
-
-
-def write(report: dict[str, Any], folder: Path) -> None:
-    """Writes `report.json` and `report.html` into a folder, which is made if needed."""
-    page = to_html(report)
-    with atomic_path(folder / "report.json") as path:
-        path.write_text(
-            json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False),
-            encoding="utf-8",
-        )
-    with atomic_path(folder / "report.html") as path:
-        path.write_text(page, encoding="utf-8")
+    parts = [
+        html_table(divergence_rows(report)),
+        viewer.to_html(report["viewer"]),
+        *plots.make_plots(report),
+        "<h2>Times, weights and tests</h2>",
+        *(html_table(rows) for rows in tables if rows),
+        "<h2>Definitions</h2>",
+        html_table(meanings, text=True),
+    ]
+    title, caption = "Evaluation of trajectories", _caption(report)
+    return html_page(title, caption, parts, report["versions"])

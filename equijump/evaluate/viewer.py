@@ -13,6 +13,10 @@ from equijump.evaluate.sides import NAMES, Prepared
 
 NUM_FRAMES = 200
 _RESOLUTION = 0.01  # Å
+_STYLE = """
+figure.viewer { display: inline-block; margin: 0 1em 1em 0; }
+figure.viewer canvas { border: 1px solid #ddd; display: block; cursor: grab; }
+"""
 _SCRIPT = Path(__file__).with_name("viewer.js")
 
 
@@ -48,5 +52,6 @@ def to_html(scenes: dict[str, Any]) -> str:
         f"<figcaption>{html.escape(name)}</figcaption></figure>"
         for name, scene in scenes.items()
     ]
+    style = f"<style>{_STYLE}</style>"
     script = f"<script>{_SCRIPT.read_text('utf-8')}</script>"
-    return "\n".join(["<h2>Trajectories</h2>", *parts, script])
+    return "\n".join(["<h2>Trajectories</h2>", style, *parts, script])

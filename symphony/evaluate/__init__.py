@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported late, so that --help and mistakes on the command line are quick.
     from rich.console import Console
 
+    from common import report as shown
     from symphony.evaluate import measure, report, samples
 
     drawn = samples.read_samples(arguments.samples, arguments.max_molecules)
@@ -58,9 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             num_perceived,
             advance,
         )
-    report.write(result, output)
+    shown.write(result, report.to_html(result), output)
     console = Console()
-    report.print_tables(result, console)
+    report.print_report(result, console)
     console.print(f"{output / 'report.html'} and report.json", highlight=False)
     return 0
 

@@ -1,40 +1,23 @@
-"""Shows a report: a table for the terminal, a JSON file, an HTML page with plots."""
+"""What the report of an evaluation shows: tables, plots, an HTML page."""
 
-import base64
-import html
-import io
-import json
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib.figure
 import numpy as np
-import rich.box
 from rich.console import Console
-from rich.table import Table
 
-from common.cli import atomic_path
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62em; margin: 2em auto;
-  padding: 0 1em; color: #222; }
-table { border-collapse: collapse; margin: 1em 0; }
-th, td { padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-td.text { text-align: left; font-size: 90%; }
-img { max-width: 100%; }
-"""
-
-Rows = list[list[str]]
+from common.report import (
+    Rows,
+    html_figure,
+    html_page,
+    html_table,
+    number,
+    print_tables,
+)
 
 
 def _percent(fraction: float | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.2f}"
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def convention_rows(report: dict[str, Any]) -> Rows:
@@ -60,17 +43,17 @@ def convention_rows(report: dict[str, Any]) -> Rows:
 def distribution_rows(report: dict[str, Any]) -> Rows:
     """Returns a header and one row per distance from the data."""
     rows = [["distance from the data", "samples", "data against data"]]
-    rows.append(["sizes, JS (nats)", _number(report["sizes"]["jensen_shannon"]), ""])
+    rows.append(["sizes, JS (nats)", number(report["sizes"]["jensen_shannon"]), ""])
     geometry = report["geometry"]
     if geometry is None:
         return rows
     for key, label in (("species", "atom types"), ("environments", "environments")):
         value = geometry[f"jensen_shannon_{key}"]
-        rows.append([f"{label}, JS (nats)", _number(value), ""])
+        rows.append([f"{label}, JS (nats)", number(value), ""])
     for key, label in (("bond_length_mmd", "bond"), ("bispectrum_mmd", "angles")):
         for kind, entry in geometry[key].items():
             rows.append(
-                [f"{label} {kind}, MMD", _number(entry["mmd"]), _number(entry["floor"])]
+                [f"{label} {kind}, MMD", number(entry["mmd"]), number(entry["floor"])]
             )
     return rows
 
@@ -108,27 +91,12 @@ def _caption(report: dict[str, Any]) -> str:
     )
 
 
-def print_tables(report: dict[str, Any], console: Console) -> None:
+def print_report(report: dict[str, Any], console: Console) -> None:
     """Prints the tables of a report."""
     tables = [convention_rows(report), distribution_rows(report)]
     tables += [ring_rows(report), pose_rows(report)]
     console.print(_caption(report), highlight=False)
-    for header, *rows in filter(None, tables):
-        table = Table(header_style="bold", box=rich.box.SIMPLE_HEAD)
-        table.add_column(header[0], no_wrap=True)
-        for name in header[1:]:
-            table.add_column(name, justify="right")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-
-
-def _to_html(figure: matplotlib.figure.Figure, title: str) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    alt = html.escape(title)
-    return f'<h2>{alt}</h2>\n<img alt="{alt}" src="data:image/png;base64,{data}">'
+    print_tables(tables, console)
 
 
 def _plot_validity(report: dict[str, Any]) -> matplotlib.figure.Figure:
@@ -192,28 +160,21 @@ def make_plots(report: dict[str, Any]) -> list[str]:
     sizes, geometry = report["sizes"], report["geometry"]
     shares = [_normalized(sizes[side]) for side in ("samples", "reference")]
     plots = [
-        _to_html(_plot_validity(report), "Validity by convention"),
-        _to_html(_plot_bars(*shares, "atoms in a molecule", "molecules (%)"), "Sizes"),
+        html_figure(_plot_validity(report), "Validity by convention"),
+        html_figure(
+            _plot_bars(*shares, "atoms in a molecule", "molecules (%)"), "Sizes"
+        ),
     ]
     if geometry is not None and geometry["bond_lengths"]:
         lengths = _plot_bond_lengths(geometry["bond_lengths"])
-        plots.append(_to_html(lengths, "Bond lengths"))
+        plots.append(html_figure(lengths, "Bond lengths"))
     if geometry is not None and any(geometry["rings_per_molecule"].values()):
         rings = geometry["rings_per_molecule"]
         figure = _plot_bars(
             rings["samples"], rings["reference"], "ring size", "rings per molecule"
         )
-        plots.append(_to_html(figure, "Rings"))
+        plots.append(html_figure(figure, "Rings"))
     return plots
-
-
-def _html_table(rows: Sequence[Sequence[str]], text: bool = False) -> str:
-    header, *body = rows
-    cell = '<td class="text">' if text else "<td>"
-    lines = ["<table><tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in header)]
-    for row in body:
-        lines.append("<tr>" + "".join(f"{cell}{html.escape(c)}</td>" for c in row))
-    return "\n".join([*lines, "</table>"])
 
 
 def to_html(report: dict[str, Any]) -> str:
@@ -222,30 +183,13 @@ def to_html(report: dict[str, Any]) -> str:
     for name, score in report["conventions"].items():
         reasons = ", ".join(f"{why} {n}" for why, n in score["failures"].items())
         definitions.append([name, score["definition"], reasons or "–"])
-    versions = ", ".join(f"{k} {v}" for k, v in report["versions"].items())
     tables = [distribution_rows(report), ring_rows(report), pose_rows(report)]
-    return "\n".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
-            f"<title>Evaluation of molecules</title><style>{_STYLE}</style></head>",
-            f"<body><h1>Evaluation of molecules</h1><p>{html.escape(_caption(report))}",
-            _html_table(convention_rows(report)),
-            _html_table(definitions, text=True),
-            *make_plots(report),
-            "<h2>Distances from the data</h2>",
-            *(_html_table(rows) for rows in tables if rows),
-            f"<p>{html.escape(versions)}</body></html>\n",
-        ]
-    )
-
-
-def write(report: dict[str, Any], folder: Path) -> None:
-    """Writes `report.json` and `report.html` into a folder, which is made if needed."""
-    page = to_html(report)
-    with atomic_path(folder / "report.json") as path:
-        path.write_text(
-            json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False),
-            encoding="utf-8",
-        )
-    with atomic_path(folder / "report.html") as path:
-        path.write_text(page, encoding="utf-8")
+    parts = [
+        html_table(convention_rows(report)),
+        html_table(definitions, text=True),
+        *make_plots(report),
+        "<h2>Distances from the data</h2>",
+        *(html_table(rows) for rows in tables if rows),
+    ]
+    title, caption = "Evaluation of molecules", _caption(report)
+    return html_page(title, caption, parts, report["versions"])

@@ -1,0 +1,21 @@
+"""EquiJump on alanine dipeptide for a minute or two: shows training, no more.
+
+    equijump train --config=configs/equijump/demo.py --workdir=workdir/demo/train_ala2
+"""
+
+import ml_collections
+
+from configs.equijump import ala2
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ala2.get_config()
+    config.model.num_channels = 32
+    config.model.num_layers = 2
+    config.model.num_hidden = 64
+    config.train.num_steps = 1_000
+    config.train.batch_size = 64
+    config.train.warmup_steps = 50
+    config.train.ema_decay = 0.99
+    config.train.eval_every = 500
+    return config
