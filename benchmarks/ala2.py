@@ -240,12 +240,12 @@ def make_table(results: list[Result], title: str) -> Table:
     """Lists results, one a row."""
     table = Table(title=title)
     heads = (
-        "Ramachandran JS", "floor", "slowest, ps", "alphaR", "bond RMS, Å", "lost",
-        "flips per ns", "thirds JS", "evaluations", "CPU s per ns",
+        "Ramachandran JS", "floor", "slowest, ps", "alphaR", "bond\nRMS, Å", "lost",
+        "flips\nper ns", "thirds\nJS", "evalu-\nations", "CPU s\nper ns",
     )  # fmt: skip
     table.add_column("contestant")
     for head in heads:
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     for result in results:
         found = result.figures or {}
         table.add_row(
@@ -340,7 +340,10 @@ def main() -> None:
         if of_reference is None and report is not None:
             of_reference = figures_of(report, "reference")
     results.insert(0, Result("reference", None, None, None, of_reference))
-    title = f"{asked.replicas} replicas of {asked.num_jumps} jumps of {LAG:g} ps"
+    title = (
+        f"{asked.replicas} replicas of {asked.num_jumps} jumps of {LAG:g} ps; nats; "
+        "95 % of resamples"
+    )
     console.print(make_table(results, title))
     written = {
         "machine": timing.machine(),
