@@ -240,7 +240,9 @@ def _remove_former(folder: Path) -> None:
 
 
 def _truncate(output: Output, saved: Saved | None) -> None:
-    """Cuts the files behind the last complete chunk."""
+    """Cuts the files behind the last complete chunk, and clears what a kill left."""
+    for torn in output.folder.glob(".part*"):
+        torn.unlink()
     for replica, path in enumerate(output.paths):
         if saved is None:
             path.unlink(missing_ok=True)
