@@ -10,6 +10,7 @@ import contextlib
 import json
 import re
 import struct
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from equijump.rollout import Chunk, State
 
 FORMAT_VERSION = 1
 FORMATS = ("xtc", "dcd", "h5", "pdb")
-_READ_ERRORS = (OSError, ValueError, KeyError, EOFError)
+_READ_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
 class Output(NamedTuple):
@@ -240,7 +241,10 @@ def _remove_former(folder: Path) -> None:
 
 
 def _truncate(output: Output, saved: Saved | None) -> None:
-    """Cuts the files behind the last complete chunk."""
+    """Cuts the files behind the last complete chunk, and clears what a kill left."""
+    for pattern in (".part.*", ".partial-*"):
+        for torn in output.folder.glob(pattern):
+            torn.unlink()
     for replica, path in enumerate(output.paths):
         if saved is None:
             path.unlink(missing_ok=True)

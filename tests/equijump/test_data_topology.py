@@ -10,7 +10,7 @@ from rdkit.Chem import AllChem
 
 from common.cli import UsageError
 from equijump.data import residues
-from equijump.data.topology import read_system
+from equijump.data.topology import read_system, to_topology
 
 LETTERS = {
     **{"ALA": "A", "ARG": "R", "ASN": "N", "ASP": "D", "CYS": "C", "GLN": "Q"},
@@ -137,3 +137,14 @@ def test_a_file_of_water_alone_has_no_residue(tmp_path):
     )
     with pytest.raises(UsageError, match="expected at least one residue"):
         read(tmp_path, line + "\nEND\n")
+
+
+@pytest.mark.parametrize("text", [ALANINE_DIPEPTIDE, tripeptide("TRP")])
+def test_a_system_is_a_topology_again(text, tmp_path):
+    topology, positions = load(tmp_path, text)
+    system = read_system(topology, positions, "molecule.pdb")
+    made = to_topology(system)
+    again = read_system(made, positions[system.kept], "made")
+    for name in set(system._fields) - {"kept"}:
+        np.testing.assert_array_equal(getattr(again, name), getattr(system, name))
+    assert made.n_bonds == len(system.bonds)

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -112,6 +113,9 @@ def test_every_format_reads_back(suffix, ask, shaken, loaded):
     np.testing.assert_allclose(10 * found.xyz, 10 * expected.xyz, atol=0.01)
     if suffix in ("xtc", "h5"):
         np.testing.assert_allclose(found.time, expected.time)
+    if suffix == "dcd":
+        header = (folder / "ala2_1.dcd").read_bytes()
+        assert struct.unpack_from("i", header, 8) == (7,)
 
 
 @pytest.mark.parametrize("suffix", ["xtc", "dcd", "pdb"])
