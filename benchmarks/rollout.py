@@ -95,11 +95,12 @@ def make_rollout(
         FloatingPointError: A position became non-finite.
     """
 
+    plan = rollout.Plan(system, starts, lag, seed=0, chunk=num_jumps)
+    state = rollout.begin(plan).state
+
     def call() -> None:
-        (found,) = rollout.rollout(
-            jump, network.params, system, starts, lag, num_jumps, 0, chunk=num_jumps
-        )
-        if not np.isfinite(found).all():
+        rolled = rollout.rollout(jump, network.params, plan, state, 0, num_jumps)
+        if not all(np.isfinite(chunk.frames).all() for chunk in rolled):
             raise FloatingPointError("a position of the rollout is not finite")
 
     return call
