@@ -94,7 +94,6 @@ def make_rollout(
     Raises:
         FloatingPointError: A position became non-finite.
     """
-
     plan = rollout.Plan(system, starts, lag, seed=0, chunk=num_jumps)
     state = rollout.begin(plan).state
 

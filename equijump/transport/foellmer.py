@@ -15,16 +15,19 @@ would be exact. Three things correct for $D$ that moves, and for the spread of $
 around it, so that ten steps serve torsions, that move by an Å, and bonds, by .03:
 
 * Times are such that the noise on the jump's end, $\sigma (1 - t) / \sqrt t$, falls
-  from 1.5 to .006 $\sigma$, evenly in its third root.
-* $D$ is extrapolated from the step before in $\lambda = \log(\sqrt t / (1 - t))$, half
-  as far as to the middle of the step (Lu et al. 2022, arXiv:2211.01095, go all the way,
-  and too much spread comes of it).
-* The noise of a step is .7 of the above and .3 of $\sigma^2 \int_t^u (1 - r)^2 dr$, in
-  variance; the first step, which sees the source alone, adds the known spread $d$ of
-  the displacement: $t_1^2 d^2$. Without it rare basins come too rarely.
+  from 3.5 to .008 $\sigma$, evenly in its third root. Basins that lie apart in many
+  coordinates at once are decided between at the higher of these levels: were 1.5 the
+  first, half of the rare crossings would be lost, however many steps followed.
+* $D$ is extrapolated from the step before in $\lambda = \log(\sqrt t / (1 - t))$, early
+  to the middle of the step, then a third as far (Lu et al. 2022, arXiv:2211.01095, go
+  all the way, and too much spread comes of it).
+* The noise of a step is early .9 of $\sigma^2 \int_t^u (1 - r)^2 dr$ and .1 of the
+  above, in variance, and then about half of each; the first step, which sees the source
+  alone, adds the known spread $d$ of the displacement, $t_1^2 d^2$.
 
-Their numbers were chosen on normal targets of spread .028 to 1 $\sigma$ (kept to 3 %)
-and on one of two basins, of weights .85 and .15 (kept to .005).
+Their numbers were searched for on exact targets: normal ones of spread .028 to 1
+$\sigma$ (kept to 4 %), and pairs of basins 2.5 to 4.5 $\sigma$ apart in 2 to 12
+coordinates, the rarer of weight .03 or .2 (kept to 4 %).
 """
 
 from collections.abc import Callable
@@ -40,15 +43,19 @@ from equijump.transport.paths import Path, Scales
 Cloud = Float[Array, "num_nodes num_slots 3"]
 HEADS = ("end",)
 METHODS = ("bridge", "euler_maruyama")
-LARGEST, SMALLEST = 1.5, 0.006
+LARGEST, SMALLEST = 3.54, 0.008
 """Noise on the end of the jump at the first and the last inner time, in units of the
 scale of the noise."""
 
-EXTRAPOLATION, LAST_EXTRAPOLATION = 0.5, 0.25
+EARLY = 1.29
+"""Level down to which basins are decided between; the two numbers of what follows are
+for the steps that begin above it, and for the others."""
+
+EXTRAPOLATION, LAST_EXTRAPOLATION = (1.09, 0.35), 0.37
 """Share of the extrapolation to the middle of a step; the last step, at whose end the
 signal is infinite, has a number of its own."""
 
-MEAN_SQUARE_SHARE = 0.3
+MEAN_SQUARE_SHARE = (0.9, 0.55)
 """Share of the mean square in the noise of a step; the rest is that at its end."""
 
 TRAINED = (5.0, 0.004)
@@ -109,15 +116,18 @@ def steps(num_steps: int) -> Step:
     begin, end = t[:-1], t[1:]
     inner = t[1:-1]
     snr = 0.5 * jnp.log(inner) - jnp.log1p(-inner)
+    is_early = jnp.append(True, jnp.exp(-snr) > EARLY)
+    of_step = lambda numbers: jnp.where(is_early, *numbers)
     widths = jnp.diff(snr)
-    ratios = 0.5 * EXTRAPOLATION * widths[1:] / widths[:-1]
     extrapolation = jnp.zeros(num_steps)
     if num_steps > 3:
+        ratios = 0.5 * widths / jnp.roll(widths, 1)
+        ratios = of_step(EXTRAPOLATION)[2:-1] * ratios[1:]
         extrapolation = extrapolation.at[2:-1].set(ratios)
         extrapolation = extrapolation.at[-1].set(LAST_EXTRAPOLATION)
     at_end = jnp.square(1.0 - end) * (end - begin)
     mean_square = ((1.0 - begin) ** 3 - (1.0 - end) ** 3) / 3.0
-    variance = at_end + MEAN_SQUARE_SHARE * (mean_square - at_end)
+    variance = at_end + of_step(MEAN_SQUARE_SHARE) * (mean_square - at_end)
     return Step(
         time=begin,
         kept=(1.0 - end) / (1.0 - begin),

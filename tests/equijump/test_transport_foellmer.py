@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from equijump.transport import foellmer, paths
-from tests.equijump.solvable import make_jump, normal
+from tests.equijump.solvable import draw_noise, make_jump, normal
 
 NUM_STEPS = 10  # As in configs/equijump/ala2.py.
 JUMP = make_jump(foellmer, normal, NUM_STEPS)
@@ -70,3 +70,36 @@ def test_without_noise_nothing_is_known_but_the_source():
     np.testing.assert_array_equal(known.mean, x_0)
     np.testing.assert_allclose(known.std, 0.4, rtol=1e-6)
     assert np.all(np.isfinite(known.displacement))
+
+
+@pytest.mark.parametrize("num_steps", [10, 20])
+@pytest.mark.parametrize(
+    ("rare", "num_coordinates", "apart"), [(0.03, 12, 1.3), (0.2, 5, 2.0)]
+)
+def test_a_rare_basin_far_off_in_many_coordinates_comes_as_often_as_it_must(
+    num_steps, rare, num_coordinates, apart
+):
+    """Basins a few noises apart are decided between early, at high levels of noise."""
+    moved = jnp.zeros(42).at[:num_coordinates].set(apart).reshape(1, 14, 3)
+    scales = paths.Scales(jnp.full((14, 1), 0.26), jnp.full((14, 1), 1.05))
+
+    def predict(x_t, t):
+        at = foellmer.path(t)
+        variance = (0.15 * at.beta) ** 2 + (1.05 * at.gamma) ** 2 + 1e-12
+        beyond = jnp.stack([x_t, x_t - at.beta * moved])
+        logits = -0.5 * jnp.sum(beyond**2, axis=(1, 2, 3)) / variance
+        shares = jax.nn.softmax(logits + jnp.log(jnp.array([1.0 - rare, rare])))
+        ends = at.beta * 0.15**2 / variance * beyond + jnp.stack([0.0 * moved, moved])
+        return (jnp.einsum("k,kabc->abc", shares, ends),)
+
+    @jax.jit
+    @jax.vmap
+    def run(key):
+        start = jnp.zeros((1, 14, 3))
+        return foellmer.jump(
+            predict, draw_noise, key, start, scales, num_steps, "bridge"
+        )
+
+    ends = run(jax.random.split(jax.random.key(0), 40_000))
+    found = np.mean(np.asarray(ends)[:, 0, 0, 0] > apart / 2)
+    assert found == pytest.approx(rare, rel=0.1)
