@@ -86,3 +86,13 @@ def test_the_config_of_another_model_is_told(packaged, tmp_path):
     (tmp_path / "weights.npz").write_bytes((packaged / "weights.npz").read_bytes())
     with pytest.raises(cli.UsageError, match="config of an EquiJump model"):
         weights.load_weights(tmp_path)
+
+
+def test_the_packaged_weights_bring_their_starts_and_no_paths():
+    loaded = weights.load_weights("ala2")
+    assert len(loaded.molecules["ala2"].starts) == 100
+    assert not loaded.config.data.trajectories
+    assert loaded.config.data.lags == (10.0,)
+    card = (weights.PACKAGED / "ala2" / "MODEL_CARD.md").read_text("utf-8")
+    count = sum(leaf.size for leaf in jax.tree.leaves(loaded.params))
+    assert f"{count:,}" in card
