@@ -72,6 +72,12 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             f"config.sample.method: expected one of {', '.join(methods)}, "
             f"found {config.sample.method}"
         )
+    given, patterns = len(config.data.temperatures), len(config.data.trajectories)
+    if given not in (0, 1, patterns):
+        raise cli.UsageError(
+            f"config.data.temperatures: expected one, or {patterns} as "
+            f"data.trajectories has, found {given}"
+        )
     _check_loss(config)
     try:
         build.make_model(config)
@@ -107,11 +113,6 @@ def load_segments(config: ml_collections.ConfigDict) -> Segments:
     settings = config.data
     lags = pairs.Lags(tuple(map(float, settings.lags)), bool(settings.log_uniform))
     temperatures = settings.temperatures or [ROOM_TEMPERATURE]
-    if len(temperatures) not in (1, len(settings.trajectories)):
-        raise cli.UsageError(
-            f"config.data.temperatures: expected one, or {len(settings.trajectories)} "
-            f"as data.trajectories has, found {len(temperatures)}"
-        )
     alike: dict[tuple[bytes, float], list[frames.Trajectory]] = {}
     for index, text in enumerate(settings.trajectories):
         temperature = float(temperatures[index % len(temperatures)])
