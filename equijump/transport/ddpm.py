@@ -64,10 +64,8 @@ def jump(
     del method
     key_start, key_steps = jax.random.split(key)
 
-    def step(
-        x: Cloud, inputs: tuple[Array, Array, Key[Array, ""]]
-    ) -> tuple[Cloud, None]:
-        t, u, key = inputs
+    def step(x: Cloud, inputs: tuple[Array, Array, Cloud]) -> tuple[Cloud, None]:
+        t, u, fresh = inputs
         at_t, at_u = path(t), path(u)
         (noise,) = predict(x, t)
         end = (x - at_t.gamma * scales.noise * noise) / at_t.beta
@@ -77,14 +75,14 @@ def jump(
         mean = ratio * jnp.square(at_u.gamma / at_t.gamma) * x + at_u.beta * share * end
         variance = 0.5 * added * (jnp.square(at_u.gamma / at_t.gamma) + 1.0)
         std = jnp.where(u < 1.0, scales.noise * jnp.sqrt(variance), 0.0)
-        return mean + std * draw_noise(key), None
+        return mean + std * fresh, None
 
     t = times(num_steps)
-    keys = jax.random.split(key_steps, num_steps)
+    noises = jax.vmap(draw_noise)(jax.random.split(key_steps, num_steps))
     # At the first time something of the end is seen already: near the source, with
     # the spread of the displacement.
     first = path(t[0])
     variance = jnp.square(first.gamma * scales.noise)
     variance += jnp.square(first.beta * scales.displacement)
     start = first.beta * x_0 + jnp.sqrt(variance) * draw_noise(key_start)
-    return jax.lax.scan(step, start, (t[:-1], t[1:], keys))[0]
+    return jax.lax.scan(step, start, (t[:-1], t[1:], noises))[0]

@@ -164,16 +164,16 @@ def jump(
     coefficients = plain_steps(num_steps) if method == METHODS[1] else steps(num_steps)
 
     def step(
-        carry: tuple[Cloud, Cloud], inputs: tuple[Step, Key[Array, ""]]
+        carry: tuple[Cloud, Cloud], inputs: tuple[Step, Cloud]
     ) -> tuple[tuple[Cloud, Cloud], None]:
-        (x_t, before), (now, key) = carry, inputs
+        (x_t, before), (now, noise) = carry, inputs
         (end,) = predict(x_t, now.time)
         middle = end + now.extrapolation * (end - before)
         x_u = middle + now.kept * (x_t - middle)
         variance = jnp.square(now.noise * scales.noise)
         variance += jnp.square(now.spread * scales.displacement)
-        return (x_u + jnp.sqrt(variance) * draw_noise(key), end), None
+        return (x_u + jnp.sqrt(variance) * noise, end), None
 
-    keys = jax.random.split(key, num_steps)
-    (x_1, _), _ = jax.lax.scan(step, (x_0, x_0), (coefficients, keys))
+    noises = jax.vmap(draw_noise)(jax.random.split(key, num_steps))
+    (x_1, _), _ = jax.lax.scan(step, (x_0, x_0), (coefficients, noises))
     return x_1

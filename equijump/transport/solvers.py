@@ -92,18 +92,16 @@ def euler_maruyama(
         window: First and last time with diffusion.
     """
 
-    def step(
-        x: Cloud, inputs: tuple[Array, Array, Key[Array, ""]]
-    ) -> tuple[Cloud, None]:
-        t, u, key = inputs
+    def step(x: Cloud, inputs: tuple[Array, Array, Cloud]) -> tuple[Cloud, None]:
+        t, u, fresh = inputs
         drift, noise = predict(x, t)
         width = u - t
         # The whole step lies inside, or its noise would stay.
         inside = (t >= window[0]) & (u <= window[1])
         gamma = jnp.where(inside, path(t).gamma, 1.0)
         pull = scales.noise / gamma * noise * width
-        kick = jnp.sqrt(2.0 * width) * scales.noise * draw_noise(key)
+        kick = jnp.sqrt(2.0 * width) * scales.noise * fresh
         return x + drift * width + jnp.where(inside, kick - pull, 0.0), None
 
-    keys = jax.random.split(key, len(times) - 1)
-    return jax.lax.scan(step, x, (times[:-1], times[1:], keys))[0]
+    noises = jax.vmap(draw_noise)(jax.random.split(key, len(times) - 1))
+    return jax.lax.scan(step, x, (times[:-1], times[1:], noises))[0]
