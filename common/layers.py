@@ -1,14 +1,15 @@
 """Equivariant layers on features `[..., (max_degree + 1)**2, num_channels]`.
 
 A layer treats nodes one by one, so padded nodes touch no other. Weights are one
-matrix `[channels_in, channels_out]` per degree, never a flat vector.
+matrix `[channels_in, channels_out]` per degree, never a flat vector. Some layers also
+take `ByDegree`, and return it then: it spares the compiler copies of slices.
 """
 
 import functools
 import itertools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -25,6 +26,16 @@ from common.irreps import (
 
 MAX_UNROLLED_TERMS = 700
 """Couplings up to which a product at the nodes is written out term by term."""
+
+
+ByDegree: TypeAlias = tuple[Float[Array, "*batch _components _channels"], ...]
+"""Features, an array `[..., 2 * l + 1, channels]` for each degree l."""
+
+
+def split_degrees(x: Float[Array, "*batch components channels"]) -> ByDegree:
+    """Returns the rows of each degree."""
+    rows = degree_slices(max_degree_of(x.shape[-2]))
+    return tuple(x[..., of_degree, :] for of_degree in rows)
 
 
 class Linear(nn.Module):
@@ -46,22 +57,27 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "*batch components channels"]
-    ) -> Float[Array, "*batch components_out features"]:
-        max_degree_in = max_degree_of(x.shape[-2])
-        max_degree = max_degree_in if self.max_degree is None else self.max_degree
-        shape = (x.shape[-1], self.features)
+        self, x: Float[Array, "*batch components channels"] | ByDegree
+    ) -> Float[Array, "*batch components_out features"] | ByDegree:
+        degrees = x if isinstance(x, tuple) else split_degrees(x)
+        max_degree = len(degrees) - 1 if self.max_degree is None else self.max_degree
         blocks = []
-        for degree, rows in enumerate(degree_slices(min(max_degree, max_degree_in))):
+        for degree, rows in enumerate(degrees[: max_degree + 1]):
+            shape = (rows.shape[-1], self.features)
             kernel = self.param(f"kernel_{degree}", self.kernel_init, shape)
             # One 2-D product per degree: XLA's batched products are far slower.
-            block = x[..., rows, :].reshape(-1, shape[0]) @ kernel.astype(x.dtype)
-            block = block.reshape(*x.shape[:-2], -1, self.features)
+            block = rows.reshape(-1, shape[0]) @ kernel.astype(rows.dtype)
+            block = block.reshape(*rows.shape[:-1], self.features)
             if degree == 0 and self.use_bias:
                 bias = self.param("bias", nn.initializers.zeros, (self.features,))
-                block = block + bias.astype(x.dtype)
+                block = block + bias.astype(rows.dtype)
             blocks.append(block)
-        return resize_degrees(jnp.concatenate(blocks, axis=-2), max_degree)
+        if not isinstance(x, tuple):
+            return resize_degrees(jnp.concatenate(blocks, axis=-2), max_degree)
+        batch = blocks[0].shape[:-2]
+        for degree in range(len(blocks), max_degree + 1):
+            blocks.append(jnp.zeros((*batch, 2 * degree + 1, self.features)))
+        return tuple(blocks)
 
 
 def resize_degrees(
@@ -153,9 +169,9 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "*batch components channels"],
+        x: Float[Array, "*batch components channels"] | ByDegree,
         node_mask: Bool[Array, "*batch"] | None = None,
-    ) -> Float[Array, "*batch components channels"]:
+    ) -> Float[Array, "*batch components channels"] | ByDegree:
         """Normalises each node.
 
         Args:
@@ -164,19 +180,20 @@ class RMSNorm(nn.Module):
                 in the gradient, whatever they held.
         """
         if node_mask is not None:
-            x = jnp.where(node_mask[..., None, None], x, 0.0)
-        max_degree = max_degree_of(x.shape[-2])
-        shape = (max_degree + 1, x.shape[-1])
+            clear = lambda part: jnp.where(node_mask[..., None, None], part, 0.0)
+            x = jax.tree.map(clear, x)
+        degrees = x if isinstance(x, tuple) else split_degrees(x)
+        shape = (len(degrees), degrees[0].shape[-1])
         scale = self.param("scale", nn.initializers.ones, shape)
-        squares = [
-            jnp.mean(jnp.square(x[..., rows, :]), axis=(-2, -1))
-            for rows in degree_slices(max_degree)
-        ]
+        squares = [jnp.mean(jnp.square(rows), axis=(-2, -1)) for rows in degrees]
         mean_square = jnp.stack(squares, axis=-1)[..., None]
         if self.joint:
             mean_square = jnp.mean(mean_square, axis=-2, keepdims=True)
         inverse = jax.lax.rsqrt(mean_square + self.epsilon)
-        return x * expand_degrees(inverse * scale.astype(x.dtype))
+        factors = inverse * scale.astype(inverse.dtype)
+        if not isinstance(x, tuple):
+            return x * expand_degrees(factors)
+        return tuple(rows * factors[..., l, None, :] for l, rows in enumerate(x))
 
 
 class SelfProduct(nn.Module):
@@ -193,10 +210,15 @@ class SelfProduct(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "*batch components channels"],
-        y: Float[Array, "*batch components_y channels"] | None = None,
-    ) -> Float[Array, "*batch components_out channels"]:
+        x: Float[Array, "*batch components channels"] | ByDegree,
+        y: Float[Array, "*batch components_y channels"] | ByDegree | None = None,
+    ) -> Float[Array, "*batch components_out channels"] | ByDegree:
         """Returns the product of x with y, or with itself."""
+        if isinstance(x, tuple):
+            # The compiler sees through slices of a concatenation.
+            x = jnp.concatenate(x, axis=-2)
+            y = None if y is None else jnp.concatenate(y, axis=-2)
+            return split_degrees(self(x, y))
         y = x if y is None else y
         paths = tensor_product_paths(
             max_degree_of(x.shape[-2]),
