@@ -156,7 +156,7 @@ class Block(nn.Module):
                 from_tensors = weights[:, :, self.max_degree + l, None]
                 messages = from_tensors * normed[l][scene.senders]
                 # Written out: XLA's product over each channel is far slower.
-                total += sum(messages[:, k] for k in range(messages.shape[1]))
+                total += sum(jnp.split(messages, messages.shape[1], axis=1))[:, 0]
             sums.append(total)
         sums = RMSNorm()(tuple(sums))
         pairs = zip(normed, sums, strict=True)
