@@ -38,7 +38,8 @@ class Statistics(NamedTuple):
 
     Attributes:
         lags: ps, rising.
-        positions: Å, root mean square per axis of the displacement of CA.
+        positions: Å, root mean square of the displacement of CA, per degree of freedom
+            of positions that are centred.
         vectors: Å, of the vectors to the other atoms.
     """
 

@@ -198,7 +198,8 @@ def measure(segments: Segments, align: bool) -> build.Statistics:
         moved = jnp.square(to_cloud(target, mask) - to_cloud(source, mask))
         vectors = jnp.where(jnp.arange(mask.shape[1])[:, None] == CA_SLOT, 0.0, moved)
         counts = jnp.sum(mask[:, CA_SLOT]), jnp.sum(mask)
-        positions = jnp.sum(moved[:, CA_SLOT]) / (3 * counts[0])
+        # Centred positions have three degrees of freedom less, as has their noise.
+        positions = jnp.sum(moved[:, CA_SLOT]) / (3 * jnp.maximum(counts[0] - 1, 1))
         return positions, jnp.sum(vectors) / (3 * (counts[1] - counts[0]))
 
     found = []
