@@ -25,7 +25,7 @@ class Models(NamedTuple):
     """Markov models of one side.
 
     Attributes:
-        whole: By lag in frames, from all units; None where too few states connect.
+        whole: By lag in steps, from all units; None where too few states connect.
         drawn: By lag, of each resample.
     """
 
@@ -49,7 +49,8 @@ def fit_models(
     """
     size = prepared.num_states
     counts = {
-        lag: kinetics.count_transitions(side.states, size, lag) for lag in prepared.lags
+        lag: kinetics.count_transitions(side.states, size, lag * side.every)
+        for lag in prepared.lags
     }
 
     def fit(row: Int[np.ndarray, " num_units"], lag: int, max_error: float) -> Any:
@@ -192,12 +193,14 @@ def measure_basins(
         label = geometry.residue_label(prepared.system, residue)
         found[label] = {}
         for name in NAMES:
+            side = prepared.sides[name]
             basins = [
                 kinetics.basin_of(unit[:, places[0]], unit[:, places[1]])
-                for unit in prepared.sides[name].torsions
+                for unit in side.torsions
             ]
             found[label][name] = _measure_basins(
                 basins,
+                side.every,
                 prepared.spacing,
                 getattr(resamples, name),
                 None if frame_weights is None else frame_weights[name],
@@ -207,6 +210,7 @@ def measure_basins(
 
 def _measure_basins(
     basins: Sequence[Int[np.ndarray, " _"]],
+    every: int,
     spacing: float,
     weights: Int[np.ndarray, "num_resamples num_units"],
     frame_weights: Sequence[Float[np.ndarray, " _"]] | None,
@@ -214,8 +218,8 @@ def _measure_basins(
     count = len(kinetics.BASINS)
     visits = resampling.histograms(basins, count)
     shares = resampling.shares(weights @ visits)
-    crossings = np.array([np.sum(x[1:] != x[:-1]) for x in basins])
-    times = np.array([(len(x) - 1) * spacing / 1000.0 for x in basins])  # ns
+    crossings = np.array([np.sum(x[every:] != x[:-every]) for x in basins])
+    times = np.array([(len(x) - every) * spacing / 1000.0 for x in basins])  # ns
     reweighted = None
     if frame_weights is not None:
         summed = np.bincount(
@@ -237,7 +241,9 @@ def measure_correlations(prepared: Prepared, resamples: Resamples) -> dict[str, 
 
     That of cos psi is one over all residues, each with the weight of its variance.
     """
-    shortest = min(len(x) for s in prepared.sides.values() for x in s.positions)
+    shortest = min(
+        len(x) // s.every for s in prepared.sides.values() for x in s.positions
+    )
     num_lags = min(shortest // 2, _LONGEST_CORRELATION * prepared.lags[0]) + 1
     psi = [place for place, kind in enumerate(prepared.torsions.kinds) if kind == "psi"]
     signals: dict[str, Callable[[Side], Any]] = {
@@ -250,8 +256,9 @@ def measure_correlations(prepared: Prepared, resamples: Resamples) -> dict[str, 
     for signal, read in signals.items():
         found[signal] = {"times": (shown * prepared.spacing).tolist()}
         for name in NAMES:
-            units = read(prepared.sides[name])
-            sums, terms = kinetics.correlation_sums(units, num_lags)
+            side = prepared.sides[name]
+            units = read(side)
+            sums, terms = kinetics.correlation_sums(units, num_lags, side.every)
             everything = np.ones((1, len(units)), int)
             whole = kinetics.autocorrelation(sums, terms, everything)
             drawn = kinetics.autocorrelation(sums, terms, getattr(resamples, name))

@@ -195,10 +195,3 @@ def common_spacing(first: float, second: float) -> float:
     fractions = _exact(first), _exact(second)
     denominator = math.lcm(*(f.denominator for f in fractions))
     return math.lcm(*(int(f * denominator) for f in fractions)) / denominator
-
-
-def thin(replicas: Replicas, spacing: float) -> Replicas:
-    """Keeps frames, from the first on, at a larger spacing in ps, a multiple."""
-    every = round(spacing / replicas.spacing)
-    kept = tuple(positions[::every] for positions in replicas.positions)
-    return replicas._replace(positions=kept, spacing=spacing)

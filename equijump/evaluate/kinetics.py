@@ -223,13 +223,18 @@ def slow_sets(
 
 
 def correlation_sums(
-    units: Frames, num_lags: int
+    units: Frames, num_lags: int, every: int = 1
 ) -> tuple[
     Float[np.ndarray, "num_units num_lags"], Int[np.ndarray, "num_units num_lags"]
 ]:
     r"""Returns $\sum_t x_t \cdot x_{t + l}$ of each unit for lags $l$ from 0 on.
 
     The mean over all frames of all units is taken off first.
+
+    Args:
+        units: Frames of each.
+        num_lags: Number of lags.
+        every: Frames from one lag to the next.
 
     Returns:
         The sums, and the number of their terms.
@@ -239,8 +244,9 @@ def correlation_sums(
     for unit in units:
         spectrum = np.fft.rfft(unit - mean, 2 * len(unit), axis=0)
         products = np.fft.irfft(np.abs(spectrum) ** 2, 2 * len(unit), axis=0)
-        sums.append(products[:num_lags].sum(axis=1))
-        terms.append(len(unit) - np.arange(num_lags))
+        lags = every * np.arange(num_lags)
+        sums.append(products[lags].sum(axis=1))
+        terms.append(len(unit) - lags)
     return np.stack(sums), np.stack(terms)
 
 

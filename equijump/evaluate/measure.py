@@ -105,9 +105,9 @@ def evaluate(
         "correlations": dynamics.measure_correlations(prepared, resamples),
         "validity": {
             name: validity.measure(
-                prepared.sides[name].positions, prepared.system, norm, prepared.spacing
+                side.positions, prepared.system, norm, prepared.spacing, side.every
             )
-            for name in NAMES
+            for name, side in prepared.sides.items()
         },
         "viewer": viewer.make_scenes(prepared),
     }
@@ -149,7 +149,7 @@ def _describe(replicas: inputs.Replicas, prepared: Prepared, name: str) -> dict:
         "num_replicas": len(replicas.names),
         "spacing": replicas.spacing,
         "num_frames": sum(map(len, units)),
-        "nanoseconds": sum(map(len, units)) * prepared.spacing / 1000.0,
+        "nanoseconds": sum(map(len, units)) * replicas.spacing / 1000.0,
         "units": f"{len(units)} {what}",
     }
 

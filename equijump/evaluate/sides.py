@@ -1,4 +1,9 @@
-"""Brings both sides to one spacing, into units, slow coordinates and states."""
+"""Brings both sides to one step of time, into units, slow coordinates and states.
+
+A side of a finer spacing keeps all its frames: its distributions are of all of them, and
+what depends on the step, such as crossings, is counted from each frame to the one a step
+later.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -24,12 +29,14 @@ class Side(NamedTuple):
     """One side, unit by unit.
 
     Attributes:
+        every: Frames in a step of the common spacing.
         positions: Å.
         torsions: Radians, in the order of `geometry.find_torsions`.
         tics: Time-lagged independent components, fitted to the reference.
         states: Of Markov models.
     """
 
+    every: int
     positions: tuple[Float[np.ndarray, "_ num_atoms 3"], ...]
     torsions: Units
     tics: Units
@@ -45,7 +52,7 @@ class Prepared(NamedTuple):
         sides: By their names.
         num_runs: Trajectories on each side, before a single one is cut into blocks.
         spacing: ps, the smallest common multiple of those of the files.
-        lags: Frames, of models; the first one also of TICA.
+        lags: Steps of the spacing, of models; the first one also of TICA.
         num_states: Of models.
         states: What they are, in words.
     """
@@ -91,12 +98,12 @@ def keep_whole(
 def choose_lags(
     lag: float, spacing: float, units: Mapping[str, inputs.Replicas]
 ) -> tuple[int, ...]:
-    """Returns the lags of models in frames.
+    """Returns the lags of models in steps.
 
     Args:
         lag: ps, the first; 0 for the least multiple of the spacing from 10 ps on.
-        spacing: ps, from one frame to the next.
-        units: Of either side, at this spacing.
+        spacing: ps, of a step.
+        units: Of either side.
 
     Raises:
         UsageError: The lag is no multiple of the spacing, or a unit is too short.
@@ -109,13 +116,16 @@ def choose_lags(
         )
     shortest = np.inf
     for side, replicas in units.items():
+        every = round(spacing / replicas.spacing)
         for name, positions in zip(replicas.names, replicas.positions, strict=True):
-            if len(positions) <= 2 * round(first):
+            least = 2 * round(first) * every
+            if len(positions) <= least:
                 raise UsageError(
-                    f"--{side}: expected more than {2 * round(first)} frames of "
-                    f"{spacing:g} ps, two lags, found {len(positions)} in {name}"
+                    f"--{side}: expected more than {least} frames of "
+                    f"{replicas.spacing:g} ps, two lags, found {len(positions)} in "
+                    f"{name}"
                 )
-            shortest = min(shortest, len(positions))
+            shortest = min(shortest, len(positions) // every)
     lags = [factor * round(first) for factor in LAG_FACTORS]
     return tuple(lag for lag in lags if 2 * lag < shortest)
 
@@ -123,7 +133,7 @@ def choose_lags(
 def prepare(
     trajectory: inputs.Replicas, reference: inputs.Replicas, lag: float, seed: int
 ) -> Prepared:
-    """Thins, cuts, and finds slow coordinates and states.
+    """Cuts into units, and finds slow coordinates and states.
 
     Args:
         trajectory: Whole replicas.
@@ -137,21 +147,23 @@ def prepare(
     system = reference.system
     spacing = inputs.common_spacing(trajectory.spacing, reference.spacing)
     replicas = {"trajectory": trajectory, "reference": reference}
-    thinned = {name: inputs.thin(side, spacing) for name, side in replicas.items()}
-    cut = {name: _cut(side) for name, side in thinned.items()}
+    every = {name: round(spacing / side.spacing) for name, side in replicas.items()}
+    cut = {name: _cut(side) for name, side in replicas.items()}
     lags = choose_lags(lag, spacing, cut)
     torsions = geometry.find_torsions(system)
     angles = {
         name: tuple(geometry.torsions_of(x, torsions.atoms) for x in side.positions)
         for name, side in cut.items()
     }
-    tics = _slow_coordinates(cut, angles, lags[0])
+    tics = _slow_coordinates(cut, angles, lags[0] * every["reference"])
     states, num_states, what = find_states(torsions, angles, tics, seed)
     sides = {
-        name: Side(cut[name].positions, angles[name], tics[name], states[name])
+        name: Side(
+            every[name], cut[name].positions, angles[name], tics[name], states[name]
+        )
         for name in NAMES
     }
-    num_runs = {name: len(side.positions) for name, side in thinned.items()}
+    num_runs = {name: len(side.positions) for name, side in replicas.items()}
     return Prepared(system, torsions, sides, num_runs, spacing, lags, num_states, what)
 
 

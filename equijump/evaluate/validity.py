@@ -137,7 +137,7 @@ def clash_threshold(reference: Float[np.ndarray, " num_frames"]) -> float:
 
 
 def measure(
-    positions: Units, system: System, norm: Norm, spacing: float
+    positions: Units, system: System, norm: Norm, spacing: float, every: int = 1
 ) -> dict[str, Any]:
     """Measures one side; see the docs for every entry.
 
@@ -145,7 +145,8 @@ def measure(
         positions: Å, of each unit.
         system: What it is.
         norm: Of the reference.
-        spacing: ps from one frame to the next.
+        spacing: ps of a step, over which flips are counted.
+        every: Frames in a step.
     """
     residues, centres = geometry.find_centres(system)
     torsions = geometry.find_torsions(system)
@@ -161,8 +162,8 @@ def measure(
     close = np.concatenate(each(closeness, pairs, radii))
     signs = each(geometry.handedness, centres)
     wrong = np.concatenate(signs) != norm.signs
-    flips = sum(np.sum(unit[1:] != unit[:-1], axis=0) for unit in signs)
-    time = sum(len(unit) - 1 for unit in signs) * spacing / 1000.0  # ns
+    flips = sum(np.sum(unit[every:] != unit[:-every], axis=0) for unit in signs)
+    time = sum(len(unit) - every for unit in signs) * spacing / 1000.0  # ns
     labels = [geometry.residue_label(system, residue) for residue in residues]
     return {
         "bond_rms": _rms(lengths),

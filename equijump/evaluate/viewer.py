@@ -29,7 +29,8 @@ def make_scenes(prepared: Prepared) -> dict[str, Any]:
 
 
 def _make_scene(prepared: Prepared, name: str) -> dict[str, Any]:
-    positions = prepared.sides[name].positions[0]
+    side = prepared.sides[name]
+    positions = side.positions[0][:: side.every]
     every = -(-len(positions) // NUM_FRAMES)
     frames = positions[::every]
     centred = frames[0] - frames[0].mean(axis=0)

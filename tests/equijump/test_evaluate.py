@@ -60,6 +60,13 @@ def packaged():
     return inputs.read("--reference", files, None, 0.0, finite=True)
 
 
+def thin(replicas, spacing):
+    """Keeps frames, from the first on, at a larger spacing in ps."""
+    every = round(spacing / replicas.spacing)
+    kept = tuple(positions[::every] for positions in replicas.positions)
+    return replicas._replace(positions=kept, spacing=spacing)
+
+
 def some(replicas, *chosen):
     return replicas._replace(
         names=tuple(replicas.names[i] for i in chosen),
@@ -275,13 +282,26 @@ def test_the_common_spacing_is_the_smallest_common_multiple(first, second, commo
     assert inputs.common_spacing(first, second) == common
 
 
-def test_a_finer_reference_is_thinned(packaged):
-    ours = some(packaged, 0, 1)
-    coarse = inputs.thin(ours, 10.0)
-    prepared = sides.prepare(coarse, some(packaged, 2, 3), 0.0, 0)
+def test_a_finer_reference_keeps_its_frames_and_the_step_of_both(packaged):
+    fine, others = some(packaged, 0, 1), some(packaged, 2, 3)
+    coarse = thin(fine, 10.0)
+    prepared = sides.prepare(coarse, others, 0.0, 0)
     assert prepared.spacing == 10.0
     assert [lag * prepared.spacing for lag in prepared.lags] == [10.0, 20.0, 50.0]
-    assert len(prepared.sides["reference"].positions[0]) == 1000
+    assert len(prepared.sides["reference"].positions[0]) == 2000
+    report = measure.evaluate(coarse, fine, measure.Settings(num_resamples=5))
+    (basins,) = report["basins"].values()
+    rates = [basins[name]["crossings_per_ns"]["value"] for name in sides.NAMES]
+    scales = [report["models"][n]["time_scales"][0][0]["value"] for n in sides.NAMES]
+    decays = [report["correlations"]["cos psi"][n]["decay_time"] for n in sides.NAMES]
+    np.testing.assert_allclose(*rates, rtol=0.1)
+    np.testing.assert_allclose(*scales, rtol=0.1)
+    np.testing.assert_allclose(*(decay["value"] for decay in decays), rtol=0.1)
+    times = [report[name]["nanoseconds"] for name in sides.NAMES]
+    np.testing.assert_allclose(*times, rtol=1e-3)
+    counts = report["distributions"]["TIC1"]["counts"]
+    assert sum(counts["reference"]) == 3999  # The first trajectory lacks a frame.
+    assert sum(counts["trajectory"]) == 2000
 
 
 def test_a_single_trajectory_is_cut_into_blocks(packaged):
@@ -415,7 +435,7 @@ def test_a_frozen_trajectory_has_no_time_scale_and_is_far_from_the_reference(pac
 def folder(packaged, tmp_path_factory):
     """Four files against the packaged default, through the command."""
     folder = tmp_path_factory.mktemp("evaluate")
-    thinned = inputs.thin(some(packaged, 4, 5, 6, 7), 10.0)
+    thinned = thin(some(packaged, 4, 5, 6, 7), 10.0)
     pattern = save(thinned, folder / "run", order=(2, 1, 0, 6, 5, 4, 3, 7, 9, 8))
     output = str(folder / "report")
     arguments = [f"--trajectory={pattern}", f"--output={output}", "--num_resamples=10"]
@@ -476,7 +496,7 @@ def test_a_replica_without_numbers_from_its_first_frame_on_is_read(packaged, tmp
     def spoil(positions):
         positions[:] = np.nan
 
-    ours = changed(inputs.thin(some(packaged, 0, 1, 2), 100.0), spoil)
+    ours = changed(thin(some(packaged, 0, 1, 2), 100.0), spoil)
     files = inputs.find_files("--trajectory", [save(ours, tmp_path, ".h5")])
     found = inputs.read("--trajectory", files, str(PDB), 0.0, finite=False)
     whole, (lost,) = sides.keep_whole(found, packaged)
