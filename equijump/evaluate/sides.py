@@ -1,8 +1,8 @@
 """Brings both sides to one step of time, into units, slow coordinates and states.
 
-A side of a finer spacing keeps all its frames: its distributions are of all of them, and
-what depends on the step, such as crossings, is counted from each frame to the one a step
-later.
+A side of a finer spacing keeps all its frames: its distributions are of all of them,
+and what depends on the step, such as crossings, is counted from each frame to the one a
+step later.
 """
 
 from collections.abc import Mapping

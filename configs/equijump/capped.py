@@ -1,0 +1,25 @@
+"""EquiJump on all capped amino acids at once: one network for the twenty of them.
+
+    equijump train --config=configs/equijump/capped.py --workdir=workdir/capped \
+        --config.data.trajectories="('md/capped/*.xtc',)"
+
+`equijump simulate --sequence=W --caps --temperature=500 --solvent=none` makes such a
+trajectory, with its PDB beside it. Each amino acid comes equally often; of one with a
+single trajectory the last fifth validates.
+"""
+
+import ml_collections
+
+from configs.equijump import ala2
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ala2.get_config()
+    config.data.trajectories = ("workdir/md/capped/*.xtc",)
+    config.data.temperatures = (500.0,)
+    config.model.num_channels = 48
+    config.model.num_layers = 3
+    config.model.num_hidden = 96
+    config.model.num_condition = 64
+    config.train.num_steps = 50_000
+    return config
