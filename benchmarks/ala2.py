@@ -35,7 +35,7 @@ from equijump import options, rollout, sample
 from equijump.data.frames import ANGSTROM_PER_NM
 from equijump.data.topology import to_topology
 from equijump.evaluate import geometry, inputs, measure, sides
-from equijump.weights import load_weights, make_jump
+from equijump.weights import Weights, load_weights, make_jump
 
 LAG = 10.0  # ps
 NUM_NEIGHBOURS = 50
@@ -122,20 +122,25 @@ def repeated(
     return np.stack(frames)
 
 
-def network(checkpoint: str, num_steps: int, starts: mdtraj.Trajectory) -> Contestant:
+def network(
+    weights: Weights,
+    num_steps: int | None,
+    starts: mdtraj.Trajectory,
+    lag: float = LAG,
+) -> Contestant:
     """Returns trained weights, from one start for each replica.
 
     Args:
-        checkpoint: Name of packaged weights, or a run's folder.
-        num_steps: Evaluations of the network in a jump.
+        weights: Packaged, or of a run.
+        num_steps: Evaluations of the network in a jump; its config's where None.
         starts: First frames.
+        lag: ps.
     """
-    weights = load_weights(checkpoint)
     chosen = options.choose(
-        weights, len(starts), lag=LAG, num_steps=num_steps, start=starts
+        weights, len(starts), lag=lag, num_steps=num_steps, start=starts
     )
     plan = sample.plan_of(chosen, seed=0, chunk=sample.CHUNK)
-    jump = make_jump(weights, num_steps, chosen.method)
+    jump = make_jump(weights, chosen.num_steps, chosen.method)
     order = chosen.system.slot_atoms[chosen.system.slot_atoms >= 0]
 
     # Not `sample.draw`, which stops where a replica is not finite: that one is lost.
@@ -145,7 +150,7 @@ def network(checkpoint: str, num_steps: int, starts: mdtraj.Trajectory) -> Conte
         frames = np.concatenate([start.frames, *(chunk.frames for chunk in rest)])
         return frames[:, :, order]
 
-    return Contestant(Path(checkpoint).name, num_steps, run)
+    return Contestant(Path(weights.name).name, chosen.num_steps, run)
 
 
 def choose_starts(
@@ -178,7 +183,10 @@ class Result(NamedTuple):
 
 
 def judge(
-    contestant: Contestant, reference: inputs.Replicas, num_jumps: int
+    contestant: Contestant,
+    reference: inputs.Replicas,
+    num_jumps: int,
+    settings: measure.Settings,
 ) -> tuple[Result, dict[str, Any] | None]:
     """Rolls out and measures; returns the whole report of `measure.evaluate` too."""
     contestant.run(1)  # Compiles.
@@ -197,7 +205,7 @@ def judge(
         _, lost = sides.keep_whole(trajectory, reference)
     except UsageError:  # None is whole.
         return Result(*line, len(replicas), seconds / nanoseconds, None), None
-    report = measure.evaluate(trajectory, reference, measure.Settings(lag=LAG))
+    report = measure.evaluate(trajectory, reference, settings)
     figures = figures_of(report, "trajectory")
     return Result(*line, len(lost), seconds / nanoseconds, figures), report
 
@@ -282,8 +290,8 @@ def parse() -> argparse.Namespace:
         "--num_steps",
         nargs="+",
         type=int,
-        default=[10, 20],
-        help="evaluations of the network in a jump",
+        default=[],
+        help="evaluations of the network in a jump; by default the config's",
     )
     add("--num_jumps", type=int, default=1_000, help="of each replica")
     add("--replicas", type=int, default=100, help="trajectories side by side")
@@ -328,14 +336,15 @@ def main() -> None:
     topology = to_topology(reference.system)
     first_frames = mdtraj.Trajectory(starts / ANGSTROM_PER_NM, topology)
     contestants += [
-        network(checkpoint, num_steps, first_frames)
-        for checkpoint in asked.checkpoint
-        for num_steps in asked.num_steps
+        network(weights, num_steps, first_frames)
+        for weights in map(load_weights, asked.checkpoint)
+        for num_steps in asked.num_steps or [None]
     ]
+    settings = measure.Settings(lag=LAG)
     results, of_reference = [], None
     for contestant in contestants:
         console.print(f"{contestant.name}, {contestant.evaluations} evaluations")
-        result, report = judge(contestant, reference, asked.num_jumps)
+        result, report = judge(contestant, reference, asked.num_jumps, settings)
         results.append(result)
         if of_reference is None and report is not None:
             of_reference = figures_of(report, "reference")
