@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from equijump.data.pairs import Batch
+from equijump.data.pairs import ENSEMBLE_LAG, Batch
 from equijump.data.residues import CA_SLOT, NUM_SLOTS
 from equijump.model import ROOM_TEMPERATURE, EquiJump, Scene, make_scene
 from equijump.transport import (
@@ -37,7 +37,7 @@ class Statistics(NamedTuple):
     """Spread of the displacement against the lag, measured on the training data.
 
     Attributes:
-        lags: ps, rising.
+        lags: ps, rising; the last is `ENSEMBLE_LAG` where sources are hidden at times.
         positions: Å, root mean square of the displacement of CA, per degree of freedom
             of positions that are centred.
         vectors: Å, of the vectors to the other atoms.
@@ -59,6 +59,8 @@ def scales_at(
 ) -> Scales:
     """Returns the scales of the slots at a lag, between measured ones by interpolation.
 
+    Without a source the displacement is the frame itself, whose spread is noise enough.
+
     Args:
         statistics: Of the training data.
         lag: ps.
@@ -72,7 +74,8 @@ def scales_at(
     displacement = jnp.where(
         is_position, at(statistics.positions), at(statistics.vectors)
     )
-    return Scales(displacement, noise_factor * displacement)
+    factor = jnp.where(lag < ENSEMBLE_LAG, noise_factor, 1.0)
+    return Scales(displacement, factor * displacement)
 
 
 def scene_of(model: EquiJump, batch: Batch) -> Scene:

@@ -10,6 +10,7 @@ from jaxtyping import Float32
 from common.cli import UsageError
 from equijump import build
 from equijump.data import frames
+from equijump.data.pairs import ENSEMBLE_LAG
 from equijump.data.topology import System
 from equijump.model import ROOM_TEMPERATURE
 from equijump.weights import Molecule, Weights
@@ -26,7 +27,7 @@ class Options(NamedTuple):
         name: Of the system.
         system: What is rolled out.
         starts: Å, first frame of each replica.
-        lag: ps.
+        lag: ps; `ENSEMBLE_LAG` for frames that are independent of each other.
         temperature: K.
         num_steps: Evaluations of the network in a jump.
         method: Of the transport's samplers.
@@ -44,6 +45,11 @@ class Options(NamedTuple):
     every: int
     max_redraws: int | None
 
+    @property
+    def frame_time(self) -> float:
+        """Returns ps from frame to frame; those of an ensemble are a ps apart."""
+        return self.every * (1.0 if self.lag >= ENSEMBLE_LAG else self.lag)
+
 
 def choose(
     weights: Weights,
@@ -58,6 +64,7 @@ def choose(
     max_redraws: int = MAX_REDRAWS,
     temperature: float | None = None,
     method: str | None = None,
+    ensemble: bool = False,
 ) -> Options:
     """Checks what is asked of a sampler.
 
@@ -76,6 +83,7 @@ def choose(
         max_redraws: How often; then the replica stays where it is.
         temperature: K; the first of the config's where None.
         method: One of the transport's samplers; the config's where None.
+        ensemble: Whether each frame is drawn by itself, whatever was before it.
 
     Raises:
         UsageError: A value is out of range, or a start cannot be used.
@@ -92,7 +100,7 @@ def choose(
             raise UsageError(
                 f"--{name}: expected {smallest} to {largest}, found {value}"
             )
-    lag = _check_lag(config.data, lag)
+    lag = _check_ensemble(config.data) if ensemble else _check_lag(config.data, lag)
     chosen, molecule = _find(weights, system, start, topology, replicas)
     starts = molecule.starts[np.arange(replicas) % len(molecule.starts)]
     return Options(
@@ -156,6 +164,16 @@ def _check_lag(config: Any, lag: float | None) -> float:
             f"{lag:g}"
         )
     return float(lag)
+
+
+def _check_ensemble(config: Any) -> float:
+    """Returns the lag of an ensemble, if the network was trained for it."""
+    if not config.get("ensemble_share", 0.0):
+        raise UsageError(
+            "--ensemble: expected weights trained with config.data.ensemble_share "
+            "above 0, found 0"
+        )
+    return ENSEMBLE_LAG
 
 
 def _find(

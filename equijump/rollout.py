@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Key
 
 from equijump import build, gate
+from equijump.data.pairs import ENSEMBLE_LAG
 from equijump.data.residues import CA_SLOT
 from equijump.data.topology import System
 from equijump.model import (
@@ -61,6 +62,8 @@ def make_jump(
 ) -> Callable[..., Float[Array, "num_nodes num_slots 3"]]:
     """Returns `(params, cloud, chain, lag, key) -> cloud`, one jump of one replica.
 
+    At `ENSEMBLE_LAG` the frame that it is given is not looked at.
+
     Args:
         model: The network.
         transport: A module of `equijump.transport`.
@@ -79,6 +82,7 @@ def make_jump(
         key: Key[Array, ""],
     ) -> Float[Array, "num_nodes num_slots 3"]:
         bound = model.bind(params)
+        x_0 = jnp.where(lag < ENSEMBLE_LAG, x_0, 0.0)
         scales = build.scales_at(statistics, lag, noise_factor)
         *arrays, temperature = chain
         scene = make_scene(

@@ -21,6 +21,7 @@ from common import cli
 from common.weights import versions
 from equijump import rollout, trajfile
 from equijump.data.frames import ANGSTROM_PER_NM
+from equijump.data.pairs import ENSEMBLE_LAG
 from equijump.data.topology import to_topology
 from equijump.options import MAX_REDRAWS, Options, choose
 from equijump.rollout import Chunk, Plan, State
@@ -56,7 +57,7 @@ class Sampler:
         chunks = self._draw(options, num_jumps, seed, CHUNK)
         frames = np.concatenate(list(chunks)) / np.float32(ANGSTROM_PER_NM)
         topology = to_topology(options.system)
-        times = options.lag * options.every * np.arange(len(frames))
+        times = options.frame_time * np.arange(len(frames))
         return [
             mdtraj.Trajectory(frames[:, replica], topology, times)
             for replica in range(replicas)
@@ -170,6 +171,7 @@ def header(
             "replicas": len(options.starts),
             "starts_sha256": hashlib.sha256(options.starts.tobytes()).hexdigest(),
             "lag": options.lag,
+            "frame_time": options.frame_time,
             "temperature": options.temperature,
             "num_steps": options.num_steps,
             "method": options.method,
@@ -220,6 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.max_redraws,
         arguments.temperature,
         arguments.method,
+        arguments.ensemble,
     )
     total, seed = arguments.num_jumps, arguments.seed
     check_numbers(seed, total, options.every, arguments.chunk)
@@ -247,7 +250,9 @@ def _write_all(
 ) -> None:
     """Writes chunks as they come, and tells of them."""
     done, state = output.num_jumps, output.state
-    ns_per_jump = len(plan.starts) * plan.lag / PS_PER_NS
+    per_jump, unit = len(plan.starts) * plan.lag / PS_PER_NS, "ns"
+    if plan.lag >= ENSEMBLE_LAG:
+        per_jump, unit = len(plan.starts), "frames"
     began, mark = time.process_time(), None
     try:
         with cli.progress(total, "sampling", "jumps", completed=done) as advance:
@@ -257,8 +262,8 @@ def _write_all(
                 _, done, state = chunk
                 now, note = time.monotonic(), ""
                 if mark is not None:
-                    rate = (done - mark[1]) * ns_per_jump / (now - mark[0])
-                    note = f"{rate:.3g} ns/s"
+                    rate = (done - mark[1]) * per_jump / (now - mark[0])
+                    note = f"{rate:.3g} {unit}/s"
                 elif count > 0:  # Compilation is over.
                     mark = now, done
                 advance(count, note)
@@ -266,11 +271,11 @@ def _write_all(
         result = None if state is None else result_of(state, done, plan.lag)
         trajfile.write_header(output, result)
     seconds = time.process_time() - began
-    ns = (done - output.num_jumps) * ns_per_jump
+    made = (done - output.num_jumps) * per_jump
     told = _summary(result, len(plan.starts), plan.max_redraws is not None)
     sys.stdout.write(
         f"{output.folder}: {done // plan.every + 1} frames of {len(plan.starts)} "
-        f"replicas, {done * ns_per_jump:g} ns in all, {ns / seconds:.3g} ns per "
+        f"replicas, {done * per_jump:g} {unit} in all, {made / seconds:.3g} {unit} per "
         f"CPU-second; {told}\n"
     )
 
@@ -306,6 +311,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--num_jumps", type=int, default=1_000, help="of each replica, in all")
     add("--replicas", type=int, default=100, help="trajectories side by side")
     add("--lag", type=float, default=None, help="ps, of a jump; by the config")
+    add(
+        "--ensemble",
+        action="store_true",
+        help="draw each frame by itself, for weights that have learnt to",
+    )
     add("--temperature", type=float, default=None, help="K; by the config")
     add("--method", default=None, help="sampler of the transport; by the config")
     add(

@@ -60,6 +60,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             raise cli.UsageError(
                 f"config.train.{name}: expected 1 or more, found {config.train[name]}"
             )
+    if not 0.0 <= config.data.ensemble_share < 1.0:
+        raise cli.UsageError(
+            f"config.data.ensemble_share: expected from 0 to less than 1, found "
+            f"{config.data.ensemble_share:g}"
+        )
     kind = config.transport.kind
     if kind not in build.TRANSPORTS:
         raise cli.UsageError(
@@ -182,8 +187,16 @@ def _topology(path: Path, settings: ml_collections.ConfigDict) -> Path:
     return of_all if number.isdigit() and not own.is_file() else own
 
 
-def measure(segments: Segments, align: bool) -> build.Statistics:
-    """Measures the displacement over the lags of the data, on training pairs."""
+def measure(
+    segments: Segments, align: bool, ensemble: bool = False
+) -> build.Statistics:
+    """Measures the displacement over the lags of the data, on training pairs.
+
+    Args:
+        segments: Whose training pairs are measured.
+        align: Whether targets are superposed.
+        ensemble: Whether that from a hidden source is measured too.
+    """
     values = segments.lags.values
     if segments.lags.is_range:
         spacing = segments.training[0].trajectory.spacing
@@ -203,11 +216,15 @@ def measure(segments: Segments, align: bool) -> build.Statistics:
         return positions, jnp.sum(vectors) / (3 * (counts[1] - counts[0]))
 
     found = []
-    for lag in values:
-        one = pairs.Lags((float(lag),), is_range=False)
-        batch = pairs.batch_at(
-            segments.training, one, NUM_MEASURED, segments.num_nodes, seed=0, step=0
-        )
+    draw = lambda lag: pairs.batch_at(
+        segments.training, pairs.Lags((float(lag),), is_range=False), NUM_MEASURED,
+        segments.num_nodes, seed=0, step=0,
+    )  # fmt: skip
+    batches = [draw(lag) for lag in values]
+    if ensemble:
+        batches.append(pairs.hide_sources(draw(values[0]), 1.0, seed=0, step=0))
+        values = (*values, pairs.ENSEMBLE_LAG)
+    for batch in batches:
         found.append([float(np.sqrt(np.mean(x))) for x in squares(batch)])
     positions, vectors = np.array(found).T
     return build.Statistics(np.array(values, float), positions, vectors)
@@ -272,7 +289,16 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     check_config(config)
     run.make_folder(workdir)
     segments = load_segments(config)
-    statistics = measure(segments, config.data.align)
+    share = config.data.ensemble_share
+    statistics = measure(segments, config.data.align, share > 0.0)
+
+    def batch_at(step: int) -> pairs.Batch:
+        batch = pairs.batch_at(
+            segments.training, segments.lags, settings.batch_size, segments.num_nodes,
+            config.seed, step,
+        )  # fmt: skip
+        return pairs.hide_sources(batch, share, config.seed, step) if share else batch
+
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     mesh = (
         parallel.make_mesh(settings.num_devices) if settings.num_devices > 1 else None
@@ -287,10 +313,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     num_frames = sum(s.stop - s.start for s in segments.training)
     parts = run.Parts(
         loss_fn=loss_fn,
-        batch_at=partial(
-            pairs.batch_at, segments.training, segments.lags, settings.batch_size,
-            segments.num_nodes, config.seed,
-        ),
+        batch_at=batch_at,
         validate=make_validate(config, segments, loss_fn),
         average=average,
         loss_name="error",

@@ -86,8 +86,8 @@ def open_output(
 
     Args:
         folder: Made if it does not exist.
-        header: JSON values that decide the rollout; `settings` has system, format, lag,
-            every and replicas.
+        header: JSON values that decide the rollout; `settings` has system, format,
+            frame_time, every and replicas.
         system: What is rolled out.
         overwrite: Replaces what is there.
 
@@ -113,7 +113,7 @@ def open_output(
             header=header,
             paths=paths,
             topology=to_topology(system),
-            frame_time=settings["lag"] * settings["every"],
+            frame_time=settings["frame_time"],
             every=settings["every"],
             num_jumps=0 if saved is None else int(saved.num_jumps),
             state=None if saved is None else State(*saved[2:]),

@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.held_out = 2  # Trajectories of each system that validate.
     config.data.align = True
     config.data.source_noise = 0.0  # Å
+    config.data.ensemble_share = 0.0  # Of pairs whose source is hidden.
     config.data.num_clusters = 0  # Of sources that come equally often; 0 for none.
 
     # Keyword arguments of `equijump.model.EquiJump`.

@@ -15,6 +15,9 @@ from common.cli import UsageError
 from equijump.data.frames import Trajectory
 from equijump.data.residues import NUM_SLOTS
 
+ENSEMBLE_LAG = 1e6
+"""ps, longer than any jump: that of a pair whose source is not shown."""
+
 
 class Segment(NamedTuple):
     """Frames `start` to `stop` (not included) of a trajectory.
@@ -151,6 +154,21 @@ def batch_at(
         batch.numbers[rows, :size] = system.numbers
         batch.temperature[rows] = segment.temperature
         batch.lag[rows] = steps * segment.trajectory.spacing
+    return batch
+
+
+def hide_sources(batch: Batch, share: float, seed: int, step: int) -> Batch:
+    """Hides some sources: of these pairs the end is a frame of the ensemble.
+
+    Args:
+        batch: Changed in place.
+        share: How likely each is hidden.
+        seed: Of the whole run.
+        step: From 0.
+    """
+    hidden = np.random.default_rng((seed, 3, step)).random(len(batch.lag)) < share
+    batch.source[hidden] = 0.0
+    batch.lag[hidden] = ENSEMBLE_LAG
     return batch
 
 

@@ -84,6 +84,19 @@ def test_a_batch_is_a_function_of_seed_and_step():
     assert np.any(draw(1, 2).source != draw(2, 2).source)
 
 
+def test_some_sources_are_hidden_as_a_function_of_seed_and_step():
+    segments, lags = [whole(make_trajectory(start=1))], pairs.Lags((2.0,), False)
+    draw = lambda: pairs.batch_at(segments, lags, 4_000, 1, 0, 5)
+    batch = pairs.hide_sources(draw(), 0.3, seed=0, step=5)
+    hidden = batch.lag == pairs.ENSEMBLE_LAG
+    assert np.mean(hidden) == pytest.approx(0.3, abs=0.03)
+    np.testing.assert_array_equal(batch.source[hidden], 0.0)
+    np.testing.assert_array_equal(batch.source[~hidden], draw().source[~hidden])
+    np.testing.assert_array_equal(batch.target, draw().target)
+    again = pairs.hide_sources(draw(), 0.3, seed=0, step=5)
+    np.testing.assert_array_equal(again.lag, batch.lag)
+
+
 def test_lags_of_a_range_are_log_uniform():
     lags = pairs.Lags((1.0, 64.0), is_range=True)
     drawn = pairs.draw_lags(

@@ -355,6 +355,27 @@ def test_lags_inside_a_range_are_allowed(loaded):
         choose(lag=150.0)
 
 
+def test_an_ensemble_does_not_look_at_what_was_before(loaded, jump):
+    with pytest.raises(cli.UsageError, match=r"config\.data\.ensemble_share above 0"):
+        sample.choose(loaded, ensemble=True)
+    config = loaded.config.copy_and_resolve_references()
+    config.data.ensemble_share = 0.5
+    both = loaded._replace(config=config)
+    options = sample.choose(both, 2, ensemble=True)
+    assert options.frame_time == 1.0
+    plan = sample.plan_of(options, seed=0, chunk=2)
+
+    def frames(starts):
+        moved = plan._replace(starts=starts)
+        drawn = sample.draw(jump, both.params, moved, None, 0, 2)
+        return np.concatenate([chunk.frames for chunk in drawn])
+
+    ours, theirs = frames(plan.starts), frames(plan.starts + 3 * plan.starts**2)
+    assert np.any(ours[0] != theirs[0])
+    np.testing.assert_array_equal(ours[1:], theirs[1:])
+    assert np.any(ours[1] != ours[2])
+
+
 def test_one_of_several_systems_is_named(loaded):
     molecule = loaded.molecules["ala2"]
     several = loaded._replace(molecules={"a": molecule, "b": molecule})
