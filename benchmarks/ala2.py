@@ -127,6 +127,7 @@ def network(
     num_steps: int | None,
     starts: mdtraj.Trajectory,
     lag: float = LAG,
+    seed: int = 0,
 ) -> Contestant:
     """Returns trained weights, from one start for each replica.
 
@@ -135,11 +136,12 @@ def network(
         num_steps: Evaluations of the network in a jump; its config's where None.
         starts: First frames.
         lag: ps.
+        seed: Of the rollout.
     """
     chosen = options.choose(
         weights, len(starts), lag=lag, num_steps=num_steps, start=starts
     )
-    plan = sample.plan_of(chosen, seed=0, chunk=sample.CHUNK)
+    plan = sample.plan_of(chosen, seed=seed, chunk=sample.CHUNK)
     jump = make_jump(weights, chosen.num_steps, chosen.method)
     order = chosen.system.slot_atoms[chosen.system.slot_atoms >= 0]
 
@@ -187,6 +189,7 @@ def judge(
     reference: inputs.Replicas,
     num_jumps: int,
     settings: measure.Settings,
+    lag: float = LAG,
 ) -> tuple[Result, dict[str, Any] | None]:
     """Rolls out and measures; returns the whole report of `measure.evaluate` too."""
     contestant.run(1)  # Compiles.
@@ -197,9 +200,9 @@ def judge(
         names=tuple(f"replica {index}" for index in range(len(replicas))),
         system=reference.system,
         positions=tuple(replicas),
-        spacing=LAG,
+        spacing=lag,
     )
-    nanoseconds = 1e-3 * LAG * num_jumps * len(replicas)
+    nanoseconds = 1e-3 * lag * num_jumps * len(replicas)
     line = (contestant.name, contestant.evaluations)
     try:
         _, lost = sides.keep_whole(trajectory, reference)

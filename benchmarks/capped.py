@@ -64,7 +64,9 @@ def measure_one(weights: Weights, path: Path, asked: argparse.Namespace) -> Line
     first_frames = mdtraj.Trajectory(starts / ANGSTROM_PER_NM, topology)
     contestant = ala2.network(weights, asked.num_steps, first_frames, asked.lag)
     settings = measure.Settings(lag=asked.lag)
-    result, report = ala2.judge(contestant, reference, asked.num_jumps, settings)
+    result, report = ala2.judge(
+        contestant, reference, asked.num_jumps, settings, asked.lag
+    )
     if report is None:
         raise SystemExit(f"{path}: every replica was lost")
     found, of_reference = (
