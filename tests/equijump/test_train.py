@@ -3,12 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from common.cli import UsageError
 from configs.equijump import tiny
 from equijump import build, loss, train
 from equijump.data import pairs
+from equijump.model import to_cloud
 
 
 def assert_same(ours, theirs):
@@ -90,3 +92,94 @@ def test_the_target_is_superposed_where_asked(segments):
         for align, pair in both.items()
     }
     assert moved[True] < 0.7 * moved[False]
+
+
+def test_a_batch_of_padding_has_no_loss_and_no_gradient(segments):
+    config = tiny.get_config()
+    batch = pairs.batch_at(segments.training, segments.lags, 2, 3, seed=0, step=0)
+    empty = jax.tree.map(np.zeros_like, batch)._replace(lag=batch.lag)
+    loss_fn = train.make_loss(config, train.measure(segments, align=True))
+    params = build.init_params(config, jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), 2)
+    run = jax.jit(jax.value_and_grad(lambda p: loss_fn(p, empty, keys)[0]))
+    error, gradient = run(params)
+    assert error == 0.0
+    for leaf in jax.tree.leaves(gradient):
+        np.testing.assert_array_equal(leaf, 0.0)
+
+
+@pytest.mark.slow
+def test_one_pair_with_one_noise_is_learnt_by_heart(segments):
+    config = tiny.get_config()
+    batch = pairs.batch_at(segments.training, segments.lags, 1, 3, seed=0, step=0)
+    loss_fn = train.make_loss(config, train.measure(segments, align=True))
+    keys = jax.random.split(jax.random.key(3), 1)
+    errors = fit(lambda p, step: loss_fn(p, batch, keys)[0], config, num_steps=500)
+    assert errors[-1] < 1e-3 * errors[0]
+
+
+@pytest.mark.slow
+def test_left_and_right_are_learnt_apart(segments):
+    """The vector to the nitrogen is asked for, and its opposite of a mirror image."""
+    config = tiny.get_config()
+    model = build.make_model(config)
+    mirror = lambda batch, sign: batch._replace(
+        source=sign[:, None, None, None] * batch.source
+    )
+    draw = lambda source, step: mirror(
+        pairs.batch_at(source, segments.lags, 32, 3, seed=0, step=step),
+        np.float32(np.random.default_rng(step).choice([-1, 1], 32)),
+    )
+    sign_of = lambda batch: jnp.sign(hand(batch.source[1]))
+
+    def answer(params, batch):
+        cloud = to_cloud(batch.source, batch.slot_mask)
+        found = model.apply(params, build.scene_of(model, batch), cloud)[0]
+        return found[1, 0], cloud[1, 0]  # Of alanine's nitrogen.
+
+    def error(params, batch):
+        found, nitrogen = answer(params, batch)
+        return jnp.sum(jnp.square(found - sign_of(batch) * nitrogen))
+
+    def right(params, batch):
+        found, nitrogen = answer(params, batch)
+        return jnp.sign(found @ nitrogen) == sign_of(batch)
+
+    found: list = []
+    fit(
+        lambda p, batch: jnp.mean(jax.vmap(lambda b: error(p, b))(batch)),
+        config,
+        num_steps=200,
+        inputs=lambda step: draw(segments.training, step),
+        found=found,
+    )
+    check = jax.jit(lambda batch: jax.vmap(lambda b: right(found[0], b))(batch))
+    share = np.mean([check(draw(segments.validation, 1_000 + k)) for k in range(30)])
+    assert share > 0.99
+
+
+def hand(atoms):
+    """Positive for one hand of the alpha carbon: N, C and CB seen from it."""
+    n, carbon, beta = (atoms[slot] - atoms[1] for slot in (0, 2, 4))
+    return jnp.dot(jnp.cross(n, carbon), beta)
+
+
+def fit(loss_of, config, num_steps, inputs=lambda step: step, found=None):
+    """Fits fresh parameters; returns the losses."""
+    params = build.init_params(config, jax.random.key(0))
+    optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, num_steps))
+    state = optimizer.init(params)
+
+    @jax.jit
+    def step_fn(params, state, given):
+        error, gradient = jax.value_and_grad(loss_of)(params, given)
+        updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(params, updates), state, error
+
+    errors = []
+    for step in range(num_steps):
+        params, state, error = step_fn(params, state, inputs(step))
+        errors.append(float(error))
+    if found is not None:
+        found.append(params)
+    return errors
