@@ -1,5 +1,6 @@
 """Puts a config's pieces together: network, transport, scales."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,8 +18,10 @@ from equijump.transport import (
     ddpm,
     flow_matching,
     foellmer,
+    heads,
     noised_linear,
     one_sided,
+    paths,
     two_sided,
 )
 from equijump.transport.paths import Scales
@@ -93,6 +96,40 @@ def scene_of(model: EquiJump, batch: Batch) -> Scene:
     )
 
 
+def make_predict(
+    model: EquiJump,
+    transport: Any,
+    scales: Scales,
+    scene: Scene,
+    x_0: Float[Array, "num_nodes num_slots 3"],
+) -> Callable[..., tuple[Float[Array, "num_nodes num_slots 3"], ...]]:
+    """Returns `(x_t, t) -> heads`, what samplers ask.
+
+    Args:
+        model: Bound to its parameters.
+        transport: A module of `equijump.transport`.
+        scales: Å, of each slot.
+        scene: Of the source.
+        x_0: Å, the source.
+    """
+    conditioned = model.conditioner(scene, x_0)
+
+    def predict(
+        x_t: Float[Array, "num_nodes num_slots 3"], t: Float[Array, ""]
+    ) -> tuple[Float[Array, "num_nodes num_slots 3"], ...]:
+        known = paths.estimate(transport.path(t), scales, x_0, x_t)
+        beyond = model.transport(
+            scene, x_0, conditioned, known.mean, known.displacement, known.log_level
+        )
+        priors = [
+            heads.prior(head, transport.path, t, scales, x_0, x_t)
+            for head in transport.HEADS
+        ]
+        return tuple(p.mean + p.std * f for p, f in zip(priors, beyond, strict=True))
+
+    return predict
+
+
 def init_params(config: ml_collections.ConfigDict, key: Key[Array, ""]) -> Any:
     """Returns fresh parameters."""
     model = make_model(config)
@@ -106,6 +143,7 @@ def init_params(config: ml_collections.ConfigDict, key: Key[Array, ""]) -> Any:
         numbers=jnp.arange(num_nodes, dtype=jnp.int32),
         lag=jnp.ones(()),
         temperature=jnp.full((), ROOM_TEMPERATURE),
+        before=jnp.zeros((0, num_nodes, NUM_SLOTS, 3)),
     )
     scene = scene_of(model, batch)
     source = jnp.asarray(batch.source, jnp.float32)

@@ -12,7 +12,8 @@ Of a transport that is asked for the end of the jump, DeepJump's vector map may 
 place of the square, and two terms may be added on its bonds and contacts.
 """
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from common import alignment
 from common.layers import safe_norm
-from equijump.build import Statistics, scales_at, scene_of
+from equijump.build import Statistics, make_predict, scales_at, scene_of
 from equijump.data.pairs import Batch
 from equijump.model import EquiJump, from_cloud, to_cloud
 from equijump.transport import heads, paths
@@ -45,6 +46,8 @@ class Settings(NamedTuple):
         kind: "quadratic", or "vector_map" for transports whose only head is the end.
         bond_weight: Å^-2, of `bond_error`.
         clash_weight: Å^-2, of `clash_error`.
+        unroll: Jumps of the network's own that lead to the source, see `own_source`.
+        num_steps: Evaluations of the network in a jump of the sampler.
     """
 
     noise_factor: float
@@ -53,6 +56,8 @@ class Settings(NamedTuple):
     kind: str = "quadratic"
     bond_weight: float = 0.0
     clash_weight: float = 0.0
+    unroll: int = 0
+    num_steps: int = 10
 
 
 def pair_loss(
@@ -75,6 +80,10 @@ def pair_loss(
     """
     key_time, key_noise, key_source = jax.random.split(key, 3)
     mask = batch.slot_mask
+    if settings.unroll:
+        batch = own_source(
+            model, transport, statistics, settings, batch, jax.random.fold_in(key, 1)
+        )
     source, target = centred_pair(batch, settings.align)
     disturbance = settings.source_noise * jax.random.normal(key_source, source.shape)
     x_0 = to_cloud(source + disturbance * mask[..., None], mask)
@@ -109,6 +118,48 @@ def pair_loss(
     if settings.clash_weight:
         total += settings.clash_weight * clash_error(atoms[0], atoms[2], mask)
     return total
+
+
+def own_source(
+    model: EquiJump,
+    transport: Any,
+    statistics: Statistics,
+    settings: Settings,
+    batch: Batch,
+    key: Key[Array, ""],
+) -> Batch:
+    """Returns the pair with a source that the network made itself, as in a rollout.
+
+    Were it a jump from the frame before, the pair would no longer be one of the
+    dynamics. So only the end of that jump is the network's: from the inner time on at
+    which the true source lies under some tenths of an Å of noise. Errors of bonds and
+    angles are then the network's own, and what moves slowly is the trajectory's. This
+    is repeated over all frames before the source; gradients do not go through it.
+
+    Args:
+        model: Bound to its parameters.
+        transport: Has `remake`.
+        statistics: Of the training data.
+        settings: See `Settings`.
+        batch: One pair, with frames before its source.
+        key: Draws the noise.
+    """
+    later = jnp.concatenate([batch.before[1:], batch.source[None]])
+    scales = scales_at(statistics, batch.lag, settings.noise_factor)
+    noise = partial(paths.draw_noise, slot_mask=batch.slot_mask)
+    source = batch.before[0]
+    for number in range(settings.unroll):
+        one = batch._replace(source=source, target=later[number])
+        begin, end = centred_pair(one, settings.align)
+        x_0, x_1 = (to_cloud(x, batch.slot_mask) for x in (begin, end))
+        scene = scene_of(model, one)
+        predict = make_predict(model, transport, scales, scene, x_0)
+        made = transport.remake(
+            predict, noise, jax.random.fold_in(key, number), x_0, x_1, scales,
+            settings.num_steps,
+        )  # fmt: skip
+        source = from_cloud(made) * batch.slot_mask[..., None]
+    return batch._replace(source=jax.lax.stop_gradient(source))
 
 
 def vector_map_error(

@@ -25,7 +25,7 @@ from equijump.model import (
     recentred,
     to_cloud,
 )
-from equijump.transport import heads, paths
+from equijump.transport import paths
 
 
 class Chain(NamedTuple):
@@ -89,23 +89,7 @@ def make_jump(
             x_0[:, CA_SLOT], *arrays, lag, temperature, model.num_neighbours,
             model.reach,
         )  # fmt: skip
-        conditioned = bound.conditioner(scene, x_0)
-
-        def predict(
-            x_t: Float[Array, "num_nodes num_slots 3"], t: Float[Array, ""]
-        ) -> tuple[Float[Array, "num_nodes num_slots 3"], ...]:
-            known = paths.estimate(transport.path(t), scales, x_0, x_t)
-            beyond = bound.transport(
-                scene, x_0, conditioned, known.mean, known.displacement, known.log_level
-            )
-            priors = [
-                heads.prior(head, transport.path, t, scales, x_0, x_t)
-                for head in transport.HEADS
-            ]
-            return tuple(
-                p.mean + p.std * f for p, f in zip(priors, beyond, strict=True)
-            )
-
+        predict = build.make_predict(bound, transport, scales, scene, x_0)
         noise = partial(paths.draw_noise, slot_mask=chain.slot_mask)
         x_1 = transport.jump(predict, noise, key, x_0, scales, num_steps, method)
         return recentred(x_1, chain.slot_mask)

@@ -96,6 +96,17 @@ def _check_loss(config: ml_collections.ConfigDict) -> None:
             f"config.loss.kind: expected one of {', '.join(loss.KINDS)}, "
             f"found {config.loss.kind}"
         )
+    if config.loss.unroll:
+        if not hasattr(build.TRANSPORTS[config.transport.kind], "remake"):
+            raise cli.UsageError(
+                "config.loss.unroll: expected 0 with a transport other than foellmer, "
+                f"found {config.loss.unroll}"
+            )
+        if config.data.ensemble_share:
+            raise cli.UsageError(
+                "config.loss.unroll: expected 0 with data.ensemble_share, found "
+                f"{config.loss.unroll}"
+            )
     plain = config.loss.kind == "quadratic" and not (
         config.loss.bond_weight or config.loss.clash_weight
     )
@@ -128,10 +139,11 @@ def load_segments(config: ml_collections.ConfigDict) -> Segments:
     for (_, temperature), members in alike.items():
         longest = max(pairs.in_frames(lags, members[0]))
         for trajectory in members:
-            if len(trajectory.positions) <= 2 * NUM_BLOCKS * longest:
+            needed = (1 + max(1, config.loss.unroll)) * NUM_BLOCKS * longest
+            if len(trajectory.positions) <= needed:
                 raise cli.UsageError(
-                    f"{trajectory.name}: expected more than {2 * NUM_BLOCKS * longest} "
-                    f"frames for lags up to {max(lags.values):g} ps, found "
+                    f"{trajectory.name}: expected more than {needed} frames "
+                    f"for lags up to {max(lags.values):g} ps, found "
                     f"{len(trajectory.positions)}"
                 )
         if len(members) > settings.held_out:
@@ -240,6 +252,7 @@ def make_loss(
         config.transport.noise_factor,
         config.data.source_noise,
         config.data.align,
+        num_steps=config.sample.num_steps,
         **config.loss,
     )
 
@@ -261,8 +274,9 @@ def make_validate(
     """Returns `params -> {"validation_error": ...}`: the same pairs at every call."""
     count = config.train.num_validation
     batch = pairs.batch_at(
-        segments.validation, segments.lags, count, segments.num_nodes, seed=0, step=0
-    )
+        segments.validation, segments.lags, count, segments.num_nodes, seed=0, step=0,
+        num_before=config.loss.unroll,
+    )  # fmt: skip
     keys = jax.random.split(jax.random.key(0), count)
     evaluate = jax.jit(lambda params: loss_fn(params, batch, keys)[0])
     return lambda params: {"validation_error": float(evaluate(params))}
@@ -295,7 +309,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     def batch_at(step: int) -> pairs.Batch:
         batch = pairs.batch_at(
             segments.training, segments.lags, settings.batch_size, segments.num_nodes,
-            config.seed, step,
+            config.seed, step, config.loss.unroll,
         )  # fmt: skip
         return pairs.hide_sources(batch, share, config.seed, step) if share else batch
 

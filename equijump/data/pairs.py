@@ -49,6 +49,7 @@ class Batch(NamedTuple):
         numbers: Place of each residue in its chain.
         lag: ps.
         temperature: K.
+        before: Å, the frames that lead to the source, a lag apart, the first one first.
     """
 
     source: Float32[np.ndarray, "batch num_nodes num_slots 3"]
@@ -59,6 +60,7 @@ class Batch(NamedTuple):
     numbers: Int[np.ndarray, "batch num_nodes"]
     lag: Float32[np.ndarray, " batch"]
     temperature: Float32[np.ndarray, " batch"]
+    before: Float32[np.ndarray, "batch num_before num_nodes num_slots 3"]
 
 
 class Lags(NamedTuple):
@@ -111,6 +113,7 @@ def batch_at(
     num_nodes: int,
     seed: int,
     step: int,
+    num_before: int = 0,
 ) -> Batch:
     """Returns the pairs of a training step; nothing but (seed, step) enters.
 
@@ -124,6 +127,7 @@ def batch_at(
         num_nodes: Residues of the result, at least those of the largest system.
         seed: Of the whole run.
         step: From 0.
+        num_before: Frames before the source that come with it.
     """
     rng = np.random.default_rng((seed, 2, step))
     chosen = rng.choice(len(segments), batch_size, p=_shares(segments))
@@ -138,16 +142,22 @@ def batch_at(
         numbers=np.zeros((batch_size, num_nodes), np.int32),
         lag=np.zeros(batch_size, np.float32),
         temperature=np.zeros(batch_size, np.float32),
+        before=np.zeros((batch_size, num_before, *empty.shape[1:]), np.float32),
     )
     for index in np.unique(chosen):
         rows = np.flatnonzero(chosen == index)
         segment = segments[index]
         steps = draw_lags(lags, segment.trajectory, draws[rows, 0])
-        sources = draw_sources(segment, steps, draws[rows, 1])
+        sources = draw_sources(segment, steps, draws[rows, 1], num_before)
         system = segment.trajectory.system
         size = len(system.tokens)
         batch.source[rows] = pad_slots(segment.trajectory, sources, num_nodes)
         batch.target[rows] = pad_slots(segment.trajectory, sources + steps, num_nodes)
+        for place in range(num_before):
+            earlier = sources - (num_before - place) * steps
+            batch.before[rows, place] = pad_slots(
+                segment.trajectory, earlier, num_nodes
+            )
         batch.tokens[rows, :size] = system.tokens
         batch.slot_mask[rows, :size] = system.slot_atoms >= 0
         batch.chains[rows, :size] = system.chains
@@ -188,14 +198,21 @@ def draw_sources(
     segment: Segment,
     steps: Int[np.ndarray, " batch"],
     draws: Float[np.ndarray, " batch"],
+    num_before: int = 0,
 ) -> Int[np.ndarray, " batch"]:
-    """Maps uniform numbers to source frames whose target is in the segment."""
-    counts = segment.stop - segment.start - steps
+    """Maps uniform numbers to source frames whose target is in the segment.
+
+    As many frames as `num_before`, `steps` apart, are in the segment before them.
+    """
+    first = num_before * steps
+    stop = segment.stop - segment.start - steps
     if segment.weights is None:
-        return segment.start + np.minimum((draws * counts).astype(int), counts - 1)
-    below = np.cumsum(segment.weights)
-    found = np.searchsorted(below, draws * below[counts - 1], side="right")
-    return segment.start + np.minimum(found, counts - 1)
+        found = first + (draws * (stop - first)).astype(int)
+    else:
+        below = np.append(0.0, np.cumsum(segment.weights))
+        drawn = below[first] + draws * (below[stop] - below[first])
+        found = np.searchsorted(below, drawn, side="right") - 1
+    return segment.start + np.clip(found, first, stop - 1)
 
 
 def _shares(segments: Sequence[Segment]) -> Float[np.ndarray, " num_segments"]:

@@ -64,6 +64,23 @@ def test_a_pair_is_a_lag_apart_inside_its_segment():
     np.testing.assert_array_equal(batch.tokens[0], [ALANINE, 0, 0])
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_frames_before_the_source_are_a_lag_apart_in_its_segment(weighted):
+    weights = np.tile([1.0, 3.0], 20) if weighted else None
+    segments = [pairs.Segment(make_trajectory(), 20, 60, weights)]
+    lags = pairs.Lags((4.0, 10.0), is_range=False)
+    batch = pairs.batch_at(segments, lags, 4_000, 1, seed=0, step=0, num_before=2)
+    frames = [batch.before[:, 0], batch.before[:, 1], batch.source, batch.target]
+    numbers = np.stack([frame[:, 0, 0, 0] for frame in frames])
+    np.testing.assert_array_equal(
+        np.diff(numbers, axis=0), np.tile(lags_of(batch), (3, 1))
+    )
+    assert (numbers.min(), numbers.max()) == (20, 59)
+    if weighted:
+        odd = np.mean(batch.source[:, 0, 0, 0] % 2)
+        assert odd == pytest.approx(0.75, abs=0.03)
+
+
 def test_systems_come_equally_often():
     segments = [
         whole(make_trajectory(50)),

@@ -158,6 +158,43 @@ def test_left_and_right_are_learnt_apart(segments):
     assert share > 0.99
 
 
+@pytest.mark.slow
+def test_sources_of_its_own_are_near_those_of_the_trajectory(segments):
+    """Of a network that has learnt nothing: atoms move by what it is asked to draw."""
+    config = tiny.get_config()
+    statistics = train.measure(segments, align=True)
+    batch = pairs.batch_at(
+        segments.training, segments.lags, 32, 3, seed=0, step=0, num_before=2
+    )
+    settings = loss.Settings(config.transport.noise_factor, 0.0, True, unroll=2)
+    params = build.init_params(config, jax.random.key(0))
+    model, transport = (
+        build.make_model(config).bind(params),
+        build.TRANSPORTS["foellmer"],
+    )
+
+    @jax.jit
+    @jax.vmap
+    def both(one, key):
+        made = loss.own_source(model, transport, statistics, settings, one, key)
+        return loss.centred_pair(one._replace(target=made.source), align=True)
+
+    given = jax.tree.map(jnp.asarray, batch)
+    true, made = both(given, jax.random.split(jax.random.key(0), 32))
+    moved = np.sqrt(np.mean(np.square(made - true)[batch.slot_mask]))
+    level = 4.0 * statistics.vectors[0] * build.TRANSPORTS["foellmer"].REMADE
+    assert 0.2 * level < moved < level
+    config.loss.unroll = 1
+    loss_fn = train.make_loss(config, statistics)
+    run = jax.jit(
+        jax.grad(
+            lambda p: loss_fn(p, batch, jax.random.split(jax.random.key(0), 32))[0]
+        )
+    )
+    for leaf in jax.tree.leaves(run(params)):
+        assert np.isfinite(leaf).all()
+
+
 def hand(atoms):
     """Positive for one hand of the alpha carbon: N, C and CB seen from it."""
     n, carbon, beta = (atoms[slot] - atoms[1] for slot in (0, 2, 4))

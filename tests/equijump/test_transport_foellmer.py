@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from equijump.transport import foellmer, paths
-from tests.equijump.solvable import draw_noise, make_jump, normal
+from tests.equijump.solvable import (
+    draw_noise,
+    make_jump,
+    normal,
+    predict_exactly,
+)
 
 NUM_STEPS = 10  # As in configs/equijump/ala2.py.
 JUMP = make_jump(foellmer, normal, NUM_STEPS)
@@ -103,3 +108,24 @@ def test_a_rare_basin_far_off_in_many_coordinates_comes_as_often_as_it_must(
     ends = run(jax.random.split(jax.random.key(0), 40_000))
     found = np.mean(np.asarray(ends)[:, 0, 0, 0] > apart / 2)
     assert found == pytest.approx(rare, rel=0.1)
+
+
+@pytest.mark.parametrize("std", [0.028, 1.0])
+def test_an_end_made_anew_has_the_law_of_ends_and_is_near(std):
+    """Narrow slots are drawn again, with nine tenths of the spread; wide ones stay."""
+    scales = paths.Scales(jnp.full((14, 1), std), jnp.ones((14, 1)))
+    known = std * np.random.default_rng(0).normal(size=(500, 1, 14, 3))
+
+    @jax.jit
+    @jax.vmap
+    def remake(key, x_1):
+        x_0 = jnp.zeros_like(x_1)
+        modes = normal(x_0, (0.0, std))
+        predict = predict_exactly(foellmer, 1.0, modes, x_0)
+        return foellmer.remake(predict, draw_noise, key, x_0, x_1, scales, NUM_STEPS)
+
+    keys = jax.random.split(jax.random.key(0), len(known))
+    found = np.asarray(remake(keys, jnp.asarray(known, jnp.float32)))
+    assert 0.88 * std < np.std(found) < 1.02 * std
+    correlation = np.corrcoef(found.ravel(), known.ravel())[0, 1]
+    assert correlation < 0.1 if std < 0.1 else correlation > 0.9
