@@ -250,6 +250,11 @@ def with_a_narrow_fine_stage(params):
     return {"params": layers | {"fine_outputs": outputs}}
 
 
+def in_chunks(function, inputs):
+    """`vmap` in pieces, which takes less memory."""
+    return jax.lax.map(function, inputs, batch_size=500)
+
+
 @functools.cache
 def position_head():
     """Draws from one focus and species of a fragment, and their density there."""
@@ -277,7 +282,7 @@ def position_head():
             )
             return placement.position - drawn.positions[focus]
 
-        return jax.vmap(one)(keys)
+        return in_chunks(one, keys)
 
     @jax.jit
     def log_density(keys, radii, directions):
@@ -293,7 +298,7 @@ def position_head():
                 bound, key, condition, radius, direction, coefficients, place, 64
             )
 
-        return jax.vmap(one)(keys, radii, directions)
+        return in_chunks(lambda given: one(*given), (keys, radii, directions))
 
     return draw, log_density, (model.min_radius, model.max_radius)
 
@@ -351,7 +356,7 @@ def compiled_draws(mode):
         turned = fragment._replace(positions=fragment.positions @ rotation.T)
         cache = decisions.empty_cache(model, WIDE)
         decide = functools.partial(decisions.decide, bound, cache, turned)
-        return jax.vmap(lambda key: decide(key, asked, mode))(keys)
+        return in_chunks(lambda key: decide(key, asked, mode), keys)
 
     return draw
 
