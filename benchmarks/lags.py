@@ -1,7 +1,7 @@
 """EquiJump at lags of a range by one network: its error against the lag.
 
 Run: `python -m benchmarks.lags --checkpoint=workdir/ala2_lags`. At each lag replicas
-are rolled out for the same time and judged by `equijump.evaluate`, with Markov models
+are rolled out for as many jumps and judged by `equijump.evaluate`, with Markov models
 at one lag for all. Then, from the same frames, the ends of two jumps of half a lag and
 of one whole jump are compared in phi and psi: two-sample tests of Kolmogorov and
 Smirnov, and the distance between the distribution functions that they are of, beside
@@ -128,10 +128,10 @@ def parse() -> argparse.Namespace:
     packaged = str(inputs.PACKAGED / "ala2_300K_*.xtc")
     add("--checkpoint", required=True, help="a run, or packaged weights")
     add("--reference", nargs="+", default=[packaged], help="files or patterns of MD")
-    add("--lags", nargs="+", type=float, default=[5.0, 10.0, 20.0, 50.0, 100.0])
+    add("--lags", nargs="+", type=float, default=[2.0, 5.0, 10.0, 20.0, 50.0, 100.0])
     add("--compared", nargs="+", type=float, default=[20.0, 100.0], help="lags, ps")
     add("--model_lag", type=float, default=100.0, help="ps, of Markov models")
-    add("--time", type=float, default=5_000.0, help="ps, of each replica")
+    add("--num_jumps", type=int, default=1_000, help="of each replica")
     add("--replicas", type=int, default=100, help="trajectories side by side")
     add("--num_starts", type=int, default=4_000, help="frames for two-sample tests")
     default = Path(__file__).parent / "results" / "lags.json"
@@ -147,14 +147,18 @@ def main() -> None:
     found = inputs.find_files("--reference", asked.reference)
     reference = inputs.read("--reference", found, None, 0.0, finite=True)
     settings = measure.Settings(lag=asked.model_lag)
-    lines, table = [], Table(title=f"{asked.replicas} replicas of {asked.time:g} ps")
+    lines, table = (
+        [],
+        Table(title=f"{asked.replicas} replicas of {asked.num_jumps} jumps"),
+    )
     for head in ("lag, ps", "JS", "floor", "slowest, ps", "alphaR", "bonds, Å", "lost"):
         table.add_column(head, justify="right", no_wrap=True)
     for lag in asked.lags:
         console.print(f"{lag:g} ps")
         contestant = ala2.network(weights, None, spread(reference, asked.replicas), lag)
-        num_jumps = round(asked.time / lag)
-        result, report = ala2.judge(contestant, reference, num_jumps, settings, lag)
+        result, report = ala2.judge(
+            contestant, reference, asked.num_jumps, settings, lag
+        )
         if report is None:
             raise SystemExit(f"{lag:g} ps: every replica was lost")
         figures = ala2.figures_of(report, "trajectory")
@@ -184,6 +188,8 @@ def main() -> None:
         "versions": measure.versions(),
         "checkpoint": asked.checkpoint,
         "model_lag": asked.model_lag,
+        "replicas": asked.replicas,
+        "num_jumps": asked.num_jumps,
         "lines": lines,
         "comparisons": [comparison._asdict() for comparison in compared],
     }
