@@ -250,9 +250,10 @@ def _write_all(
 ) -> None:
     """Writes chunks as they come, and tells of them."""
     done, state = output.num_jumps, output.state
+    time_of_jump = plan.lag
     per_jump, unit = len(plan.starts) * plan.lag / PS_PER_NS, "ns"
     if plan.lag >= ENSEMBLE_LAG:
-        per_jump, unit = len(plan.starts), "frames"
+        time_of_jump, per_jump, unit = 1.0, len(plan.starts), "frames"
     began, mark = time.process_time(), None
     try:
         with cli.progress(total, "sampling", "jumps", completed=done) as advance:
@@ -268,7 +269,7 @@ def _write_all(
                     mark = now, done
                 advance(count, note)
     finally:
-        result = None if state is None else result_of(state, done, plan.lag)
+        result = None if state is None else result_of(state, done, time_of_jump)
         trajfile.write_header(output, result)
     seconds = time.process_time() - began
     made = (done - output.num_jumps) * per_jump

@@ -23,6 +23,9 @@ ANGSTROM_PER_NM = 10.0
 CHUNK = 20_000
 """Frames in memory at once while a trajectory is packed."""
 
+LARGE = 100_000_000
+"""Bytes of a trajectory from which it is told that packing takes a while."""
+
 _VERSION = 1  # of the packed form; one that alters it raises it
 _WITHOUT_TIMES = frozenset((".dcd", ".pdb", ".pdb.gz", ".mdcrd", ".crd"))
 _WITHOUT_TOPOLOGY = frozenset(
@@ -126,7 +129,8 @@ def _read_one(path: Path, topology: Path, spacing: float, finite: bool) -> Traje
     packed = cache.cache_folder() / "frames" / f"{key.hexdigest()}.f32"
     described = packed.with_suffix(".json")
     if not described.is_file():
-        logging.info("packing %s", path)
+        if path.stat().st_size > LARGE:
+            logging.info("packing %s", path)
         _pack(path, topology, spacing, finite, packed, described)
     record = json.loads(described.read_text("utf-8"))
     tuples = ("residue_names", "atom_names")
