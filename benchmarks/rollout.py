@@ -1,7 +1,7 @@
 """EquiJump's speed against OpenMM's, and rollouts of larger proteins.
 
-Run: `python -m benchmarks.rollout --checkpoint=workdir/ala2` (or `--random`: speed does
-not depend on the weights), with the extra `md`. Capped alanine: jumps of many replicas
+Run: `python -m benchmarks.rollout --checkpoint=ala2` (or `--random`: speed does not
+depend on the weights), with the extra `md`. Capped alanine: jumps of many replicas
 against Langevin dynamics of one molecule, 2 fs, bonds to hydrogen constrained, in
 implicit solvent OBC2 and without solvent, on every CPU platform of OpenMM, with one
 thread and with all. Times are process-CPU seconds, taken in turns.
@@ -24,13 +24,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import timing
-from common import checkpoints
 from configs.equijump import ala2
 from equijump import build, md, rollout
 from equijump.data import frames
 from equijump.data.residues import NUM_SLOTS
 from equijump.data.topology import System, read_system
 from equijump.train import PACKAGED
+from equijump.weights import load_weights
 
 SEQUENCE = "ACDEFGHIKLMNPQRSTVWY"
 SIZES = (10, 35, 80)  # residues of the helices that are rolled out
@@ -57,16 +57,15 @@ class Line(NamedTuple):
     note: str = ""
 
 
-def load_network(checkpoint: Path | None) -> Network:
-    """Returns a trained network, or one with fresh weights if there is no path."""
+def load_network(checkpoint: str | None) -> Network:
+    """Returns packaged weights or those of a run; fresh ones where None is given."""
     if checkpoint is None:
         config = ala2.get_config()
         ones = np.ones(1)
         statistics = build.Statistics(10.0 * ones, ones, ones)
         return Network(config, build.init_params(config, jax.random.key(0)), statistics)
-    config, params, meta = checkpoints.load_params(checkpoint)
-    values = {name: np.array(value) for name, value in meta["statistics"].items()}
-    return Network(config, params, build.Statistics(**values))
+    weights = load_weights(checkpoint)
+    return Network(weights.config, weights.params, weights.statistics)
 
 
 def make_jump(network: Network) -> Callable[..., Any]:
@@ -244,7 +243,9 @@ def main() -> None:
     """Measures, prints a table and writes the figures with the machine."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     weights = parser.add_mutually_exclusive_group(required=True)
-    weights.add_argument("--checkpoint", type=Path, help="folder of a training run")
+    weights.add_argument(
+        "--checkpoint", help="packaged weights, or the folder of a run"
+    )
     weights.add_argument("--random", action="store_true", help="fresh weights")
     parser.add_argument("--lag", type=float, default=10.0, help="ps of a jump")
     parser.add_argument("--replicas", type=int, default=100, help="of capped alanine")
