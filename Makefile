@@ -28,8 +28,9 @@ demo: $(READY)
 	$(BIN)/equijump evaluate --trajectory '$(DEMO)/rollout/*.xtc' \
 	  --output=$(DEMO)/report_ala2
 
+# Two processes, each with files of its own: compilation keeps one core busy.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
