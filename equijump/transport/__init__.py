@@ -11,4 +11,6 @@ Each has the same names:
   time; `draw_noise` standard normal numbers of a key, masked and centred; `x_0` is the
   source, `scales` the lengths of each slot, both in Å; `num_steps` counts evaluations
   of the network.
+
+`foellmer` also has `remake`, which draws the late part of a jump anew.
 """
