@@ -43,7 +43,13 @@ HELD_OUT = 2
 """Trajectories of the reference, its last, that rivals are not shown by default."""
 
 Frames = Float32[np.ndarray, "num_frames num_atoms 3"]
-Rollout = Float32[np.ndarray, "num_frames num_replicas num_atoms 3"]
+
+
+class Rollout(NamedTuple):
+    """Frames in Å, the starts first, and the share of draws that a gate let pass."""
+
+    frames: Float32[np.ndarray, "num_frames num_replicas num_atoms 3"]
+    passed: float | None = None
 
 
 class Contestant(NamedTuple):
@@ -52,7 +58,7 @@ class Contestant(NamedTuple):
     Attributes:
         name: For the table.
         evaluations: Of a network in a jump.
-        run: From a number of jumps to frames in Å, the starts first.
+        run: From a number of jumps to trajectories.
     """
 
     name: str
@@ -119,7 +125,7 @@ def repeated(
     frames = [starts]
     for _ in range(num_jumps):
         frames.append(advance(frames[-1]))
-    return np.stack(frames)
+    return Rollout(np.stack(frames))
 
 
 def network(
@@ -128,6 +134,7 @@ def network(
     starts: mdtraj.Trajectory,
     lag: float = LAG,
     seed: int = 0,
+    gate: bool = False,
 ) -> Contestant:
     """Returns trained weights, from one start for each replica.
 
@@ -137,9 +144,10 @@ def network(
         starts: First frames.
         lag: ps.
         seed: Of the rollout.
+        gate: See `equijump.gate`.
     """
     chosen = options.choose(
-        weights, len(starts), lag=lag, num_steps=num_steps, start=starts
+        weights, len(starts), lag=lag, num_steps=num_steps, start=starts, gate=gate
     )
     plan = sample.plan_of(chosen, seed=seed, chunk=sample.CHUNK)
     jump = make_jump(weights, chosen.num_steps, chosen.method)
@@ -148,9 +156,12 @@ def network(
     # Not `sample.draw`, which stops where a replica is not finite: that one is lost.
     def run(num_jumps: int) -> Rollout:
         start = rollout.begin(plan)
-        rest = rollout.rollout(jump, weights.params, plan, start.state, 0, num_jumps)
+        rolled = rollout.rollout(jump, weights.params, plan, start.state, 0, num_jumps)
+        rest = list(rolled)
         frames = np.concatenate([start.frames, *(chunk.frames for chunk in rest)])
-        return frames[:, :, order]
+        last = rest[-1].state
+        passed = float(last.num_accepted.sum() / last.num_draws.sum()) if gate else None
+        return Rollout(frames[:, :, order], passed)
 
     return Contestant(Path(weights.name).name, chosen.num_steps, run)
 
@@ -175,13 +186,17 @@ def choose_starts(
 
 
 class Result(NamedTuple):
-    """A line of the table: `figures` is None where every replica was lost."""
+    """A line of the table: `figures` is None where every replica was lost.
+
+    `passed` is the share of draws that the gate let pass, where there is one.
+    """
 
     name: str
     evaluations: int | None
     lost: int | None
     cpu_seconds_per_ns: float | None
     figures: dict[str, Any] | None
+    passed: float | None = None
 
 
 def judge(
@@ -195,7 +210,8 @@ def judge(
     contestant.run(1)  # Compiles.
     rolled: list[Rollout] = []
     seconds = timing.cpu_seconds(lambda: rolled.append(contestant.run(num_jumps)))
-    replicas = np.moveaxis(rolled[0], 1, 0)
+    (made,) = rolled
+    replicas = np.moveaxis(made.frames, 1, 0)
     trajectory = inputs.Replicas(
         names=tuple(f"replica {index}" for index in range(len(replicas))),
         system=reference.system,
@@ -207,10 +223,14 @@ def judge(
     try:
         _, lost = sides.keep_whole(trajectory, reference)
     except UsageError:  # None is whole.
-        return Result(*line, len(replicas), seconds / nanoseconds, None), None
+        lost_all = Result(
+            *line, len(replicas), seconds / nanoseconds, None, made.passed
+        )
+        return lost_all, None
     report = measure.evaluate(trajectory, reference, settings)
     figures = figures_of(report, "trajectory")
-    return Result(*line, len(lost), seconds / nanoseconds, figures), report
+    result = Result(*line, len(lost), seconds / nanoseconds, figures, made.passed)
+    return result, report
 
 
 def figures_of(report: dict[str, Any], side: str) -> dict[str, Any]:
@@ -253,6 +273,7 @@ def make_table(results: list[Result], title: str) -> Table:
     heads = (
         "Ramachandran JS", "floor", "slowest, ps", "alphaR", "bond\nRMS, Å", "lost",
         "flips\nper ns", "thirds\nJS", "evalu-\nations", "CPU s\nper ns",
+        "passed\nthe gate",
     )  # fmt: skip
     table.add_column("contestant")
     for head in heads:
@@ -271,6 +292,7 @@ def make_table(results: list[Result], title: str) -> Table:
             number(found.get("thirds_js"), 4),
             number(result.evaluations, 0),
             number(result.cpu_seconds_per_ns, 3),
+            number(result.passed, 5),
         )
     return table
 
@@ -296,6 +318,7 @@ def parse() -> argparse.Namespace:
         default=[],
         help="evaluations of the network in a jump; by default the config's",
     )
+    add("--gate", action="store_true", help="draw broken jumps of networks again")
     add("--num_jumps", type=int, default=1_000, help="of each replica")
     add("--replicas", type=int, default=100, help="trajectories side by side")
     default = Path(__file__).parent / "results" / "ala2.json"
@@ -339,7 +362,7 @@ def main() -> None:
     topology = to_topology(reference.system)
     first_frames = mdtraj.Trajectory(starts / ANGSTROM_PER_NM, topology)
     contestants += [
-        network(weights, num_steps, first_frames)
+        network(weights, num_steps, first_frames, gate=asked.gate)
         for weights in map(load_weights, asked.checkpoint)
         for num_steps in asked.num_steps or [None]
     ]

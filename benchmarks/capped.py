@@ -39,6 +39,7 @@ class Line(NamedTuple):
         reference_bond_rms: The same of the reference.
         flips_per_ns: Of chirality.
         cpu_seconds_per_ns: Of the rollout.
+        passed: Share of draws that the gate let pass, where it is asked for.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Line(NamedTuple):
     reference_bond_rms: float
     flips_per_ns: float
     cpu_seconds_per_ns: float
+    passed: float | None
 
 
 def measure_one(weights: Weights, path: Path, asked: argparse.Namespace) -> Line:
@@ -62,7 +64,9 @@ def measure_one(weights: Weights, path: Path, asked: argparse.Namespace) -> Line
     starts = frames[np.linspace(0, len(frames) - 1, asked.replicas).astype(int)]
     topology = to_topology(reference.system)
     first_frames = mdtraj.Trajectory(starts / ANGSTROM_PER_NM, topology)
-    contestant = ala2.network(weights, asked.num_steps, first_frames, asked.lag)
+    contestant = ala2.network(
+        weights, asked.num_steps, first_frames, asked.lag, gate=asked.gate
+    )
     settings = measure.Settings(lag=asked.lag)
     result, report = ala2.judge(
         contestant, reference, asked.num_jumps, settings, asked.lag
@@ -91,6 +95,7 @@ def measure_one(weights: Weights, path: Path, asked: argparse.Namespace) -> Line
         reference_bond_rms=of_reference["bond_rms"],
         flips_per_ns=found["flips_per_ns"],
         cpu_seconds_per_ns=result.cpu_seconds_per_ns,
+        passed=result.passed,
     )
 
 
@@ -101,7 +106,7 @@ def make_table(lines: list[Line], title: str) -> Table:
     for head in (
         "Ramachandran JS", "floor", "ratio", "worst chi JS\n(floor)", "slowest, ps",
         "of reference", "bond RMS, Å\n(reference)", "flips\nper ns", "lost",
-        "CPU s\nper ns",
+        "CPU s\nper ns", "passed\nthe gate",
     ):  # fmt: skip
         table.add_column(head, justify="right", no_wrap=True)
     for line in lines:
@@ -118,6 +123,7 @@ def make_table(lines: list[Line], title: str) -> Table:
             number(line.flips_per_ns, 3),
             str(line.lost),
             number(line.cpu_seconds_per_ns, 3),
+            number(line.passed, 4),
         )
     return table
 
@@ -130,6 +136,7 @@ def parse() -> argparse.Namespace:
     add("--reference", nargs="+", required=True, help="files or patterns of MD")
     add("--lag", type=float, default=10.0, help="ps, of a jump")
     add("--num_steps", type=int, help="evaluations of the network in a jump")
+    add("--gate", action="store_true", help="draw broken jumps again")
     add("--num_jumps", type=int, default=500, help="of each replica")
     add("--replicas", type=int, default=100, help="trajectories side by side")
     default = Path(__file__).parent / "results" / "capped.json"
@@ -146,6 +153,7 @@ def main() -> None:
     for path in inputs.find_files("--reference", asked.reference):
         console.print(path.stem)
         lines.append(measure_one(weights, path, asked))
+        console.print(lines[-1], highlight=False)
     ratios = [line.js["value"] / line.floor for line in lines]
     summary: dict[str, Any] = {
         "median_js": float(np.median([line.js["value"] for line in lines])),

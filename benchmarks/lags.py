@@ -70,7 +70,7 @@ def compare(
     ends = []
     for seed, one, count in ((1, lag / 2, 2), (2, lag, 1), (3, lag, 1)):
         contestant = ala2.network(weights, None, starts, one, seed)
-        ends.append(backbone(contestant.run(count)[-1], reference))
+        ends.append(backbone(contestant.run(count).frames[-1], reference))
     twice, once, again = (x.T for x in ends)
     pairs = zip(twice, once, again, strict=True)
     tests = [
@@ -131,6 +131,7 @@ def parse() -> argparse.Namespace:
     add("--lags", nargs="+", type=float, default=[2.0, 5.0, 10.0, 20.0, 50.0, 100.0])
     add("--compared", nargs="+", type=float, default=[20.0, 100.0], help="lags, ps")
     add("--model_lag", type=float, default=100.0, help="ps, of Markov models")
+    add("--gate", action="store_true", help="draw broken jumps again")
     add("--num_jumps", type=int, default=1_000, help="of each replica")
     add("--replicas", type=int, default=100, help="trajectories side by side")
     add("--num_starts", type=int, default=4_000, help="frames for two-sample tests")
@@ -155,7 +156,9 @@ def main() -> None:
         table.add_column(head, justify="right", no_wrap=True)
     for lag in asked.lags:
         console.print(f"{lag:g} ps")
-        contestant = ala2.network(weights, None, spread(reference, asked.replicas), lag)
+        contestant = ala2.network(
+            weights, None, spread(reference, asked.replicas), lag, gate=asked.gate
+        )
         result, report = ala2.judge(
             contestant, reference, asked.num_jumps, settings, lag
         )
