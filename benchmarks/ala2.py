@@ -318,6 +318,7 @@ def parse() -> argparse.Namespace:
         default=[],
         help="evaluations of the network in a jump; by default the config's",
     )
+    add("--no_rivals", action="store_true", help="only networks")
     add("--gate", action="store_true", help="draw broken jumps of networks again")
     add("--num_jumps", type=int, default=1_000, help="of each replica")
     add("--replicas", type=int, default=100, help="trajectories side by side")
@@ -355,10 +356,17 @@ def main() -> None:
     reference, train = read_all(asked)
     starts = choose_starts(reference, train, asked.replicas)
     jumps = read_jumps(train)
-    contestants = [
-        Contestant(name, 0, partial(repeated, partial(advance, jumps), starts))
-        for name, advance in (("memoriser", memorised), ("conditional mean", mean_end))
-    ]
+    contestants = (
+        []
+        if asked.no_rivals
+        else [
+            Contestant(name, 0, partial(repeated, partial(advance, jumps), starts))
+            for name, advance in (
+                ("memoriser", memorised),
+                ("conditional mean", mean_end),
+            )
+        ]
+    )
     topology = to_topology(reference.system)
     first_frames = mdtraj.Trajectory(starts / ANGSTROM_PER_NM, topology)
     contestants += [
