@@ -2,8 +2,9 @@ r"""EquiJump's network: from a source frame and a noised one to the end of the j
 
 A frame is a *tensor cloud* `[num_nodes, num_slots, 3]`: in the slot of CA the position
 of the residue, in the others the vectors from it to its heavy atoms, all in Å. Features
-are the core's, `[num_nodes, (max_degree + 1)**2, num_channels]`, under SO(3): products
-of vectors include the cross product, so that the network tells left from right.
+are the core's, kept apart by degree, `[num_nodes, 2 * l + 1, num_channels]`, and under
+SO(3): products of vectors include the cross product, so that the network tells left
+from right.
 """
 
 from collections.abc import Sequence
