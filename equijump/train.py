@@ -309,7 +309,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     def batch_at(step: int) -> pairs.Batch:
         batch = pairs.batch_at(
             segments.training, segments.lags, settings.batch_size, segments.num_nodes,
-            config.seed, step, config.loss.unroll,
+            config.seed, step, num_before=config.loss.unroll,
         )  # fmt: skip
         return pairs.hide_sources(batch, share, config.seed, step) if share else batch
 
