@@ -30,6 +30,7 @@ $\sigma$ (kept to 4 %), and pairs of basins 2.5 to 4.5 $\sigma$ apart in 2 to 12
 coordinates, the rarer of weight .03 or .2 (kept to 4 %).
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -61,7 +62,10 @@ MEAN_SQUARE_SHARE = (0.9, 0.55)
 TRAINED = (5.0, 0.004)
 """Levels between which training draws times: wider than the sampler needs."""
 
-BLIND_SHARE = 0.1
+MEDIAN = 0.25
+"""Level at which the noise is as wide as the displacement, if `noise_factor` is 4."""
+
+BLIND_SHARE = 0.05
 """Share of training at t = 0, where the first step of every jump begins."""
 
 
@@ -77,11 +81,16 @@ def time_of(level: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
 
 
 def draw_time(key: Key[Array, ""]) -> Float[Array, ""]:
-    """Draws a time of training: log-uniform in the level, or zero."""
+    r"""Draws a time of training, or zero.
+
+    The logarithm of the level has the density $1 / \cosh$ around that of `MEDIAN`:
+    what of an end is decided there is learnt last, and levels far from it, of which a
+    log-uniform draw has most, teach little.
+    """
     key_level, key_blind = jax.random.split(key)
-    largest, smallest = TRAINED
-    low, high = jnp.log(smallest), jnp.log(largest)
-    level = jnp.exp(jax.random.uniform(key_level, (), minval=low, maxval=high))
+    highest, lowest = (math.atan(level / MEDIAN) for level in TRAINED)
+    angle = jax.random.uniform(key_level, (), minval=lowest, maxval=highest)
+    level = MEDIAN * jnp.tan(angle)
     return jnp.where(jax.random.uniform(key_blind) < BLIND_SHARE, 0.0, time_of(level))
 
 
