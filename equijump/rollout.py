@@ -36,6 +36,7 @@ class Chain(NamedTuple):
         slot_mask: True for atoms.
         chains: Number of the chain of each residue.
         numbers: Place of each residue in its chain.
+        places: Slot of each kept atom, slots of all residues counted through.
         temperature: K.
     """
 
@@ -43,13 +44,22 @@ class Chain(NamedTuple):
     slot_mask: Bool[Array, "num_nodes num_slots"]
     chains: Int[Array, " num_nodes"]
     numbers: Int[Array, " num_nodes"]
+    places: Int[Array, " num_atoms"]
     temperature: Float[Array, ""]
 
 
 def chain_of(system: System, temperature: float = ROOM_TEMPERATURE) -> Chain:
     """Returns the arrays of a system that the network reads."""
-    arrays = (system.tokens, system.slot_atoms >= 0, system.chains, system.numbers)
-    return Chain(*map(jnp.asarray, arrays), jnp.float32(temperature))
+    atoms = system.slot_atoms.ravel()
+    places = np.flatnonzero(atoms >= 0)
+    return Chain(
+        tokens=jnp.asarray(system.tokens),
+        slot_mask=jnp.asarray(system.slot_atoms >= 0),
+        chains=jnp.asarray(system.chains),
+        numbers=jnp.asarray(system.numbers),
+        places=jnp.asarray(places[np.argsort(atoms[places])]),
+        temperature=jnp.float32(temperature),
+    )
 
 
 def make_jump(
@@ -84,13 +94,21 @@ def make_jump(
         bound = model.bind(params)
         x_0 = jnp.where(lag < ENSEMBLE_LAG, x_0, 0.0)
         scales = build.scales_at(statistics, lag, noise_factor)
-        *arrays, temperature = chain
         scene = make_scene(
-            x_0[:, CA_SLOT], *arrays, lag, temperature, model.num_neighbours,
+            x_0[:, CA_SLOT],
+            chain.tokens,
+            chain.slot_mask,
+            chain.chains,
+            chain.numbers,
+            lag,
+            chain.temperature,
+            model.num_neighbours,
             model.reach,
-        )  # fmt: skip
+        )
         predict = build.make_predict(bound, transport, scales, scene, x_0)
-        noise = partial(paths.draw_noise, slot_mask=chain.slot_mask)
+        noise = partial(
+            paths.draw_noise, slot_mask=chain.slot_mask, places=chain.places
+        )
         x_1 = transport.jump(predict, noise, key, x_0, scales, num_steps, method)
         return recentred(x_1, chain.slot_mask)
 
@@ -158,17 +176,11 @@ def begin(plan: Plan) -> Chunk:
     rows, columns = np.nonzero(system.slot_atoms >= 0)
     placed = np.zeros((count, *system.slot_atoms.shape, 3), np.float32)
     placed[:, rows, columns] = plan.starts[:, system.slot_atoms[rows, columns]]
-    slot_mask = chain_of(system).slot_mask
-    clouds = jax.vmap(to_cloud, (0, None))(jnp.asarray(placed), slot_mask)
-    frame = jax.vmap(atoms_of, (0, None))(clouds, places_of(system))
+    chain = chain_of(system)
+    clouds = jax.vmap(to_cloud, (0, None))(jnp.asarray(placed), chain.slot_mask)
+    frame = jax.vmap(atoms_of, (0, None))(clouds, chain.places)
     none = jnp.zeros(count, jnp.int32)
     return Chunk(np.asarray(frame)[None], 0, State(clouds, none, none, none))
-
-
-def places_of(system: System) -> Int[Array, " num_atoms"]:
-    """Returns the slot of each kept atom, slots of all residues counted through."""
-    places = np.flatnonzero(system.slot_atoms >= 0)
-    return jnp.asarray(places[np.argsort(system.slot_atoms.ravel()[places])])
 
 
 def atoms_of(
@@ -223,7 +235,6 @@ class _Fixed(NamedTuple):
 
     params: Any
     chain: Chain
-    places: Int[Array, " num_atoms"]
     graph: gate.Graph
     lag: Float[Array, ""]
     every: Int[Array, ""]
@@ -237,15 +248,19 @@ def _fixed(params: Any, plan: Plan) -> _Fixed:
     return _Fixed(
         params=params,
         chain=chain_of(plan.system, plan.temperature),
-        places=places_of(plan.system),
         graph=graph,
         lag=jnp.float32(plan.lag),
         every=jnp.int32(plan.every),
         keys=jax.vmap(seeded)(jnp.arange(len(plan.starts))),
-        references=jax.vmap(partial(gate.reference_of, graph))(
-            jnp.asarray(plan.starts)
-        ),
+        references=_references(graph, plan.starts),
     )
+
+
+@jax.jit
+def _references(
+    graph: gate.Graph, starts: Float[Array, "num_replicas num_atoms 3"]
+) -> gate.Reference:
+    return jax.vmap(partial(gate.reference_of, graph))(starts)
 
 
 @cache
@@ -265,7 +280,7 @@ def _compiled(
             key = jax.random.fold_in(key, number)
             propose = partial(jump, fixed.params, now.cloud, fixed.chain, fixed.lag)
             intact = lambda limits, cloud: gate.is_intact(
-                fixed.graph, reference, limits, atoms_of(cloud, fixed.places)
+                fixed.graph, reference, limits, atoms_of(cloud, fixed.chain.places)
             )
             if max_redraws is None:
                 drawn = gate.Drawn(propose(key), jnp.int32(1), jnp.asarray(True))
@@ -288,10 +303,10 @@ def _compiled(
             state, frames = carry
             number = first + index * fixed.every
             state = jax.lax.fori_loop(number, number + fixed.every, step, state)
-            atoms = jax.vmap(atoms_of, (0, None))(state.cloud, fixed.places)
+            atoms = jax.vmap(atoms_of, (0, None))(state.cloud, fixed.chain.places)
             return state, frames.at[index].set(atoms)
 
-        frames = jnp.zeros((chunk, len(fixed.keys), len(fixed.places), 3))
+        frames = jnp.zeros((chunk, len(fixed.keys), len(fixed.chain.places), 3))
         return jax.lax.fori_loop(0, num_frames, add_frame, (state, frames))
 
     return run

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from equijump.data.residues import CA_SLOT
 
@@ -56,11 +56,24 @@ class Estimate(NamedTuple):
 
 
 def draw_noise(
-    key: Key[Array, ""], slot_mask: Bool[Array, "num_nodes num_slots"]
+    key: Key[Array, ""],
+    slot_mask: Bool[Array, "num_nodes num_slots"],
+    places: Int[Array, " num_atoms"] | None = None,
 ) -> Float[Array, "num_nodes num_slots 3"]:
-    """Draws standard normal numbers for atoms; those of the positions are centred."""
+    """Draws standard normal numbers for atoms; those of the positions are centred.
+
+    Args:
+        key: Draws them.
+        slot_mask: True for atoms.
+        places: Slots of all atoms, counted through, where they are known: then no
+            numbers are drawn in vain, which most would be.
+    """
+    size = slot_mask.size
     # Drawn flat, which is faster where many keys are drawn for side by side.
-    noise = jax.random.normal(key, (3 * slot_mask.size,))
+    count = size if places is None else places.shape[0]
+    noise = jax.random.normal(key, (3 * count,)).reshape(count, 3)
+    if places is not None:
+        noise = jnp.zeros((size, 3)).at[places].set(noise, unique_indices=True)
     noise = noise.reshape(*slot_mask.shape, 3)
     noise = jnp.where(slot_mask[..., None], noise, 0.0)
     real = slot_mask[:, CA_SLOT, None]

@@ -32,7 +32,7 @@ def six(roll, plan):
 
 
 def test_a_rollout_is_a_loop_over_jumps(six, jump, plan, loaded):
-    chain, places = rollout.chain_of(plan.system), rollout.places_of(plan.system)
+    chain = rollout.chain_of(plan.system)
     lag, root = jnp.float32(plan.lag), jax.random.key(plan.seed)
     one = jax.jit(jax.vmap(jump, (None, 0, None, None, 0)))
     clouds = rollout.begin(plan).state.cloud
@@ -44,7 +44,7 @@ def test_a_rollout_is_a_loop_over_jumps(six, jump, plan, loaded):
             ]
         )
         clouds = one(loaded.params, clouds, chain, lag, keys)
-        found = jax.vmap(rollout.atoms_of, (0, None))(clouds, places)
+        found = jax.vmap(rollout.atoms_of, (0, None))(clouds, chain.places)
         np.testing.assert_array_equal(found, frame)
 
 

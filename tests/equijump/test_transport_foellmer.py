@@ -1,9 +1,12 @@
 """Tests of what the Föllmer transport has of its own."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.integrate import quad
 
 from equijump.transport import foellmer, paths
 from tests.equijump.solvable import (
@@ -27,14 +30,19 @@ def test_levels_of_noise_fall_evenly_in_their_root():
     assert (float(last.kept[-1]), float(last.noise[-1])) == (0.0, 0.0)
 
 
-def test_training_draws_levels_evenly_and_the_begin_of_a_jump():
+def test_training_draws_levels_around_the_displacement_and_the_begin_of_a_jump():
     keys = jax.random.split(jax.random.key(0), 20_000)
     times = np.asarray(jax.vmap(foellmer.draw_time)(keys))
     assert np.mean(times == 0.0) == pytest.approx(foellmer.BLIND_SHARE, abs=0.01)
     levels = (1.0 - times[times > 0]) / np.sqrt(times[times > 0])
     high, low = foellmer.TRAINED
-    shares = np.histogram(np.log(levels), np.linspace(np.log(low), np.log(high), 6))[0]
-    np.testing.assert_allclose(shares / len(levels), 0.2, atol=0.02)
+    assert low * 0.99 < levels.min() and levels.max() < high * 1.01
+    # Of its logarithm the density is 1 / cosh, cut at both ends.
+    edges = np.linspace(np.log(low), np.log(high), 9)
+    density = lambda x: 1.0 / np.cosh(x - np.log(foellmer.MEDIAN))
+    masses = [quad(density, *pair)[0] for pair in itertools.pairwise(edges)]
+    shares = np.histogram(np.log(levels), edges)[0] / len(levels)
+    np.testing.assert_allclose(shares, masses / np.sum(masses), atol=0.01)
 
 
 @pytest.mark.parametrize("std", [0.3, 0.1])
