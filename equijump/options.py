@@ -10,7 +10,7 @@ from jaxtyping import Float32
 from common.cli import UsageError
 from equijump import build
 from equijump.data import frames
-from equijump.data.pairs import ENSEMBLE_LAG
+from equijump.data.pairs import ENSEMBLE_LAG, time_of
 from equijump.data.topology import System
 from equijump.model import ROOM_TEMPERATURE
 from equijump.weights import Molecule, Weights
@@ -48,7 +48,7 @@ class Options(NamedTuple):
     @property
     def frame_time(self) -> float:
         """Returns ps from frame to frame; those of an ensemble are a ps apart."""
-        return self.every * (1.0 if self.lag >= ENSEMBLE_LAG else self.lag)
+        return self.every * time_of(self.lag)
 
 
 def choose(

@@ -21,7 +21,7 @@ from common import cli
 from common.weights import versions
 from equijump import rollout, trajfile
 from equijump.data.frames import ANGSTROM_PER_NM
-from equijump.data.pairs import ENSEMBLE_LAG
+from equijump.data.pairs import ENSEMBLE_LAG, time_of
 from equijump.data.topology import to_topology
 from equijump.options import MAX_REDRAWS, Options, choose
 from equijump.rollout import Chunk, Plan, State
@@ -149,10 +149,11 @@ def draw(
         if bad.any():
             frame, replica = np.argwhere(bad)[0].tolist()
             number = chunk.num_jumps - (len(bad) - 1 - frame) * plan.every
+            kept = chunk.num_jumps - len(bad) * plan.every
+            ps = time_of(plan.lag)
             raise cli.RunError(
                 f"replica {replica} is not finite after jump {number} "
-                f"({number * plan.lag:g} ps); frames up to "
-                f"{(chunk.num_jumps - len(bad) * plan.every) * plan.lag:g} ps are kept"
+                f"({number * ps:g} ps); frames up to {kept * ps:g} ps are kept"
             )
         yield chunk
 
@@ -183,11 +184,11 @@ def header(
     }
 
 
-def result_of(state: State, num_jumps: int, lag: float) -> dict[str, Any]:
+def result_of(state: State, num_jumps: int, ps: float) -> dict[str, Any]:
     """Returns what came of a rollout, for `sample.json`.
 
-    `broken` has the time in ps of the first frame of each replica beyond
-    `equijump.gate.BROKEN`.
+    `broken` has the time of the first frame of each replica beyond
+    `equijump.gate.BROKEN`, at so many `ps` a jump.
     """
     broken_at = np.asarray(state.broken_at)
     return {
@@ -195,7 +196,7 @@ def result_of(state: State, num_jumps: int, lag: float) -> dict[str, Any]:
         "num_draws": int(np.asarray(state.num_draws).sum(dtype=np.int64)),
         "num_accepted": int(np.asarray(state.num_accepted).sum(dtype=np.int64)),
         "broken": {
-            str(replica): float(broken_at[replica] * lag)
+            str(replica): float(broken_at[replica] * ps)
             for replica in np.flatnonzero(broken_at).tolist()
         },
     }
@@ -250,10 +251,9 @@ def _write_all(
 ) -> None:
     """Writes chunks as they come, and tells of them."""
     done, state = output.num_jumps, output.state
-    time_of_jump = plan.lag
     per_jump, unit = len(plan.starts) * plan.lag / PS_PER_NS, "ns"
     if plan.lag >= ENSEMBLE_LAG:
-        time_of_jump, per_jump, unit = 1.0, len(plan.starts), "frames"
+        per_jump, unit = len(plan.starts), "frames"
     began, mark = time.process_time(), None
     try:
         with cli.progress(total, "sampling", "jumps", completed=done) as advance:
@@ -269,7 +269,7 @@ def _write_all(
                     mark = now, done
                 advance(count, note)
     finally:
-        result = None if state is None else result_of(state, done, time_of_jump)
+        result = None if state is None else result_of(state, done, time_of(plan.lag))
         trajfile.write_header(output, result)
     seconds = time.process_time() - began
     made = (done - output.num_jumps) * per_jump

@@ -211,7 +211,7 @@ def measure(
     """
     values = segments.lags.values
     if segments.lags.is_range:
-        spacing = segments.training[0].trajectory.spacing
+        spacing = max(s.trajectory.spacing for s in segments.training)
         counts = np.geomspace(values[0] / spacing, values[-1] / spacing, 10)
         values = tuple(spacing * np.unique(np.round(counts)))
 

@@ -19,6 +19,11 @@ ENSEMBLE_LAG = 1e6
 """ps, longer than any jump: that of a pair whose source is not shown."""
 
 
+def time_of(lag: float) -> float:
+    """Returns ps from the begin of a jump to its end; frames of an ensemble count 1."""
+    return 1.0 if lag >= ENSEMBLE_LAG else lag
+
+
 class Segment(NamedTuple):
     """Frames `start` to `stop` (not included) of a trajectory.
 
