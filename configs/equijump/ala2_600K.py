@@ -17,4 +17,5 @@ def get_config() -> ml_collections.ConfigDict:
     config = ala2.get_config()
     config.data.trajectories = ("workdir/md/ala2_600K/*.xtc",)
     config.data.held_out = 2
+    config.train.num_steps = 25_000
     return config

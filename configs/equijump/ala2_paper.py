@@ -16,5 +16,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.transport.kind = "two_sided"
     config.transport.noise_factor = 1.6  # Of the .63 Å of an unaligned jump.
     config.data.align = False
+    config.data.source_noise = 0.0
     config.sample.num_steps = 100
     return config

@@ -2,16 +2,16 @@
 
     equijump train --config=configs/equijump/demo.py --workdir=workdir/mine
 
-The network is that of `ala2_small.py`, and far from done.
+The network is that of `ala2.py`, and far from done.
 """
 
 import ml_collections
 
-from configs.equijump import ala2_small
+from configs.equijump import ala2
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = ala2_small.get_config()
+    config = ala2.get_config()
     config.train.num_steps = 1_000
     config.train.batch_size = 64
     config.train.warmup_steps = 50

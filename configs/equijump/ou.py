@@ -17,6 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.log_uniform = True
     config.data.held_out = 1
     config.data.align = False
+    config.data.source_noise = 0.0
     config.model.num_channels = 16
     config.model.num_layers = 1
     config.model.num_hidden = 32
