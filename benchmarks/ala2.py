@@ -112,10 +112,8 @@ def mean_end(jumps: Jumps, frames: Frames) -> Frames:
 def _superposed_mean(
     ends: Float[Array, "num_neighbours num_atoms 3"], frame: Float[Array, "num_atoms 3"]
 ) -> Float[Array, "num_atoms 3"]:
-    mask = jnp.ones(len(frame), bool)
-    centred = alignment.center(frame, mask)
-    onto = jax.vmap(alignment.superpose, (0, None, None))
-    return jnp.mean(onto(ends, centred, mask), axis=0)
+    centred, _ = alignment.center(frame)
+    return jnp.mean(alignment.superpose(ends, centred), axis=0)
 
 
 def repeated(

@@ -226,10 +226,9 @@ def centred_pair(
 ]:
     """Returns source and target, centred, the target superposed if asked."""
     flat, mask = (lambda x: x.reshape(-1, 3)), batch.slot_mask.reshape(-1)
-    source = alignment.center(flat(batch.source), mask)
-    move = (
-        alignment.superpose if align else lambda x, _, mask: alignment.center(x, mask)
-    )
-    target = move(flat(batch.target), source, mask)
+    source, _ = alignment.center(flat(batch.source), mask)
+    target, _ = alignment.center(flat(batch.target), mask)
+    if align:
+        target = alignment.superpose(target, source, mask)
     shape = batch.source.shape
     return source.reshape(shape), target.reshape(shape)
