@@ -1,0 +1,166 @@
+"""Errors and times of rotational alignment, method by method.
+
+Run: `python -m benchmarks.alignment`. First the error of each guess of the clean cloud
+against the optimal denoiser, root mean square over atoms and draws and in units of the
+radius of gyration: molecules are turned at random and noised. Then CPU-seconds
+relative to a Kabsch rotation by `jnp.linalg.svd`, on a batch of clouds, taken in turns
+in one process.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import timing
+from common import alignment, matrix_fisher
+
+MOLECULES = {
+    "water": "O",
+    "CO2": "O=C=O",
+    "methane": "C",
+    "ethanol": "CCO",
+    "benzene": "c1ccccc1",
+    "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
+    "alanine dipeptide": "CC(=O)N[C@@H](C)C(=O)NC",
+}
+SIGMAS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+NUM_CLOUDS, NUM_ATOMS = 4_096, 20
+COLUMNS = ("single", "mode", "laplace1", "laplace2", "laplace3", "high_temperature")
+
+
+def molecules() -> dict[str, Float[np.ndarray, "num_atoms 3"]]:
+    """Returns centred clouds in Å, hydrogens included, and the CA of a helix."""
+    from rdkit import Chem
+    from rdkit.Chem import AllChem
+
+    found = {}
+    for name, smiles in MOLECULES.items():
+        molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
+        AllChem.EmbedMolecule(molecule, randomSeed=0)
+        AllChem.UFFOptimizeMolecule(molecule)
+        found[name] = molecule.GetConformer().GetPositions()
+    angle = np.radians(100.0) * np.arange(20)
+    rise = 1.5 * np.arange(20)
+    helix = np.stack([2.3 * np.cos(angle), 2.3 * np.sin(angle), rise], axis=-1)
+    found["helix, 20 CA"] = helix
+    return {name: x - x.mean(axis=0) for name, x in found.items()}
+
+
+def draw(
+    x: Float[np.ndarray, "num_atoms 3"], sigma: float, num_draws: int
+) -> tuple[
+    Float[Array, "num_draws num_atoms 3"], Float[Array, "num_draws num_atoms 3"]
+]:
+    """Returns turned clouds, and the same with noise."""
+    keys = jax.random.split(jax.random.key(0), 2)
+    q = jax.random.normal(keys[0], (num_draws, 4))
+    turns = matrix_fisher.from_quaternion(q / jnp.linalg.norm(q, axis=-1)[:, None])
+    clean = alignment.turned(jnp.asarray(x), turns)
+    return clean, clean + sigma * jax.random.normal(keys[1], clean.shape)
+
+
+def errors(
+    x: Float[np.ndarray, "num_atoms 3"], sigma: float, num_draws: int
+) -> dict[str, float]:
+    """Returns the error of each method, and of the exact one in single precision."""
+    size = np.sqrt(np.mean(np.sum(np.square(x), axis=-1)))
+    clean, y = draw(x, sigma, num_draws)
+    guess = lambda method, kind: alignment.rotation_target(
+        y.astype(kind), clean.astype(kind), sigma, method=method
+    )
+    exact = guess("exact", jnp.float64)
+    relative = lambda found: float(
+        jnp.sqrt(jnp.mean(jnp.sum(jnp.square(found - exact), axis=-1))) / size
+    )
+    found = {method: relative(guess(method, jnp.float64)) for method in COLUMNS}
+    return found | {"exact, float32": relative(guess("exact", jnp.float32))}
+
+
+def gap(x: Float[np.ndarray, "num_atoms 3"], sigma: float) -> float:
+    """Returns the smallest gap over sigma^2: the concentration of the freest axis."""
+    values = np.linalg.eigvalsh(x.T @ x)
+    return float(values[0] + values[1]) / sigma**2
+
+
+def contestants() -> dict[str, Callable[[], None]]:
+    """Returns the rotations of a batch of clouds, by each method."""
+    y, x = jax.random.normal(jax.random.key(0), (2, NUM_CLOUDS, NUM_ATOMS, 3))
+
+    def plain(y: Array) -> Array:
+        u, _, vt = jnp.linalg.svd(jnp.einsum("bni,bnj->bij", y, x))
+        sign = jnp.where(jnp.linalg.det(u @ vt) < 0.0, -1.0, 1.0)
+        return u.at[:, :, 2].multiply(sign[:, None]) @ vt
+
+    def rotation(method: str, y: Array) -> Array:
+        covariance = alignment.cross_covariance(y, x)
+        return matrix_fisher.mean_rotation(covariance, method)
+
+    exact = partial(rotation, "exact")
+    functions = {"Kabsch by jnp.linalg.svd": plain}
+    functions |= {
+        method: partial(rotation, method)
+        for method in ("mode", "laplace1", "laplace3", "exact")
+    }
+    functions["exact, with its derivative along y"] = lambda y: jax.jvp(
+        exact, (y,), (x,)
+    )
+    functions["exact, with its gradient by y"] = lambda y: jax.vjp(exact, y)[1](
+        jnp.ones((NUM_CLOUDS, 3, 3))
+    )
+    return {name: timing.block(jax.jit(f), y) for name, f in functions.items()}
+
+
+def main() -> None:
+    """Measures, prints two tables and writes the figures with the machine."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--num_draws", type=int, default=400, help="of each cloud")
+    parser.add_argument("--rounds", type=int, default=12, help="of all contestants")
+    default = Path(__file__).parent / "results" / "alignment.json"
+    parser.add_argument("--output", type=Path, default=default, help="JSON file")
+    options = parser.parse_args()
+    console = Console(width=140)
+    table = Table(title="error of a guess against the optimal denoiser, over r_g")
+    for heading in ("cloud", "sigma, Å", "gap / sigma²", *COLUMNS, "exact, float32"):
+        table.add_column(heading)
+    lines = []
+    with jax.enable_x64(True):
+        for name, x in molecules().items():
+            for sigma in SIGMAS:
+                found = errors(x, sigma, options.num_draws)
+                line = {"cloud": name, "sigma": sigma, "gap": gap(x, sigma), **found}
+                lines.append(line)
+                cells = [f"{value:.1e}" for value in found.values()]
+                table.add_row(name, f"{sigma:g}", f"{line['gap']:.2g}", *cells)
+    console.print(table)
+    measured = timing.interleaved(contestants(), options.rounds)
+    first = next(iter(measured.seconds))
+    times = {
+        name: timing.ratio(measured, name, first)
+        | {"seconds": float(np.median(values))}
+        for name, values in measured.seconds.items()
+    }
+    table = Table(title=f"{NUM_CLOUDS} clouds of {NUM_ATOMS} atoms, float32")
+    for heading in ("rotation", "CPU ms", "of Kabsch", "p10 to p90"):
+        table.add_column(heading)
+    for name, line in times.items():
+        spread = f"{line['p10']:.2f} to {line['p90']:.2f}"
+        table.add_row(
+            name, f"{1e3 * line['seconds']:.1f}", f"{line['median']:.2f}", spread
+        )
+    console.print(table)
+    report = {"machine": timing.machine(), "errors": lines, "times": times}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
