@@ -249,7 +249,7 @@ def main() -> None:
     weights.add_argument("--random", action="store_true", help="fresh weights")
     parser.add_argument("--lag", type=float, default=10.0, help="ps of a jump")
     parser.add_argument("--replicas", type=int, default=100, help="of capped alanine")
-    parser.add_argument("--num_jumps", type=int, default=100, help="of each, in a round")
+    parser.add_argument("--num_jumps", type=int, default=100, help="in a round")
     parser.add_argument("--rounds", type=int, default=8, help="of all contestants")
     parser.add_argument(
         "--structures", nargs="*", default=[], help="patterns of PDB files, by size"
