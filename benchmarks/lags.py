@@ -132,7 +132,7 @@ def parse() -> argparse.Namespace:
     add("--compared", nargs="+", type=float, default=[20.0, 100.0], help="lags, ps")
     add("--model_lag", type=float, default=100.0, help="ps, of Markov models")
     add("--gate", action="store_true", help="draw broken jumps again")
-    add("--num_jumps", type=int, default=1_000, help="of each replica")
+    add("--length", type=float, default=4_000.0, help="ps of each replica")
     add("--replicas", type=int, default=100, help="trajectories side by side")
     add("--num_starts", type=int, default=4_000, help="frames for two-sample tests")
     default = Path(__file__).parent / "results" / "lags.json"
@@ -150,7 +150,7 @@ def main() -> None:
     settings = measure.Settings(lag=asked.model_lag)
     lines, table = (
         [],
-        Table(title=f"{asked.replicas} replicas of {asked.num_jumps} jumps"),
+        Table(title=f"{asked.replicas} replicas of {asked.length:g} ps"),
     )
     for head in ("lag, ps", "JS", "floor", "slowest, ps", "alphaR", "bonds, Å", "lost"):
         table.add_column(head, justify="right", no_wrap=True)
@@ -159,9 +159,8 @@ def main() -> None:
         contestant = ala2.network(
             weights, None, spread(reference, asked.replicas), lag, gate=asked.gate
         )
-        result, report = ala2.judge(
-            contestant, reference, asked.num_jumps, settings, lag
-        )
+        num_jumps = round(asked.length / lag)
+        result, report = ala2.judge(contestant, reference, num_jumps, settings, lag)
         if report is None:
             raise SystemExit(f"{lag:g} ps: every replica was lost")
         figures = ala2.figures_of(report, "trajectory")
@@ -192,7 +191,7 @@ def main() -> None:
         "checkpoint": asked.checkpoint,
         "model_lag": asked.model_lag,
         "replicas": asked.replicas,
-        "num_jumps": asked.num_jumps,
+        "length": asked.length,
         "lines": lines,
         "comparisons": [comparison._asdict() for comparison in compared],
     }

@@ -88,12 +88,11 @@ def test_the_config_of_another_model_is_told(packaged, tmp_path):
         weights.load_weights(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["ala2", "ala2_small"])
-def test_the_packaged_weights_bring_their_starts_and_no_paths(name):
-    loaded = weights.load_weights(name)
+def test_the_packaged_weights_bring_their_starts_and_no_paths():
+    loaded = weights.load_weights("ala2")
     assert len(loaded.molecules["ala2"].starts) == 100
     assert not loaded.config.data.trajectories
     assert loaded.config.data.lags == (10.0,)
-    card = (weights.PACKAGED / name / "MODEL_CARD.md").read_text("utf-8")
+    card = (weights.PACKAGED / "ala2" / "MODEL_CARD.md").read_text("utf-8")
     count = sum(leaf.size for leaf in jax.tree.leaves(loaded.params))
     assert f"{count:,}" in card
