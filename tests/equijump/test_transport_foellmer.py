@@ -36,7 +36,8 @@ def test_training_draws_levels_around_the_displacement_and_the_begin_of_a_jump()
     assert np.mean(times == 0.0) == pytest.approx(foellmer.BLIND_SHARE, abs=0.01)
     levels = (1.0 - times[times > 0]) / np.sqrt(times[times > 0])
     high, low = foellmer.TRAINED
-    assert low * 0.99 < levels.min() and levels.max() < high * 1.01
+    assert low * 0.99 < levels.min()
+    assert levels.max() < high * 1.01
     # Of its logarithm the density is 1 / cosh, cut at both ends.
     edges = np.linspace(np.log(low), np.log(high), 9)
     density = lambda x: 1.0 / np.cosh(x - np.log(foellmer.MEDIAN))
