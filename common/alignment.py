@@ -16,12 +16,10 @@ Arrays take leading batch axes; masked points count for nothing and come out as 
 Only proper rotations count, so that a mirror image stays one.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -32,8 +30,6 @@ METHODS = ("single", *matrix_fisher.METHODS)
 Cloud = Float[Array, "*#batch num_points 3"]
 Mask = Bool[Array, "*#batch num_points"]
 Weights = Float[Array, "*#batch num_points"]
-
-MAX_AUTOMORPHISMS = 10_000
 
 
 def _weigh(x: Cloud, mask: Mask | None, weights: Weights | None) -> Weights:
@@ -292,7 +288,7 @@ def permutation_align(
     $\mathrm{tr}(R^\top \sum_n y_n x_n^\top)$ wins.
     Between permutations the posterior falls off as $e^{-\Delta / \sigma^2}$, so the
     best one with an exact rotation is enough until $\Delta$ is some $\sigma^2$. Where
-    bonds are known only `automorphisms` keep them: see `automorphism_align`.
+    bonds are known only automorphisms keep them: see `automorphism_align`.
 
     Args:
         y: Cloud.
@@ -354,7 +350,7 @@ def automorphism_align(
     Args:
         y: Cloud.
         x: Cloud.
-        orders: See `automorphisms`.
+        orders: That keep elements and bonds, see `symphony.automorphisms`.
         mask: True where real.
     """
     y, _ = center(y, mask)
@@ -364,36 +360,3 @@ def automorphism_align(
     rotation = kabsch_rotation(covariances[best])
     order = orders[best]
     return Matched(turned(x[order], rotation), order, rotation)
-
-
-def automorphisms(
-    species: Sequence[int], bonds: Sequence[tuple[int, int]]
-) -> Int[np.ndarray, "num_orders num_points"]:
-    """Returns every order of the atoms that keeps elements and bonds.
-
-    Args:
-        species: Atomic numbers.
-        bonds: Pairs of atoms; their orders are not looked at.
-
-    Raises:
-        ValueError: There are more than `MAX_AUTOMORPHISMS`.
-    """
-    from rdkit import Chem
-
-    molecule = Chem.RWMol()
-    for number in species:
-        atom = Chem.Atom(int(number))
-        atom.SetNoImplicit(True)
-        molecule.AddAtom(atom)
-    for i, j in bonds:
-        molecule.AddBond(int(i), int(j), Chem.BondType.SINGLE)
-    molecule.UpdatePropertyCache(strict=False)
-    found = molecule.GetSubstructMatches(
-        molecule, uniquify=False, maxMatches=MAX_AUTOMORPHISMS + 1
-    )
-    if len(found) > MAX_AUTOMORPHISMS:
-        raise ValueError(
-            f"expected at most {MAX_AUTOMORPHISMS} automorphisms of the bonds, found "
-            "more"
-        )
-    return np.array(found, int)
