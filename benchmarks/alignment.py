@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 from rich.console import Console
 from rich.table import Table
 
@@ -56,16 +56,14 @@ def molecules() -> dict[str, Float[np.ndarray, "num_atoms 3"]]:
 
 
 def draw(
-    x: Float[np.ndarray, "num_atoms 3"], sigma: float, num_draws: int
-) -> tuple[
-    Float[Array, "num_draws num_atoms 3"], Float[Array, "num_draws num_atoms 3"]
-]:
+    key: Key[Array, ""], x: Float[Array, "num_atoms 3"], sigma: float, count: int
+) -> tuple[Float[Array, "count num_atoms 3"], Float[Array, "count num_atoms 3"]]:
     """Returns turned clouds, and the same with noise."""
-    keys = jax.random.split(jax.random.key(0), 2)
-    q = jax.random.normal(keys[0], (num_draws, 4))
+    key_turn, key_noise = jax.random.split(key)
+    q = jax.random.normal(key_turn, (count, 4))
     turns = matrix_fisher.from_quaternion(q / jnp.linalg.norm(q, axis=-1)[:, None])
-    clean = alignment.turned(jnp.asarray(x), turns)
-    return clean, clean + sigma * jax.random.normal(keys[1], clean.shape)
+    clean = alignment.turned(x, turns)
+    return clean, clean + sigma * jax.random.normal(key_noise, clean.shape)
 
 
 def errors(
@@ -73,7 +71,7 @@ def errors(
 ) -> dict[str, float]:
     """Returns the error of each method, and of the exact one in single precision."""
     size = np.sqrt(np.mean(np.sum(np.square(x), axis=-1)))
-    clean, y = draw(x, sigma, num_draws)
+    clean, y = draw(jax.random.key(0), jnp.asarray(x), sigma, num_draws)
     guess = lambda method, kind: alignment.rotation_target(
         y.astype(kind), clean.astype(kind), sigma, method=method
     )

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import timing
-from benchmarks.alignment import molecules
-from common import alignment, matrix_fisher
+from benchmarks.alignment import draw, molecules
+from common import alignment
 from common.layers import MLP
 
 METHODS = ("single", "mode", "laplace1", "exact")
@@ -33,17 +33,6 @@ WIDTH, BATCH, NUM_TEST = 256, 256, 4_000
 LEARNING_RATE = 1e-3
 
 Cloud = Float[Array, "batch num_atoms 3"]
-
-
-def draw(
-    key: Key[Array, ""], x: Float[Array, "num_atoms 3"], sigma: float, count: int
-) -> tuple[Cloud, Cloud]:
-    """Returns turned clouds, and the same with noise."""
-    key_turn, key_noise = jax.random.split(key)
-    q = jax.random.normal(key_turn, (count, 4))
-    turns = matrix_fisher.from_quaternion(q / jnp.linalg.norm(q, axis=-1)[:, None])
-    clean = alignment.turned(x, turns)
-    return clean, clean + sigma * jax.random.normal(key_noise, clean.shape)
 
 
 def denoise(

@@ -218,6 +218,8 @@ def _log_normaliser_jvp(
 def mean_rotation(f: Matrix, method: str = "exact") -> Matrix:
     r"""Returns $E[R]$, the best guess of a rotation, which is no rotation itself.
 
+    No gradient flows through the "laplace" methods.
+
     Args:
         f: F.
         method: "exact" (float32 to 1e-6, float64 to 1e-12), "mode" (order 0),
