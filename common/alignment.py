@@ -1,6 +1,6 @@
 r"""Rotational alignment of point clouds, and the optimal denoiser that it approximates.
 
-A clean cloud $x$, centred, was turned by an unknown rotation and noised,
+A clean cloud $x$ was turned about the origin by an unknown rotation and noised,
 $$ y = \alpha x R^\top + \sigma \epsilon, $$
 with points as rows and standard normal $\epsilon$, divided by the root of a point's
 weight $w$. Given y the rotation has the matrix Fisher law (`common.matrix_fisher`) of
@@ -12,8 +12,9 @@ $$ D(y) = \sum_k \pi_k x_k E_k[R]^\top, \qquad
 noise, wrong by a relative $\sigma^2$ over the gaps of $x^\top x$; x in the frame from
 which y was made is right on average, and noisier. `rotation_target` has them all.
 
-Arrays take leading batch axes; masked points count for nothing and come out as zero.
-Only proper rotations count, so that a mirror image stays one.
+Where clouds may lie anywhere, `center` both first. Arrays take leading batch axes;
+masked points count for nothing and come out as zero. Only proper rotations count, so
+that a mirror image stays one.
 """
 
 from typing import NamedTuple
@@ -121,7 +122,7 @@ def concentration(
     mask: Mask | None = None,
     weights: Weights | None = None,
 ) -> Float[Array, "*#batch 3 3"]:
-    r"""Returns F, what y tells of the rotation of x; x is centred first.
+    r"""Returns F, what y tells of the rotation of x.
 
     Knowledge from elsewhere, a matrix Fisher law itself, is added to it.
 
@@ -133,7 +134,6 @@ def concentration(
         mask: True where real.
         weights: Precision of a point in units of $1 / \sigma^2$.
     """
-    x, _ = center(x, mask)
     scale = jnp.asarray(alpha / jnp.square(jnp.asarray(sigma, y.dtype)), y.dtype)
     return scale[..., None, None] * cross_covariance(y, x, mask, weights)
 
@@ -150,7 +150,7 @@ def rotation_target(
     r"""Returns what a denoiser is asked for at y, of the clean cloud x.
 
     Args:
-        y: Noised cloud, about the origin.
+        y: Noised cloud.
         x: Clean one, in the frame from which y was made if `method` is "single"; of
             the others none depends on its frame.
         sigma: Standard deviation of the noise, in the unit of the clouds.
@@ -163,7 +163,7 @@ def rotation_target(
             "single" and "exact", and the variance of the latter's gradient smaller.
 
     Returns:
-        The target; the mean of x stays where it is. No gradient flows through it.
+        The target. No gradient flows through it.
 
     Raises:
         ValueError: There is no such method.
@@ -173,10 +173,8 @@ def rotation_target(
     y, x = jax.lax.stop_gradient((y, x))
     if method == "single":
         return x if mask is None else jnp.where(mask[..., None], x, 0.0)
-    centred, mean = center(x, mask)
     f = concentration(y, x, sigma, alpha, mask, weights)
-    target = turned(centred, matrix_fisher.mean_rotation(f, method))
-    target += mean[..., None, :]
+    target = turned(x, matrix_fisher.mean_rotation(f, method))
     target = target if mask is None else jnp.where(mask[..., None], target, 0.0)
     return jax.lax.stop_gradient(target)
 
@@ -209,14 +207,14 @@ def oracle_denoiser(
     r"""Returns the best that any denoiser can do for clouds in all orientations.
 
     Args:
-        y: Noised cloud, about the origin.
-        references: The clean clouds, equally likely; each is centred first.
+        y: Noised cloud.
+        references: The clean clouds, equally likely.
         sigma: Standard deviation of the noise.
         alpha: Scale of the signal in y.
         mask: True where real.
         weights: Precision of a point in units of $1 / \sigma^2$.
     """
-    x, _ = center(references, mask)
+    x = references if mask is None else jnp.where(mask[:, None], references, 0.0)
     variance = jnp.square(jnp.asarray(sigma, y.dtype))
     alpha = jnp.asarray(alpha, y.dtype)
     of_set = lambda values: jnp.broadcast_to(values, y.shape[:-2])[..., None]

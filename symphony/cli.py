@@ -8,6 +8,7 @@ from common import cli
 VERBS = {
     "train": "train a model: --config=configs/symphony/qm9.py --workdir=workdir/qm9",
     "sample": "build molecules: --num_molecules=100 --output=molecules.sdf",
+    "refine": "refine molecules: --molecules=in.sdf --output=refined.sdf",
     "evaluate": "measure molecules: --samples=molecules.sdf --output=report",
     "package": "weights of a run, to give away: --workdir=workdir/qm9 --output=mine",
     "score": "log-likelihood of molecules: --molecules=in.sdf --output=scores.csv",

@@ -5,6 +5,7 @@ RDKit is imported by the processes that perceive bonds, and by `Sampler.sample`.
 """
 
 import argparse
+import itertools
 import os
 import sys
 from collections import deque
@@ -22,6 +23,8 @@ from jaxtyping import Array, Float, Int, UInt8
 from common import cli
 from common.weights import versions
 from symphony import build, data, molfile
+from symphony.denoiser import sample as denoiser
+from symphony.denoiser.sample import Refiner, load_refiner
 from symphony.generate import Finished, Settings, Start, generate
 from symphony.options import Core, Options, choose
 from symphony.weights import Weights, load_weights
@@ -49,7 +52,10 @@ class Sample(NamedTuple):
         positions: Å.
         stopped: False if it would have grown beyond the largest number of atoms.
         log_likelihood: Nats of the path by which it was built, positions per Å³; a
-            fragment's own atoms count nothing.
+            fragment's own atoms count nothing. Of a refined molecule it is that of the
+            molecule before; None of one from a file.
+        moved: Å, root mean square that refinement moved the atoms; None without.
+        name: In the file that it was read from, if it was.
     """
 
     index: int
@@ -57,14 +63,17 @@ class Sample(NamedTuple):
     atomic_numbers: UInt8[np.ndarray, " num_atoms"]
     positions: Float[np.ndarray, "num_atoms 3"]
     stopped: bool
-    log_likelihood: float
+    log_likelihood: float | None
+    moved: float | None = None
+    name: str | None = None
 
 
 class Sampler:
     """Trained weights and the three ways to ask them for molecules.
 
-    Each takes, besides the number of molecules and the seed, the keywords of `choose`
-    and `num_slots`, the number of molecules under construction at a time.
+    Each takes, besides the number of molecules and the seed, the keywords of `choose`;
+    `num_slots`, the number of molecules under construction at a time; and `refine`,
+    true or a `Refiner` for refined molecules.
 
     Attributes:
         weights: See `Weights`.
@@ -95,11 +104,16 @@ class Sampler:
         *,
         first: int = 0,
         num_slots: int | None = None,
+        refine: bool | Refiner = False,
         **keywords: Any,
     ) -> Iterator[Sample]:
         """Yields the molecules `first..num_molecules - 1` of a seed, in order."""
         options = choose(self.weights, **keywords)
-        return draw(self.weights, options, seed, first, num_molecules, num_slots)
+        refiner = load_refiner() if refine is True else refine or None
+        if refiner is not None:
+            check_refiner(self.weights, options, refiner)
+        drawn = draw(self.weights, options, seed, first, num_molecules, num_slots)
+        return refined(drawn, refiner, options)
 
 
 def load(name_or_path: str | os.PathLike[str] = "qm9") -> Sampler:
@@ -135,6 +149,46 @@ def draw(
         num_slots = CPU_SLOTS if on_cpu else ACCELERATOR_SLOTS
     check_numbers(seed, end, num_slots)
     return _draw(weights, options, seed, first, end, num_slots)
+
+
+def check_refiner(weights: Weights, options: Options, refiner: Refiner) -> None:
+    """Raises `UsageError` if molecules may have elements that a refiner cannot."""
+    unseen = {*weights.unseen} - {*([] if options.core is None else options.core[0])}
+    known = {*weights.config.data.species} - unseen
+    denoiser.check_species(refiner, sorted(known), f"molecules of {weights.name}")
+
+
+def refined(
+    samples: Iterator[Sample], refiner: Refiner | None, options: Options
+) -> Iterator[Sample]:
+    """Yields molecules refined, or as they are without a refiner, in order.
+
+    The atoms of a fragment stay where they are.
+    """
+    if refiner is None:
+        yield from samples
+        return
+    num_fixed = 0 if options.core is None else len(options.core[0])
+    # One atom alone is no fragment of a user's.
+    num_fixed = 0 if num_fixed == 1 else num_fixed
+    while batch := list(itertools.islice(samples, denoiser.BATCH)):
+        moved = denoiser.refine(
+            refiner,
+            [one.atomic_numbers for one in batch],
+            [one.positions for one in batch],
+            [np.arange(len(one.atomic_numbers)) < num_fixed for one in batch],
+            [one.index for one in batch],
+            batch[0].seed,
+        )
+        for one, positions in zip(batch, moved, strict=True):
+            yield one._replace(
+                positions=positions, moved=root_mean_square(positions - one.positions)
+            )
+
+
+def root_mean_square(moves: Float[np.ndarray, "num_atoms 3"]) -> float:
+    """Returns the root of the mean squared length."""
+    return float(np.sqrt(np.mean(np.sum(np.square(moves), axis=-1))))
 
 
 def check_numbers(seed: int, num_molecules: int, num_slots: int | None) -> None:
@@ -301,7 +355,7 @@ def finish(sample: Sample) -> tuple[Any, dict[str, Any]]:
 
 def _record(sample: Sample, smiles: str | None) -> dict[str, Any]:
     """Returns the line of the manifest."""
-    return {
+    record = {
         "index": sample.index,
         "seed": sample.seed,
         "num_atoms": len(sample.atomic_numbers),
@@ -309,18 +363,32 @@ def _record(sample: Sample, smiles: str | None) -> dict[str, Any]:
         "stopped": sample.stopped,
         "valid": smiles is not None and sample.stopped,
         "smiles": smiles,
-        "log_likelihood": round(sample.log_likelihood, 4),
     }
+    return {**record, **_numbers(sample)}
+
+
+def _numbers(sample: Sample) -> dict[str, float]:
+    """Returns the log-likelihood, and how far refinement moved the molecule."""
+    numbers = {}
+    if sample.log_likelihood is not None:
+        name = "log_likelihood"
+        name = name if sample.moved is None else f"{name}_before_refinement"
+        numbers[name] = round(sample.log_likelihood, 4)
+    if sample.moved is not None:
+        numbers["moved"] = round(sample.moved, 4)
+    return numbers
 
 
 def _properties(sample: Sample) -> dict[str, Any]:
     """Returns the fields of a molecule with bonds, but for its SMILES."""
     record = _record(sample, "")
-    names = ("log_likelihood", "seed", "index", "stopped", "valid")
-    return {name: record[name] for name in names}
+    names = ("seed", "index", "stopped", "valid")
+    return {**_numbers(sample), **{name: record[name] for name in names}}
 
 
 def _name(sample: Sample) -> str:
+    if sample.name is not None:
+        return sample.name
     return f"seed{sample.seed}_{sample.index}"
 
 
@@ -362,7 +430,7 @@ def _bond_task(sample: Sample) -> dict[str, Any]:
 def write(output: molfile.Output, sample: Sample, smiles: str | None, sdf: str) -> bool:
     """Appends a molecule to the files; returns whether it is valid."""
     record = _record(sample, smiles)
-    names = ("index", "seed", "stopped", "valid", "log_likelihood")
+    names = ("index", "seed", "stopped", "valid", *_numbers(sample))
     frame = molfile.to_extxyz(
         sample.atomic_numbers,
         sample.positions,
@@ -372,13 +440,17 @@ def write(output: molfile.Output, sample: Sample, smiles: str | None, sdf: str) 
     return record["valid"]
 
 
-def header(weights: Weights, options: Options, seed: int) -> dict[str, Any]:
+def header(
+    weights: Weights, options: Options, seed: int, refiner: Refiner | None = None
+) -> dict[str, Any]:
     """Returns what decides the molecules, for the head of the manifest."""
     settings = options._asdict()
     core = settings.pop("core")
     if core is not None:
         atoms = zip(core[0].tolist(), core[1].tolist(), strict=True)
         settings["start"] = [[number, *position] for number, position in atoms]
+    if refiner is not None:
+        settings["refine"] = denoiser.settings_of(refiner)
     return {
         "checkpoint": weights.name,
         "weights_sha256": weights.checksum,
@@ -412,8 +484,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     seed, total = arguments.seed, arguments.num_molecules
     check_numbers(seed, total, arguments.num_slots)
+    refiner = None
+    if arguments.refine:
+        refiner = load_refiner(arguments.refiner, "--refiner")
+        check_refiner(weights, options, refiner)
     cli.announce_device()
-    head = header(weights, options, seed)
+    head = header(weights, options, seed, refiner)
     with molfile.open_output(arguments.output, head, arguments.overwrite) as output:
         done = output.num_done
         if done >= total:
@@ -421,6 +497,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         num_valid = 0
         drawn = draw(weights, options, seed, done, total, arguments.num_slots)
+        drawn = refined(drawn, refiner, options)
         with cli.progress(total, "sampling", "molecules", completed=done) as advance:
             for sample, smiles, sdf in with_bonds(drawn):
                 num_valid += write(output, sample, smiles, sdf)
@@ -463,6 +540,10 @@ def _parser() -> argparse.ArgumentParser:
         help="narrows each mode of the position and keeps its weight; 1 does nothing",
     )
     add("--basin", action="store_true", help="--basin_temperature=0.1")
+    add("--refine", action="store_true", help="lay some noise over each and denoise it")
+    add(
+        "--refiner", default="refine_qm9", help="weights of --refine, or a run's folder"
+    )
     add("--start", default=None, help="symbol of the element of the first atom")
     add(
         "--fragment",

@@ -19,7 +19,9 @@ from absl import logging
 from jax.sharding import Mesh
 
 from common import checkpoints, cli, parallel, run, training
+from common.weights import load as load_trained
 from symphony import build, data, weights
+from symphony.denoiser import train as denoiser
 
 VALIDATION_BATCH = 32
 
@@ -50,20 +52,33 @@ _POSITIVE = (
 
 def check_fields(config: ml_collections.ConfigDict) -> None:
     """Raises `UsageError` if a value is missing, as in the config of an old version."""
-    for group, names in _FIELDS.items():
-        values = config[group] if group else config
+    fields = _FIELDS
+    if _is_denoiser(config):
+        fields = {**denoiser.FIELDS, "train": _FIELDS["train"]}
+    for group, names in fields.items():
+        values = config.get(group, {}) if group else config
         for name in names:
             if name not in values:
                 full = ".".join(filter(None, ("config", group, name)))
+                example = "refine_qm9" if _is_denoiser(config) else "qm9_cpu"
                 raise cli.UsageError(
                     f"{full}: expected a value, found none; "
-                    "configs/symphony/qm9_cpu.py has all"
+                    f"configs/symphony/{example}.py has all"
                 )
         for name in sorted({*values} - {*names}) if group != "model" else ():
             full = ".".join(filter(None, ("config", group, name)))
             raise cli.UsageError(
                 f"{full}: expected one of {', '.join(names)}; found {name}"
             )
+
+
+def _is_denoiser(config: ml_collections.ConfigDict) -> bool:
+    return config.get("kind") == denoiser.KIND
+
+
+def _init_params(config: ml_collections.ConfigDict, key: Any) -> training.Params:
+    make = denoiser.init_params if _is_denoiser(config) else build.init_params
+    return make(config, key)
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
@@ -75,9 +90,13 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             raise cli.UsageError(
                 f"config.train.{name}: expected 1 or more, found {settings[name]}"
             )
-    _check_data(config)
+    _check_ranges(config)
     try:
-        build.make_model(config)
+        if _is_denoiser(config):
+            denoiser.check_config(config)
+            denoiser.make_model(config)
+        else:
+            build.make_model(config)
     except (ValueError, TypeError, AttributeError) as error:
         raise cli.UsageError(f"{error}") from error
     num_devices = settings.num_devices
@@ -90,41 +109,47 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def _check_data(config: ml_collections.ConfigDict) -> None:
-    settings, species = config.data, tuple(config.data.species)
+def _check_ranges(config: ml_collections.ConfigDict) -> None:
+    species = tuple(config.data.species)
     known = all(isinstance(n, int) and 1 <= n <= 118 for n in species)
     if not species or not known or len(set(species)) < len(species):
         raise cli.UsageError(
             "config.data.species: expected different atomic numbers of 1 to 118, "
             f"found {species}"
         )
+    most = math.inf
     ranges = {
-        "seed": (config.seed, 0, 2**32 - 1),
-        "data.max_atoms": (settings.max_atoms, 1, math.inf),
-        "data.num_buckets": (settings.num_buckets, 1, math.inf),
-        "data.noise_std": (settings.noise_std, 0.0, 10.0),
-        "data.cutoff": (settings.cutoff, 0.0, 1e3),
-        "model.cutoff": (config.model.cutoff, 1e-3, 1e3),
-        "train.learning_rate": (config.train.learning_rate, 0.0, 1e3),
-        "train.final_factor": (config.train.final_factor, 0.0, 1.0),
-        "train.warmup_steps": (config.train.warmup_steps, 0, math.inf),
-        "train.weight_decay": (config.train.weight_decay, 0.0, 1e3),
-        "train.adam_b2": (config.train.adam_b2, 0.0, 1.0),
-        "train.ema_decay": (config.train.ema_decay, 0.0, 1.0),
-        "train.clip_norm": (config.train.clip_norm, 0.0, math.inf),
-        "sample.max_atoms": (config.sample.max_atoms, 1, math.inf),
-        "sample.noise_std": (config.sample.noise_std, 0.0, 10.0),
+        "seed": (0, 2**32 - 1),
+        "data.max_atoms": (1, most),
+        "data.num_buckets": (1, most),
+        "data.noise_std": (0.0, 10.0),
+        "data.cutoff": (0.0, 1e3),
+        "model.cutoff": (1e-3, 1e3),
+        "model.sigma_data": (1e-3, 1e3),
+        "train.learning_rate": (0.0, 1e3),
+        "train.final_factor": (0.0, 1.0),
+        "train.warmup_steps": (0, most),
+        "train.weight_decay": (0.0, 1e3),
+        "train.adam_b2": (0.0, 1.0),
+        "train.ema_decay": (0.0, 1.0),
+        "train.clip_norm": (0.0, most),
+        "sample.max_atoms": (1, most),
+        "sample.noise_std": (0.0, 10.0),
+        "refine.noise": (0.0, 10.0),
+        "refine.num_steps": (1, most),
         **{
-            f"model.{name}": (value, 0, math.inf)
-            for name, value in config.model.items()
+            f"model.{name}": (0, most)
+            for name in config.model
             if name.startswith(("num_", "max_degree"))
         },
-        "model.min_radius": (config.model.min_radius, 0.0, config.model.max_radius),
+        "model.min_radius": (0.0, config.model.get("max_radius", most)),
     }
-    for name, (value, low, high) in ranges.items():
-        if not low <= value <= high:
+    for name, (low, high) in ranges.items():
+        *groups, last = name.split(".")
+        values = config.get(groups[0], {}) if groups else config
+        if last in values and not low <= values[last] <= high:
             raise cli.UsageError(
-                f"config.{name}: expected {low} to {high}, found {value}"
+                f"config.{name}: expected {low} to {high}, found {values[last]}"
             )
 
 
@@ -144,7 +169,8 @@ def load_data(
     molecules, report = read(split="train")
     logging.info("training molecules: %s", data.describe(report))
     held_out, _ = read(split="validation")
-    molecules, held_out = (_reachable(config, m) for m in (molecules, held_out))
+    if not _is_denoiser(config):
+        molecules, held_out = (_reachable(config, m) for m in (molecules, held_out))
     held_out = data.choose_molecules(held_out, config.train.num_validation)
     buckets = data.choose_buckets(molecules.num_atoms, config.data.num_buckets)
     packed = data.pack(molecules, species, buckets)
@@ -246,11 +272,11 @@ def start_params(config: ml_collections.ConfigDict, key: Any) -> training.Params
     Raises:
         UsageError: There are no such weights, or they are of another network.
     """
-    fresh = build.init_params(config, key)
+    fresh = _init_params(config, key)
     name = config.train.start_from
     if not name:
         return fresh
-    given = weights.load_weights(name, "config.train.start_from")
+    given = load_trained(name, weights.PRETRAINED, "config.train.start_from")
     ours, theirs = tuple(config.data.species), tuple(given.config.data.species)
     if theirs != ours:
         raise cli.UsageError(
@@ -294,12 +320,15 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     run.make_folder(workdir)
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     resumes = checkpoints.has_checkpoint(workdir)
-    init = build.init_params if resumes else start_params
+    init = _init_params if resumes else start_params
     params = init(config, init_key)
     packed, held_out, meta = load_data(config)
     mesh = (
         parallel.make_mesh(settings.num_devices) if settings.num_devices > 1 else None
     )
+    if _is_denoiser(config):
+        parts = denoiser.parts(config, packed, held_out)
+        return run.train(config, workdir, params, parts, meta, train_key, mesh)
     parts = run.Parts(
         loss_fn=build.make_loss(config, meta["mean_num_atoms"]),
         batch_at=partial(data.batch_at, packed, settings.batch_size, config.seed),

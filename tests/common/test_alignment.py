@@ -104,7 +104,8 @@ def noised(x, sigma, seed, alpha=1.0):
 
 def conformers(seed=0, count=3):
     moved = np.random.default_rng(seed).normal(size=(count, 5, 3))
-    return jnp.asarray(CHIRAL + 0.3 * moved)
+    clouds = CHIRAL + 0.3 * moved
+    return jnp.asarray(clouds - clouds.mean(axis=1, keepdims=True))
 
 
 def test_no_gradient_flows_through_a_superposition(cloud):
@@ -254,11 +255,20 @@ def test_gradients_through_the_oracle_are_finite(x):
     np.testing.assert_array_equal(jax.grad(oracle)(y), 0.0)
 
 
-def test_a_single_atom_is_expected_at_its_centroid():
-    y, x = jnp.array([[0.4, 0.0, 0.0]]), jnp.array([[2.0, 0.0, 0.0]])
-    np.testing.assert_allclose(alignment.rotation_target(y, x, 0.1), x)
+def test_a_single_atom_that_is_centred_stays():
+    y, x = jnp.array([[0.4, 0.0, 0.0]]), jnp.zeros((1, 3))
+    np.testing.assert_array_equal(alignment.rotation_target(y, x, 0.1), x)
     found = alignment.oracle_denoiser(y, x[None], 0.1).denoised
     np.testing.assert_allclose(found, 0.0, atol=1e-6)
+
+
+def test_a_single_vector_has_the_law_of_its_direction():
+    """Of von Mises and Fisher; turns leave the origin alone."""
+    y, x = jnp.array([[0.4, 0.0, 0.0]]), jnp.array([[0.0, 0.0, 2.0]])
+    kappa = 0.8 / 0.25
+    length = 2.0 * (1.0 / np.tanh(kappa) - 1.0 / kappa)
+    found = alignment.rotation_target(y, x, 0.5)
+    np.testing.assert_allclose(found, [[length, 0.0, 0.0]], atol=1e-5)
 
 
 def test_the_oracle_turns_with_its_input():

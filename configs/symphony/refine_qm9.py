@@ -1,0 +1,64 @@
+r"""A denoiser of QM9's molecules at .01 to .5 Å, which refines sampled ones.
+
+    symphony train --config=configs/symphony/refine_qm9.py --workdir=workdir/refine_qm9
+    symphony refine --checkpoint=workdir/refine_qm9 --molecules=molecules.sdf \
+      --output=refined.sdf
+
+`--config.data.path` names the data, a file or a data set that is downloaded.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.kind = "denoiser"
+
+    config.data = ml_collections.ConfigDict()
+    config.data.path = "qm9"  # A file, or the name of a known data set.
+    config.data.species = (1, 6, 7, 8, 9)  # Atomic numbers: H, C, N, O, F.
+    config.data.max_atoms = 29  # Larger molecules are skipped.
+    config.data.num_buckets = 5
+
+    # Keyword arguments of `symphony.denoiser.model.Denoiser`.
+    config.model = ml_collections.ConfigDict()
+    config.model.num_channels = 48
+    config.model.num_layers = 3
+    config.model.max_degree = 2
+    config.model.cutoff = 5.0  # Å
+    config.model.num_radial_basis = 16
+    config.model.num_pair_feats = 32
+    config.model.avg_num_neighbors = 8.0
+    config.model.sigma_data = 5.0  # Å
+
+    config.loss = ml_collections.ConfigDict()
+    config.loss.alignment = "exact"  # Of the target, see `common.alignment`.
+    config.loss.min_noise = 0.01  # Å
+    config.loss.max_noise = 0.5  # Å
+    config.loss.fixed_share = 0.3  # Of molecules in which some atoms are known.
+
+    config.train = ml_collections.ConfigDict()
+    config.train.start_from = ""  # Weights to go on from; random ones if empty.
+    config.train.num_steps = 60_000
+    config.train.batch_size = 16  # Molecules.
+    config.train.num_microbatches = 8  # Two molecules at a time stay in cache.
+    config.train.num_devices = 1
+    config.train.optimizer = "muon"
+    config.train.learning_rate = 2e-3
+    config.train.warmup_steps = 300
+    config.train.final_factor = 0.01
+    config.train.weight_decay = 0.0
+    config.train.adam_b2 = 0.99
+    config.train.clip_norm = 5.0
+    config.train.ema_decay = 0.999
+    config.train.log_every = 200
+    config.train.eval_every = 4_000
+    config.train.num_validation = 1_000  # Molecules.
+    config.train.checkpoint_every = 500
+
+    config.refine = ml_collections.ConfigDict()
+    config.refine.noise = 0.1  # Å, that is laid over a molecule and taken off again.
+    config.refine.num_steps = 10
+    config.refine.method = "heun"  # Of `common.diffusion.METHODS`.
+    return config

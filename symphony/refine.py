@@ -1,0 +1,152 @@
+"""Refines molecules of a file: `symphony refine`.
+
+For molecules that were sampled, by Symphony or by others; `symphony sample --refine`
+does the same on the way. Positions are in Å.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import cli
+from common.weights import versions
+from symphony import data, molfile, sample
+from symphony.denoiser import sample as denoiser
+from symphony.denoiser.sample import Refiner
+
+MAX_ATOMS = 200
+"""Largest molecule that is refined; the network keeps features of all pairs."""
+
+
+def refine_molecules(
+    refiner: Refiner,
+    molecules: data.Molecules,
+    fixed: Sequence[int] = (),
+    seed: int = 0,
+    first: int = 0,
+) -> Iterator[sample.Sample]:
+    """Yields molecules refined, from the first on, in order.
+
+    Args:
+        refiner: See `load_refiner`.
+        molecules: To refine.
+        fixed: Atoms that stay where they are, counted from 0, of every molecule.
+        seed: Of the random numbers.
+        first: Index of the first one.
+    """
+    total = len(molecules.num_atoms)
+    for start in range(first, total, denoiser.BATCH):
+        indices = range(start, min(start + denoiser.BATCH, total))
+        atoms = [
+            slice(molecules.offsets[index], molecules.offsets[index + 1])
+            for index in indices
+        ]
+        numbers = [molecules.atomic_numbers[own] for own in atoms]
+        positions = [molecules.positions[own] for own in atoms]
+        stay = [np.isin(np.arange(len(one)), fixed) for one in numbers]
+        found = denoiser.refine(refiner, numbers, positions, stay, indices, seed)
+        for row, index in enumerate(indices):
+            yield sample.Sample(
+                index=index,
+                seed=seed,
+                atomic_numbers=numbers[row],
+                positions=found[row],
+                stopped=True,
+                log_likelihood=None,
+                moved=sample.root_mean_square(found[row] - positions[row]),
+                name=str(molecules.names[index]),
+            )
+
+
+def _parse_fixed(text: str, molecules: data.Molecules) -> tuple[int, ...]:
+    """Returns the atoms of `--fixed`, which every molecule must have."""
+    try:
+        fixed = tuple(int(word) for word in text.split(",") if word.strip())
+    except ValueError as error:
+        raise cli.UsageError(
+            f"--fixed: expected numbers of atoms from 0, as 0,1,2; found {text!r}"
+        ) from error
+    smallest = int(molecules.num_atoms.min())
+    if fixed and not 0 <= min(fixed) <= max(fixed) < smallest:
+        raise cli.UsageError(
+            f"--fixed: expected atoms from 0 to {smallest - 1}, which every molecule "
+            f"has, found {text}"
+        )
+    return fixed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `symphony refine` and returns the exit status."""
+    flags = _parser().parse_args(argv)
+    for path in molfile.paths_of(flags.output):
+        cli.check_apart(path, flags.molecules)
+    if not 0 <= flags.seed < 2**32:
+        raise cli.UsageError(f"--seed: expected 0 to {2**32 - 1}, found {flags.seed}")
+    refiner = denoiser.load_refiner(
+        flags.checkpoint, "--checkpoint", flags.noise, flags.num_steps, flags.method
+    )
+    molecules, _ = data.read_molecules(
+        Path(flags.molecules), refiner.species, MAX_ATOMS, strict=True
+    )
+    total = len(molecules.num_atoms)
+    fixed = _parse_fixed(flags.fixed, molecules)
+    cli.announce_device()
+    head = _header(refiner, molecules, fixed, flags.seed)
+    moved, num_valid = [], 0
+    with molfile.open_output(flags.output, head, flags.overwrite) as output:
+        done = output.num_done
+        refined = refine_molecules(refiner, molecules, fixed, flags.seed, done)
+        with cli.progress(total, "refining", "molecules", completed=done) as advance:
+            for one, smiles, sdf in sample.with_bonds(refined):
+                num_valid += sample.write(output, one, smiles, sdf)
+                moved.append(one.moved)
+                advance()
+    if not moved:
+        sys.stdout.write(f"{flags.output}: all {done} molecules are done\n")
+        return 0
+    before = f", {done} were there before" if done else ""
+    sys.stdout.write(
+        f"{flags.output}: {num_valid} valid molecules ({sample.BOND_PRESET}) of "
+        f"{total - done}{before}, moved by {np.mean(moved):.3f} Å in the mean\n"
+    )
+    return 0
+
+
+def _header(
+    refiner: Refiner, molecules: data.Molecules, fixed: tuple[int, ...], seed: int
+) -> dict[str, Any]:
+    return {
+        "checkpoint": refiner.name,
+        "seed": seed,
+        "settings": {**denoiser.settings_of(refiner), "fixed": list(fixed)},
+        "molecules_sha256": data.checksum(molecules),
+        "bonds": sample.BOND_PRESET,
+        "versions": versions("symphony", "jax", "numpy", "rdkit"),
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.argument_parser(
+        "symphony refine",
+        "Lays a little noise over molecules and takes it off again, by a denoiser that "
+        "knows how molecules are. Bonds are perceived anew from the positions.",
+    )
+    add = parser.add_argument
+    add("--molecules", required=True, help="file (.sdf, .xyz, .extxyz, .npz)")
+    add("--output", default="refined.sdf", help="an SDF; .extxyz and .jsonl beside")
+    add("--checkpoint", default="refine_qm9", help="packaged weights or a run's folder")
+    add("--noise", type=float, default=None, help="Å; by the config of the weights")
+    add("--num_steps", type=int, default=None, help="levels of noise; by the config")
+    add("--method", default=None, help="heun, euler or ancestral; by the config")
+    add("--fixed", default="", help="atoms that stay, from 0, as 0,1,2; of every one")
+    add("--seed", type=int, default=0, help="of the random numbers")
+    add("--overwrite", action="store_true", help="replace what --output has")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run("symphony refine", main))
