@@ -77,6 +77,7 @@ def make_jump(network: Network) -> Callable[..., Any]:
         network.statistics,
         config.transport.noise_factor,
         config.sample.num_steps,
+        free_frames=build.has_free_frames(config),
     )
 
 

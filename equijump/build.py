@@ -57,6 +57,22 @@ def make_model(config: ml_collections.ConfigDict) -> EquiJump:
     return EquiJump(**config.model, num_heads=len(heads))
 
 
+def starts_from_noise(transport: Any) -> bool:
+    """Whether the source is no part of a transport's path, but a condition only."""
+    return float(transport.path(jnp.array(0.5)).alpha) == 0.0
+
+
+def has_free_frames(config: ml_collections.ConfigDict) -> bool:
+    """Whether the end of a jump may come in any orientation, whatever its source's.
+
+    So it is where targets are aligned to what is noised, see `config.loss.alignment`,
+    on a transport from noise.
+    """
+    return config.loss.get("alignment", "single") != "single" and starts_from_noise(
+        TRANSPORTS[config.transport.kind]
+    )
+
+
 def scales_at(
     statistics: Statistics, lag: Float[Array, ""], noise_factor: float
 ) -> Scales:
@@ -102,6 +118,7 @@ def make_predict(
     scales: Scales,
     scene: Scene,
     x_0: Float[Array, "num_nodes num_slots 3"],
+    origin: Float[Array, "num_nodes num_slots 3"],
 ) -> Callable[..., tuple[Float[Array, "num_nodes num_slots 3"], ...]]:
     """Returns `(x_t, t) -> heads`, what samplers ask.
 
@@ -110,19 +127,20 @@ def make_predict(
         transport: A module of `equijump.transport`.
         scales: Å, of each slot.
         scene: Of the source.
-        x_0: Å, the source.
+        x_0: Å, the source that the network sees.
+        origin: Å, that of the path; the source, or zero where frames are free.
     """
     conditioned = model.conditioner(scene, x_0)
 
     def predict(
         x_t: Float[Array, "num_nodes num_slots 3"], t: Float[Array, ""]
     ) -> tuple[Float[Array, "num_nodes num_slots 3"], ...]:
-        known = paths.estimate(transport.path(t), scales, x_0, x_t)
+        known = paths.estimate(transport.path(t), scales, origin, x_t)
         beyond = model.transport(
             scene, x_0, conditioned, known.mean, known.displacement, known.log_level
         )
         priors = [
-            heads.prior(head, transport.path, t, scales, x_0, x_t)
+            heads.prior(head, transport.path, t, scales, origin, x_t)
             for head in transport.HEADS
         ]
         return tuple(p.mean + p.std * f for p, f in zip(priors, beyond, strict=True))

@@ -6,7 +6,9 @@ $$ L = \sum_h E_{t, z} \left\| F_h - \frac{y_h - m_h}{s_h} \right\|^2
    / (3 \cdot \mathrm{atoms}), $$
 whose minimum is $m + s F = E[y \mid x_t, x_0]$ at every $t$; each level of noise counts
 the same. The target is superposed on the source first: where the whole molecule tumbles
-to is not learnt.
+to is not learnt. Where there is no source on the path, the end may come in any
+orientation, and $x_1$ gives way to what is expected of it over all of them, given $x_t$
+(`common.alignment`).
 
 Of a transport that is asked for the end of the jump, DeepJump's vector map may take the
 place of the square, and two terms may be added on its bonds and contacts.
@@ -19,10 +21,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from common import alignment
+from common import alignment, diffusion, matrix_fisher
 from common.layers import safe_norm
 from equijump.build import Statistics, make_predict, scales_at, scene_of
-from equijump.data.pairs import Batch
+from equijump.data.pairs import ENSEMBLE_LAG, Batch
 from equijump.model import EquiJump, from_cloud, to_cloud
 from equijump.transport import heads, paths
 
@@ -48,6 +50,9 @@ class Settings(NamedTuple):
         clash_weight: Å^-2, of `clash_error`.
         unroll: Jumps of the network's own that lead to the source, see `own_source`.
         num_steps: Evaluations of the network in a jump of the sampler.
+        alignment: Method of `alignment.rotation_target`, for pairs without a source on
+            their path.
+        free_frames: Whether no pair has one, see `equijump.build.has_free_frames`.
     """
 
     noise_factor: float
@@ -58,6 +63,8 @@ class Settings(NamedTuple):
     clash_weight: float = 0.0
     unroll: int = 0
     num_steps: int = 10
+    alignment: str = "single"
+    free_frames: bool = False
 
 
 def pair_loss(
@@ -88,19 +95,28 @@ def pair_loss(
     disturbance = settings.source_noise * jax.random.normal(key_source, source.shape)
     x_0 = to_cloud(source + disturbance * mask[..., None], mask)
     x_1 = to_cloud(target, mask)
-    scales = scales_at(statistics, batch.lag, settings.noise_factor)
+    origin, of_path = x_0, batch.lag
+    if settings.free_frames:
+        origin, of_path = jnp.zeros_like(x_0), jnp.full_like(batch.lag, ENSEMBLE_LAG)
+        x_1 = turn_at_random(jax.random.fold_in(key, 2), x_1)
+    scales = scales_at(statistics, of_path, settings.noise_factor)
     t, z = transport.draw_time(key_time), paths.draw_noise(key_noise, mask)
-    x_t = paths.noised(transport.path(t), scales, x_0, x_1, z)
+    x_t = paths.noised(transport.path(t), scales, origin, x_1, z)
     scene = scene_of(model, batch)
-    known = paths.estimate(transport.path(t), scales, x_0, x_t)
+    known = paths.estimate(transport.path(t), scales, origin, x_t)
+    end = x_1
+    if settings.alignment != "single":
+        told = expected(transport.path(t), scales, x_t, x_1, mask, settings.alignment)
+        free = of_path >= ENSEMBLE_LAG
+        end, z = (jnp.where(free, a, b) for a, b in zip(told, (x_1, z), strict=True))
     conditioned = model.conditioner(scene, x_0)
     found = model.transport(
         scene, x_0, conditioned, known.mean, known.displacement, known.log_level
     )
     total = jnp.zeros(())
     for head, beyond in zip(transport.HEADS, found, strict=True):
-        mean, std = heads.prior(head, transport.path, t, scales, x_0, x_t)
-        truth = heads.truth(head, transport.path, t, scales, x_0, x_1, z)
+        mean, std = heads.prior(head, transport.path, t, scales, origin, x_t)
+        truth = heads.truth(head, transport.path, t, scales, origin, end, z)
         error = jnp.where(mask[..., None], beyond - (truth - mean) / std, 0.0)
         total += jnp.sum(jnp.square(error)) / (3 * jnp.maximum(jnp.sum(mask), 1))
     if transport.HEADS != ("end",):
@@ -118,6 +134,46 @@ def pair_loss(
     if settings.clash_weight:
         total += settings.clash_weight * clash_error(atoms[0], atoms[2], mask)
     return total
+
+
+def expected(
+    path: paths.Path,
+    scales: paths.Scales,
+    x_t: Float[Array, "num_nodes num_slots 3"],
+    x_1: Float[Array, "num_nodes num_slots 3"],
+    mask: Bool[Array, "num_nodes num_slots"],
+    method: str,
+) -> diffusion.Expected:
+    """Returns the end of a jump and the noise as expected over all orientations.
+
+    Args:
+        path: At the time of the noised frame; has no source.
+        scales: Å, of each slot.
+        x_t: Å, the noised frame.
+        x_1: Å, the end, in any orientation.
+        mask: True for atoms.
+        method: See `alignment.rotation_target`.
+    """
+    flat = lambda x: x.reshape(-1, 3)
+    # All noises in units of that of one slot.
+    precision = jnp.square(scales.noise[0] / scales.noise)[:, 0]
+    precision = jnp.broadcast_to(precision, mask.shape).reshape(-1)
+    # Where nothing is seen, not even noise, every orientation is as likely.
+    sigma = jnp.maximum(path.gamma, 1e-6) * scales.noise[0, 0]
+    level = diffusion.Level(path.beta, sigma)
+    found = diffusion.expected(
+        flat(x_t), flat(x_1), level, mask.reshape(-1), precision, method
+    )
+    return diffusion.Expected(*(x.reshape(x_1.shape) for x in found))
+
+
+def turn_at_random(
+    key: Key[Array, ""], cloud: Float[Array, "num_nodes num_slots 3"]
+) -> Float[Array, "num_nodes num_slots 3"]:
+    """Turns a cloud, all orientations alike likely."""
+    q = jax.random.normal(key, (4,))
+    rotation = matrix_fisher.from_quaternion(q / jnp.linalg.norm(q))
+    return alignment.turned(cloud, rotation)
 
 
 def own_source(
@@ -153,7 +209,7 @@ def own_source(
         begin, end = centred_pair(one, settings.align)
         x_0, x_1 = (to_cloud(x, batch.slot_mask) for x in (begin, end))
         scene = scene_of(model, one)
-        predict = make_predict(model, transport, scales, scene, x_0)
+        predict = make_predict(model, transport, scales, scene, x_0, x_0)
         made = transport.remake(
             predict, noise, jax.random.fold_in(key, number), x_0, x_1, scales,
             settings.num_steps,

@@ -69,6 +69,7 @@ def make_jump(
     noise_factor: float,
     num_steps: int,
     method: str = "",
+    free_frames: bool = False,
 ) -> Callable[..., Float[Array, "num_nodes num_slots 3"]]:
     """Returns `(params, cloud, chain, lag, key) -> cloud`, one jump of one replica.
 
@@ -81,6 +82,7 @@ def make_jump(
         noise_factor: See `equijump.build.scales_at`.
         num_steps: Evaluations of the network.
         method: One of the transport's `METHODS`; the first if empty.
+        free_frames: See `equijump.build.has_free_frames`.
     """
     method = method or transport.METHODS[0]
 
@@ -93,7 +95,9 @@ def make_jump(
     ) -> Float[Array, "num_nodes num_slots 3"]:
         bound = model.bind(params)
         x_0 = jnp.where(lag < ENSEMBLE_LAG, x_0, 0.0)
-        scales = build.scales_at(statistics, lag, noise_factor)
+        origin = jnp.zeros_like(x_0) if free_frames else x_0
+        of_path = jnp.full_like(lag, ENSEMBLE_LAG) if free_frames else lag
+        scales = build.scales_at(statistics, of_path, noise_factor)
         scene = make_scene(
             x_0[:, CA_SLOT],
             chain.tokens,
@@ -105,11 +109,11 @@ def make_jump(
             model.num_neighbours,
             model.reach,
         )
-        predict = build.make_predict(bound, transport, scales, scene, x_0)
+        predict = build.make_predict(bound, transport, scales, scene, x_0, origin)
         noise = partial(
             paths.draw_noise, slot_mask=chain.slot_mask, places=chain.places
         )
-        x_1 = transport.jump(predict, noise, key, x_0, scales, num_steps, method)
+        x_1 = transport.jump(predict, noise, key, origin, scales, num_steps, method)
         return recentred(x_1, chain.slot_mask)
 
     return jump

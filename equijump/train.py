@@ -96,6 +96,7 @@ def _check_loss(config: ml_collections.ConfigDict) -> None:
             f"config.loss.kind: expected one of {', '.join(loss.KINDS)}, "
             f"found {config.loss.kind}"
         )
+    _check_alignment(config)
     if config.loss.unroll:
         if not hasattr(build.TRANSPORTS[config.transport.kind], "remake"):
             raise cli.UsageError(
@@ -114,6 +115,31 @@ def _check_loss(config: ml_collections.ConfigDict) -> None:
         raise cli.UsageError(
             f"config.loss: expected quadratic and no other terms with "
             f"{config.transport.kind}, which does not tell the end of a jump"
+        )
+
+
+def _check_alignment(config: ml_collections.ConfigDict) -> None:
+    method, kind = config.loss.get("alignment", "single"), config.transport.kind
+    known = ("single", "mode", "laplace1", "exact")
+    if method not in known:
+        raise cli.UsageError(
+            f"config.loss.alignment: expected one of {', '.join(known)}, found {method}"
+        )
+    if method == "single":
+        return
+    if not build.starts_from_noise(build.TRANSPORTS[kind]) and not (
+        config.data.ensemble_share
+    ):
+        raise cli.UsageError(
+            f"config.loss.alignment: expected single with {kind}: source and target "
+            "share a frame, so that no rotation between them is left to average over; "
+            "one_sided, flow_matching, ddpm and data.ensemble_share have others; found "
+            f"{method}"
+        )
+    if config.loss.kind != "quadratic":
+        raise cli.UsageError(
+            f"config.loss.alignment: expected single with loss.kind "
+            f"{config.loss.kind}, which compares vectors in one frame; found {method}"
         )
 
 
@@ -253,6 +279,7 @@ def make_loss(
         config.data.source_noise,
         config.data.align,
         num_steps=config.sample.num_steps,
+        free_frames=build.has_free_frames(config),
         **config.loss,
     )
 
@@ -304,7 +331,9 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     run.make_folder(workdir)
     segments = load_segments(config)
     share = config.data.ensemble_share
-    statistics = measure(segments, config.data.align, share > 0.0)
+    statistics = measure(
+        segments, config.data.align, share > 0.0 or build.has_free_frames(config)
+    )
 
     def batch_at(step: int) -> pairs.Batch:
         batch = pairs.batch_at(

@@ -105,6 +105,7 @@ def make_jump(weights: Weights, num_steps: int, method: str = "") -> Callable[..
         weights.config.transport.noise_factor,
         num_steps,
         method,
+        build.has_free_frames(weights.config),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, Integer, Key, UInt8
 
 from common import alignment, cli, diffusion
 from common.weights import load
@@ -164,10 +164,12 @@ def refine(
         is_fixed[of_molecule] = fixed[row]
     node_mask = np.arange(capacity) < np.pad(sizes, (0, BATCH - len(sizes)))[:, None]
     order = np.pad(np.asarray(indices, np.uint32), (0, BATCH - len(sizes)))
+    ratios = diffusion.falling_ratios(
+        refiner.num_steps, refiner.noise, refiner.model.min_noise
+    )
     found = _refine(
-        refiner.model, refiner.num_steps, refiner.method, refiner.params,
-        jnp.float32(refiner.noise), jax.random.key(seed), order, species, y,
-        node_mask, is_fixed,
+        refiner.model, refiner.method, refiner.params, ratios, jax.random.key(seed),
+        order, species, y, node_mask, is_fixed,
     )  # fmt: skip
     return [
         np.where(fixed[row][:, None], positions[row], moved[:size]).astype(np.float32)
@@ -175,19 +177,18 @@ def refine(
     ]
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1))
 def _refine(
     model: Denoiser,
-    num_steps: int,
     method: str,
     params: Any,
-    noise: Float[Array, ""],
+    ratios: Float[Array, " num_levels"],
     key: Key[Array, ""],
-    indices: Int[Array, " batch"],
+    indices: Integer[Array, " batch"],
     *molecules: Any,
 ) -> Float[Array, "batch num_nodes 3"]:
     def one(
-        index: Int[Array, ""],
+        index: Integer[Array, ""],
         species: Int[Array, " num_nodes"],
         x: Float[Array, "num_nodes 3"],
         node_mask: Bool[Array, " num_nodes"],
@@ -204,8 +205,7 @@ def _refine(
         denoise = lambda y, sigma: model.apply(
             params, species, y, sigma, node_mask, fixed
         )
-        ratios = diffusion.falling_ratios(num_steps, noise, model.min_noise)
-        start = x + noise * draw_noise(key_start)
+        start = x + ratios[0] * draw_noise(key_start)
         return diffusion.sample(denoise, start, ratios, method, draw_noise, key_steps)
 
     return jax.vmap(one)(indices, *molecules)
