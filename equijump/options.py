@@ -60,7 +60,7 @@ def choose(
     topology: str | os.PathLike[str] | None = None,
     system: str | None = None,
     every: int = 1,
-    gate: bool = False,
+    gate: bool = True,
     max_redraws: int = MAX_REDRAWS,
     temperature: float | None = None,
     method: str | None = None,

@@ -329,7 +329,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=Path("workdir/rollout"), help="folder to write")
     add("--format", choices=trajfile.FORMATS, default="xtc", help="of trajectories")
     add("--every", type=int, default=1, help="keep every n-th jump")
-    add("--gate", action="store_true", help="draw jumps again that break the geometry")
+    add(
+        "--gate",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="draw jumps again that break the geometry",
+    )
     add("--max_redraws", type=int, default=MAX_REDRAWS, help="of a jump by the gate")
     add("--chunk", type=int, default=CHUNK, help="frames between two writes")
     add("--overwrite", action="store_true", help="replace what --output has")

@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags.checkpoint, "--checkpoint", flags.noise, flags.num_steps, flags.method
     )
     molecules, _ = data.read_molecules(
-        Path(flags.molecules), refiner.species, MAX_ATOMS, strict=True
+        Path(flags.molecules), refiner.species, MAX_ATOMS
     )
     total = len(molecules.num_atoms)
     fixed = _parse_fixed(flags.fixed, molecules)

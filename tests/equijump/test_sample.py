@@ -170,7 +170,7 @@ def test_settings_that_are_spelt_otherwise_are_the_same(ask, shaken, packaged):
     [
         (["--seed=4"], "was begun with seed = 3, found 4"),
         (["--num_steps=4"], "was begun with num_steps = 3, found 4"),
-        (["--gate"], "was begun with max_redraws = None, found 10"),
+        (["--no-gate"], "was begun with max_redraws = 10, found None"),
     ],
 )
 def test_other_settings_do_not_go_on_in_the_same_folder(more, told, ask, shaken):
@@ -212,7 +212,7 @@ def test_two_commands_do_not_write_the_same_folder(ask, shaken):
         ask("out", 8)
 
 
-@pytest.mark.parametrize("more", [[], ["--gate"]])
+@pytest.mark.parametrize("more", [["--no-gate"], []])
 def test_a_rollout_that_is_not_finite_stops_and_keeps_what_was(
     more, packaged, tmp_path, monkeypatch, capsys
 ):
@@ -241,7 +241,7 @@ def test_the_gate_is_counted(ask, monkeypatch, capsys):
         return jnp.where(jax.random.bernoulli(key), -cloud, cloud)
 
     monkeypatch.setattr(sample, "make_jump", lambda weights, num_steps, method: mirror)
-    result = json.loads((ask("out", 40, "--gate") / "sample.json").read_text())
+    result = json.loads((ask("out", 40) / "sample.json").read_text())
     share = result["result"]["num_accepted"] / result["result"]["num_draws"]
     assert 0.3 < share < 0.7
     assert f"the gate let {share:.1%} of draws pass" in capsys.readouterr().out
@@ -361,7 +361,7 @@ def test_an_ensemble_does_not_look_at_what_was_before(loaded, jump):
     config = loaded.config.copy_and_resolve_references()
     config.data.ensemble_share = 0.5
     both = loaded._replace(config=config)
-    options = sample.choose(both, 2, ensemble=True)
+    options = sample.choose(both, 2, ensemble=True, gate=False)
     assert options.frame_time == 1.0
     plan = sample.plan_of(options, seed=0, chunk=2)
 

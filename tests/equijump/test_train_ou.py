@@ -25,7 +25,7 @@ def vectors(frames):
 
 def roll(sampler, lag, num_jumps, seed=0):
     return np.concatenate(
-        list(sampler.stream(num_jumps, replicas=200, seed=seed, lag=lag))
+        list(sampler.stream(num_jumps, replicas=200, seed=seed, lag=lag, gate=False))
     )
 
 
