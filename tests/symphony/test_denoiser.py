@@ -10,11 +10,12 @@ import pytest
 
 from common import checkpoints, cli
 from configs.symphony import refine_qm9
-from symphony import refine, train
+from symphony import molfile, options, refine, sample, train
 from symphony.data.xyz import read_xyz
 from symphony.denoiser import loss
 from symphony.denoiser import sample as denoiser
 from symphony.denoiser import train as denoiser_train
+from symphony.weights import Weights
 from tests.common.test_alignment import random_rotation
 from tests.symphony import small
 
@@ -295,3 +296,66 @@ def test_elements_that_it_does_not_know_are_named(packaged):
     refiner = denoiser.load_refiner(packaged)
     with pytest.raises(cli.UsageError, match=r"mine: expected elements .*found S, Cl"):
         denoiser.check_species(refiner, [1, 6, 16, 17], "mine")
+
+
+@pytest.fixture(scope="module")
+def sampler():
+    """Small random weights that build molecules."""
+    model, params = small.model_and_params()
+    config = small.make_config()
+    config.sample.max_atoms = 8
+    return sample.Sampler(Weights("small", config, model, params, "", ""))
+
+
+def test_samples_are_refined_on_the_way(packaged, sampler):
+    refiner = denoiser.load_refiner(packaged)
+    ask = {"num_molecules": 5, "seed": 3, "num_slots": 4}
+    plain = sampler.sample_positions(**ask)
+    refined = sampler.sample_positions(refine=refiner, **ask)
+    for before, after in zip(plain, refined, strict=True):
+        np.testing.assert_array_equal(before.atomic_numbers, after.atomic_numbers)
+        assert after.log_likelihood == before.log_likelihood
+        moves = after.positions - before.positions
+        root = np.sqrt(np.mean(np.sum(np.square(moves), axis=1)))
+        assert after.moved == pytest.approx(root, rel=1e-5)
+        assert (before.moved, after.moved > 0.0) == (None, True)
+    again = sampler.sample_positions(3, seed=3, num_slots=4, refine=refiner)
+    np.testing.assert_allclose(again[2].positions, refined[2].positions, atol=1e-4)
+
+
+def test_a_fragment_is_not_refined(packaged, sampler):
+    refiner = denoiser.load_refiner(packaged)
+    given = np.array([6, 7, 6]), small.chain(0, 3)[0] + np.float32(20.0)
+    ask = {"num_slots": 4, "fragment": given, "max_atoms": 6}
+    plain = sampler.sample_positions(4, seed=3, **ask)
+    refined = sampler.sample_positions(4, seed=3, refine=refiner, **ask)
+    grown = 0
+    for before, after in zip(plain, refined, strict=True):
+        np.testing.assert_array_equal(after.positions[:3], given[1])
+        moves = np.abs(after.positions - before.positions)[3:]
+        grown += len(moves)
+        assert not len(moves) or np.max(moves) > 0.0
+    assert grown
+
+
+def test_what_is_written_says_whose_the_likelihood_is(tmp_path):
+    one = sample.Sample(0, 3, np.array([1, 9], np.uint8), np.eye(2, 3), True, -1.5)
+    moved = one._replace(moved=0.1, positions=np.eye(2, 3, dtype=np.float32))
+    with molfile.open_output(tmp_path / "out.sdf", {}, False) as output:
+        sample.write(output, moved, "F", "")
+    _, record = map(json.loads, (tmp_path / "out.jsonl").open())
+    assert record["log_likelihood_before_refinement"] == -1.5
+    assert record["moved"] == 0.1
+    assert "log_likelihood" not in record
+    frame = (tmp_path / "out.extxyz").read_text()
+    assert "log_likelihood_before_refinement=-1.5" in frame
+    assert "log_likelihood" in sample._record(one, "F")
+
+
+def test_a_refiner_must_know_every_element_that_may_come(packaged, sampler):
+    refiner = denoiser.load_refiner(packaged)._replace(species=(1, 6, 7, 8))
+    chosen = options.choose(sampler.weights)
+    with pytest.raises(cli.UsageError, match=r"molecules of small: .*found F"):
+        sample.check_refiner(sampler.weights, chosen, refiner)
+    unseen = sampler.weights._replace(unseen=(9,))
+    sample.check_refiner(unseen, chosen, refiner)
