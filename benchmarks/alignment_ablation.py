@@ -31,6 +31,7 @@ CLOUDS = ("methane", "ethanol", "aspirin")
 SIGMAS = (0.5, 1.0, 2.0)
 WIDTH, BATCH, NUM_TEST = 256, 256, 4_000
 LEARNING_RATE = 1e-3
+TICKS = (0.02, 0.05, 0.1, 0.2, 0.5)
 
 Cloud = Float[Array, "batch num_atoms 3"]
 
@@ -95,6 +96,7 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
             )
         axis.set(title=name, xscale="log", yscale="log", xlabel="noise, Å")
         axis.set_xticks(SIGMAS, [f"{sigma:g}" for sigma in SIGMAS], minor=False)
+        axis.set_yticks(TICKS, [f"{value:g}" for value in TICKS])
         axis.minorticks_off()
     axes[0].set_ylabel("distance from the oracle / r_g")
     axes[-1].legend(frameon=False)
