@@ -1,7 +1,8 @@
 """Symphony, a generative model that builds 3D molecules atom by atom.
 
-`symphony.load("qm9").sample(100, seed=0)` gives RDKit molecules. Nothing heavy is
-imported until `load` is called.
+`symphony.load("qm9").sample(100, seed=0)` gives RDKit molecules, and
+`symphony.load_refiner().refine(molecules)` denoises any. Nothing heavy is imported
+until one of them is called.
 """
 
 import os
@@ -19,3 +20,18 @@ def load(name_or_path: str | os.PathLike[str] = "qm9") -> Any:
     from symphony import sample
 
     return sample.load(name_or_path)
+
+
+def load_refiner(
+    name_or_path: str | os.PathLike[str] = "refine_qm9", noise: float | None = None
+) -> Any:
+    """Returns a denoiser, whose `refine` takes RDKit molecules.
+
+    Args:
+      name_or_path: Name of packaged weights, or the work directory of a training run.
+      noise: Å, that is laid over a molecule and taken off again; the weights' own
+        where None.
+    """
+    from symphony import refine
+
+    return refine.load(name_or_path, noise)

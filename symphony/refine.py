@@ -5,6 +5,7 @@ does the same on the way. Positions are in Å.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,6 +61,69 @@ def refine_molecules(
                 moved=sample.root_mean_square(found[row] - positions[row]),
                 name=str(molecules.names[index]),
             )
+
+
+class MoleculeRefiner:
+    """A trained denoiser for molecules of RDKit.
+
+    Attributes:
+        refiner: See `symphony.denoiser.sample.Refiner`.
+    """
+
+    def __init__(self, refiner: Refiner) -> None:
+        self.refiner = refiner
+
+    def refine(
+        self, mols: Sequence[Any], seed: int = 0, fixed: Sequence[int] = ()
+    ) -> list[Any]:
+        """Returns copies whose first conformer is refined; bonds and fields stay.
+
+        Args:
+            mols: With hydrogens and a conformer in three dimensions.
+            seed: Of the random numbers.
+            fixed: Atoms that stay where they are, counted from 0, of every molecule.
+
+        Raises:
+            UsageError: One has no conformer or an unknown element.
+        """
+        for index, mol in enumerate(mols):
+            if not mol.GetNumConformers() or not mol.GetConformer().Is3D():
+                raise cli.UsageError(
+                    f"molecule {index}: expected a conformer in three dimensions, "
+                    "found none"
+                )
+        numbers = [[atom.GetAtomicNum() for atom in mol.GetAtoms()] for mol in mols]
+        flat = [number for one in numbers for number in one]
+        denoiser.check_species(self.refiner, flat, "molecules")
+        positions = [mol.GetConformer().GetPositions() for mol in mols]
+        molecules = data.make_molecules(
+            np.array([len(one) for one in numbers], int),
+            np.array(flat, np.uint8),
+            np.concatenate([np.zeros((0, 3)), *positions]),
+        )
+        made = refine_molecules(self.refiner, molecules, fixed, seed)
+        return [_moved(mol, one) for mol, one in zip(mols, made, strict=True)]
+
+
+def _moved(mol: Any, one: sample.Sample) -> Any:
+    from rdkit import Chem
+
+    copy = Chem.Mol(mol)
+    # Atoms that are fixed keep all their digits.
+    before = mol.GetConformer().GetPositions()
+    same = one.positions == before.astype(np.float32)
+    copy.GetConformer().SetPositions(
+        np.where(same, before, one.positions).astype(np.float64)
+    )
+    return copy
+
+
+def load(
+    name_or_path: str | os.PathLike[str] = "refine_qm9", noise: float | None = None
+) -> MoleculeRefiner:
+    """Returns a refiner of molecules; see `symphony.load_refiner`."""
+    cli.use_compilation_cache()
+    return MoleculeRefiner(denoiser.load_refiner(name_or_path, noise=noise))
 
 
 def _parse_fixed(text: str, molecules: data.Molecules) -> tuple[int, ...]:

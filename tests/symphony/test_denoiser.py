@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rdkit import Chem
+from rdkit.Chem import AllChem
 
+import symphony
 from common import checkpoints, cli
 from configs.symphony import refine_qm9
 from symphony import molfile, options, refine, sample, train
@@ -359,3 +362,23 @@ def test_a_refiner_must_know_every_element_that_may_come(packaged, sampler):
         sample.check_refiner(sampler.weights, chosen, refiner)
     unseen = sampler.weights._replace(unseen=(9,))
     sample.check_refiner(unseen, chosen, refiner)
+
+
+def test_molecules_of_rdkit_keep_their_bonds(packaged):
+    mol = Chem.AddHs(Chem.MolFromSmiles("CCO"))
+    AllChem.EmbedMolecule(mol, randomSeed=0)
+    mol.SetProp("origin", "mine")
+    loaded = symphony.load_refiner(packaged)
+    (found,) = loaded.refine([mol], fixed=(0, 1))
+    assert Chem.MolToSmiles(found) == Chem.MolToSmiles(mol)
+    assert found.GetProp("origin") == "mine"
+    before, after = (m.GetConformer().GetPositions() for m in (mol, found))
+    np.testing.assert_array_equal(before[:2], after[:2])
+    assert np.min(np.linalg.norm(before - after, axis=1)[2:]) > 0.0
+    assert loaded.refine([]) == []
+    with pytest.raises(cli.UsageError, match=r"molecule 0: expected a conformer"):
+        loaded.refine([Chem.MolFromSmiles("C")])
+    sulphur = Chem.AddHs(Chem.MolFromSmiles("CS"))
+    AllChem.EmbedMolecule(sulphur, randomSeed=0)
+    with pytest.raises(cli.UsageError, match=r"molecules: expected .*found S"):
+        loaded.refine([sulphur])
