@@ -29,6 +29,7 @@ from equijump import build, md, rollout
 from equijump.data import frames
 from equijump.data.residues import NUM_SLOTS
 from equijump.data.topology import System, read_system
+from equijump.options import MAX_REDRAWS
 from equijump.train import PACKAGED
 from equijump.weights import load_weights
 
@@ -88,13 +89,18 @@ def make_rollout(
     starts: Float32[np.ndarray, "num_replicas num_atoms 3"],
     lag: float,
     num_jumps: int,
+    max_redraws: int | None = None,
 ) -> Callable[[], None]:
     """Makes a contestant: a rollout from `starts` (Å), one chunk of jumps (`lag` ps).
+
+    It has no gate where `max_redraws` is None.
 
     Raises:
         FloatingPointError: A position became non-finite.
     """
-    plan = rollout.Plan(system, starts, lag, seed=0, chunk=num_jumps)
+    plan = rollout.Plan(
+        system, starts, lag, seed=0, chunk=num_jumps, max_redraws=max_redraws
+    )
     state = rollout.begin(plan).state
 
     def call() -> None:
@@ -142,7 +148,12 @@ def name_of(engine: md.Engine) -> str:
 
 
 def against_openmm(
-    network: Network, replicas: int, lag: float, num_jumps: int, rounds: int
+    network: Network,
+    replicas: int,
+    lag: float,
+    num_jumps: int,
+    rounds: int,
+    max_redraws: int | None,
 ) -> list[Line]:
     """Times rollouts of capped alanine and OpenMM in turns."""
     (start,) = frames.read_trajectories(
@@ -152,7 +163,7 @@ def against_openmm(
     starts = np.array(start.positions[chosen])
     ours = f"EquiJump, {replicas} replicas"
     call = make_rollout(
-        network, make_jump(network), start.system, starts, lag, num_jumps
+        network, make_jump(network), start.system, starts, lag, num_jumps, max_redraws
     )
     first = timing.cpu_seconds(call)
     rivals = openmm_contestants("ff99SB-ILDN")
@@ -251,6 +262,13 @@ def main() -> None:
     parser.add_argument("--lag", type=float, default=10.0, help="ps of a jump")
     parser.add_argument("--replicas", type=int, default=100, help="of capped alanine")
     parser.add_argument("--num_jumps", type=int, default=100, help="in a round")
+    parser.add_argument("--num_steps", type=int, help="evaluations; by the config")
+    parser.add_argument(
+        "--gate",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="draw broken jumps of capped alanine again",
+    )
     parser.add_argument("--rounds", type=int, default=8, help="of all contestants")
     parser.add_argument(
         "--structures", nargs="*", default=[], help="patterns of PDB files, by size"
@@ -262,11 +280,14 @@ def main() -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     console = Console()
     network = load_network(options.checkpoint)
+    if options.num_steps is not None:
+        network.config.sample.num_steps = options.num_steps
     structures = read_structures(options.structures)
     console.print("capped alanine")
     lines = against_openmm(
-        network, options.replicas, options.lag, options.num_jumps, options.rounds
-    )
+        network, options.replicas, options.lag, options.num_jumps, options.rounds,
+        MAX_REDRAWS if options.gate else None,
+    )  # fmt: skip
     console.print("larger proteins")
     lines += sizes(
         network, structures, options.size_replicas, options.lag, options.rounds
