@@ -137,6 +137,7 @@ def _check_ranges(config: ml_collections.ConfigDict) -> None:
         "sample.noise_std": (0.0, 10.0),
         "refine.noise": (0.0, 10.0),
         "refine.num_steps": (1, most),
+        "refine.num_final": (0, most),
         **{
             f"model.{name}": (0, most)
             for name in config.model

@@ -59,6 +59,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.refine = ml_collections.ConfigDict()
     config.refine.noise = 0.1  # Å, that is laid over a molecule and taken off again.
-    config.refine.num_steps = 10
-    config.refine.method = "heun"  # Of `common.diffusion.METHODS`.
+    config.refine.num_steps = 20
+    config.refine.method = "ancestral"  # Of `common.diffusion.METHODS`.
+    config.refine.num_final = 4  # Denoisings at the least noise, at the end.
     return config

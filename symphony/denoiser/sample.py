@@ -1,10 +1,10 @@
 r"""Refines molecules: lays a little noise over them and takes it off again.
 
-The noise drowns the errors that a molecule came with, and what takes it off is the flow
-of a denoiser that knows how molecules are, from $\sigma$ down to the least noise of its
-training. What is larger than the noise, bonds and shape, stays (as in Meng et al. 2022,
-arXiv:2108.01073, for pictures). Atoms that are fixed have no noise and never move.
-Positions are in Å.
+The noise drowns the errors that a molecule came with, and what takes it off is a
+denoiser that knows how molecules are, from $\sigma$ down to the least noise of its
+training; there it is asked a few times more, and the molecule settles. What is larger
+than the noise, bonds and shape, stays (as in Meng et al. 2022, arXiv:2108.01073, for
+pictures). Atoms that are fixed have no noise and never move. Positions are in Å.
 """
 
 import os
@@ -44,6 +44,7 @@ class Refiner(NamedTuple):
         noise: Å, that is laid over a molecule.
         num_steps: Levels of noise on the way back.
         method: One of `diffusion.METHODS`.
+        num_final: Denoisings at the least noise, at the end.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Refiner(NamedTuple):
     noise: float
     num_steps: int
     method: str
+    num_final: int
 
 
 def load_refiner(
@@ -107,6 +109,7 @@ def load_refiner(
         noise=noise,
         num_steps=num_steps,
         method=method,
+        num_final=int(config.refine.num_final),
     )
 
 
@@ -117,6 +120,7 @@ def settings_of(refiner: Refiner) -> dict[str, Any]:
         "noise": refiner.noise,
         "num_steps": refiner.num_steps,
         "method": refiner.method,
+        "num_final": refiner.num_final,
     }
 
 
@@ -168,8 +172,8 @@ def refine(
         refiner.num_steps, refiner.noise, refiner.model.min_noise
     )
     found = _refine(
-        refiner.model, refiner.method, refiner.params, ratios, jax.random.key(seed),
-        order, species, y, node_mask, is_fixed,
+        refiner.model, refiner.method, refiner.params, ratios, refiner.num_final,
+        jax.random.key(seed), order, species, y, node_mask, is_fixed,
     )  # fmt: skip
     return [
         np.where(fixed[row][:, None], positions[row], moved[:size]).astype(np.float32)
@@ -183,6 +187,7 @@ def _refine(
     method: str,
     params: Any,
     ratios: Float[Array, " num_levels"],
+    num_final: Integer[Array, ""] | int,
     key: Key[Array, ""],
     indices: Integer[Array, " batch"],
     *molecules: Any,
@@ -206,6 +211,8 @@ def _refine(
             params, species, y, sigma, node_mask, fixed
         )
         start = x + ratios[0] * draw_noise(key_start)
-        return diffusion.sample(denoise, start, ratios, method, draw_noise, key_steps)
+        y = diffusion.sample(denoise, start, ratios, method, draw_noise, key_steps)
+        least = jnp.float32(model.min_noise)
+        return jax.lax.fori_loop(0, num_final, lambda _, y: denoise(y, least), y)
 
     return jax.vmap(one)(indices, *molecules)

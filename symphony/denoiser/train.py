@@ -18,7 +18,7 @@ FIELDS = {
     "": ("seed", "kind", "data", "model", "loss", "train", "refine"),
     "data": ("path", "species", "max_atoms", "num_buckets"),
     "loss": ("alignment", "min_noise", "max_noise", "fixed_share"),
-    "refine": ("noise", "num_steps", "method"),
+    "refine": ("noise", "num_steps", "method", "num_final"),
 }
 FIXED = ("config.kind", "config.model.", "config.data.species")
 
