@@ -156,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     molecules, _ = data.read_molecules(
         Path(flags.molecules), refiner.species, MAX_ATOMS
     )
+    denoiser.check_species(refiner, molecules.atomic_numbers, flags.molecules)
     total = len(molecules.num_atoms)
     fixed = _parse_fixed(flags.fixed, molecules)
     cli.announce_device()

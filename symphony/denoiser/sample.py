@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jaxtyping import Array, Bool, Float, Int, Integer, Key, UInt8
 
 from common import alignment, cli, diffusion
@@ -39,6 +40,7 @@ class Refiner(NamedTuple):
         name: Of the weights, as the user gave it.
         checksum: SHA-256 of the parameters.
         species: Atomic numbers that it knows.
+        unseen: Those of them that no molecule had that it was trained on.
         model: The network.
         params: Its averaged parameters.
         noise: Å, that is laid over a molecule.
@@ -50,6 +52,7 @@ class Refiner(NamedTuple):
     name: str
     checksum: str
     species: tuple[int, ...]
+    unseen: tuple[int, ...]
     model: Denoiser
     params: Any
     noise: float
@@ -100,10 +103,13 @@ def load_refiner(
         raise cli.UsageError(
             f"--method: expected one of {', '.join(diffusion.METHODS)}, found {method}"
         )
+    species = tuple(config.data.species)
+    seen = trained.meta.get("species_counts")  # Of weights made by hand there are none.
     return Refiner(
         name=str(name_or_path),
         checksum=trained.checksum,
-        species=tuple(config.data.species),
+        species=species,
+        unseen=tuple(n for n in species if seen and not seen[str(n)]),
         model=train.make_model(config),
         params=trained.params,
         noise=noise,
@@ -127,10 +133,19 @@ def settings_of(refiner: Refiner) -> dict[str, Any]:
 def check_species(
     refiner: Refiner, atomic_numbers: Sequence[int] | UInt8[np.ndarray, " n"], what: str
 ) -> None:
-    """Raises `UsageError` if there are elements that the denoiser does not know."""
-    unknown = sorted({*map(int, atomic_numbers)} - {*refiner.species})
-    if unknown:
-        names = lambda numbers: ", ".join(SYMBOLS[n - 1] for n in numbers)
+    """Raises `UsageError` if there are elements that the denoiser does not know.
+
+    Warns of those that it knows by name only.
+    """
+    names = lambda numbers: ", ".join(SYMBOLS[n - 1] for n in sorted(numbers))
+    given = {*map(int, atomic_numbers)}
+    if unseen := given & {*refiner.unseen}:
+        logging.warning(
+            "%s: no molecule that the weights %s were trained on has %s; what they do "
+            "with it means little",
+            what, refiner.name, names(unseen),
+        )  # fmt: skip
+    if unknown := given - {*refiner.species}:
         raise cli.UsageError(
             f"{what}: expected elements that {refiner.name} was trained on "
             f"({names(refiner.species)}), found {names(unknown)}"

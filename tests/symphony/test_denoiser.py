@@ -312,6 +312,15 @@ def test_what_cannot_be_refined_is_told(flag, named, packaged, given, tmp_path, 
     assert not output.exists()
 
 
+def test_elements_that_it_never_saw_are_warned_of(packaged, caplog):
+    refiner = denoiser.load_refiner(packaged)
+    denoiser.check_species(refiner, [1, 6, 9], "mine")
+    assert not caplog.text
+    denoiser.check_species(refiner._replace(unseen=(9,)), [1, 6, 9], "mine")
+    assert "mine: no molecule that the weights" in caplog.text
+    assert "has F;" in caplog.text
+
+
 def test_elements_that_it_does_not_know_are_named(packaged):
     refiner = denoiser.load_refiner(packaged)
     with pytest.raises(cli.UsageError, match=r"mine: expected elements .*found S, Cl"):

@@ -10,6 +10,8 @@ import pytest
 import symphony
 from common import checkpoints
 from symphony import build, data, score
+from symphony.denoiser import sample as denoiser
+from symphony.denoiser.sample import load_refiner
 from symphony.evaluate import bonds
 from symphony.evaluate.distributions import jensen_shannon
 from symphony.fragments import Cut
@@ -33,6 +35,27 @@ def held_out():
 def atoms_of(molecules, index):
     atoms = slice(molecules.offsets[index], molecules.offsets[index + 1])
     return molecules.atomic_numbers[atoms], molecules.positions[atoms]
+
+
+def test_noise_is_taken_off(held_out):
+    """Of held-out molecules, but for what no denoiser can tell."""
+    _, molecules = held_out
+    refiner = load_refiner()
+    numbers, positions = zip(*(atoms_of(molecules, i) for i in range(32)), strict=True)
+    rng = np.random.default_rng(0)
+    noised = [x + np.float32(0.05) * rng.normal(size=x.shape) for x in positions]
+    free = [np.zeros(len(x), bool) for x in positions]
+    found = denoiser.refine(refiner, numbers, noised, free, range(32), seed=0)
+
+    def error(clouds):
+        """Of distances up to 3 Å: of bonds and angles."""
+        parts = []
+        for x, clean in zip(clouds, positions, strict=True):
+            apart = lambda z: np.linalg.norm(z[:, None] - z[None], axis=-1)
+            parts.append((apart(x) - apart(clean))[apart(clean) < 3.0])
+        return np.sqrt(np.mean(np.square(np.concatenate(parts))))
+
+    assert error(found) < 0.7 * error(noised)
 
 
 def test_a_hydrogen_taken_away_comes_back(held_out):
