@@ -9,6 +9,8 @@ r"""A denoiser of QM9's molecules at .01 to .5 Å, which refines sampled ones.
 
 import ml_collections
 
+from configs.symphony import qm9_cpu
+
 
 def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
@@ -38,24 +40,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.loss.max_noise = 0.5  # Å
     config.loss.fixed_share = 0.3  # Of molecules in which some atoms are known.
 
-    config.train = ml_collections.ConfigDict()
-    config.train.start_from = ""  # Weights to go on from; random ones if empty.
+    config.train = qm9_cpu.get_config().train
     config.train.num_steps = 60_000
-    config.train.batch_size = 16  # Molecules.
-    config.train.num_microbatches = 8  # Two molecules at a time stay in cache.
-    config.train.num_devices = 1
-    config.train.optimizer = "muon"
-    config.train.learning_rate = 2e-3
-    config.train.warmup_steps = 300
-    config.train.final_factor = 0.01
-    config.train.weight_decay = 0.0
-    config.train.adam_b2 = 0.99
     config.train.clip_norm = 5.0
-    config.train.ema_decay = 0.999
-    config.train.log_every = 200
-    config.train.eval_every = 4_000
-    config.train.num_validation = 1_000  # Molecules.
-    config.train.checkpoint_every = 500
 
     config.refine = ml_collections.ConfigDict()
     config.refine.noise = 0.1  # Å, that is laid over a molecule and taken off again.
