@@ -332,7 +332,7 @@ def sampler():
     """Small random weights that build molecules."""
     model, params = small.model_and_params()
     config = small.make_config()
-    config.sample.max_atoms = 8
+    config.sample.max_atoms = 12
     return sample.Sampler(Weights("small", config, model, params, "", ""))
 
 
@@ -357,7 +357,7 @@ def test_samples_are_refined_on_the_way(packaged, sampler):
 def test_a_fragment_is_not_refined(packaged, sampler):
     refiner = denoiser.load_refiner(packaged)
     given = np.array([6, 7, 6]), small.chain(0, 3)[0] + np.float32(20.0)
-    ask = {"num_slots": 4, "fragment": given, "max_atoms": 6}
+    ask = {"num_slots": 4, "fragment": given}
     plain = sampler.sample_positions(4, seed=3, **ask)
     refined = sampler.sample_positions(4, seed=3, refine=refiner, **ask)
     grown = 0
