@@ -60,8 +60,7 @@ def draw(
 ) -> tuple[Float[Array, "count num_atoms 3"], Float[Array, "count num_atoms 3"]]:
     """Returns turned clouds, and the same with noise."""
     key_turn, key_noise = jax.random.split(key)
-    q = jax.random.normal(key_turn, (count, 4))
-    turns = matrix_fisher.from_quaternion(q / jnp.linalg.norm(q, axis=-1)[:, None])
+    turns = matrix_fisher.uniform(key_turn, count)
     clean = alignment.turned(x, turns)
     return clean, clean + sigma * jax.random.normal(key_noise, clean.shape)
 

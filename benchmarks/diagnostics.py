@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import timing
-from common import diagnostics
+from common import diagnostics, matrix_fisher
 from symphony import data
 from symphony.denoiser.sample import Refiner, load_refiner
 
@@ -57,7 +57,7 @@ def orientations(batch: data.Batch) -> list[dict[str, Any]]:
     }
     lines = []
     for name, (positions, mask, species) in sets.items():
-        turns = diagnostics.random_rotations(jax.random.key(9), len(positions))
+        turns = matrix_fisher.uniform(jax.random.key(9), len(positions))
         turned = np.einsum("bij,bnj->bni", np.asarray(turns), positions)
         for what, clouds in ((name, positions), (f"{name}, turned", turned)):
             found = diagnostics.orientation_test(clouds, mask, species)

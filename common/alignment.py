@@ -301,8 +301,6 @@ def permutation_align(
     if mask is not None:
         # Each place that is not real is a species of its own.
         species = jnp.where(mask, species, -1 - jnp.arange(len(species)))
-    turns = jax.random.normal(jax.random.key(0), (num_starts, 4))
-    turns /= jnp.linalg.norm(turns, axis=-1, keepdims=True)
     differ = species[:, None] != species[None]
     # More than any gain of an exchange.
     penalty = 1.0 + 4.0 * jnp.sum(jnp.square(y)) + 4.0 * jnp.sum(jnp.square(x))
@@ -320,7 +318,7 @@ def permutation_align(
         moved = turned(x[order], rotation)
         return jnp.sum(y * moved), Matched(moved, order, rotation)
 
-    rotations = matrix_fisher.from_quaternion(turns).astype(x.dtype)
+    rotations = matrix_fisher.uniform(jax.random.key(0), num_starts).astype(x.dtype)
     rotations = jnp.concatenate([_axes_onto(y, x), rotations])
     gains, found = jax.vmap(search)(rotations)
     return jax.tree.map(lambda values: values[jnp.argmax(gains)], found)

@@ -46,12 +46,6 @@ class OrientationTest(NamedTuple):
     is_broken: bool
 
 
-def random_rotations(key: Key[Array, ""], count: int) -> Float[Array, "count 3 3"]:
-    """Draws rotations, all alike likely."""
-    q = jax.random.normal(key, (count, 4))
-    return matrix_fisher.from_quaternion(q / jnp.linalg.norm(q, axis=-1)[:, None])
-
-
 def orientation_test(
     positions: Float[np.ndarray, "num_clouds num_points 3"],
     mask: Bool[np.ndarray, "num_clouds num_points"] | None = None,
@@ -86,7 +80,7 @@ def orientation_test(
     order = np.random.default_rng(seed).permutation(count)
     is_turned = np.zeros(count, bool)
     is_turned[order[::2]] = True
-    turns = np.asarray(random_rotations(jax.random.key(seed), count))
+    turns = np.asarray(matrix_fisher.uniform(jax.random.key(seed), count))
     turned = np.einsum("bij,bnj->bni", turns, positions)
     shown = np.where(is_turned[:, None, None], turned, positions)
     feats = np.asarray(_moments(shown, mask, species, int(species.max()) + 1))
@@ -167,7 +161,7 @@ def equivariance_error(
         found = function(positions @ rotation.T)
         return norms(found - rotate_features(there, rotation))
 
-    turns = random_rotations(key, num_turns).astype(positions.dtype)
+    turns = matrix_fisher.uniform(key, num_turns).astype(positions.dtype)
     errors = jnp.mean(jax.lax.map(error, turns), axis=0)
     return jnp.where(size > 0.0, errors / jnp.where(size > 0.0, size, 1.0), 0.0)
 

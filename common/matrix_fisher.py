@@ -402,6 +402,12 @@ def sample(key: Key[Array, ""], f: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
     return u @ from_quaternion(q) @ v.T
 
 
+def uniform(key: Key[Array, ""], count: int) -> Float[Array, "count 3 3"]:
+    """Draws rotations, all alike likely: the law of F = 0."""
+    q = jax.random.normal(key, (count, 4))
+    return from_quaternion(q / jnp.linalg.norm(q, axis=-1, keepdims=True))
+
+
 def from_quaternion(q: Float[Array, "*batch 4"]) -> Matrix:
     """Returns the rotation of a unit quaternion, its real part first."""
     w, x, y, z = (q[..., i] for i in range(4))

@@ -171,9 +171,7 @@ def turn_at_random(
     key: Key[Array, ""], cloud: Float[Array, "num_nodes num_slots 3"]
 ) -> Float[Array, "num_nodes num_slots 3"]:
     """Turns a cloud, all orientations alike likely."""
-    q = jax.random.normal(key, (4,))
-    rotation = matrix_fisher.from_quaternion(q / jnp.linalg.norm(q))
-    return alignment.turned(cloud, rotation)
+    return alignment.turned(cloud, matrix_fisher.uniform(key, 1)[0])
 
 
 def own_source(

@@ -54,7 +54,7 @@ def test_turning_a_set_at_random_heals_it():
     fixed = POINTS + noise
     species = SPECIES[:4_000]
     assert diagnostics.orientation_test(fixed, species=species).accuracy > 0.98
-    turns = np.asarray(diagnostics.random_rotations(jax.random.key(5), 4_000))
+    turns = np.asarray(matrix_fisher.uniform(jax.random.key(5), 4_000))
     healed = diagnostics.orientation_test(
         np.einsum("bij,bnj->bni", turns, fixed), species=species
     )
@@ -63,7 +63,7 @@ def test_turning_a_set_at_random_heals_it():
 
 def test_where_a_cloud_lies_and_its_padding_are_nothing():
     rng = np.random.default_rng(0)
-    turns = np.asarray(diagnostics.random_rotations(jax.random.key(5), 2_000))
+    turns = np.asarray(matrix_fisher.uniform(jax.random.key(5), 2_000))
     x = np.einsum("bij,nj->bni", turns, POINTS)
     padded = np.pad(x, ((0, 0), (0, 2), (0, 0)), constant_values=7.0)
     mask = np.broadcast_to(np.arange(7) < 5, (2_000, 7))

@@ -217,3 +217,14 @@ def test_the_mean_turns_with_its_argument():
 def test_an_unknown_method_is_named():
     with pytest.raises(ValueError, match=r"expected one of .*laplace3.*found 'kabsch'"):
         matrix_fisher.mean_rotation(jnp.eye(3), "kabsch")
+
+
+def test_uniform_rotations_prefer_nothing():
+    turns = np.asarray(matrix_fisher.uniform(jax.random.key(0), 20_000))
+    np.testing.assert_allclose(
+        turns @ turns.mT, np.broadcast_to(np.eye(3), turns.shape), atol=1e-5
+    )
+    np.testing.assert_allclose(np.linalg.det(turns), 1.0, atol=1e-5)
+    # Entries have mean 0 and mean square 1/3.
+    np.testing.assert_allclose(turns.mean(axis=0), 0.0, atol=0.02)
+    np.testing.assert_allclose(np.square(turns).mean(axis=0), 1 / 3, atol=0.01)
