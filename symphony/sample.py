@@ -169,8 +169,6 @@ def refined(
         yield from samples
         return
     num_fixed = 0 if options.core is None else len(options.core[0])
-    # One atom alone is no fragment of a user's.
-    num_fixed = 0 if num_fixed == 1 else num_fixed
     while batch := list(itertools.islice(samples, denoiser.BATCH)):
         moved = denoiser.refine(
             refiner,
