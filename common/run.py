@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
@@ -195,6 +196,12 @@ def _write_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
     """Writes the config where a person finds it; checkpoints have their own copy."""
     with cli.atomic_path(workdir / "config.json") as path:
         path.write_text(json.dumps(config.to_dict(), indent=1) + "\n", "utf-8")
+
+
+def average(records: Sequence[training.Metrics]) -> dict[str, float]:
+    """Averages the metrics of several steps: for `Parts.average`."""
+    records = jax.device_get(list(records))
+    return {name: float(np.mean([r[name] for r in records])) for name in records[0]}
 
 
 def describe(record: dict[str, float]) -> str:

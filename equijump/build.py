@@ -73,6 +73,20 @@ def has_free_frames(config: ml_collections.ConfigDict) -> bool:
     )
 
 
+def begin_path(
+    x_0: Float[Array, "num_nodes num_slots 3"],
+    lag: Float[Array, ""],
+    free_frames: bool,
+) -> tuple[Float[Array, "num_nodes num_slots 3"], Float[Array, ""]]:
+    """Returns the origin of a path, Å, and the lag that decides its scales, ps.
+
+    They are the source and its lag; where frames are free, none and the ensemble's.
+    """
+    if not free_frames:
+        return x_0, lag
+    return jnp.zeros_like(x_0), jnp.full_like(lag, ENSEMBLE_LAG)
+
+
 def scales_at(
     statistics: Statistics, lag: Float[Array, ""], noise_factor: float
 ) -> Scales:

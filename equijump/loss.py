@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from common import alignment, diffusion, matrix_fisher
 from common.layers import safe_norm
-from equijump.build import Statistics, make_predict, scales_at, scene_of
+from equijump.build import Statistics, begin_path, make_predict, scales_at, scene_of
 from equijump.data.pairs import ENSEMBLE_LAG, Batch
 from equijump.model import EquiJump, from_cloud, to_cloud
 from equijump.transport import heads, paths
@@ -95,9 +95,8 @@ def pair_loss(
     disturbance = settings.source_noise * jax.random.normal(key_source, source.shape)
     x_0 = to_cloud(source + disturbance * mask[..., None], mask)
     x_1 = to_cloud(target, mask)
-    origin, of_path = x_0, batch.lag
+    origin, of_path = begin_path(x_0, batch.lag, settings.free_frames)
     if settings.free_frames:
-        origin, of_path = jnp.zeros_like(x_0), jnp.full_like(batch.lag, ENSEMBLE_LAG)
         x_1 = turn_at_random(jax.random.fold_in(key, 2), x_1)
     scales = scales_at(statistics, of_path, settings.noise_factor)
     t, z = transport.draw_time(key_time), paths.draw_noise(key_noise, mask)

@@ -95,8 +95,7 @@ def make_jump(
     ) -> Float[Array, "num_nodes num_slots 3"]:
         bound = model.bind(params)
         x_0 = jnp.where(lag < ENSEMBLE_LAG, x_0, 0.0)
-        origin = jnp.zeros_like(x_0) if free_frames else x_0
-        of_path = jnp.full_like(lag, ENSEMBLE_LAG) if free_frames else lag
+        origin, of_path = build.begin_path(x_0, lag, free_frames)
         scales = build.scales_at(statistics, of_path, noise_factor)
         scene = make_scene(
             x_0[:, CA_SLOT],

@@ -309,12 +309,6 @@ def make_validate(
     return lambda params: {"validation_error": float(evaluate(params))}
 
 
-def average(records: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Averages the metrics of several steps."""
-    records = jax.device_get(list(records))
-    return {name: float(np.mean([r[name] for r in records])) for name in records[0]}
-
-
 def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainState:
     """Trains to `config.train.num_steps`, going on with what `workdir` holds.
 
@@ -358,7 +352,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
         loss_fn=loss_fn,
         batch_at=batch_at,
         validate=make_validate(config, segments, loss_fn),
-        average=average,
+        average=run.average,
         loss_name="error",
         unit="of unit variance",
         steps_per_epoch=-(-num_frames // settings.batch_size),

@@ -84,7 +84,7 @@ class MoleculeRefiner:
             fixed: Atoms that stay where they are, counted from 0, of every molecule.
 
         Raises:
-            UsageError: One has no conformer or an unknown element.
+            UsageError: One has no conformer, an unknown element, or not all of `fixed`.
         """
         for index, mol in enumerate(mols):
             if not mol.GetNumConformers() or not mol.GetConformer().Is3D():
@@ -101,6 +101,7 @@ class MoleculeRefiner:
             np.array(flat, np.uint8),
             np.concatenate([np.zeros((0, 3)), *positions]),
         )
+        _check_fixed("fixed", fixed, molecules)
         made = refine_molecules(self.refiner, molecules, fixed, seed)
         return [_moved(mol, one) for mol, one in zip(mols, made, strict=True)]
 
@@ -134,13 +135,17 @@ def _parse_fixed(text: str, molecules: data.Molecules) -> tuple[int, ...]:
         raise cli.UsageError(
             f"--fixed: expected numbers of atoms from 0, as 0,1,2; found {text!r}"
         ) from error
-    smallest = int(molecules.num_atoms.min())
-    if fixed and not 0 <= min(fixed) <= max(fixed) < smallest:
-        raise cli.UsageError(
-            f"--fixed: expected atoms from 0 to {smallest - 1}, which every molecule "
-            f"has, found {text}"
-        )
+    _check_fixed("--fixed", fixed, molecules)
     return fixed
+
+
+def _check_fixed(name: str, fixed: Sequence[int], molecules: data.Molecules) -> None:
+    smallest = int(molecules.num_atoms.min(initial=MAX_ATOMS))
+    if len(fixed) and not 0 <= min(fixed) <= max(fixed) < smallest:
+        raise cli.UsageError(
+            f"{name}: expected atoms from 0 to {smallest - 1}, which every molecule "
+            f"has, found {', '.join(map(str, fixed))}"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

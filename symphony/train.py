@@ -345,8 +345,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
 
 def average(sums: Sequence[build.Totals]) -> dict[str, float]:
     """Averages the metrics of several steps; terms of the loss in nats per step."""
-    totals = jax.device_get(list(sums))
-    means = {name: float(np.mean([t[name] for t in totals])) for name in totals[0]}
+    means = run.average(sums)
     num_steps = means.pop("num_steps")
     apart = {name: means.pop(name) for name in ("loss", "grad_norm")}
     return apart | {name: value / num_steps for name, value in means.items()}

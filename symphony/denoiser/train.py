@@ -87,15 +87,9 @@ def parts(
         loss_fn=loss_fn,
         batch_at=partial(data.batch_at, packed, config.train.batch_size, config.seed),
         validate=validate,
-        average=average,
+        average=run.average,
         loss_name="denoising",
         unit="of the variance of the noise",
         steps_per_epoch=data.steps_per_epoch(packed, config.train.batch_size),
         fixed=FIXED,
     )
-
-
-def average(sums: Any) -> dict[str, float]:
-    """Averages the metrics of several steps."""
-    totals = jax.device_get(list(sums))
-    return {name: float(np.mean([t[name] for t in totals])) for name in totals[0]}

@@ -294,7 +294,7 @@ def test_the_command_refines_a_file_and_goes_on(packaged, given, tmp_path, capfd
         ("--noise=nan", ("0.01 to 0.5 Å", "found nan")),
         ("--num_steps=0", ("--num_steps", "found 0")),
         ("--method=dpm", ("--method", "heun", "found dpm")),
-        ("--fixed=0,7", ("--fixed", "0 to 4", "0,7")),
+        ("--fixed=0,7", ("--fixed", "0 to 4", "found 0, 7")),
         ("--fixed=a", ("--fixed", "found 'a'")),
         ("--checkpoint=qm9", ("--checkpoint", "denoiser", "found symphony in qm9")),
         ("--molecules=nowhere.sdf", ("nowhere.sdf",)),
@@ -404,6 +404,8 @@ def test_molecules_of_rdkit_keep_their_bonds(packaged):
     np.testing.assert_array_equal(before[:2], after[:2])
     assert np.min(np.linalg.norm(before - after, axis=1)[2:]) > 0.0
     assert loaded.refine([]) == []
+    with pytest.raises(cli.UsageError, match=r"fixed: expected atoms .*found 40"):
+        loaded.refine([mol], fixed=(40,))
     with pytest.raises(cli.UsageError, match=r"molecule 0: expected a conformer"):
         loaded.refine([Chem.MolFromSmiles("C")])
     sulphur = Chem.AddHs(Chem.MolFromSmiles("CS"))
