@@ -29,8 +29,8 @@ from rich.table import Table
 from scipy.spatial import cKDTree
 
 from benchmarks import timing
-from common import alignment
-from common.cli import UsageError
+from common.errors import UsageError
+from common.geometry import alignment
 from equijump import options, rollout, sample
 from equijump.data.frames import ANGSTROM_PER_NM
 from equijump.data.topology import to_topology

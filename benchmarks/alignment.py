@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import timing
-from common import alignment, matrix_fisher
+from common.geometry import alignment, matrix_fisher
 
 MOLECULES = {
     "water": "O",

@@ -23,8 +23,8 @@ from rich.table import Table
 
 from benchmarks import timing
 from benchmarks.alignment import draw, molecules
-from common import alignment
-from common.layers import MLP
+from common.geometry import alignment
+from common.nn.layers import MLP
 
 METHODS = ("single", "mode", "laplace1", "exact")
 CLOUDS = ("methane", "ethanol", "aspirin")

@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import timing
-from common.convolution import (
+from common.nn.layers import Linear, self_product
+from common.nn.products.clebsch_gordan import (
     Degrees,
     convolution,
     message_per_degree,
@@ -30,9 +31,8 @@ from common.convolution import (
     num_paths,
     radial_convolution,
 )
-from common.harmonics import spherical_harmonics
-from common.irreps import from_irreps_array, to_irreps_array
-from common.layers import Linear, self_product
+from common.so3.harmonics import spherical_harmonics
+from common.so3.irreps import from_irreps_array, to_irreps_array
 
 MAX_DEGREE = 2
 DEGREES = Degrees(MAX_DEGREE, MAX_DEGREE, MAX_DEGREE, "O3")

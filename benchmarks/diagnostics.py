@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import timing
-from common import diagnostics, matrix_fisher
+from common.geometry import diagnostics, matrix_fisher
 from symphony import data
-from symphony.denoiser.sample import Refiner, load_refiner
+from symphony.kinds.denoiser.sample import Refiner, load_refiner
 
 SIGMAS = (0.01, 0.03, 0.1, 0.3, 0.5)
 SPECIES = (1, 6, 7, 8, 9)

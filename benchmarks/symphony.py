@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import timing
-from common import training
+from common.runs import training
 from configs.symphony import qm9_cpu, qm9_paper
 from symphony import build, data, generate, weights
 

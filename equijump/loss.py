@@ -8,7 +8,7 @@ whose minimum is $m + s F = E[y \mid x_t, x_0]$ at every $t$; each level of nois
 the same. The target is superposed on the source first: where the whole molecule tumbles
 to is not learnt. Where there is no source on the path, the end may come in any
 orientation, and $x_1$ gives way to what is expected of it over all of them, given $x_t$
-(`common.alignment`).
+(`common.geometry.alignment`).
 
 Of a transport that is asked for the end of the jump, DeepJump's vector map may take the
 place of the square, and two terms may be added on its bonds and contacts.
@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from common import alignment, diffusion, matrix_fisher
-from common.layers import safe_norm
+from common.generative import diffusion
+from common.geometry import alignment, matrix_fisher
+from common.nn.layers import safe_norm
 from equijump.build import Statistics, begin_path, make_predict, scales_at, scene_of
 from equijump.data.pairs import ENSEMBLE_LAG, Batch
 from equijump.model import EquiJump, from_cloud, to_cloud

@@ -20,7 +20,7 @@ from Bio.PDB import PDBIO
 from jaxtyping import Float, Int
 from openmm import app, unit
 
-from common.cli import UsageError
+from common.errors import UsageError
 from equijump.data.residues import TOKENS
 
 FORCE_FIELDS = {

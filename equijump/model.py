@@ -14,9 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from common.harmonics import spherical_harmonics
-from common.irreps import degree_slices
-from common.layers import (
+from common.nn.layers import (
     ByDegree,
     Linear,
     RMSNorm,
@@ -24,6 +22,8 @@ from common.layers import (
     gaussian_basis,
     safe_norm,
 )
+from common.so3.harmonics import spherical_harmonics
+from common.so3.irreps import degree_slices
 from equijump.data.residues import CA_SLOT, NUM_SLOTS, NUM_TOKENS
 
 LENGTH = 1.5

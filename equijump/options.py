@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from common.cli import UsageError
+from common.errors import UsageError
 from equijump import build
 from equijump.data import frames
 from equijump.data.pairs import ENSEMBLE_LAG, time_of

@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from common import cli, package
+from common.commands import cli, package
+from common.errors import UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     molecules = weights.find_molecules(config)
     if flags.name is not None:
         if len(molecules) > 1:
-            raise cli.UsageError(
+            raise UsageError(
                 f"--name: expected a run of one system, found {', '.join(molecules)}"
             )
         trajfile.check_name(flags.name)

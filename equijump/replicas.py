@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import cli
-from common.cli import UsageError
+from common.commands import cli
+from common.errors import UsageError
 
 _MAY_GROW = ("length", "replicas")
 

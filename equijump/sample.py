@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from common import cli
-from common.weights import versions
+from common.commands import cli
+from common.errors import RunError, UsageError
+from common.runs.weights import versions
 from equijump import rollout, trajfile
 from equijump.data.frames import ANGSTROM_PER_NM
 from equijump.data.pairs import ENSEMBLE_LAG, time_of
@@ -95,12 +96,12 @@ def load(name_or_path: str | os.PathLike[str] = "ala2") -> Sampler:
 def check_numbers(seed: int, num_jumps: int, every: int, chunk: int) -> None:
     """Raises `UsageError` for numbers that no rollout can do with."""
     if not 0 <= seed < 2**32:
-        raise cli.UsageError(f"--seed: expected 0 to {2**32 - 1}, found {seed}")
+        raise UsageError(f"--seed: expected 0 to {2**32 - 1}, found {seed}")
     if chunk < 1:
-        raise cli.UsageError(f"--chunk: expected 1 or more, found {chunk}")
+        raise UsageError(f"--chunk: expected 1 or more, found {chunk}")
     if not 1 <= num_jumps < 2**31 or num_jumps % every:
         of_every = f", a multiple of --every={every}" if every > 1 else ""
-        raise cli.UsageError(
+        raise UsageError(
             f"--num_jumps: expected 1 to {2**31 - 1}{of_every}, found {num_jumps}"
         )
 
@@ -151,7 +152,7 @@ def draw(
             number = chunk.num_jumps - (len(bad) - 1 - frame) * plan.every
             kept = chunk.num_jumps - len(bad) * plan.every
             ps = time_of(plan.lag)
-            raise cli.RunError(
+            raise RunError(
                 f"replica {replica} is not finite after jump {number} "
                 f"({number * ps:g} ps); frames up to {kept * ps:g} ps are kept"
             )

@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common import __version__, cli
-from common.cli import RunError, UsageError
-from common.training import StopOnSignal
+from common import __version__
+from common.commands import cli
+from common.errors import RunError, UsageError
+from common.runs.training import StopOnSignal
 from equijump import replicas
 from equijump.replicas import State
 

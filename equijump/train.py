@@ -18,7 +18,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from common import cli, parallel, run, training
+from common.commands import cli
+from common.errors import UsageError
+from common.runs import loop as run
+from common.runs import parallel, training
 from equijump import build, loss
 from equijump.data import frames, pairs, rebalance, synthetic
 from equijump.data.residues import CA_SLOT
@@ -57,29 +60,29 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     """Raises `UsageError` for values that would fail later, or with less to say."""
     for name in _POSITIVE:
         if config.train[name] < 1:
-            raise cli.UsageError(
+            raise UsageError(
                 f"config.train.{name}: expected 1 or more, found {config.train[name]}"
             )
     if not 0.0 <= config.data.ensemble_share < 1.0:
-        raise cli.UsageError(
+        raise UsageError(
             f"config.data.ensemble_share: expected from 0 to less than 1, found "
             f"{config.data.ensemble_share:g}"
         )
     kind = config.transport.kind
     if kind not in build.TRANSPORTS:
-        raise cli.UsageError(
+        raise UsageError(
             f"config.transport.kind: expected one of {', '.join(build.TRANSPORTS)}, "
             f"found {kind}"
         )
     methods = build.TRANSPORTS[kind].METHODS
     if config.sample.method not in ("", *methods):
-        raise cli.UsageError(
+        raise UsageError(
             f"config.sample.method: expected one of {', '.join(methods)}, "
             f"found {config.sample.method}"
         )
     given, patterns = len(config.data.temperatures), len(config.data.trajectories)
     if given not in (0, 1, patterns):
-        raise cli.UsageError(
+        raise UsageError(
             f"config.data.temperatures: expected one, or {patterns} as "
             f"data.trajectories has, found {given}"
         )
@@ -87,24 +90,24 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     try:
         build.make_model(config)
     except TypeError as error:
-        raise cli.UsageError(f"config.model: {error}") from error
+        raise UsageError(f"config.model: {error}") from error
 
 
 def _check_loss(config: ml_collections.ConfigDict) -> None:
     if config.loss.kind not in loss.KINDS:
-        raise cli.UsageError(
+        raise UsageError(
             f"config.loss.kind: expected one of {', '.join(loss.KINDS)}, "
             f"found {config.loss.kind}"
         )
     _check_alignment(config)
     if config.loss.unroll:
         if not hasattr(build.TRANSPORTS[config.transport.kind], "remake"):
-            raise cli.UsageError(
+            raise UsageError(
                 "config.loss.unroll: expected 0 with a transport other than foellmer, "
                 f"found {config.loss.unroll}"
             )
         if config.data.ensemble_share:
-            raise cli.UsageError(
+            raise UsageError(
                 "config.loss.unroll: expected 0 with data.ensemble_share, found "
                 f"{config.loss.unroll}"
             )
@@ -112,7 +115,7 @@ def _check_loss(config: ml_collections.ConfigDict) -> None:
         config.loss.bond_weight or config.loss.clash_weight
     )
     if not plain and build.TRANSPORTS[config.transport.kind].HEADS != ("end",):
-        raise cli.UsageError(
+        raise UsageError(
             f"config.loss: expected quadratic and no other terms with "
             f"{config.transport.kind}, which does not tell the end of a jump"
         )
@@ -122,7 +125,7 @@ def _check_alignment(config: ml_collections.ConfigDict) -> None:
     method, kind = config.loss.get("alignment", "single"), config.transport.kind
     known = ("single", "mode", "laplace1", "exact")
     if method not in known:
-        raise cli.UsageError(
+        raise UsageError(
             f"config.loss.alignment: expected one of {', '.join(known)}, found {method}"
         )
     if method == "single":
@@ -130,14 +133,14 @@ def _check_alignment(config: ml_collections.ConfigDict) -> None:
     if not build.starts_from_noise(build.TRANSPORTS[kind]) and not (
         config.data.ensemble_share
     ):
-        raise cli.UsageError(
+        raise UsageError(
             f"config.loss.alignment: expected single with {kind}: source and target "
             "share a frame, so that no rotation between them is left to average over; "
             "one_sided, flow_matching, ddpm and data.ensemble_share have others; found "
             f"{method}"
         )
     if config.loss.kind != "quadratic":
-        raise cli.UsageError(
+        raise UsageError(
             f"config.loss.alignment: expected single with loss.kind "
             f"{config.loss.kind}, which compares vectors in one frame; found {method}"
         )
@@ -167,7 +170,7 @@ def load_segments(config: ml_collections.ConfigDict) -> Segments:
         for trajectory in members:
             needed = (1 + max(1, config.loss.unroll)) * NUM_BLOCKS * longest
             if len(trajectory.positions) <= needed:
-                raise cli.UsageError(
+                raise UsageError(
                     f"{trajectory.name}: expected more than {needed} frames "
                     f"for lags up to {max(lags.values):g} ps, found "
                     f"{len(trajectory.positions)}"
@@ -209,7 +212,7 @@ def _paths(text: str) -> list[Path]:
     packaged = sorted(PACKAGED.glob(f"{text}_*.xtc")) if is_name else []
     found = packaged or sorted(map(Path, glob.glob(text)))
     if not found:
-        raise cli.UsageError(
+        raise UsageError(
             f"config.data.trajectories: expected files, found none at {text}"
         )
     return found

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int
 
-from common import cli
-from common.cli import RunError, UsageError
-from common.weights import check_same
+from common.commands import cli
+from common.errors import RunError, UsageError
+from common.runs.weights import check_same
 from equijump.data.frames import ANGSTROM_PER_NM
 from equijump.data.topology import System, to_topology
 from equijump.rollout import Chunk, State

@@ -14,13 +14,13 @@ import ml_collections
 import numpy as np
 from jaxtyping import Float32
 
-from common import weights
-from common.cli import UsageError
+from common.errors import UsageError
+from common.runs import weights
 from equijump import build, rollout, train
 from equijump.data import frames, pairs
 from equijump.data.topology import System
 
-PACKAGED = train.PACKAGED / "weights"
+PRETRAINED = Path(__file__).parent / "pretrained"
 NUM_STARTS = 100
 """Frames of a system to start from, at most."""
 
@@ -71,7 +71,7 @@ def load_weights(
     Raises:
         UsageError: There is nothing of that name, or it cannot be used.
     """
-    trained = weights.load(name_or_path, PACKAGED, flag)
+    trained = weights.load(name_or_path, PRETRAINED, flag)
     config, meta = trained.config, trained.meta
     try:
         build.make_model(config)

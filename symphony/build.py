@@ -15,10 +15,10 @@ from symphony import decisions, loss
 from symphony.data import Batch
 from symphony.fragments import Cut, cut, draw_cut_noise
 from symphony.generate import Decoder
+from symphony.kinds.paper import decisions as paper_decisions
+from symphony.kinds.paper import loss as paper_loss
+from symphony.kinds.paper.model import PaperSymphony
 from symphony.model import Symphony
-from symphony.paper import decisions as paper_decisions
-from symphony.paper import loss as paper_loss
-from symphony.paper.model import PaperSymphony
 
 Totals = dict[str, Float[Array, ""]]
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from common import cli
+from common.commands import cli
 
 VERBS = {
     "train": "train a model: --config=configs/symphony/qm9.py --workdir=workdir/qm9",

@@ -1,7 +1,7 @@
 r"""What one step of generation draws from Symphony's network, and what it keeps.
 
 `empty_cache`, `extend_cache` and `decide` are all that `symphony.generate` knows of a
-model; `symphony.paper.decisions` gives the same three for the paper's model.
+model; `symphony.kinds.paper.decisions` gives the same three for the paper's model.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from common.harmonics import SphereGrid
+from common.so3.harmonics import SphereGrid
 from symphony import densities
 from symphony.generate import Fragment, Placement, Settings, draw_first, first_or_next
 from symphony.model import NextAtom, Pairs, Symphony

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from common.harmonics import SphereGrid, jitter_in_cell, spherical_harmonics
-from common.layers import safe_norm
+from common.nn.layers import safe_norm
+from common.so3.harmonics import SphereGrid, jitter_in_cell, spherical_harmonics
 
 
 class RadialMixture(NamedTuple):

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from absl import logging
 
-from common.cache import cache_folder
-from common.cli import RunError, UsageError
+from common.errors import RunError, UsageError
+from common.runs.cache import cache_folder
 
 _BLOCK_BYTES = 1 << 20
 _LOG_EVERY = 5.0  # s

@@ -17,9 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from common.harmonics import SphereGrid, sphere_grid, spherical_harmonics
-from common.irreps import degree_slices
-from common.layers import (
+from common.nn.layers import (
     Linear,
     RMSNorm,
     bessel_basis,
@@ -27,6 +25,8 @@ from common.layers import (
     polynomial_envelope,
     safe_norm,
 )
+from common.so3.harmonics import SphereGrid, sphere_grid, spherical_harmonics
+from common.so3.irreps import degree_slices
 from symphony.densities import (
     FineMixture,
     RadialMixture,

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from common import cli
-from common.cli import RunError, UsageError
-from common.weights import check_same
+from common.commands import cli
+from common.errors import RunError, UsageError
+from common.runs.weights import check_same
 from symphony.data.elements import SYMBOLS
 
 FORMAT_VERSION = 1

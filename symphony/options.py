@@ -8,7 +8,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, UInt8
 
-from common import cli
+from common.errors import UsageError
 from symphony import data
 from symphony.data.elements import ATOMIC_NUMBERS, SYMBOLS
 from symphony.weights import Weights, warn_of_unseen
@@ -82,19 +82,17 @@ def choose(
     }
     for name, value in temperatures.items():
         if not 1e-6 <= value <= 1e6:
-            raise cli.UsageError(f"--{name}: expected 1e-6 to 1e6, found {value}")
+            raise UsageError(f"--{name}: expected 1e-6 to 1e6, found {value}")
     if temperature_position != 1.0 and basin_temperature != 1.0:
-        raise cli.UsageError(
+        raise UsageError(
             "expected one of --temperature_position and --basin_temperature, found both"
         )
     if max_atoms is None:
         max_atoms = int(config.sample.max_atoms)
     if not 1 <= max_atoms <= MAX_ATOMS:
-        raise cli.UsageError(
-            f"--max_atoms: expected 1 to {MAX_ATOMS}, found {max_atoms}"
-        )
+        raise UsageError(f"--max_atoms: expected 1 to {MAX_ATOMS}, found {max_atoms}")
     if start is not None and fragment is not None:
-        raise cli.UsageError("expected one of --start and --fragment, found both")
+        raise UsageError("expected one of --start and --fragment, found both")
     core = None
     if start is not None:
         core = _single_atom(start, config.data)
@@ -121,7 +119,7 @@ def _warn_of_hydrogens(config: Any, atomic_numbers: UInt8[np.ndarray, " n"]) -> 
 def _of_rdkit(mol: Any) -> Given:
     """Returns atomic numbers and positions of an RDKit molecule's first conformer."""
     if not mol.GetNumConformers() or not mol.GetConformer().Is3D():
-        raise cli.UsageError(
+        raise UsageError(
             "fragment: expected a molecule with a conformer in three dimensions, found "
             "none"
         )
@@ -136,7 +134,7 @@ def _single_atom(symbol: str, config: Any) -> Core:
     possible = heavy if config.heavy_first and heavy else tuple(config.species)
     if number not in possible:
         known = ", ".join(SYMBOLS[n - 1] for n in possible)
-        raise cli.UsageError(f"--start: expected one of {known}; found {symbol!r}")
+        raise UsageError(f"--start: expected one of {known}; found {symbol!r}")
     return np.array([number], np.uint8), np.zeros((1, 3), np.float32)
 
 
@@ -145,7 +143,7 @@ def _read_core(path: str | os.PathLike[str], weights: Weights, max_atoms: int) -
     # One atom less: a fragment that leaves no room could not be continued.
     found, _ = data.read_molecules(Path(path), species, max_atoms - 1, strict=True)
     if len(found.num_atoms) != 1:
-        raise cli.UsageError(
+        raise UsageError(
             f"{path}: expected one molecule to start from, found {len(found.num_atoms)}"
         )
     _check_geometry(found, weights.config, str(path))
@@ -159,7 +157,7 @@ def _check_core(
     species = tuple(weights.config.data.species)
     numbers = np.asarray(atomic_numbers)
     if numbers.dtype.kind not in "iu" or np.any((numbers < 1) | (numbers > 118)):
-        raise cli.UsageError(
+        raise UsageError(
             "fragment: expected atomic numbers, integers of 1 to 118, found "
             f"{numbers.tolist()}"
         )
@@ -167,9 +165,9 @@ def _check_core(
     try:
         positions = np.asarray(positions, np.float32)
     except (ValueError, TypeError) as error:
-        raise cli.UsageError(f"fragment: expected positions in Å ({error})") from error
+        raise UsageError(f"fragment: expected positions in Å ({error})") from error
     if positions.shape != (*numbers.shape, 3):
-        raise cli.UsageError(
+        raise UsageError(
             "fragment: expected an atomic number and three coordinates for each atom, "
             f"found shapes {numbers.shape} and {positions.shape}"
         )
@@ -184,12 +182,12 @@ def _check_geometry(core: data.Molecules, config: Any, source: str) -> None:
     """Raises `UsageError` for atoms too close for any step, or in parts."""
     closest, cutoff = float(config.model.min_radius), float(config.data.cutoff)
     if data.coincident(core, closest)[0]:
-        raise cli.UsageError(
+        raise UsageError(
             f"{source}: expected atoms at least {closest} Å apart, as the model places "
             "them, found two that are closer"
         )
     if data.unreachable(core, 0.0, cutoff, heavy_first=False)[0]:
-        raise cli.UsageError(
+        raise UsageError(
             f"{source}: expected atoms that hang together over steps below {cutoff} Å, "
             "found parts"
         )

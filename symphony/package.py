@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from common import cli, package
+from common.commands import cli, package
 
 
 def main(argv: Sequence[str] | None = None) -> int:

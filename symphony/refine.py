@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from common import cli
-from common.weights import versions
+from common.commands import cli
+from common.errors import UsageError
+from common.runs.weights import versions
 from symphony import data, molfile, sample
-from symphony.denoiser import sample as denoiser
-from symphony.denoiser.sample import Refiner
+from symphony.kinds.denoiser import sample as denoiser
+from symphony.kinds.denoiser.sample import Refiner
 
 MAX_ATOMS = 200
 """Largest molecule that is refined; the network keeps features of all pairs."""
@@ -67,7 +68,7 @@ class MoleculeRefiner:
     """A trained denoiser for molecules of RDKit.
 
     Attributes:
-        refiner: See `symphony.denoiser.sample.Refiner`.
+        refiner: See `symphony.kinds.denoiser.sample.Refiner`.
     """
 
     def __init__(self, refiner: Refiner) -> None:
@@ -88,7 +89,7 @@ class MoleculeRefiner:
         """
         for index, mol in enumerate(mols):
             if not mol.GetNumConformers() or not mol.GetConformer().Is3D():
-                raise cli.UsageError(
+                raise UsageError(
                     f"molecule {index}: expected a conformer in three dimensions, "
                     "found none"
                 )
@@ -132,7 +133,7 @@ def _parse_fixed(text: str, molecules: data.Molecules) -> tuple[int, ...]:
     try:
         fixed = tuple(int(word) for word in text.split(",") if word.strip())
     except ValueError as error:
-        raise cli.UsageError(
+        raise UsageError(
             f"--fixed: expected numbers of atoms from 0, as 0,1,2; found {text!r}"
         ) from error
     _check_fixed("--fixed", fixed, molecules)
@@ -142,7 +143,7 @@ def _parse_fixed(text: str, molecules: data.Molecules) -> tuple[int, ...]:
 def _check_fixed(name: str, fixed: Sequence[int], molecules: data.Molecules) -> None:
     smallest = int(molecules.num_atoms.min(initial=MAX_ATOMS))
     if len(fixed) and not 0 <= min(fixed) <= max(fixed) < smallest:
-        raise cli.UsageError(
+        raise UsageError(
             f"{name}: expected atoms from 0 to {smallest - 1}, which every molecule "
             f"has, found {', '.join(map(str, fixed))}"
         )
@@ -154,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in molfile.paths_of(flags.output):
         cli.check_apart(path, flags.molecules)
     if not 0 <= flags.seed < 2**32:
-        raise cli.UsageError(f"--seed: expected 0 to {2**32 - 1}, found {flags.seed}")
+        raise UsageError(f"--seed: expected 0 to {2**32 - 1}, found {flags.seed}")
     refiner = denoiser.load_refiner(
         flags.checkpoint, "--checkpoint", flags.noise, flags.num_steps, flags.method
     )

@@ -20,12 +20,13 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from common import cli
-from common.weights import versions
+from common.commands import cli
+from common.errors import UsageError
+from common.runs.weights import versions
 from symphony import build, data, molfile
-from symphony.denoiser import sample as denoiser
-from symphony.denoiser.sample import Refiner, load_refiner
 from symphony.generate import Finished, Settings, Start, generate
+from symphony.kinds.denoiser import sample as denoiser
+from symphony.kinds.denoiser.sample import Refiner, load_refiner
 from symphony.options import Core, Options, choose
 from symphony.weights import Weights, load_weights
 
@@ -193,12 +194,12 @@ def check_numbers(seed: int, num_molecules: int, num_slots: int | None) -> None:
     """Raises `UsageError` for numbers that no sampler can do with."""
     if num_molecules < 1 or (num_slots is not None and num_slots < 1):
         slots = "" if num_slots is None else f" and {num_slots}"
-        raise cli.UsageError(
+        raise UsageError(
             "expected --num_molecules and --num_slots of at least 1, found "
             f"{num_molecules}{slots}"
         )
     if not 0 <= seed < 2**32:
-        raise cli.UsageError(f"--seed: expected 0 to {2**32 - 1}, found {seed}")
+        raise UsageError(f"--seed: expected 0 to {2**32 - 1}, found {seed}")
 
 
 def _draw(

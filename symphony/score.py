@@ -29,7 +29,8 @@ import numpy as np
 from absl import logging
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from common import cli
+from common.commands import cli
+from common.errors import UsageError
 from symphony import build, data, decisions, densities
 from symphony.data.elements import SYMBOLS
 from symphony.fragments import Cut
@@ -229,7 +230,7 @@ def check_connected(molecules: data.Molecules, cutoff: float, source: str) -> No
     apart = data.unreachable(molecules, 0.0, cutoff, heavy_first=False)
     if apart.any():
         index = int(np.argmax(apart))
-        raise cli.UsageError(
+        raise UsageError(
             f"{source}: expected atoms that hang together over steps below {cutoff} Å, "
             f"found molecule {index} ({molecules.names[index]}) in parts"
         )
@@ -303,7 +304,7 @@ def score_molecules(
     """
     config, model = weights.config, weights.model
     if not isinstance(model, Symphony):
-        raise cli.UsageError(
+        raise UsageError(
             f"{weights.name}: expected a model of kind symphony, found {config.kind}"
         )
     scorer = make_scorer(ml_collections.FrozenConfigDict(config), model, num_draws)
@@ -327,7 +328,7 @@ def score_molecules(
             run = partial(scorer, weights.params)
             terms = _all_orders(run, key, inputs, num_orders)
             if not np.all(terms.complete):
-                raise cli.UsageError(
+                raise UsageError(
                     f"molecule {index} ({molecules.names[index]}): expected atoms that "
                     f"hang together over steps below {config.data.cutoff} Å"
                 )
@@ -452,7 +453,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     num_orders, num_draws = arguments.num_orders, arguments.num_direction_samples
     if num_orders < 1 or num_draws < 1:
-        raise cli.UsageError(
+        raise UsageError(
             "expected --num_orders and --num_direction_samples of at least 1, found "
             f"{num_orders} and {num_draws}"
         )
@@ -461,9 +462,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.check_output(path)
         cli.check_apart(path, arguments.molecules)
     if not 0 <= arguments.seed < 2**32:
-        raise cli.UsageError(
-            f"--seed: expected 0 to {2**32 - 1}, found {arguments.seed}"
-        )
+        raise UsageError(f"--seed: expected 0 to {2**32 - 1}, found {arguments.seed}")
     weights = load_weights(arguments.checkpoint)
     molecules, _ = data.read_molecules(
         arguments.molecules, tuple(weights.config.data.species), MAX_ATOMS, strict=True

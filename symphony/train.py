@@ -18,10 +18,13 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from common import checkpoints, cli, parallel, run, training
-from common.weights import load as load_trained
+from common.commands import cli
+from common.errors import UsageError
+from common.runs import checkpoints, parallel, training
+from common.runs import loop as run
+from common.runs.weights import load as load_trained
 from symphony import build, data, weights
-from symphony.denoiser import train as denoiser
+from symphony.kinds.denoiser import train as denoiser
 
 VALIDATION_BATCH = 32
 
@@ -61,13 +64,13 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
             if name not in values:
                 full = ".".join(filter(None, ("config", group, name)))
                 example = "refine_qm9" if _is_denoiser(config) else "qm9_cpu"
-                raise cli.UsageError(
+                raise UsageError(
                     f"{full}: expected a value, found none; "
                     f"configs/symphony/{example}.py has all"
                 )
         for name in sorted({*values} - {*names}) if group != "model" else ():
             full = ".".join(filter(None, ("config", group, name)))
-            raise cli.UsageError(
+            raise UsageError(
                 f"{full}: expected one of {', '.join(names)}; found {name}"
             )
 
@@ -87,7 +90,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     settings = config.train
     for name in _POSITIVE:
         if settings[name] < 1:
-            raise cli.UsageError(
+            raise UsageError(
                 f"config.train.{name}: expected 1 or more, found {settings[name]}"
             )
     _check_ranges(config)
@@ -98,11 +101,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         else:
             build.make_model(config)
     except (ValueError, TypeError, AttributeError) as error:
-        raise cli.UsageError(f"{error}") from error
+        raise UsageError(f"{error}") from error
     num_devices = settings.num_devices
     pieces = num_devices * max(settings.num_microbatches // num_devices, 1)
     if settings.batch_size % pieces:
-        raise cli.UsageError(
+        raise UsageError(
             f"config.train.batch_size: expected a multiple of {pieces} "
             f"(num_devices {num_devices}, num_microbatches "
             f"{settings.num_microbatches}), found {settings.batch_size}"
@@ -113,7 +116,7 @@ def _check_ranges(config: ml_collections.ConfigDict) -> None:
     species = tuple(config.data.species)
     known = all(isinstance(n, int) and 1 <= n <= 118 for n in species)
     if not species or not known or len(set(species)) < len(species):
-        raise cli.UsageError(
+        raise UsageError(
             "config.data.species: expected different atomic numbers of 1 to 118, "
             f"found {species}"
         )
@@ -149,7 +152,7 @@ def _check_ranges(config: ml_collections.ConfigDict) -> None:
         *groups, last = name.split(".")
         values = config.get(groups[0], {}) if groups else config
         if last in values and not low <= values[last] <= high:
-            raise cli.UsageError(
+            raise UsageError(
                 f"config.{name}: expected {low} to {high}, found {values[last]}"
             )
 
@@ -177,7 +180,7 @@ def load_data(
     packed = data.pack(molecules, species, buckets)
     fits = held_out.num_atoms <= buckets[-1]
     if not np.any(fits):
-        raise cli.UsageError(
+        raise UsageError(
             f"{config.data.path}: expected validation molecules of at most "
             f"{buckets[-1]} atoms, as in training, found none; a split of your own "
             "in an .npz would have some"
@@ -221,7 +224,7 @@ def _reachable(
     )
     line = f"{config.data.path}: {data.describe(report)}"
     if np.mean(bad) > data.MAX_BAD_FRACTION:
-        raise cli.UsageError(
+        raise UsageError(
             f"{line}; at most {data.MAX_BAD_FRACTION:.0%} may be bad; "
             "config.model.min_radius and max_radius set the range"
         )
@@ -280,7 +283,7 @@ def start_params(config: ml_collections.ConfigDict, key: Any) -> training.Params
     given = load_trained(name, weights.PRETRAINED, "config.train.start_from")
     ours, theirs = tuple(config.data.species), tuple(given.config.data.species)
     if theirs != ours:
-        raise cli.UsageError(
+        raise UsageError(
             f"config.train.start_from: expected weights for the species {ours} of "
             f"config.data.species, found {theirs} in {name}"
         )
@@ -288,7 +291,7 @@ def start_params(config: ml_collections.ConfigDict, key: Any) -> training.Params
     for path, leaf in sorted(theirs.items()):
         expected = f"of shape {ours[path].shape}" if path in ours else "absent"
         if expected != f"of shape {leaf.shape}":
-            raise cli.UsageError(
+            raise UsageError(
                 "config.train.start_from: expected the network of config.model, with "
                 f"{path} {expected}, found {leaf.shape} in {name}"
             )

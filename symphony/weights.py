@@ -10,8 +10,8 @@ import numpy as np
 from absl import logging
 from jaxtyping import UInt8
 
-from common import weights
-from common.cli import UsageError
+from common.errors import UsageError
+from common.runs import weights
 from symphony import build
 from symphony.data.elements import SYMBOLS
 

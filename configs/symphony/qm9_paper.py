@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.heavy_first = False
     config.data.noise_std = 0.0  # Å; the model adds its own, always.
 
-    # Keyword arguments of `symphony.paper.model.PaperSymphony`.
+    # Keyword arguments of `symphony.kinds.paper.model.PaperSymphony`.
     config.model = ml_collections.ConfigDict()
     config.model.cutoff = 5.0  # Å
     config.model.focus_channels = 64

@@ -23,7 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.max_atoms = 29  # Larger molecules are skipped.
     config.data.num_buckets = 5
 
-    # Keyword arguments of `symphony.denoiser.model.Denoiser`.
+    # Keyword arguments of `symphony.kinds.denoiser.model.Denoiser`.
     config.model = ml_collections.ConfigDict()
     config.model.num_channels = 48
     config.model.num_layers = 3
@@ -35,7 +35,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.sigma_data = 5.0  # Å
 
     config.loss = ml_collections.ConfigDict()
-    config.loss.alignment = "exact"  # Of the target, see `common.alignment`.
+    config.loss.alignment = "exact"  # Of the target, see `common.geometry.alignment`.
     config.loss.min_noise = 0.01  # Å
     config.loss.max_noise = 0.5  # Å
     config.loss.fixed_share = 0.3  # Of molecules in which some atoms are known.
@@ -47,6 +47,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.refine = ml_collections.ConfigDict()
     config.refine.noise = 0.1  # Å, that is laid over a molecule and taken off again.
     config.refine.num_steps = 20
-    config.refine.method = "ancestral"  # Of `common.diffusion.METHODS`.
+    config.refine.method = "ancestral"  # Of `common.generative.diffusion.METHODS`.
     config.refine.num_final = 4  # Denoisings at the least noise, at the end.
     return config

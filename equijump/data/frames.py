@@ -15,8 +15,9 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, Float32
 
-from common import cache, cli
-from common.cli import UsageError
+from common.commands import cli
+from common.errors import UsageError
+from common.runs import cache
 from equijump.data.topology import System, read_system
 
 ANGSTROM_PER_NM = 10.0

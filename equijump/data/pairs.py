@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
-from common.cli import UsageError
+from common.errors import UsageError
 from equijump.data.frames import Trajectory
 from equijump.data.residues import NUM_SLOTS
 

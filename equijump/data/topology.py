@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from common.cli import UsageError
+from common.errors import UsageError
 from equijump.data.residues import NUM_SLOTS, RESIDUES, TOKENS, Residue
 
 _COVALENT_RADII = {"C": 0.76, "N": 0.71, "O": 0.66, "S": 1.05}  # Å

@@ -7,7 +7,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import cli
+from common.commands import cli
+from common.errors import UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported late, so that --help and mistakes on the command line are quick.
     from rich.console import Console
 
-    from common import report as shown
+    from common.commands import report as shown
     from equijump.evaluate import inputs, measure, report
 
     trajectory = inputs.read(
@@ -102,12 +103,12 @@ def _check(arguments: argparse.Namespace) -> None:
     for name in ("lag", "spacing", "reference_spacing", "seed"):
         value = getattr(arguments, name)
         if not 0 <= value < 1e9:
-            raise cli.UsageError(f"--{name}: expected 0 or more, found {value}")
+            raise UsageError(f"--{name}: expected 0 or more, found {value}")
     if arguments.num_resamples < 2:
-        raise cli.UsageError(
+        raise UsageError(
             f"--num_resamples: expected 2 or more, found {arguments.num_resamples}"
         )
     output = Path(arguments.output)
     if output.exists() and not output.is_dir():
-        raise cli.UsageError(f"--output: expected a folder, found a file: {output}")
+        raise UsageError(f"--output: expected a folder, found a file: {output}")
     cli.check_output(output / "report.json")

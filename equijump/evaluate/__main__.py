@@ -2,7 +2,7 @@
 
 import sys
 
-from common import cli
+from common.commands import cli
 from equijump.evaluate import main
 
 sys.exit(cli.run("equijump evaluate", main))

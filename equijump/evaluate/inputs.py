@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32
 
-from common.cli import UsageError
+from common.errors import UsageError
 from equijump.data import frames
 from equijump.data.residues import RESIDUES
 from equijump.data.topology import System, read_system

@@ -5,7 +5,7 @@ from typing import Any
 import matplotlib.figure
 import numpy as np
 
-from common.report import html_figure
+from common.commands.report import html_figure
 from equijump.evaluate.sides import NAMES
 
 _COLOURS = {"trajectory": "tab:blue", "reference": "0.35"}

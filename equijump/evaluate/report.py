@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.console import Console
 
-from common.report import Rows, html_page, html_table, number, print_tables
+from common.commands.report import Rows, html_page, html_table, number, print_tables
 from equijump.evaluate import plots, viewer
 from equijump.evaluate.sides import NAMES
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from common.cli import UsageError
+from common.errors import UsageError
 from equijump.data.topology import System
 from equijump.evaluate import geometry, inputs, kinetics, validity
 

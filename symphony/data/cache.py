@@ -6,8 +6,8 @@ from pathlib import Path
 
 from absl import logging
 
-from common.cache import cache_folder
-from common.cli import UsageError
+from common.errors import UsageError
+from common.runs.cache import cache_folder
 from symphony.data.molecules import Records
 from symphony.data.npz import read_npz, write_npz
 

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool, Float, Float32, Int8, Int32, Int64, Integer, Shaped, UInt8
 
-from common.cli import UsageError
+from common.errors import UsageError
 from symphony.data.elements import SYMBOLS
 
 MIN_DISTANCE = 0.1  # Å; two atoms nearer than this are taken for one written twice

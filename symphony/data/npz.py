@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Integer, Shaped
 
-from common.cli import UsageError, atomic_path
+from common.commands.cli import atomic_path
+from common.errors import UsageError
 from symphony.data.molecules import Molecules, Records, make_molecules
 
 _SCALED = re.compile(r"positions_1e(\d)")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int8, Int64, Integer, Shaped
 
-from common.cli import UsageError
+from common.errors import UsageError
 from symphony.data.molecules import Records, select
 from symphony.data.npz import gdb_names
 from symphony.data.sdf import read_sdf

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Int8
 
-from common.cli import UsageError
+from common.errors import UsageError
 from symphony.data import qm9
 from symphony.data.cache import parsed_once
 from symphony.data.molecules import (

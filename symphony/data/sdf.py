@@ -10,7 +10,7 @@ from io import BufferedIOBase
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped, UInt8
 
-from common.cli import UsageError
+from common.errors import UsageError
 from symphony.data.elements import ATOMIC_NUMBERS
 from symphony.data.molecules import (
     MAX_NAME_LENGTH,

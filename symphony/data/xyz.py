@@ -11,7 +11,7 @@ from io import BufferedIOBase
 
 import numpy as np
 
-from common.cli import UsageError
+from common.errors import UsageError
 from symphony.data.elements import ATOMIC_NUMBERS, SYMBOLS
 from symphony.data.molecules import MAX_NAME_LENGTH, Records, make_molecules
 

@@ -10,7 +10,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from common import cli
+from common.commands import cli
+from common.errors import UsageError
 
 _CONVENTIONS = "edm,xyz2mol,xyz2mol_hueckel,strict"
 
@@ -24,25 +25,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     names = _choose_conventions(arguments.conventions)
     if arguments.num_workers < 1 or not 0 < arguments.time_limit < 1e6:
-        raise cli.UsageError(
+        raise UsageError(
             "expected --num_workers of at least 1 and --time_limit of 0 to 1e6 s, "
             f"found {arguments.num_workers} and {arguments.time_limit}"
         )
     largest = arguments.max_molecules
     if arguments.num_perceived < 0 or (largest is not None and largest < 1):
-        raise cli.UsageError(
+        raise UsageError(
             "expected --num_perceived of at least 0 and --max_molecules of at least "
             f"1, found {arguments.num_perceived} and {largest}"
         )
     output = Path(arguments.output)
     if output.exists() and not output.is_dir():
-        raise cli.UsageError(f"--output: expected a folder, found a file: {output}")
+        raise UsageError(f"--output: expected a folder, found a file: {output}")
     cli.check_output(output / "report.json")
 
     # Imported late, so that --help and mistakes on the command line are quick.
     from rich.console import Console
 
-    from common import report as shown
+    from common.commands import report as shown
     from symphony.evaluate import measure, report, samples
 
     drawn = samples.read_samples(arguments.samples, arguments.max_molecules)
@@ -103,7 +104,7 @@ def _choose_conventions(text: str) -> tuple[str, ...]:
     known = _CONVENTIONS.split(",")
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if not names or any(name not in known for name in names):
-        raise cli.UsageError(f"--conventions: expected some of {known}, found {text!r}")
+        raise UsageError(f"--conventions: expected some of {known}, found {text!r}")
     return names
 
 

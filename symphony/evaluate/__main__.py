@@ -2,7 +2,7 @@
 
 import sys
 
-from common import cli
+from common.commands import cli
 from symphony.evaluate import main
 
 sys.exit(cli.run("symphony evaluate", main))

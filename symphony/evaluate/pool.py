@@ -21,7 +21,7 @@ from pathlib import Path
 
 from absl import logging
 
-from common.cli import RunError
+from common.errors import RunError
 
 OnDone = Callable[[int], None]  # Receives the number of tasks done so far.
 

@@ -6,7 +6,7 @@ import matplotlib.figure
 import numpy as np
 from rich.console import Console
 
-from common.report import (
+from common.commands.report import (
     Rows,
     html_figure,
     html_page,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rdkit import Chem, rdBase
 
-from common.cli import UsageError
+from common.errors import UsageError
 from symphony import data
 from symphony.data import Molecules, Records, read_npz
 from symphony.data.readers import PARSE_ERRORS

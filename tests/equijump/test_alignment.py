@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common import matrix_fisher
-from common.cli import UsageError
+from common.errors import UsageError
+from common.geometry import matrix_fisher
 from configs.equijump import tiny
 from equijump import build, loss, train
 from equijump.data import pairs

@@ -4,7 +4,7 @@ import mdtraj
 import numpy as np
 import pytest
 
-from common.cli import UsageError
+from common.errors import UsageError
 from equijump.data import frames
 from tests.equijump.test_data_topology import ALANINE_DIPEPTIDE
 

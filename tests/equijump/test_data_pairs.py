@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from common.cli import UsageError
+from common.errors import UsageError
 from equijump.data import pairs
 from equijump.data.frames import Trajectory
 from equijump.data.topology import System

@@ -8,7 +8,7 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
-from common.cli import UsageError
+from common.errors import UsageError
 from equijump.data import residues
 from equijump.data.topology import read_system, to_topology
 

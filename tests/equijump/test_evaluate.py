@@ -12,7 +12,7 @@ from rdkit.Chem import AllChem
 from scipy.spatial import distance
 from scipy.spatial.transform import Rotation
 
-from common.cli import UsageError
+from common.errors import UsageError
 from equijump import cli
 from equijump.evaluate import (
     geometry,

@@ -7,7 +7,8 @@ import mdtraj
 import numpy as np
 import pytest
 
-from common import cli
+from common.commands import cli
+from common.errors import UsageError
 from equijump import package, weights
 
 
@@ -84,7 +85,7 @@ def test_the_config_of_another_model_is_told(packaged, tmp_path):
     del record["config"]["model"]["cutoff"]
     (tmp_path / "config.json").write_text(json.dumps(record))
     (tmp_path / "weights.npz").write_bytes((packaged / "weights.npz").read_bytes())
-    with pytest.raises(cli.UsageError, match="config of an EquiJump model"):
+    with pytest.raises(UsageError, match="config of an EquiJump model"):
         weights.load_weights(tmp_path)
 
 
@@ -93,6 +94,6 @@ def test_the_packaged_weights_bring_their_starts_and_no_paths():
     assert len(loaded.molecules["ala2"].starts) == 100
     assert not loaded.config.data.trajectories
     assert loaded.config.data.lags == (10.0,)
-    card = (weights.PACKAGED / "ala2" / "MODEL_CARD.md").read_text("utf-8")
+    card = (weights.PRETRAINED / "ala2" / "MODEL_CARD.md").read_text("utf-8")
     count = sum(leaf.size for leaf in jax.tree.leaves(loaded.params))
     assert f"{count:,}" in card

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 import equijump
-from common import cli
+from common.commands import cli
+from common.errors import UsageError
 from equijump import sample, trajfile
 from equijump.data.topology import to_topology
 from tests.equijump.test_data_topology import ALANINE_DIPEPTIDE, tripeptide
@@ -175,7 +176,7 @@ def test_settings_that_are_spelt_otherwise_are_the_same(ask, shaken, packaged):
 )
 def test_other_settings_do_not_go_on_in_the_same_folder(more, told, ask, shaken):
     before = contents(ask("out", 4))
-    with pytest.raises(cli.UsageError, match=told):
+    with pytest.raises(UsageError, match=told):
         ask("out", 6, *more)
     assert contents(ask("out", 4)) == before
     folder = ask("out", 2, *more, "--overwrite", replicas=1)
@@ -186,7 +187,7 @@ def test_other_settings_do_not_go_on_in_the_same_folder(more, told, ask, shaken)
 def test_h5_is_not_gone_on_with(ask, shaken):
     folder = ask("out", 4, "--format=h5")
     before = contents(folder)
-    with pytest.raises(cli.UsageError, match="in H5, which cannot be gone on with"):
+    with pytest.raises(UsageError, match="in H5, which cannot be gone on with"):
         ask("out", 8, "--format=h5")
     assert contents(folder) == before
 
@@ -194,7 +195,7 @@ def test_h5_is_not_gone_on_with(ask, shaken):
 def test_files_of_another_origin_are_not_touched(ask, shaken, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "ala2_1.xtc").write_text("precious")
-    with pytest.raises(cli.UsageError, match=r"ala2_1.xtc: expected no file"):
+    with pytest.raises(UsageError, match=r"ala2_1.xtc: expected no file"):
         ask("out", 4)
     assert os.listdir(tmp_path / "out") == ["ala2_1.xtc"]
 
@@ -202,13 +203,13 @@ def test_files_of_another_origin_are_not_touched(ask, shaken, tmp_path):
 def test_a_lost_trajectory_is_told(ask, shaken):
     folder = ask("out", 4)
     (folder / "ala2_1.xtc").unlink()
-    with pytest.raises(cli.UsageError, match=r"ala2_1.xtc: expected at least the"):
+    with pytest.raises(UsageError, match=r"ala2_1.xtc: expected at least the"):
         ask("out", 8)
 
 
 def test_two_commands_do_not_write_the_same_folder(ask, shaken):
     folder = ask("out", 4)
-    with cli.locked(folder), pytest.raises(cli.UsageError, match="in use by another"):
+    with cli.locked(folder), pytest.raises(UsageError, match="in use by another"):
         ask("out", 8)
 
 
@@ -288,7 +289,7 @@ def test_python_gives_trajectories(packaged):
         heavy = 10.0 * start.xyz[0, start.topology.select("element != H")]
         apart = lambda x: np.linalg.norm(x[:, None] - x[None], axis=-1)
         np.testing.assert_allclose(apart(found[0, 1]), apart(heavy), atol=1e-3)
-    with pytest.raises(cli.UsageError, match="--lag"):
+    with pytest.raises(UsageError, match="--lag"):
         sampler.stream(4, lag=3.0)
 
 
@@ -339,7 +340,7 @@ def test_an_output_that_is_the_start_is_refused(ask, shaken, tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "ala2.pdb").write_text(ALANINE_DIPEPTIDE)
-    with pytest.raises(cli.UsageError, match="not the input"):
+    with pytest.raises(UsageError, match="not the input"):
         ask("out", 4, f"--start={folder / 'ala2.pdb'}")
     assert (folder / "ala2.pdb").read_text() == ALANINE_DIPEPTIDE
 
@@ -351,12 +352,12 @@ def test_lags_inside_a_range_are_allowed(loaded):
     choose = functools.partial(sample.choose, ranged)
     assert choose().lag == 10.0
     assert choose(lag=35.0).lag == 35.0
-    with pytest.raises(cli.UsageError, match="expected 10 to 100 ps"):
+    with pytest.raises(UsageError, match="expected 10 to 100 ps"):
         choose(lag=150.0)
 
 
 def test_an_ensemble_does_not_look_at_what_was_before(loaded, jump):
-    with pytest.raises(cli.UsageError, match=r"config\.data\.ensemble_share above 0"):
+    with pytest.raises(UsageError, match=r"config\.data\.ensemble_share above 0"):
         sample.choose(loaded, ensemble=True)
     config = loaded.config.copy_and_resolve_references()
     config.data.ensemble_share = 0.5
@@ -380,7 +381,7 @@ def test_one_of_several_systems_is_named(loaded):
     molecule = loaded.molecules["ala2"]
     several = loaded._replace(molecules={"a": molecule, "b": molecule})
     assert sample.choose(several, system="b").name == "b"
-    with pytest.raises(cli.UsageError, match="--system as one of a, b"):
+    with pytest.raises(UsageError, match="--system as one of a, b"):
         sample.choose(several)
 
 

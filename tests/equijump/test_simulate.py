@@ -8,7 +8,8 @@ import mdtraj
 import numpy as np
 import pytest
 
-from common import cli
+from common.commands import cli
+from common.errors import UsageError
 from configs.equijump import tiny
 from equijump import replicas, simulate, train
 from equijump.data import topology
@@ -183,7 +184,7 @@ def test_a_protein_is_completed_and_what_is_foreign_removed(md, tmp_path):
 def test_a_gap_in_a_chain_is_told(md, tmp_path):
     text = md.build_peptide("GAHKW", False, "extended")
     lines = [line for line in text.splitlines() if "HIS" not in line]
-    with pytest.raises(cli.UsageError, match="gap between ALA2 and LYS4 of chain A"):
+    with pytest.raises(UsageError, match="gap between ALA2 and LYS4 of chain A"):
         md.prepare("\n".join(lines), "mine.pdb")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from common.cli import UsageError
+from common.errors import UsageError
 from configs.equijump import tiny
 from equijump import build, loss, train
 from equijump.data import pairs

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from common import training
+from common.runs import training
 from configs.symphony import qm9_cpu, tiny
 from symphony import build, data
 from tests.symphony.small import chain

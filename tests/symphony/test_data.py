@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from common.cli import UsageError
+from common.errors import UsageError
 from symphony import data
 from symphony.data.molecules import MIN_DISTANCE, coincident, faults, screen
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.cli import UsageError
+from common.errors import UsageError
 from symphony import data
 from symphony.data import qm9
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.cli import UsageError
+from common.errors import UsageError
 from symphony import data
 
 TABLE = (1, 6, 7, 8, 9)

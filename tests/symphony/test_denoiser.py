@@ -11,15 +11,17 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 
 import symphony
-from common import checkpoints, cli
+from common.commands import cli
+from common.errors import UsageError
+from common.runs import checkpoints
 from configs.symphony import refine_qm9
 from symphony import molfile, options, refine, sample, train
 from symphony.data.xyz import read_xyz
-from symphony.denoiser import loss
-from symphony.denoiser import sample as denoiser
-from symphony.denoiser import train as denoiser_train
+from symphony.kinds.denoiser import loss
+from symphony.kinds.denoiser import sample as denoiser
+from symphony.kinds.denoiser import train as denoiser_train
 from symphony.weights import Weights
-from tests.common.test_alignment import random_rotation
+from tests.common.geometry.test_alignment import random_rotation
 from tests.symphony import small
 
 NUM_NODES = 8
@@ -323,7 +325,7 @@ def test_elements_that_it_never_saw_are_warned_of(packaged, caplog):
 
 def test_elements_that_it_does_not_know_are_named(packaged):
     refiner = denoiser.load_refiner(packaged)
-    with pytest.raises(cli.UsageError, match=r"mine: expected elements .*found S, Cl"):
+    with pytest.raises(UsageError, match=r"mine: expected elements .*found S, Cl"):
         denoiser.check_species(refiner, [1, 6, 16, 17], "mine")
 
 
@@ -386,7 +388,7 @@ def test_what_is_written_says_whose_the_likelihood_is(tmp_path):
 def test_a_refiner_must_know_every_element_that_may_come(packaged, sampler):
     refiner = denoiser.load_refiner(packaged)._replace(species=(1, 6, 7, 8))
     chosen = options.choose(sampler.weights)
-    with pytest.raises(cli.UsageError, match=r"molecules of small: .*found F"):
+    with pytest.raises(UsageError, match=r"molecules of small: .*found F"):
         sample.check_refiner(sampler.weights, chosen, refiner)
     unseen = sampler.weights._replace(unseen=(9,))
     sample.check_refiner(unseen, chosen, refiner)
@@ -404,11 +406,11 @@ def test_molecules_of_rdkit_keep_their_bonds(packaged):
     np.testing.assert_array_equal(before[:2], after[:2])
     assert np.min(np.linalg.norm(before - after, axis=1)[2:]) > 0.0
     assert loaded.refine([]) == []
-    with pytest.raises(cli.UsageError, match=r"fixed: expected atoms .*found 40"):
+    with pytest.raises(UsageError, match=r"fixed: expected atoms .*found 40"):
         loaded.refine([mol], fixed=(40,))
-    with pytest.raises(cli.UsageError, match=r"molecule 0: expected a conformer"):
+    with pytest.raises(UsageError, match=r"molecule 0: expected a conformer"):
         loaded.refine([Chem.MolFromSmiles("C")])
     sulphur = Chem.AddHs(Chem.MolFromSmiles("CS"))
     AllChem.EmbedMolecule(sulphur, randomSeed=0)
-    with pytest.raises(cli.UsageError, match=r"molecules: expected .*found S"):
+    with pytest.raises(UsageError, match=r"molecules: expected .*found S"):
         loaded.refine([sulphur])

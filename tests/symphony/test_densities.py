@@ -10,7 +10,7 @@ import pytest
 from scipy import integrate, stats
 from scipy.spatial.transform import Rotation
 
-from common.harmonics import sphere_grid, spherical_harmonics
+from common.so3.harmonics import sphere_grid, spherical_harmonics
 from configs.symphony import qm9_cpu
 from symphony import densities
 from symphony.densities import FineMixture, RadialMixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.cli import RunError, UsageError
+from common.errors import RunError, UsageError
 from symphony import data, download
 
 CONTENTS = np.random.default_rng(0).bytes(300_000)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from common.cli import UsageError
+from common.errors import UsageError
 from symphony import evaluate
 from symphony.evaluate import samples
 

@@ -5,7 +5,7 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
-from common.cli import RunError
+from common.errors import RunError
 from symphony.evaluate import bonds, conventions, edm, pool, samples
 from symphony.evaluate.samples import read_reference, read_samples
 

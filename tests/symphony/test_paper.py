@@ -10,14 +10,14 @@ import pytest
 from scipy import stats
 from scipy.stats import ortho_group
 
-from common.harmonics import sphere_grid, spherical_harmonics
-from common.irreps import tensor_product_paths
+from common.so3.harmonics import sphere_grid, spherical_harmonics
+from common.so3.irreps import tensor_product_paths
 from configs.symphony import qm9_paper, solids
 from symphony import build, densities
 from symphony.generate import Fragment, Settings, Start, generate
-from symphony.paper import decisions, frames
-from symphony.paper import loss as paper_loss
-from symphony.paper.model import JointDensity, PaperSymphony
+from symphony.kinds.paper import decisions, frames
+from symphony.kinds.paper import loss as paper_loss
+from symphony.kinds.paper.model import JointDensity, PaperSymphony
 from tests.symphony import small
 
 ENTROPY = -3.3575  # Nats, of the angular target at inverse temperature 20, degree 5.

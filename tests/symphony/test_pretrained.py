@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import symphony
-from common import checkpoints
+from common.runs import checkpoints
 from symphony import build, data, score
-from symphony.denoiser import sample as denoiser
-from symphony.denoiser.sample import load_refiner
 from symphony.evaluate import bonds
 from symphony.evaluate.distributions import jensen_shannon
 from symphony.fragments import Cut
+from symphony.kinds.denoiser import sample as denoiser
+from symphony.kinds.denoiser.sample import load_refiner
 from symphony.model import Symphony
 from symphony.sample import BOND_PRESET
 from symphony.weights import PRETRAINED, load_weights

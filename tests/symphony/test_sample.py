@@ -14,7 +14,9 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 
 import symphony
-from common import checkpoints, cli
+from common.commands import cli
+from common.errors import UsageError
+from common.runs import checkpoints
 from symphony import molfile, options, sample
 from symphony.data.xyz import read_xyz
 from symphony.evaluate import bonds
@@ -177,7 +179,7 @@ def test_other_settings_do_not_go_on_in_the_same_file(packaged, tmp_path):
     assert sample.main(arguments(packaged, output, 2)) == 0
     before = contents(output)
     hotter = arguments(packaged, output, 2, "--temperature_focus=1.5")
-    with pytest.raises(cli.UsageError, match=r"temperature_focus.*--overwrite"):
+    with pytest.raises(UsageError, match=r"temperature_focus.*--overwrite"):
         sample.main(hotter)
     assert contents(output) == before
     assert sample.main([*hotter, "--overwrite"]) == 0
@@ -188,7 +190,7 @@ def test_other_settings_do_not_go_on_in_the_same_file(packaged, tmp_path):
 def test_a_file_of_another_origin_is_not_touched(packaged, tmp_path):
     output = tmp_path / "mine.sdf"
     output.write_text("precious\n")
-    with pytest.raises(cli.UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="--overwrite"):
         sample.main(arguments(packaged, output, 2))
     assert output.read_text() == "precious\n"
     assert os.listdir(tmp_path) == ["mine.sdf"]
@@ -281,7 +283,7 @@ def test_a_fragment_that_cannot_be_used_is_an_error_of_one_line(
     ],
 )
 def test_arrays_that_are_no_fragment_are_refused(sampler, numbers, positions, told):
-    with pytest.raises(cli.UsageError, match=told):
+    with pytest.raises(UsageError, match=told):
         options.choose(sampler.weights, fragment=(numbers, positions))
 
 
@@ -289,9 +291,9 @@ def test_a_drawing_in_two_dimensions_is_refused(sampler, tmp_path):
     drawn = Chem.MolFromSmiles("c1ccccc1C(N)=O")
     AllChem.Compute2DCoords(drawn)
     Chem.MolToMolFile(drawn, str(tmp_path / "flat.mol"))
-    with pytest.raises(cli.UsageError, match="a drawing"):
+    with pytest.raises(UsageError, match="a drawing"):
         options.choose(sampler.weights, fragment=tmp_path / "flat.mol")
-    with pytest.raises(cli.UsageError, match="three dimensions"):
+    with pytest.raises(UsageError, match="three dimensions"):
         options.choose(sampler.weights, fragment=drawn)
 
 
@@ -322,7 +324,7 @@ def test_an_output_that_is_the_fragment_is_refused(packaged, tmp_path, capsys):
 
 def test_a_manifest_of_another_origin_is_not_touched(packaged, tmp_path):
     (tmp_path / "mine.jsonl").write_text("my notes")
-    with pytest.raises(cli.UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="--overwrite"):
         sample.main(arguments(packaged, tmp_path / "mine.sdf", 2))
     assert (tmp_path / "mine.jsonl").read_text() == "my notes"
     assert os.listdir(tmp_path) == ["mine.jsonl"]
@@ -332,7 +334,7 @@ def test_a_lost_file_is_told_and_not_made_anew(packaged, tmp_path):
     output = tmp_path / "molecules.sdf"
     assert sample.main(arguments(packaged, output, 2)) == 0
     output.with_suffix(".extxyz").unlink()
-    with pytest.raises(cli.UsageError, match=r"molecules.extxyz: expected at least"):
+    with pytest.raises(UsageError, match=r"molecules.extxyz: expected at least"):
         sample.main(arguments(packaged, output, 3))
     assert not output.with_suffix(".extxyz").exists()
 

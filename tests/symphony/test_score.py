@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common import checkpoints, cli
+from common.commands import cli
+from common.errors import UsageError
+from common.runs import checkpoints
 from symphony import data, decisions, score, weights
 from tests.symphony import small
 
@@ -270,13 +272,13 @@ def test_the_command_writes_a_row_a_molecule_and_a_row_an_atom(
 )
 def test_a_bad_molecule_is_an_error(packaged, tmp_path, positions, symbols, told):
     file = write_xyz(tmp_path / "in.xyz", positions, symbols)
-    with pytest.raises(cli.UsageError, match=told):
+    with pytest.raises(UsageError, match=told):
         score.main([f"--checkpoint={packaged}", f"--molecules={file}"])
 
 
 def test_atoms_that_do_not_hang_together_are_an_error():
     far = np.array([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]], np.float32)
-    with pytest.raises(cli.UsageError, match="hang together"):
+    with pytest.raises(UsageError, match="hang together"):
         score_one(far, np.array([1, 1]))
 
 

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common import checkpoints, cli, metrics, training
-from common.cli import RunError, UsageError
+from common.commands import cli
+from common.errors import RunError, UsageError
+from common.runs import checkpoints, metrics, training
 from configs.symphony import demo, ethanol, qm9, tiny
 from symphony import build, data, train
 
@@ -444,7 +445,7 @@ CHILD = """
 import os, signal, sys
 import jax, numpy as np
 from pathlib import Path
-from common import training
+from common.runs import training
 from configs.symphony import tiny
 from symphony import train
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import symphony
-from common import cli
+from common.commands import cli
 from symphony import data, train
 from symphony.evaluate import bonds
 

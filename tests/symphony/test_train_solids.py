@@ -12,7 +12,7 @@ import pytest
 from configs.symphony import qm9_cpu, solids, tetris
 from symphony import build, data, loss, train
 from symphony.generate import Settings, Start, generate
-from symphony.paper import loss as paper_loss
+from symphony.kinds.paper import loss as paper_loss
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,96 @@
+"""Shows an evaluation: tables on the terminal, a JSON file, a page with plots."""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import rich.box
+from rich.console import Console
+from rich.table import Table
+
+from common.commands.cli import atomic_path
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62em; margin: 2em auto;
+  padding: 0 1em; color: #222; }
+table { border-collapse: collapse; margin: 1em 0; }
+th, td { padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+td.text { text-align: left; font-size: 90%; }
+img { max-width: 100%; }
+"""
+
+Rows = list[list[str]]
+"""A header and the rows of a table."""
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Returns a number for a table, a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def print_tables(tables: Iterable[Rows], console: Console) -> None:
+    """Prints the tables that have rows."""
+    for header, *rows in filter(None, tables):
+        table = Table(
+            header_style="bold",
+            box=rich.box.SIMPLE_HEAD,
+            pad_edge=False,
+            collapse_padding=True,
+        )
+        table.add_column(header[0], no_wrap=True, min_width=12)
+        for name in header[1:]:
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+
+
+def html_table(rows: Sequence[Sequence[str]], text: bool = False) -> str:
+    """Returns a table; cells of `text` are set as prose."""
+    header, *body = rows
+    cell = '<td class="text">' if text else "<td>"
+    lines = ["<table><tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in header)]
+    for row in body:
+        lines.append("<tr>" + "".join(f"{cell}{html.escape(c)}</td>" for c in row))
+    return "\n".join([*lines, "</table>"])
+
+
+def html_figure(figure: Any, title: str) -> str:
+    """Returns a figure of Matplotlib under its title, the image inside."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    alt = html.escape(title)
+    return f'<h2>{alt}</h2>\n<img alt="{alt}" src="data:image/png;base64,{data}">'
+
+
+def html_page(
+    title: str, caption: str, parts: Sequence[str], versions: dict[str, str]
+) -> str:
+    """Returns one page that needs nothing beside it."""
+    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return "\n".join(
+        [
+            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
+            f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>",
+            f"<body><h1>{html.escape(title)}</h1><p>{html.escape(caption)}",
+            *parts,
+            f"<p>{html.escape(listed)}</body></html>\n",
+        ]
+    )
+
+
+def write(report: dict[str, Any], page: str, folder: Path) -> None:
+    """Writes `report.json` and `report.html` into a folder, which is made if needed."""
+    with atomic_path(folder / "report.json") as path:
+        path.write_text(
+            json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False),
+            encoding="utf-8",
+        )
+    with atomic_path(folder / "report.html") as path:
+        path.write_text(page, encoding="utf-8")

@@ -1,0 +1,202 @@
+r"""Diagnostics of symmetry: of data, of an equivariant function, of a denoiser.
+
+* `orientation_test`: do the clouds of a data set come in preferred orientations? A
+  classifier that sees axes is asked which of them were turned at random (arXiv:
+  2510.01349); on data without preference it can do no better than guess.
+* `equivariance_error`: $\mathrm{mean}_R \| f(R x) - D(R) f(x) \| / \| f(x) \|$, for
+  each degree.
+* `jacobian_asymmetry`: a score is a gradient, so that the Jacobian of a denoiser of
+  equal weights is symmetric; a network's is nearly so at best.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from common.geometry import alignment, matrix_fisher
+from common.so3.harmonics import spherical_harmonics
+from common.so3.irreps import degree_slices, max_degree_of
+
+MAX_MOMENT = 3
+"""Largest degree of the moments by which the classifier sees a cloud."""
+
+BAND = 0.98
+"""Of the accuracy of guesses, 95 % lie within one half plus or minus this over the
+root of their number."""
+
+
+class OrientationTest(NamedTuple):
+    """What a classifier made of orientations.
+
+    Attributes:
+        accuracy: Share of the held-out clouds that it told right; one half without any
+            preferred orientation.
+        band: Accuracies above one half by more than this are no chance (95 %).
+        num_tested: Held-out clouds.
+        is_broken: Whether some orientation is preferred, as far as this can tell.
+    """
+
+    accuracy: float
+    band: float
+    num_tested: int
+    is_broken: bool
+
+
+def orientation_test(
+    positions: Float[np.ndarray, "num_clouds num_points 3"],
+    mask: Bool[np.ndarray, "num_clouds num_points"] | None = None,
+    species: Int[np.ndarray, "num_clouds num_points"] | None = None,
+    seed: int = 0,
+) -> OrientationTest:
+    """Tests whether clouds come in preferred orientations.
+
+    Half of them are turned at random, each at most once, and a network of two hidden
+    layers is trained on half of the data to tell which; it sees moments of the cloud
+    and of each species, along the axes. A band of .01 takes 10,000 held-out clouds, so
+    20,000 in all.
+
+    Args:
+        positions: Clouds as a data set gives them; each is centred.
+        mask: True where real.
+        species: Of the points, from 0; one for all where None.
+        seed: Of the turns, the division and the classifier.
+
+    Raises:
+        ValueError: There are fewer than 40 clouds.
+    """
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    count = len(positions)
+    if count < 40:
+        raise ValueError(f"expected at least 40 clouds, found {count}")
+    mask = np.ones(positions.shape[:2], bool) if mask is None else mask
+    species = np.zeros(mask.shape, int) if species is None else species
+    order = np.random.default_rng(seed).permutation(count)
+    is_turned = np.zeros(count, bool)
+    is_turned[order[::2]] = True
+    turns = np.asarray(matrix_fisher.uniform(jax.random.key(seed), count))
+    turned = np.einsum("bij,bnj->bni", turns, positions)
+    shown = np.where(is_turned[:, None, None], turned, positions)
+    feats = np.asarray(_moments(shown, mask, species, int(species.max()) + 1))
+    train, test = order[: count // 2], order[count // 2 :]
+    classifier = make_pipeline(
+        StandardScaler(),
+        MLPClassifier((32, 32), alpha=1e-2, early_stopping=True, random_state=seed),
+    )
+    classifier.fit(feats[train], is_turned[train])
+    accuracy = float(classifier.score(feats[test], is_turned[test]))
+    band = BAND / len(test) ** 0.5
+    return OrientationTest(accuracy, band, len(test), accuracy > 0.5 + band)
+
+
+def _moments(
+    positions: Float[np.ndarray, "num_clouds num_points 3"],
+    mask: Bool[np.ndarray, "num_clouds num_points"],
+    species: Int[np.ndarray, "num_clouds num_points"],
+    num_species: int,
+) -> Float[Array, "num_clouds num_feats"]:
+    """Returns the mean harmonic polynomials of all points and of each species."""
+    points = jnp.asarray(positions, jnp.float32)
+    points, _ = alignment.center(points, jnp.asarray(mask))
+    harmonics = spherical_harmonics(points, MAX_MOMENT, normalize=False)[..., 1:]
+    kinds = [jnp.asarray(mask)]
+    if num_species > 1:
+        kinds += [mask & (species == number) for number in range(num_species)]
+    total = jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None]
+    return jnp.concatenate(
+        [jnp.einsum("bnm,bn->bm", harmonics, kind) / total for kind in kinds], axis=-1
+    )
+
+
+def rotate_features(
+    feats: Float[Array, "*batch components channels"], rotation: Float[Array, "3 3"]
+) -> Float[Array, "*batch components channels"]:
+    """Turns features in the core's layout."""
+    max_degree = max_degree_of(feats.shape[-2])
+    # Harmonics of enough points determine the matrix by which each degree turns.
+    points = np.random.default_rng(0).normal(size=(4 * (max_degree + 1) ** 2, 3))
+    points = jnp.asarray(points, feats.dtype)
+    before = spherical_harmonics(points, max_degree)
+    after = spherical_harmonics(points @ rotation.T.astype(feats.dtype), max_degree)
+    blocks = []
+    for rows in degree_slices(max_degree):
+        inverse = jnp.linalg.pinv(before[:, rows])
+        matrix = (inverse @ after[:, rows]).T
+        blocks.append(jnp.einsum("ij,...jc->...ic", matrix, feats[..., rows, :]))
+    return jnp.concatenate(blocks, axis=-2)
+
+
+def equivariance_error(
+    function: Callable[[Float[Array, "num_points 3"]], Array],
+    positions: Float[Array, "num_points 3"],
+    key: Key[Array, ""],
+    num_turns: int = 8,
+) -> Float[Array, " degrees"]:
+    """Returns the relative error of each degree, a mean over random rotations.
+
+    A function of vectors, as a denoiser, returns `[..., 4, 1]` with zeros for degree 0:
+    see `as_features`. Degrees that are zero have the error zero.
+
+    Args:
+        function: Of a cloud, to features `[..., (max_degree + 1)**2, channels]`.
+        positions: Where to ask it.
+        key: Draws the rotations.
+        num_turns: Number of rotations.
+    """
+
+    def norms(feats: Array) -> Array:
+        rows = degree_slices(max_degree_of(feats.shape[-2]))
+        return jnp.stack([jnp.linalg.norm(feats[..., of, :]) for of in rows])
+
+    there = function(positions)
+    size = norms(there)
+
+    def error(rotation: Float[Array, "3 3"]) -> Array:
+        found = function(positions @ rotation.T)
+        return norms(found - rotate_features(there, rotation))
+
+    turns = matrix_fisher.uniform(key, num_turns).astype(positions.dtype)
+    errors = jnp.mean(jax.lax.map(error, turns), axis=0)
+    return jnp.where(size > 0.0, errors / jnp.where(size > 0.0, size, 1.0), 0.0)
+
+
+def as_features(vectors: Float[Array, "*batch 3"]) -> Float[Array, "*batch 4 1"]:
+    """Returns vectors as features of degree one, with nothing of degree zero."""
+    return jnp.pad(vectors, [(0, 0)] * (vectors.ndim - 1) + [(1, 0)])[..., None]
+
+
+def jacobian_asymmetry(
+    denoise: Callable[[Float[Array, "num_points 3"]], Float[Array, "num_points 3"]],
+    y: Float[Array, "num_points 3"],
+    key: Key[Array, ""],
+    num_probes: int = 8,
+) -> Float[Array, ""]:
+    r"""Returns $\| J - J^\top \| / \| J \|$, by random probes.
+
+    For standard normal $v$ the mean of $|A v|^2$ is the squared Frobenius norm of $A$;
+    $J v$ takes one forward derivative, $J^\top v$ one backward. Zero is a gradient
+    field, the root of two has no relation of $J$ and its transpose, two is a rotation.
+
+    Args:
+        denoise: Of a cloud.
+        y: Where to ask it.
+        key: Draws the probes.
+        num_probes: Number of them.
+    """
+    _, transposed = jax.vjp(denoise, y)
+
+    def squares(v: Float[Array, "num_points 3"]) -> tuple[Array, Array]:
+        forward = jax.jvp(denoise, (y,), (v,))[1]
+        (backward,) = transposed(v)
+        square = lambda x: jnp.sum(jnp.square(x))
+        return square(forward - backward), square(forward)
+
+    probes = jax.random.normal(key, (num_probes, *y.shape), y.dtype)
+    asymmetry, size = jax.lax.map(squares, probes)
+    return jnp.sqrt(jnp.sum(asymmetry) / jnp.sum(size))

@@ -1,0 +1,374 @@
+"""The one door to Orbax, and the packaged form of trained weights.
+
+A run keeps its checkpoints in `workdir/checkpoints`; packaged weights are a directory
+with `weights.npz` and `config.json`. Nothing is ever unpickled. Orbax is imported where
+it is used: packaged weights load without it.
+"""
+
+import hashlib
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Array, Bool
+
+from common import __version__
+from common.commands import cli
+from common.errors import UsageError
+from common.runs.training import Params, TrainState, check_finite, named_leaves
+
+FORMAT_VERSION = 1
+_EMA_PREFIX = "ema_params/"
+# What Orbax, tensorstore and json raise at a file that is missing, cut or garbled.
+_READ_ERRORS = (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile)
+
+
+class Restored(NamedTuple):
+    """What a checkpoint holds."""
+
+    state: TrainState
+    config: ml_collections.ConfigDict
+    meta: dict[str, Any]  # As given to `save`, with `package_version` and `step`.
+
+
+def make_manager(workdir: Path, writable: bool = True) -> Any:
+    """Opens `workdir/checkpoints` as an Orbax `CheckpointManager`.
+
+    It writes in the background and keeps the latest two checkpoints and the one of
+    least validation loss. It is a context manager: leaving it waits for the last write.
+
+    Args:
+        workdir: The run's.
+        writable: Makes the folder if need be, and clears it of what a killed run left
+            half-written. False is for a look at a run that may be under way.
+    """
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint import checkpoint_managers as policies
+
+    policy = policies.AnyPreservationPolicy(
+        [
+            policies.LatestN(2),
+            policies.BestN(
+                get_metric_fn=_validation_loss,
+                reverse=True,
+                n=1,
+                keep_checkpoints_without_metrics=False,
+            ),
+        ]
+    )
+    # The policy alone ranks; without `best_fn` the losses would not be written, and a
+    # resumed run would not know its best checkpoint.
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policy,
+        best_fn=_validation_loss,
+        best_mode="min",
+        create=writable,
+        cleanup_tmp_directories=writable,
+    )
+    return ocp.CheckpointManager(_directory(workdir).resolve(), options=options)
+
+
+def has_checkpoint(workdir: Path) -> bool:
+    """Returns whether a run has left a complete checkpoint, without opening it."""
+    return any(path.name.isdigit() for path in _directory(workdir).glob("*"))
+
+
+def latest_checkpoint(manager: Any) -> Path | None:
+    """Returns the directory of the latest complete checkpoint, if there is one."""
+    manager.wait_until_finished()
+    step = manager.latest_step()
+    return None if step is None else Path(manager.directory) / str(step)
+
+
+def save(
+    manager: Any,
+    state: TrainState,
+    config: ml_collections.ConfigDict | Mapping[str, Any],
+    meta: Mapping[str, Any],
+    validation_loss: float | None = None,
+) -> None:
+    """Starts writing a checkpoint of the state; it appears once complete.
+
+    Raises `RunError`, and writes nothing, if the state is not finite. A step that has
+    its checkpoint already keeps that one.
+
+    Args:
+        manager: See `make_manager`.
+        state: It may be donated as soon as this returns.
+        config: The run's.
+        meta: JSON values: species table, statistics and checksum of the data, times.
+        validation_loss: Ranks the checkpoint; without it, only recency keeps it.
+    """
+    import orbax.checkpoint as ocp
+
+    check_finite(_with_whole_check(state), latest_checkpoint(manager))
+    step = int(state.step)
+    if step in manager.all_steps():
+        return
+    record = _record(config, meta) | {"validation_loss": validation_loss, "step": step}
+    arrays = {name: np.array(leaf) for name, leaf in named_leaves(state)}
+    rank = math.inf if validation_loss is None else validation_loss
+    items = ocp.args.Composite(
+        state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record)
+    )
+    manager.save(step, args=items, metrics={"validation_loss": rank}, force=True)
+
+
+def restore(manager: Any, template: TrainState, step: int | None = None) -> Restored:
+    """Reads a checkpoint, the latest unless `step` names another.
+
+    Args:
+        manager: See `make_manager`.
+        template: A state of the same structure. Its arrays are placed where the
+            restored ones shall be, on any number of devices.
+        step: Step of the checkpoint.
+    """
+    path, arrays, record = _read(manager, step)
+
+    def place(name: str, leaf: Any) -> jax.Array:
+        value = arrays.get(name)
+        found = None if value is None else (value.shape, value.dtype)
+        if found != (leaf.shape, leaf.dtype):
+            raise UsageError(
+                f"{path}: expected {name} of shape {leaf.shape} and type {leaf.dtype}, "
+                f"as the config says, found {_describe(value)}"
+            )
+        if isinstance(leaf, jax.Array) and not leaf.committed:
+            return jnp.array(value)
+        return jax.device_put(value, leaf.sharding)
+
+    leaves = [place(name, leaf) for name, leaf in named_leaves(template)]
+    unknown = arrays.keys() - {name for name, _ in named_leaves(template)}
+    if unknown:
+        raise UsageError(f"{path}: {min(unknown)} is not in the model of the config")
+    state = jax.tree.unflatten(jax.tree.structure(template), leaves)
+    return Restored(state, _config(record), record["meta"])
+
+
+def load_params(
+    path: Path, which: str = "best"
+) -> tuple[ml_collections.ConfigDict, Params, dict[str, Any]]:
+    """Returns config, averaged parameters and metadata: all that a sampler needs.
+
+    Args:
+        path: A run's workdir, or a directory of packaged weights.
+        which: Of a workdir's checkpoints, "best" by validation loss (the latest, if
+            none has one) or "latest".
+    """
+    if (path / "weights.npz").exists():
+        return load_packaged(path)
+    if not _directory(path).is_dir():
+        raise UsageError(
+            f"{path}: expected a training run (with checkpoints/) or packaged weights "
+            "(with weights.npz), found neither"
+        )
+    with make_manager(path, writable=False) as manager:
+        step = _best_step(manager) if which == "best" else None
+        _, arrays, record = _read(manager, step)
+    names = (name for name in arrays if name.startswith(_EMA_PREFIX))
+    params = _nest({name.removeprefix(_EMA_PREFIX): arrays[name] for name in names})
+    return _config(record), params, record["meta"] | {"step": record["step"]}
+
+
+def changed_values(
+    old: ml_collections.ConfigDict, new: ml_collections.ConfigDict
+) -> dict[str, list[Any]]:
+    """Returns old and new value of what differs, by names as `config.train.seed`."""
+
+    def flat(value: Any, name: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {name: list(value) if isinstance(value, tuple) else value}
+        parts = (flat(item, f"{name}.{key}") for key, item in value.items())
+        return {key: item for part in parts for key, item in part.items()}
+
+    before, after = flat(old.to_dict(), "config"), flat(new.to_dict(), "config")
+    return {
+        name: [before.get(name), after.get(name)]
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    }
+
+
+def save_packaged(
+    directory: Path,
+    params: Params,
+    config: ml_collections.ConfigDict | Mapping[str, Any],
+    meta: Mapping[str, Any],
+    half: bool = False,
+) -> None:
+    """Writes parameters as `weights.npz` and `config.json`.
+
+    Args:
+        directory: Made if it does not exist.
+        params: Nested dictionaries of arrays.
+        config: The run's.
+        meta: JSON values, as for `save`.
+        half: Stores 16-bit floats, a relative error of 5e-4 at most.
+    """
+    dtype = np.float16 if half else np.float32
+    with np.errstate(over="ignore"):  # Found below.
+        arrays = {name: np.asarray(leaf, dtype) for name, leaf in named_leaves(params)}
+    bad = [name for name, value in arrays.items() if not np.isfinite(value).all()]
+    if bad:
+        raise UsageError(f"{bad[0]}: expected finite {dtype.__name__} parameters")
+    record = _record(config, meta) | {
+        "dtype": dtype.__name__,
+        "weights_sha256": params_checksum(_nest(arrays)),
+    }
+    text = json.dumps(record, indent=1) + "\n"
+    with cli.atomic_path(directory / "config.json") as path:
+        path.write_text(text, encoding="utf-8")
+    with cli.atomic_path(directory / "weights.npz") as path, path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def load_packaged(
+    directory: Path,
+) -> tuple[ml_collections.ConfigDict, Params, dict[str, Any]]:
+    """Returns config, parameters (float32) and metadata of packaged weights.
+
+    Raises:
+        UsageError: A file is missing or damaged, or the two are not of one model.
+    """
+    try:
+        record = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        with np.load(directory / "weights.npz", allow_pickle=False) as file:
+            arrays = {name: file[name].astype(np.float32) for name in file.files}
+        config, meta, params = _config(record), record["meta"], _nest(arrays)
+        checksum = record["weights_sha256"]
+    except (*_READ_ERRORS, EOFError) as error:
+        raise UsageError(
+            f"{directory}: expected weights.npz and config.json, found {_line(error)}"
+        ) from error
+    found = params_checksum(params)
+    if found != checksum:
+        raise UsageError(
+            f"{directory}: expected the weights.npz that config.json was written with "
+            f"(weights_sha256 {checksum[:12]}), found another ({found[:12]})"
+        )
+    return config, params, meta
+
+
+def params_checksum(params: Params) -> str:
+    """Returns the SHA-256 of parameters, by name and in float32."""
+    digest = hashlib.sha256()
+    for name, leaf in named_leaves(params):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(leaf, "<f4").data)
+    return digest.hexdigest()
+
+
+def _directory(workdir: Path) -> Path:
+    return workdir / "checkpoints"
+
+
+def _record(
+    config: ml_collections.ConfigDict | Mapping[str, Any], meta: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the JSON part of a checkpoint."""
+    plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    return {
+        "format_version": FORMAT_VERSION,
+        "config": plain,
+        "meta": dict(meta) | {"package_version": __version__},
+    }
+
+
+def _config(record: dict[str, Any]) -> ml_collections.ConfigDict:
+    """Returns the config of a record, its lists tuples again."""
+    if record["format_version"] > FORMAT_VERSION:
+        raise UsageError(
+            f"checkpoint: expected format {FORMAT_VERSION} or before, found "
+            f"{record['format_version']}; a newer version of this package wrote it"
+        )
+
+    def restore_tuples(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: restore_tuples(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return tuple(restore_tuples(item) for item in value)
+        return value
+
+    return ml_collections.ConfigDict(restore_tuples(record["config"]))
+
+
+def _read(
+    manager: Any, step: int | None
+) -> tuple[Path, dict[str, np.ndarray], dict[str, Any]]:
+    """Returns path, arrays by name and record of one checkpoint."""
+    import orbax.checkpoint as ocp
+
+    if step is None:
+        step = manager.latest_step()
+    if step is None:
+        raise UsageError(f"{manager.directory}: expected a checkpoint, found none")
+    path = Path(manager.directory) / str(step)
+    items = ocp.args.Composite(
+        state=ocp.args.StandardRestore(), record=ocp.args.JsonRestore()
+    )
+    try:
+        restored = manager.restore(step, args=items)
+        arrays = {name: np.asarray(value) for name, value in restored.state.items()}
+        record = restored.record
+        if not {"config", "meta", "format_version"} <= record.keys():
+            raise ValueError("a record without config")
+    except _READ_ERRORS as error:
+        raise UsageError(
+            f"{path}: expected a complete checkpoint, found {_line(error)}; remove "
+            "this folder to go on from an earlier one"
+        ) from error
+    return path, arrays, record
+
+
+def _best_step(manager: Any) -> int | None:
+    """Returns the step of least validation loss, None if no checkpoint has one."""
+    found = {step: manager.metrics(step) for step in manager.all_steps()}
+    losses = {step: _validation_loss(m) for step, m in found.items() if m is not None}
+    best = min(losses, key=losses.__getitem__, default=None)
+    return best if best is not None and math.isfinite(losses[best]) else None
+
+
+def _validation_loss(metrics: Mapping[str, float]) -> float:
+    return metrics["validation_loss"]
+
+
+@jax.jit
+def _all_finite(tree: Any) -> Bool[Array, ""]:
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+    return jnp.stack(finite).all()
+
+
+def _with_whole_check(state: TrainState) -> TrainState:
+    """Returns the state with its step marked bad if any array in it is not finite."""
+    if int(state.first_bad_step) >= 0 or bool(_all_finite(state)):
+        return state
+    return state._replace(first_bad_step=state.step)
+
+
+def _nest(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns nested dictionaries from names with slashes."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, last = name.split("/")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return nested
+
+
+def _describe(value: np.ndarray | None) -> str:
+    return "nothing" if value is None else f"{value.shape} and {value.dtype}"
+
+
+def _line(error: BaseException) -> str:
+    """Returns an error in one line of readable length."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:160] if lines else ''}"

@@ -1,0 +1,214 @@
+"""The loop of a training run: resume, step, log, validate, save, stop on a signal.
+
+What a model trains on and how it is judged come as `Parts`; what is here is the same
+for all. Batches and keys are functions of the step, so that a run that was killed and
+is started again ends as if it had not been.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+from jaxtyping import Array, Key
+
+from common.commands import cli
+from common.errors import UsageError
+from common.runs import checkpoints, metrics, parallel, training
+
+
+class Parts(NamedTuple):
+    """What a run needs of its model and its data.
+
+    Attributes:
+        loss_fn: `(params, batch, keys) -> (loss, metrics)`, see
+            `common.runs.training.make_train_step`.
+        batch_at: The batch of a step, from 0.
+        validate: Metrics of averaged parameters, `validation_<loss_name>` among them.
+        average: Metrics of several steps to one record, `loss_name` among them.
+        loss_name: Of the number that is shown, and that chooses the best checkpoint.
+        unit: Of that number.
+        steps_per_epoch: For the log.
+        fixed: Names of config values, or their beginnings, that a resumed run must have
+            begun with.
+    """
+
+    loss_fn: training.LossFn
+    batch_at: Callable[[int], Any]
+    validate: Callable[[training.Params], dict[str, float]]
+    average: Callable[[Sequence[Any]], dict[str, float]]
+    loss_name: str
+    unit: str
+    steps_per_epoch: int
+    fixed: tuple[str, ...]
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    params: training.Params,
+    parts: Parts,
+    meta: dict[str, Any],
+    train_key: Key[Array, ""],
+    mesh: Mesh | None,
+) -> training.TrainState:
+    """Trains to `config.train.num_steps`, going on with what `workdir` holds.
+
+    Args:
+        config: Its group `train` is read here.
+        workdir: Receives `checkpoints/`, `config.json` and `metrics.jsonl`.
+        params: At the start of a fresh run.
+        parts: See `Parts`.
+        meta: JSON values kept in checkpoints, `data_checksum` among them.
+        train_key: Of the whole run.
+        mesh: Devices that share each batch, if more than one.
+
+    Returns:
+        The last state; of an earlier step if a signal asked to stop.
+
+    Raises:
+        UsageError: What `workdir` holds is of another run.
+        RunError: The loss became non-finite.
+    """
+    settings = config.train
+    optimizer = training.make_optimizer(settings)
+    train_step = training.make_train_step(
+        parts.loss_fn, optimizer, settings.ema_decay, mesh, settings.num_microbatches
+    )
+    state = parallel.replicate(training.make_state(params, optimizer), mesh)
+
+    # Virtual devices share one pool of threads: a step that starts while another waits
+    # for its all-reduce can take the thread that the other needs, and neither goes on.
+    shares_cpu = mesh is not None and jax.default_backend() == "cpu"
+
+    elapsed = training.Elapsed(0.0, 0.0)
+    with (
+        cli.locked(workdir),
+        checkpoints.make_manager(workdir) as manager,
+        training.StopOnSignal() as stop,
+    ):
+        if checkpoints.latest_checkpoint(manager) is not None:
+            state, former, saved = checkpoints.restore(manager, state)
+            _check_same_data(workdir, saved, meta)
+            elapsed = training.Elapsed(*saved["elapsed"])
+            _check_same_model(workdir, former, config, parts.fixed)
+            meta["changes"] = _note_changes(saved, int(state.step), former, config)
+        _write_config(workdir, config)
+        first, last = int(state.step) + 1, int(settings.num_steps)
+        clock = training.start_clock(elapsed)
+        logging.info(
+            "steps %d to %d of %s, %d an epoch", first, last, workdir,
+            parts.steps_per_epoch,
+        )  # fmt: skip
+        with (
+            metrics.MetricsWriter(workdir, clock, first - 1) as writer,
+            cli.progress(last, "training", "steps", completed=first - 1) as advance,
+        ):
+            step, sums = first - 1, []
+            for step in range(first, last + 1):
+                batch = parallel.split_batch(parts.batch_at(step - 1), mesh)
+                state, totals = train_step(state, batch, train_key)
+                if shares_cpu:
+                    jax.block_until_ready(totals)
+                sums.append(totals)
+                ends = step == last or stop.requested
+                note = ""
+                if ends or step % settings.log_every == 0:
+                    training.check_finite(state, checkpoints.latest_checkpoint(manager))
+                    record = parts.average(sums)
+                    sums = []
+                    writer.write(step, record)
+                    note = f"{record[parts.loss_name]:.3f} {parts.unit}"
+                advance(1, note)
+                evaluates = step == last or step % settings.eval_every == 0
+                if evaluates or ends or step % settings.checkpoint_every == 0:
+                    loss = None
+                    if evaluates:
+                        record = parts.validate(state.ema_params)
+                        writer.write(step, record)
+                        loss = record[f"validation_{parts.loss_name}"]
+                        logging.info("step %d: validation %s", step, describe(record))
+                    now = meta | {"elapsed": list(clock())}
+                    checkpoints.save(manager, state, config, now, loss)
+                if ends:
+                    break
+            if first <= step < last:
+                logging.info("stopped after step %d; run again, it goes on", step)
+    return state
+
+
+def make_folder(workdir: Path) -> None:
+    """Makes the folder of a run, if it is not there."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--workdir: cannot make {workdir} ({error.strerror})"
+        ) from error
+
+
+def _check_same_data(
+    workdir: Path, saved: dict[str, Any], meta: dict[str, Any]
+) -> None:
+    """Raises `UsageError` if the run that is resumed saw other data."""
+    expected, found = saved["data_checksum"], meta["data_checksum"]
+    if found != expected:
+        raise UsageError(
+            f"{workdir}: expected the data that this run was begun with (checksum "
+            f"{expected[:12]}), found other data ({found[:12]}); another --workdir "
+            "begins a new run"
+        )
+
+
+def _check_same_model(
+    workdir: Path,
+    former: ml_collections.ConfigDict,
+    config: ml_collections.ConfigDict,
+    fixed: tuple[str, ...],
+) -> None:
+    """Raises `UsageError` if the run that is resumed had another network or cut."""
+    for name, (old, new) in checkpoints.changed_values(former, config).items():
+        if name.startswith(fixed):
+            raise UsageError(
+                f"{workdir}: expected {name} = {old}, with which this run was begun, "
+                f"found {new}; another --workdir begins a new run"
+            )
+
+
+def _note_changes(
+    saved: dict[str, Any],
+    step: int,
+    former: ml_collections.ConfigDict,
+    config: ml_collections.ConfigDict,
+) -> list[dict[str, Any]]:
+    """Returns what was changed between the starts of a run, for its checkpoints."""
+    changes = list(saved.get("changes", []))
+    changed = checkpoints.changed_values(former, config)
+    for name, (old, new) in changed.items():
+        logging.warning("%s: was %s up to step %d, now %s", name, old, step, new)
+    return [*changes, {"step": step, **changed}] if changed else changes
+
+
+def _write_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    """Writes the config where a person finds it; checkpoints have their own copy."""
+    with cli.atomic_path(workdir / "config.json") as path:
+        path.write_text(json.dumps(config.to_dict(), indent=1) + "\n", "utf-8")
+
+
+def average(records: Sequence[training.Metrics]) -> dict[str, float]:
+    """Averages the metrics of several steps: for `Parts.average`."""
+    records = jax.device_get(list(records))
+    return {name: float(np.mean([r[name] for r in records])) for name in records[0]}
+
+
+def describe(record: dict[str, float]) -> str:
+    """Returns one line of metrics."""
+    return ", ".join(
+        f"{name.removeprefix('validation_')} {value:.3f}"
+        for name, value in record.items()
+    )

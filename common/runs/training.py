@@ -1,0 +1,402 @@
+"""State, optimiser and update of a training run, and what its loop needs around them.
+
+A loss here takes a batch and one key per example and returns means over examples, so
+that no result depends on how a batch is cut over devices or microbatches.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, Key
+
+from common.errors import RunError, UsageError
+
+Params: TypeAlias = Any  # A tree of float arrays, as `Module.init` returns it.
+Metrics: TypeAlias = dict[str, Float[Array, ""]]
+LossFn: TypeAlias = Callable[
+    [Params, Any, Key[Array, " batch"]], tuple[Float[Array, ""], Metrics]
+]
+
+MUON_RMS = 0.2  # Root mean square of a Muon update, that of Adam in practice.
+
+
+class TrainState(NamedTuple):
+    """All that a run carries from step to step, and all that a checkpoint holds."""
+
+    step: Int[Array, ""]  # Optimisation steps taken so far.
+    params: Params
+    ema_params: Params  # Moving average, used for validation and sampling.
+    opt_state: optax.OptState
+    first_bad_step: Int[Array, ""]  # First non-finite step, counted from 1; -1: none.
+
+
+TrainStep: TypeAlias = Callable[
+    [TrainState, Any, Key[Array, ""]], tuple[TrainState, Metrics]
+]
+
+
+def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the leaves of a tree with their paths, as `params/Dense_0/kernel`."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
+
+
+def make_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """Returns the state before the first step.
+
+    The arrays are copies: a state is donated at every step, which destroys its
+    buffers, and no two leaves of it may share one.
+    """
+    params = jax.tree.map(jnp.copy, params)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema_params=jax.tree.map(jnp.copy, params),
+        opt_state=optimizer.init(params),
+        first_bad_step=jnp.full((), -1, jnp.int32),
+    )
+
+
+def make_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
+    r"""Returns the learning rate as a function of the steps already taken.
+
+    It rises linearly over `warmup_steps`, the first step included, then follows a half
+    cosine from `learning_rate` to `final_factor * learning_rate` at `num_steps`, and
+    stays there.
+
+    Args:
+        config: Has `learning_rate`, `warmup_steps`, `num_steps`, `final_factor`.
+    """
+    peak, floor = float(config.learning_rate), float(config.final_factor)
+    warmup, last = int(config.warmup_steps), int(config.num_steps)
+
+    def schedule(count: Int[Array, ""] | int) -> Float[Array, ""]:
+        rise = jnp.minimum((count + 1) / (warmup + 1), 1.0)
+        progress = jnp.clip((count - warmup) / max(last - warmup, 1), 0.0, 1.0)
+        fall = floor + (1.0 - floor) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
+        return jnp.asarray(peak * rise * fall, jnp.float32)
+
+    return schedule
+
+
+def muon_dimensions(params: Params) -> Any:
+    """Returns Muon's view of each parameter: its two matrix axes, or None for Adam.
+
+    Matrices are parameters whose own name starts with `kernel`; their last two axes are
+    in and out, and any before those count separate matrices. Embeddings, biases, scales
+    and whatever else has another name go to Adam.
+    """
+
+    def dimensions(
+        path: tuple[Any, ...], leaf: Any
+    ) -> optax.contrib.MuonDimensionNumbers | None:
+        if not _is_matrix(path, leaf):
+            return None
+        return optax.contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)
+
+    return jax.tree_util.tree_map_with_path(dimensions, params)
+
+
+def make_optimizer(
+    config: ml_collections.ConfigDict,
+) -> optax.GradientTransformation:
+    """Returns Adam or Muon with the schedule of `make_schedule`.
+
+    Muon (Jordan et al. 2024) orthogonalises the momentum of matrices, see
+    `muon_dimensions`, scaled as Liu et al. (arXiv:2502.16982) so that one learning rate
+    serves both; the other parameters take Adam's step. The learning rate follows the
+    step counter inside the optimiser's state.
+
+    Args:
+        config: Beside the schedule's fields: `optimizer`, "adam" or "muon";
+            `clip_norm`, largest global norm of the gradient, 0 for no clipping;
+            `weight_decay`, decoupled, times the learning rate, of matrices only, as
+            `muon_dimensions` tells them;
+            `adam_b2`.
+    """
+    schedule = make_schedule(config)
+
+    def is_matrix(params: Params) -> Any:
+        return jax.tree_util.tree_map_with_path(_is_matrix, params)
+
+    if config.optimizer == "adam":
+        step = optax.adamw(
+            schedule,
+            b2=config.adam_b2,
+            weight_decay=config.weight_decay,
+            mask=is_matrix,
+        )
+    elif config.optimizer == "muon":
+        step = optax.contrib.muon(
+            schedule,
+            weight_decay=config.weight_decay,
+            adam_weight_decay=0.0,
+            adam_b2=config.adam_b2,
+            muon_weight_dimension_numbers=muon_dimensions,
+            consistent_rms=MUON_RMS,
+        )
+    else:
+        raise UsageError(
+            f'optimizer: expected "adam" or "muon", found "{config.optimizer}"'
+        )
+    if config.clip_norm:
+        return optax.chain(optax.clip_by_global_norm(config.clip_norm), step)
+    return step
+
+
+def update_average(
+    average: Params, params: Params, step: Int[Array, ""], ema_decay: float
+) -> Params:
+    r"""Returns the moving average $\bar\theta$ after `step` steps.
+
+    The decay is $\min(d, (1 + t) / (10 + t))$ at step $t$, so that the random initial
+    parameters are forgotten early in a run.
+    """
+    decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
+    return optax.incremental_update(params, average, 1.0 - decay)
+
+
+def make_train_step(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    ema_decay: float,
+    mesh: Mesh | None = None,
+    num_microbatches: int = 1,
+) -> TrainStep:
+    """Returns a compiled `(state, batch, key) -> (state, metrics)`; it donates state.
+
+    `key` is the same at every call and is folded with `state.step`, so that a resumed
+    run draws what an uninterrupted one would. Example `i` of the batch gets key `i` of
+    the split. The step never looks at the values on the host: a non-finite loss or
+    gradient leaves its step in `first_bad_step`, for `check_finite`.
+
+    Args:
+        loss_fn: `(params, batch, keys) -> (loss, metrics)`, both means over the
+            examples it is given; metrics are scalars.
+        optimizer: See `make_optimizer`.
+        ema_decay: Largest decay of the parameters' moving average.
+        mesh: Splits the batch over its axis `data`; the state, which must have been
+            through `parallel.replicate`, is the same on all devices.
+        num_microbatches: Pieces of a batch, computed one after another, so that what
+            one piece needs stays in cache or memory. Devices share the pieces; each has
+            at least one.
+
+    Returns:
+        The step; `step.num_compilations()` is the number of sizes compiled so far. Its
+        metrics are those of `loss_fn` with `loss` and `grad_norm` (before
+        clipping).
+    """
+    num_devices = 1 if mesh is None else mesh.shape["data"]
+    num_pieces = max(num_microbatches // num_devices, 1)
+
+    def value_and_grads(
+        params: Params, batch: Any, keys: Key[Array, " batch"]
+    ) -> tuple[Params, Metrics]:
+        return _accumulate(loss_fn, params, batch, keys, num_pieces)
+
+    def local_value_and_grads(
+        params: Params, batch: Any, keys: Key[Array, " batch"]
+    ) -> tuple[Params, Metrics]:
+        return jax.lax.pmean(value_and_grads(params, batch, keys), "data")
+
+    if mesh is not None:
+        everywhere, split = PartitionSpec(), PartitionSpec("data")
+        # Each device runs the loss on its own examples as if alone; left to the
+        # compiler, a scan over blocks of atoms would gather the whole batch. Carries of
+        # such scans start as constants, which the check for replication refuses.
+        value_and_grads_fn = jax.shard_map(
+            local_value_and_grads,
+            mesh=mesh,
+            in_specs=(everywhere, split, split),
+            out_specs=everywhere,
+            check_vma=False,
+        )
+    else:
+        value_and_grads_fn = value_and_grads
+
+    num_traces = 0
+
+    def gradients(
+        params: Params, step: Int[Array, ""], batch: Any, key: Key[Array, ""]
+    ) -> tuple[Params, Metrics]:
+        nonlocal num_traces
+        num_traces += 1  # This line runs once for every size, while it is compiled.
+        batch_size = jax.tree.leaves(batch)[0].shape[0]
+        if batch_size % (num_devices * num_pieces):
+            raise UsageError(
+                f"batch size: expected a multiple of {num_devices * num_pieces} "
+                f"({num_devices} devices, {num_pieces} microbatches on each), "
+                f"found {batch_size}"
+            )
+        keys = jax.random.split(jax.random.fold_in(key, step), batch_size)
+        return value_and_grads_fn(params, batch, keys)
+
+    def update(
+        state: TrainState, grads: Params, metrics: Metrics
+    ) -> tuple[TrainState, Metrics]:
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        step = state.step + 1
+        metrics = metrics | {"grad_norm": optax.tree.norm(grads)}
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+        new_state = TrainState(
+            step=step,
+            params=params,
+            ema_params=update_average(state.ema_params, params, step, ema_decay),
+            opt_state=opt_state,
+            first_bad_step=jnp.where(
+                finite | (state.first_bad_step >= 0), state.first_bad_step, step
+            ),
+        )
+        return new_state, metrics
+
+    # Two programs: the update, long to compile, is the same for every size of batch.
+    if mesh is None:
+        gradients_fn = jax.jit(gradients)
+        update_fn = jax.jit(update, donate_argnums=0)
+    else:
+        whole = NamedSharding(mesh, PartitionSpec())
+        over_data = NamedSharding(mesh, PartitionSpec("data"))
+        gradients_fn = jax.jit(
+            gradients,
+            in_shardings=(whole, whole, over_data, whole),
+            out_shardings=whole,
+        )
+        update_fn = jax.jit(update, donate_argnums=0, out_shardings=whole)
+
+    def train_step(
+        state: TrainState, batch: Any, key: Key[Array, ""]
+    ) -> tuple[TrainState, Metrics]:
+        grads, metrics = gradients_fn(state.params, state.step, batch, key)
+        return update_fn(state, grads, metrics)
+
+    train_step.num_compilations = lambda: num_traces
+    return train_step
+
+
+def check_finite(state: TrainState, last_good: Path | None) -> None:
+    """Raises `RunError` if a loss or gradient of the run was not finite.
+
+    Waits for the device. Called where a line is logged, and before anything is saved.
+
+    Args:
+        state: State of the run.
+        last_good: The latest checkpoint, if there is one.
+    """
+    first_bad_step = int(state.first_bad_step)
+    if first_bad_step >= 0:
+        where = "there is no checkpoint" if last_good is None else str(last_good)
+        raise RunError(
+            "the loss or its gradient first became non-finite at step "
+            f"{first_bad_step}; last good checkpoint: {where}"
+        )
+
+
+class StopOnSignal:
+    """Turns SIGTERM and Ctrl-C into a flag, which the loop reads between steps.
+
+    A second Ctrl-C interrupts at once. Outside the main thread, where Python allows no
+    handlers, signals keep their meaning and the flag stays down.
+
+    Attributes:
+        requested: Whether a signal has come.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "StopOnSignal":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+class Elapsed(NamedTuple):
+    """Time that a run has taken, all its resumptions added up."""
+
+    cpu_seconds: float  # s, of all threads of the process.
+    wall_seconds: float  # s
+
+
+NOTHING_ELAPSED = Elapsed(0.0, 0.0)
+
+
+def start_clock(carried: Elapsed = NOTHING_ELAPSED) -> Callable[[], Elapsed]:
+    """Returns a function that reads the run's clocks.
+
+    Args:
+        carried: What the run had taken when the checkpoint that it resumes was written.
+    """
+    cpu_start, wall_start = time.process_time(), time.monotonic()
+
+    def elapsed() -> Elapsed:
+        return Elapsed(
+            carried.cpu_seconds + time.process_time() - cpu_start,
+            carried.wall_seconds + time.monotonic() - wall_start,
+        )
+
+    return elapsed
+
+
+def _accumulate(
+    loss_fn: LossFn,
+    params: Params,
+    batch: Any,
+    keys: Key[Array, " batch"],
+    num_pieces: int,
+) -> tuple[Params, Metrics]:
+    """Returns the gradient and metrics of a batch computed in equal pieces."""
+
+    @jax.jit  # Traced once for the shapes of its results and for the scan.
+    def one_piece(
+        params: Params, piece: tuple[Any, Key[Array, " piece"]]
+    ) -> tuple[Params, Metrics]:
+        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, metrics), grads = value_and_grad(params, *piece)
+        return grads, metrics | {"loss": loss}
+
+    if num_pieces == 1:
+        return one_piece(params, (batch, keys))
+
+    def split(leaf: Any) -> Any:
+        piece_size = leaf.shape[0] // num_pieces
+        return leaf.reshape(num_pieces, piece_size, *leaf.shape[1:])
+
+    pieces = jax.tree.map(split, (batch, keys))
+    first = jax.tree.map(lambda leaf: leaf[0], pieces)
+    shapes = jax.eval_shape(one_piece, params, first)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def add(total: Any, piece: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, one_piece(params, piece)), None
+
+    total, _ = jax.lax.scan(add, zeros, pieces)
+    return jax.tree.map(lambda leaf: leaf / num_pieces, total)
+
+
+def _is_matrix(path: tuple[Any, ...], leaf: Any) -> bool:
+    """Returns whether a parameter is a matrix, or several, by its own name."""
+    last = path[-1]
+    name = str(getattr(last, "key", getattr(last, "name", last)))
+    return leaf.ndim >= 2 and name.startswith("kernel")

@@ -1,0 +1,124 @@
+r"""The denoiser's network: a noised molecule and its elements to the clean one.
+
+$$ D(y) = c_\mathrm{skip}\, y + c_\mathrm{out} F(y; \sigma) $$
+(Karras et al. 2022, arXiv:2206.00364), F a vector for each atom. Distances enter in Å,
+whatever the noise, since at small noise they are those of bonds. Mirror images are
+treated alike, as they are in nature.
+"""
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from common.generative import diffusion
+from common.geometry import alignment
+from common.nn.layers import (
+    RMSNorm,
+    bessel_basis,
+    gaussian_basis,
+    polynomial_envelope,
+    safe_norm,
+)
+from common.so3.harmonics import spherical_harmonics
+from symphony.model import Pairs, TrunkLayer
+
+KNOWN = 1e4
+"""Weight of an atom that is fixed: its noise is a hundredth of the others'."""
+
+Cloud = Float[Array, "num_nodes 3"]
+
+
+def weights_of(fixed: Bool[Array, " num_nodes"]) -> Float[Array, " num_nodes"]:
+    """Returns the precision of each atom, in that of the atoms that are not fixed."""
+    return jnp.where(fixed, KNOWN, 1.0)
+
+
+class Denoiser(nn.Module):
+    """The whole network; see the module's docstring.
+
+    Attributes:
+        atomic_numbers: The species table.
+        num_channels: Channels of every degree.
+        num_layers: Rounds of messages.
+        max_degree: Largest degree of the features, at least 1.
+        cutoff: Å, beyond which atoms exchange no message.
+        num_radial_basis: Bessel functions that encode a distance.
+        num_pair_feats: Width of the features of a pair.
+        avg_num_neighbors: Typical number of neighbours.
+        sigma_data: Å, spread of the clean molecules. One larger than theirs leaves
+            the network nothing to restore that its neighbours do not tell.
+        min_noise: Å, least noise that it is told apart.
+        max_noise: Å, largest one.
+    """
+
+    atomic_numbers: tuple[int, ...]
+    num_channels: int
+    num_layers: int
+    max_degree: int
+    cutoff: float
+    num_radial_basis: int
+    num_pair_feats: int
+    avg_num_neighbors: float
+    sigma_data: float
+    min_noise: float
+    max_noise: float
+
+    @nn.compact
+    def __call__(
+        self,
+        species: Int[Array, " num_nodes"],
+        y: Cloud,
+        sigma: Float[Array, ""],
+        node_mask: Bool[Array, " num_nodes"],
+        fixed: Bool[Array, " num_nodes"],
+    ) -> Cloud:
+        """Returns the expected clean molecule, where the noised one lies.
+
+        Args:
+            species: Indices into the species table.
+            y: Å, the noised molecule.
+            sigma: Å, of the noise.
+            node_mask: True for atoms.
+            fixed: True for atoms that are known; they come back as they are.
+        """
+        y, centre = alignment.center(y, node_mask, weights_of(fixed))
+        num_species = len(self.atomic_numbers)
+        ends = math.log(self.min_noise), math.log(self.max_noise)
+        level = gaussian_basis(jnp.log(sigma), *ends, 8)
+        scalars = nn.Embed(num_species, self.num_channels)(species)
+        scalars += nn.Embed(2, self.num_channels)(fixed.astype(jnp.int32))
+        scalars += nn.Dense(self.num_channels)(level)
+        num_tensors = (self.max_degree + 1) ** 2 - 1
+        tensors = jnp.zeros((*species.shape, num_tensors, self.num_channels))
+        node_feats = jnp.concatenate([scalars[:, None], tensors], axis=1)
+
+        apart = y[:, None] - y[None]
+        distances = safe_norm(apart)
+        basis = bessel_basis(distances, self.num_radial_basis, self.cutoff)
+        envelope = polynomial_envelope(distances, self.cutoff)
+        others = node_mask[:, None] & node_mask & ~jnp.eye(len(y), dtype=bool)
+        hidden = nn.silu(nn.Dense(self.num_pair_feats)(basis))
+        feats = nn.silu(nn.Dense(self.num_pair_feats)(hidden))
+        pairs = Pairs(
+            feats=feats * (envelope * others)[..., None],
+            harmonics=spherical_harmonics(apart, self.max_degree),
+        )
+        layer = lambda: TrunkLayer(
+            self.num_channels, self.max_degree, self.avg_num_neighbors
+        )
+        for _ in range(self.num_layers):
+            node_feats = layer()(node_feats, node_feats, pairs)
+        node_feats = RMSNorm()(node_feats)
+        gates = nn.Dense(self.num_channels)(
+            nn.silu(nn.Dense(self.num_channels)(node_feats[:, 0]))
+        )
+        vectors = node_feats[:, 1:4] * gates[:, None]
+        moves = nn.Dense(1, use_bias=False)(vectors)[..., 0]
+
+        level = diffusion.variance_exploding(sigma)
+        scales = diffusion.precondition(level, self.sigma_data)
+        found = scales.skip * y + scales.out * moves
+        found = jnp.where(fixed[:, None], y, found) + centre
+        return jnp.where(node_mask[:, None], found, 0.0)

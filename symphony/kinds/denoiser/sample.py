@@ -1,0 +1,235 @@
+r"""Refines molecules: lays a little noise over them and takes it off again.
+
+The noise drowns the errors that a molecule came with, and what takes it off is a
+denoiser that knows how molecules are, from $\sigma$ down to the least noise of its
+training; there it is asked a few times more, and the molecule settles. What is larger
+than the noise, bonds and shape, stays (as in Meng et al. 2022, arXiv:2108.01073, for
+pictures). Atoms that are fixed have no noise and never move. Positions are in Å.
+"""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jaxtyping import Array, Bool, Float, Int, Integer, Key, UInt8
+
+from common.errors import UsageError
+from common.generative import diffusion
+from common.geometry import alignment
+from common.runs.weights import load
+from symphony.data.elements import SYMBOLS
+from symphony.data.molecules import to_species
+from symphony.kinds.denoiser import train
+from symphony.kinds.denoiser.model import Denoiser, weights_of
+from symphony.weights import PRETRAINED
+
+BATCH = 32
+"""Molecules at a time; with few of one size some are computed in vain."""
+
+SIZE_STEP = 8
+"""Atoms; molecules are padded to a multiple, for which one program serves."""
+
+
+class Refiner(NamedTuple):
+    """A trained denoiser, and how it is used.
+
+    Attributes:
+        name: Of the weights, as the user gave it.
+        checksum: SHA-256 of the parameters.
+        species: Atomic numbers that it knows.
+        unseen: Those of them that no molecule had that it was trained on.
+        model: The network.
+        params: Its averaged parameters.
+        noise: Å, that is laid over a molecule.
+        num_steps: Levels of noise on the way back.
+        method: One of `diffusion.METHODS`.
+        num_final: Denoisings at the least noise, at the end.
+    """
+
+    name: str
+    checksum: str
+    species: tuple[int, ...]
+    unseen: tuple[int, ...]
+    model: Denoiser
+    params: Any
+    noise: float
+    num_steps: int
+    method: str
+    num_final: int
+
+
+def load_refiner(
+    name_or_path: str | os.PathLike[str] = "refine_qm9",
+    flag: str = "--checkpoint",
+    noise: float | None = None,
+    num_steps: int | None = None,
+    method: str | None = None,
+) -> Refiner:
+    """Loads a denoiser and checks how it is to be used.
+
+    Args:
+        name_or_path: Packaged weights or the folder of a run.
+        flag: What the user gave it to, for the message of an error.
+        noise: Å; the config's where None, as the rest.
+        num_steps: Levels of noise.
+        method: One of `diffusion.METHODS`.
+
+    Raises:
+        UsageError: There are no such weights, or a number is out of range.
+    """
+    trained = load(name_or_path, PRETRAINED, flag)
+    config = trained.config
+    if config.get("kind") != train.KIND:
+        raise UsageError(
+            f"{flag}: expected weights of kind {train.KIND}, as refine_qm9, found "
+            f"{config.get('kind')} in {name_or_path}"
+        )
+    choose = lambda value, default: default if value is None else value
+    noise = float(choose(noise, config.refine.noise))
+    num_steps = int(choose(num_steps, config.refine.num_steps))
+    method = str(choose(method, config.refine.method))
+    low, high = float(config.loss.min_noise), float(config.loss.max_noise)
+    if not low <= noise <= high:
+        raise UsageError(
+            f"noise of refinement: expected {low:g} to {high:g} Å, in which "
+            f"{name_or_path} was trained, found {noise:g}"
+        )
+    if num_steps < 1:
+        raise UsageError(f"--num_steps: expected 1 or more, found {num_steps}")
+    if method not in diffusion.METHODS:
+        raise UsageError(
+            f"--method: expected one of {', '.join(diffusion.METHODS)}, found {method}"
+        )
+    species = tuple(config.data.species)
+    seen = trained.meta.get("species_counts")  # Of weights made by hand there are none.
+    return Refiner(
+        name=str(name_or_path),
+        checksum=trained.checksum,
+        species=species,
+        unseen=tuple(n for n in species if seen and not seen[str(n)]),
+        model=train.make_model(config),
+        params=trained.params,
+        noise=noise,
+        num_steps=num_steps,
+        method=method,
+        num_final=int(config.refine.num_final),
+    )
+
+
+def settings_of(refiner: Refiner) -> dict[str, Any]:
+    """Returns what decides refined molecules, for the head of a manifest."""
+    return {
+        "weights_sha256": refiner.checksum,
+        "noise": refiner.noise,
+        "num_steps": refiner.num_steps,
+        "method": refiner.method,
+        "num_final": refiner.num_final,
+    }
+
+
+def check_species(
+    refiner: Refiner, atomic_numbers: Sequence[int] | UInt8[np.ndarray, " n"], what: str
+) -> None:
+    """Raises `UsageError` if there are elements that the denoiser does not know.
+
+    Warns of those that it knows by name only.
+    """
+    names = lambda numbers: ", ".join(SYMBOLS[n - 1] for n in sorted(numbers))
+    given = {*map(int, atomic_numbers)}
+    if unseen := given & {*refiner.unseen}:
+        logging.warning(
+            "%s: no molecule that the weights %s were trained on has %s; what they do "
+            "with it means little",
+            what, refiner.name, names(unseen),
+        )  # fmt: skip
+    if unknown := given - {*refiner.species}:
+        raise UsageError(
+            f"{what}: expected elements that {refiner.name} was trained on "
+            f"({names(refiner.species)}), found {names(unknown)}"
+        )
+
+
+def refine(
+    refiner: Refiner,
+    atomic_numbers: Sequence[UInt8[np.ndarray, " _num_atoms"]],
+    positions: Sequence[Float[np.ndarray, "_num_atoms 3"]],
+    fixed: Sequence[Bool[np.ndarray, " _num_atoms"]],
+    indices: Sequence[int],
+    seed: int,
+) -> list[Float[np.ndarray, "_num_atoms 3"]]:
+    """Returns the refined positions of at most `BATCH` molecules.
+
+    Args:
+        refiner: See `load_refiner`.
+        atomic_numbers: Of the atoms of each molecule.
+        positions: Å.
+        fixed: True for atoms that stay where they are.
+        indices: Of the molecules; with the seed they decide the noise, whatever else
+            is in the batch.
+        seed: Of the random numbers.
+    """
+    sizes = np.array([len(numbers) for numbers in atomic_numbers])
+    capacity = int(-(-sizes.max() // SIZE_STEP) * SIZE_STEP)
+    species = np.zeros((BATCH, capacity), np.int32)
+    y = np.zeros((BATCH, capacity, 3), np.float32)
+    is_fixed = np.zeros((BATCH, capacity), bool)
+    for row, numbers in enumerate(atomic_numbers):
+        of_molecule = row, slice(len(numbers))
+        species[of_molecule] = to_species(numbers, refiner.species)
+        y[of_molecule] = positions[row]
+        is_fixed[of_molecule] = fixed[row]
+    node_mask = np.arange(capacity) < np.pad(sizes, (0, BATCH - len(sizes)))[:, None]
+    order = np.pad(np.asarray(indices, np.uint32), (0, BATCH - len(sizes)))
+    ratios = diffusion.falling_ratios(
+        refiner.num_steps, refiner.noise, refiner.model.min_noise
+    )
+    found = _refine(
+        refiner.model, refiner.method, refiner.params, ratios, refiner.num_final,
+        jax.random.key(seed), order, species, y, node_mask, is_fixed,
+    )  # fmt: skip
+    return [
+        np.where(fixed[row][:, None], positions[row], moved[:size]).astype(np.float32)
+        for row, (moved, size) in enumerate(zip(np.asarray(found), sizes, strict=False))
+    ]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _refine(
+    model: Denoiser,
+    method: str,
+    params: Any,
+    ratios: Float[Array, " num_levels"],
+    num_final: Integer[Array, ""] | int,
+    key: Key[Array, ""],
+    indices: Integer[Array, " batch"],
+    *molecules: Any,
+) -> Float[Array, "batch num_nodes 3"]:
+    def one(
+        index: Integer[Array, ""],
+        species: Int[Array, " num_nodes"],
+        x: Float[Array, "num_nodes 3"],
+        node_mask: Bool[Array, " num_nodes"],
+        fixed: Bool[Array, " num_nodes"],
+    ) -> Float[Array, "num_nodes 3"]:
+        key_start, key_steps = jax.random.split(jax.random.fold_in(key, index))
+        free = node_mask & ~fixed
+
+        def draw_noise(key: Key[Array, ""]) -> Float[Array, "num_nodes 3"]:
+            noise = jnp.where(free[:, None], jax.random.normal(key, x.shape), 0.0)
+            noise, _ = alignment.center(noise, node_mask, weights_of(fixed))
+            return jnp.where(free[:, None], noise, 0.0)
+
+        denoise = lambda y, sigma: model.apply(
+            params, species, y, sigma, node_mask, fixed
+        )
+        start = x + ratios[0] * draw_noise(key_start)
+        y = diffusion.sample(denoise, start, ratios, method, draw_noise, key_steps)
+        least = jnp.float32(model.min_noise)
+        return jax.lax.fori_loop(0, num_final, lambda _, y: denoise(y, least), y)
+
+    return jax.vmap(one)(indices, *molecules)

@@ -1,0 +1,206 @@
+"""Tests of what every command line shares."""
+
+import subprocess
+import sys
+
+import pytest
+from absl import flags, logging
+
+from common.commands import cli
+from common.errors import RunError, UsageError
+
+CONFIG = """
+import ml_collections
+
+def get_config():
+    train = {"num_steps": 3, "learning_rate": 1.0, "sizes": (1, 2)}
+    return ml_collections.ConfigDict({"train": train, "name": "small"})
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "config.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def raiser(error):
+    def main(argv):
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UsageError("expected\n  an atom"), 2),
+        (flags.Error("expected an atom"), 2),
+        (RunError("expected an atom"), 3),
+    ],
+)
+def test_expected_failures_are_one_line_and_a_status(error, status, capsys):
+    assert cli.run("symphony sample", raiser(error), []) == status
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "symphony sample: expected an atom\n")
+
+
+def test_an_interrupt_is_status_130(capsys):
+    assert cli.run("symphony sample", raiser(KeyboardInterrupt()), []) == 130
+    assert capsys.readouterr().err == "symphony sample: interrupted\n"
+
+
+def test_an_unexpected_error_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        cli.run("symphony sample", raiser(ZeroDivisionError()), [])
+
+
+def test_run_passes_the_arguments_and_the_status_on():
+    assert cli.run("symphony sample", lambda argv: len(argv), ["a", "b"]) == 2
+    assert cli.run("symphony sample", lambda argv: None, []) == 0
+
+
+def test_a_parser_raises_one_line_and_its_help_has_defaults(capsys):
+    parser = cli.argument_parser("symphony sample", "Builds molecules.")
+    parser.add_argument("--seed", type=int, default=17, help="seed")
+    with pytest.raises(UsageError, match="--seed: invalid int value: 'x'"):
+        parser.parse_args(["--seed=x"])
+    with pytest.raises(UsageError, match="'--see=3', did you mean --seed"):
+        parser.parse_args(["--see=3"])
+    with pytest.raises(UsageError, match="'colour'; --help lists all"):
+        parser.parse_args(["colour"])
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(["--help"])
+    assert stop.value.code == 0
+    assert "(default: 17)" in capsys.readouterr().out
+
+
+def test_training_flags_read_the_config_and_its_overrides(config_file):
+    overrides = ["--config.train.num_steps=7", "--config.train.sizes=(4,5)"]
+    argv = [f"--config={config_file}", "--workdir=runs/a", *overrides]
+    for _ in range(2):  # Nothing global is left behind.
+        values = cli.training_flags("symphony train", "Trains.", argv)
+        assert values.workdir == "runs/a"
+        assert values.config.train.num_steps == 7
+        assert values.config.train.sizes == (4, 5)
+        assert values.config.name == "small"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--workdir=w", "--config={config}", "--bogus=1"], "bogus"),
+        (["--workdir=w"], "--config"),
+        (["--config={config}"], "--workdir"),
+        (["--workdir=w", "--config={config}.none"], "No such file"),
+        (["--workdir=w", "--config={config}", "--config.train.steps=1"], "steps"),
+        (["--workdir=w", "--config={config}", "--config.train.num_steps=x"], "x"),
+        (["--workdir=w", "--config={config}", "more"], "expected flags only"),
+    ],
+)
+def test_bad_training_flags_are_one_line(argv, message, config_file, capsys):
+    argv = [argument.format(config=config_file) for argument in argv]
+    main = lambda argv: cli.training_flags("symphony train", "Trains.", argv) and None
+    assert cli.run("symphony train", main, argv) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("symphony train: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def (",
+        "import a_module_that_is_not_there",
+        "x = 1",
+        CONFIG + "    return {}[1]",
+    ],
+)
+def test_a_broken_config_is_one_line(text, config_file, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # Loaded before.
+    config_file.write_text(text.replace("return ml_collections", "ml_collections"))
+    argv = ["--workdir=w", f"--config={config_file}"]
+    main = lambda argv: cli.training_flags("symphony train", "Trains.", argv) and None
+    assert cli.run("symphony train", main, argv) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_training_help_shows_every_flag(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.training_flags("symphony train", "Trains.", ["--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert "Trains." in out
+    assert "--config " in out
+    assert "--workdir " in out
+
+
+def test_a_file_gets_its_name_only_once_complete(tmp_path):
+    path = tmp_path / "new" / "molecules.sdf"
+    with cli.atomic_path(path) as partial:
+        partial.write_text("whole")
+        assert partial.suffix == ".sdf"
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failure_leaves_the_former_file(tmp_path):
+    path = tmp_path / "molecules.sdf"
+    path.write_text("former")
+
+    def write_half():
+        with cli.atomic_path(path) as partial:
+            partial.write_text("ha")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_half()
+    assert path.read_text() == "former"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_output_that_cannot_be_a_file_is_bad_usage(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "inside.sdf"):
+        with pytest.raises(UsageError, match=str(path)), cli.atomic_path(path):
+            raise AssertionError("the block was entered")
+
+
+def test_the_device_is_printed(capsys):
+    line = cli.announce_device()
+    assert line.startswith("device: ")
+    assert capsys.readouterr().out == f"{line}\n"
+
+
+def test_the_compilation_cache_is_the_users_unless_set(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    code = (
+        "import os, sys; before = 'late' in sys.argv and __import__('jax')\n"
+        "from common.commands import cli; cli.use_compilation_cache(); import jax\n"
+        "print(jax.config.jax_compilation_cache_dir,"
+        " jax.config.jax_persistent_cache_min_compile_time_secs)"
+    )
+
+    def cache(*argv):
+        command = [sys.executable, "-c", code, *argv]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+    assert cache() == cache("late")
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    ours = f"{tmp_path / 'symphony-equijump' / 'jax'} 0.0"
+    assert cache() == ours
+    assert cache("late") == ours
+
+
+def test_only_our_log_lines_are_shown_below_warning(capsys):
+    cli.run("symphony train", lambda argv: None, [])
+    record = logging.get_absl_logger().makeRecord
+    ours = record("absl", 20, cli.__file__, 1, "step", (), None)
+    theirs = record("absl", 20, pytest.__file__, 1, "step", (), None)
+    grave = record("absl", 30, pytest.__file__, 1, "step", (), None)
+    handler = logging.get_absl_handler()
+    shown = [bool(handler.filter(it)) for it in (ours, theirs, grave)]
+    assert shown == [True, False, True]
