@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks import timing
 from benchmarks.alignment import draw, molecules
 from common.geometry import alignment
-from common.nn.layers import MLP
+from common.nn.mlp import MLP
 
 METHODS = ("single", "mode", "laplace1", "exact")
 CLOUDS = ("methane", "ethanol", "aspirin")

@@ -22,7 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import timing
-from common.nn.layers import Linear, self_product
+from common.nn.features import from_irreps_array, to_irreps_array
+from common.nn.layers import self_product
+from common.nn.linear import Linear
 from common.nn.products.clebsch_gordan import (
     Degrees,
     convolution,
@@ -32,7 +34,6 @@ from common.nn.products.clebsch_gordan import (
     radial_convolution,
 )
 from common.so3.harmonics import spherical_harmonics
-from common.so3.irreps import from_irreps_array, to_irreps_array
 
 MAX_DEGREE = 2
 DEGREES = Degrees(MAX_DEGREE, MAX_DEGREE, MAX_DEGREE, "O3")

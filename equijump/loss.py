@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from common.generative import diffusion
 from common.geometry import alignment, matrix_fisher
-from common.nn.layers import safe_norm
+from common.so3.vectors import safe_norm
 from equijump.build import Statistics, begin_path, make_predict, scales_at, scene_of
 from equijump.data.pairs import ENSEMBLE_LAG, Batch
 from equijump.model import EquiJump, from_cloud, to_cloud

@@ -2,9 +2,8 @@ r"""EquiJump's network: from a source frame and a noised one to the end of the j
 
 A frame is a *tensor cloud* `[num_nodes, num_slots, 3]`: in the slot of CA the position
 of the residue, in the others the vectors from it to its heavy atoms, all in Å. Features
-are the core's, kept apart by degree, `[num_nodes, 2 * l + 1, num_channels]`, and under
-SO(3): products of vectors include the cross product, so that the network tells left
-from right.
+are those of the core, under SO(3): products of vectors include the cross product, so
+that the network tells left from right.
 """
 
 from collections.abc import Sequence
@@ -14,17 +13,18 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from common.nn.layers import (
-    ByDegree,
-    Linear,
-    RMSNorm,
-    SelfProduct,
-    gaussian_basis,
-    safe_norm,
-)
-from common.so3.harmonics import spherical_harmonics
-from common.so3.irreps import degree_slices
+from common.nn.blocks import make_block
+from common.nn.features import Features, add, from_scalars, scalars_of
+from common.nn.graph import Graph, make_graph
+from common.nn.linear import Linear
+from common.nn.norm import RMSNorm
+from common.nn.radial import gaussian_basis
+from common.so3.irreps import PSEUDOVECTOR, SCALAR, format_irreps, uniform
+from common.so3.vectors import safe_norm
 from equijump.data.residues import CA_SLOT, NUM_SLOTS, NUM_TOKENS
+
+GROUP = "SO3"
+"""Products of vectors include the cross product: all irreps count as even."""
 
 LENGTH = 1.5
 """Å, a bond: the unit in which the network sees vectors."""
@@ -106,78 +106,6 @@ def make_scene(
     )
 
 
-class Edges(NamedTuple):
-    """Geometry of the neighbours.
-
-    Attributes:
-        feats: Of each edge, zero where there is none.
-        harmonics: Of the direction to the neighbour, by degree.
-    """
-
-    feats: Float[Array, "num_nodes num_neighbours num_feats"]
-    harmonics: tuple[Float[Array, "num_nodes num_neighbours _components"], ...]
-
-
-class Block(nn.Module):
-    r"""One round of messages, then products inside each residue.
-
-    $$ A_i^l = \sum_j w^l_{ij} \odot s_j Y^l(\hat r_{ij}) + v^l_{ij} \odot h_j^l $$
-    with weights made from the edge; then the products $U[h, A] \otimes V[h, A]$ along
-    all paths of SO(3), and gates on both from an MLP of the invariants, whose hidden
-    layer is scaled and shifted by the condition (time, lag and residue type).
-
-    Attributes:
-        num_channels: Channels of every degree.
-        max_degree: Largest degree of the features.
-        num_hidden: Width of the MLP.
-    """
-
-    num_channels: int
-    max_degree: int
-    num_hidden: int
-
-    @nn.compact
-    def __call__(
-        self,
-        node_feats: ByDegree,
-        edges: Edges,
-        condition: Float[Array, "num_nodes num_condition"],
-        scene: Scene,
-    ) -> ByDegree:
-        width = self.num_channels
-        normed = RMSNorm()(node_feats)
-        num_weights = 2 * self.max_degree + 1
-        weights = nn.Dense(num_weights * width, use_bias=False)(edges.feats)
-        weights = weights.reshape(*weights.shape[:2], num_weights, width)
-        scalars = nn.Dense(width, use_bias=False)(normed[0][:, 0])[scene.senders]
-        sums = []
-        for l, harmonics in enumerate(edges.harmonics):
-            total = jnp.einsum("nkc,nkm->nmc", weights[:, :, l] * scalars, harmonics)
-            if l > 0:
-                from_tensors = weights[:, :, self.max_degree + l, None]
-                messages = from_tensors * normed[l][scene.senders]
-                # Written out: XLA's product over each channel is far slower.
-                total += sum(jnp.split(messages, messages.shape[1], axis=1))[:, 0]
-            sums.append(total)
-        sums = RMSNorm()(tuple(sums))
-        pairs = zip(normed, sums, strict=True)
-        both = Linear(2 * width)(tuple(jnp.concatenate(pair, -1) for pair in pairs))
-        left, right = (tuple(jnp.split(x, 2, -1)[i] for x in both) for i in range(2))
-        product = SelfProduct(self.max_degree, "SO3")(left, right)
-
-        invariants = jnp.concatenate([normed[0], left[0], product[0]], -1)
-        scale, shift = jnp.split(nn.Dense(2 * self.num_hidden)(condition), 2, -1)
-        hidden = nn.Dense(self.num_hidden)(invariants)
-        hidden = nn.silu(hidden * (1.0 + scale[:, None]) + shift[:, None])
-        gates = jnp.split(nn.Dense(num_weights * width)(hidden), num_weights, -1)
-        updates = gates[:1]
-        for l in range(1, self.max_degree + 1):
-            of_left, of_product = gates[2 * l - 1 : 2 * l + 1]
-            updates.append(left[l] * of_left + product[l] * of_product)
-        updates = Linear(width)(tuple(updates))
-        return tuple(x + y for x, y in zip(node_feats, updates, strict=True))
-
-
 class EquiJump(nn.Module):
     """Conditioner on the source frame, and the network of the transport.
 
@@ -192,6 +120,8 @@ class EquiJump(nn.Module):
         num_neighbours: Neighbours of a residue, at most.
         reach: Places along the chain within which residues are always neighbours.
         cutoff: Å, where the basis of distances ends.
+        block: row of `common.nn.blocks.BLOCKS`.
+        product: row of `common.nn.products.PRODUCTS`, of the messages.
         has_temperature: Whether it is told the temperature.
         num_heads: Clouds that the network of the transport gives.
     """
@@ -206,14 +136,18 @@ class EquiJump(nn.Module):
     num_neighbours: int
     reach: int
     cutoff: float
+    block: str
+    product: str
     has_temperature: bool = False
     num_heads: int = 1
 
     def setup(self) -> None:
         width = self.num_channels
-        make = lambda count: [
-            Block(width, self.max_degree, self.num_hidden) for _ in range(count)
-        ]
+        irreps = format_irreps(uniform(self.max_degree, width, GROUP))
+        fields = {
+            "irreps": irreps, "product": self.product, "num_hidden": self.num_hidden
+        }  # fmt: skip
+        make = lambda count: [make_block(self.block, **fields) for _ in range(count)]
         self.embed_token = nn.Embed(NUM_TOKENS, self.num_condition)
         self.embed_lag = nn.Dense(self.num_condition)
         if self.has_temperature:
@@ -221,12 +155,12 @@ class EquiJump(nn.Module):
         self.embed_level = [nn.Dense(self.num_condition) for _ in range(2)]
         self.embed_offset = nn.Embed(2 * self.reach + 2, 16)
         self.source_edges = [nn.Dense(self.num_edge_feats) for _ in range(2)]
-        self.source_vectors = Linear(width, self.max_degree)
+        self.source_vectors = Linear(irreps)
         self.source_scalars = nn.Dense(width)
         self.source_slots = nn.Dense(NUM_SLOTS)
         self.conditioner_blocks = make(self.num_conditioner_layers)
         self.edges = [nn.Dense(self.num_edge_feats) for _ in range(2)]
-        self.vectors = Linear(width, self.max_degree)
+        self.vectors = Linear(irreps)
         self.scalars = nn.Dense(width)
         self.slots = nn.Dense(3 * NUM_SLOTS)
         self.from_conditioner = Linear(width)
@@ -234,25 +168,25 @@ class EquiJump(nn.Module):
         self.last_norm = RMSNorm()
         self.last_hidden = nn.Dense(self.num_hidden)
         self.last_gates = nn.Dense(self.num_heads * NUM_SLOTS)
-        self.last = Linear(self.num_heads * NUM_SLOTS, max_degree=1)
+        self.last = Linear(self.num_heads * NUM_SLOTS)
 
-    def conditioner(self, scene: Scene, source: Cloud) -> ByDegree:
+    def conditioner(self, scene: Scene, source: Cloud) -> Features:
         """Returns the features of the source frame, the same for a whole jump."""
         condition = nn.silu(self._known(scene))
         inputs = _without_positions(source) / LENGTH
         slots = 1.0 + self.source_slots(condition)
-        scalars, *others = self.source_vectors(_by_degree(inputs * slots[..., None]))
-        node_feats = (scalars + self.source_scalars(condition)[:, None], *others)
-        edges = self._edges(scene, self.source_edges, source, source)
+        node_feats = self.source_vectors(_from_vectors(inputs * slots[..., None]))
+        node_feats = add(node_feats, from_scalars(self.source_scalars(condition)))
+        graph = self._graph(scene, self.source_edges, source, source)
         for block in self.conditioner_blocks:
-            node_feats = block(node_feats, edges, condition, scene)
+            node_feats = block(node_feats, graph, condition)
         return node_feats
 
     def transport(
         self,
         scene: Scene,
         source: Cloud,
-        conditioned: ByDegree,
+        conditioned: Features,
         estimate: Cloud,
         displacement: Cloud,
         log_level: Float[Array, ""],
@@ -277,20 +211,18 @@ class EquiJump(nn.Module):
         ]
         slots = 1.0 + self.slots(condition)
         vectors = jnp.concatenate(inputs, axis=1) * slots[..., None]
-        pairs = zip(
-            self.vectors(_by_degree(vectors)),
-            self.from_conditioner(conditioned),
-            strict=True,
+        node_feats = add(
+            self.vectors(_from_vectors(vectors)), self.from_conditioner(conditioned)
         )
-        scalars, *others = (x + y for x, y in pairs)
-        node_feats = (scalars + self.scalars(condition)[:, None], *others)
-        edges = self._edges(scene, self.edges, source, estimate)
+        node_feats = add(node_feats, from_scalars(self.scalars(condition)))
+        graph = self._graph(scene, self.edges, source, estimate)
         for block in self.blocks:
-            node_feats = block(node_feats, edges, condition, scene)
+            node_feats = block(node_feats, graph, condition)
         node_feats = self.last_norm(node_feats)
-        hidden = jnp.concatenate([node_feats[0][:, 0], condition], axis=-1)
+        hidden = jnp.concatenate([scalars_of(node_feats), condition], axis=-1)
         gates = self.last_gates(nn.silu(self.last_hidden(hidden)))
-        vectors = self.last(node_feats)[1] * gates[:, None]
+        vectors = self.last({PSEUDOVECTOR: node_feats[PSEUDOVECTOR]})[PSEUDOVECTOR]
+        vectors = vectors * gates[:, None]
         heads = vectors.reshape(*vectors.shape[:2], self.num_heads, NUM_SLOTS)
         return jnp.where(
             scene.slot_mask[..., None], jnp.transpose(heads, (2, 0, 3, 1)), 0.0
@@ -311,9 +243,9 @@ class EquiJump(nn.Module):
             known += self.embed_temperature(inverse)
         return known
 
-    def _edges(
+    def _graph(
         self, scene: Scene, dense: Sequence[nn.Dense], source: Cloud, estimate: Cloud
-    ) -> Edges:
+    ) -> Graph:
         basis = []
         for frame in (source, estimate):
             positions = frame[:, CA_SLOT]
@@ -322,12 +254,9 @@ class EquiJump(nn.Module):
         feats = jnp.concatenate([*basis, self.embed_offset(scene.offsets)], axis=-1)
         for layer in dense:
             feats = nn.silu(layer(feats))
-        harmonics = spherical_harmonics(vectors, self.max_degree)
-        return Edges(
-            feats=feats * scene.edge_mask[..., None],
-            harmonics=tuple(
-                harmonics[..., rows] for rows in degree_slices(self.max_degree)
-            ),
+        envelope = scene.edge_mask.astype(feats.dtype)
+        return make_graph(
+            vectors, feats, envelope, self.max_degree, GROUP, scene.senders
         )
 
 
@@ -336,9 +265,9 @@ def _without_positions(cloud: Cloud) -> Cloud:
     return cloud.at[:, CA_SLOT].set(0.0)
 
 
-def _by_degree(vectors: Float[Array, "num_nodes num_vectors 3"]) -> ByDegree:
+def _from_vectors(vectors: Float[Array, "num_nodes num_vectors 3"]) -> Features:
     vectors = jnp.swapaxes(vectors, 1, 2)
-    return jnp.zeros_like(vectors[:, :1]), vectors
+    return {SCALAR: jnp.zeros_like(vectors[:, :1]), PSEUDOVECTOR: vectors}
 
 
 def to_cloud(

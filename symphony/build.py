@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from common.nn.conditions import Conditions, known
 from symphony import decisions, loss
 from symphony.data import Batch
 from symphony.fragments import Cut, cut, draw_cut_noise
@@ -28,7 +29,7 @@ class Kind(NamedTuple):
 
     Attributes:
         make: `(atomic_numbers=..., **config.model) -> module`.
-        totals: `(bound model, cut, noise_std, key) -> Totals`: terms of the negative
+        totals: `(bound model, cut, conditions, key) -> Totals`: terms of the negative
             log-likelihood of one molecule summed over its steps (for a model that
             evaluates one step, that step times their number), among them `nll`, in
             nats, and `num_steps`.
@@ -36,7 +37,7 @@ class Kind(NamedTuple):
     """
 
     make: Callable[..., nn.Module]
-    totals: Callable[[nn.Module, Cut, Float[Array, ""], Key[Array, ""]], Totals]
+    totals: Callable[[nn.Module, Cut, Conditions, Key[Array, ""]], Totals]
     decoder: Decoder
 
 
@@ -100,7 +101,8 @@ def molecule_totals(
     noise_std = jnp.where(coin < 0.5, 0.0, level) * config.data.noise_std
     noise_std = noise_std if train else jnp.zeros(())
     bound = model.bind(params)
-    return kind_of(config).totals(bound, drawn, noise_std, key_terms)
+    given = known({"noise_std": noise_std})
+    return kind_of(config).totals(bound, drawn, given, key_terms)
 
 
 def make_loss(
@@ -141,7 +143,9 @@ def init_params(config: ml_collections.ConfigDict, key: Key[Array, ""]) -> Any:
     )
 
     def run(module: nn.Module) -> Totals:
-        return kind.totals(module, example, jnp.zeros(()), jax.random.key(0))
+        return kind.totals(
+            module, example, known({"noise_std": 0.0}), jax.random.key(0)
+        )
 
     return jax.jit(lambda key: nn.init(run, make_model(config))(key))(key)
 

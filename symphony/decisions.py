@@ -10,10 +10,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from common.so3.harmonics import SphereGrid
+from common.nn.blocks.messages import edge_feats
+from common.nn.conditions import Conditions
+from common.nn.features import Features, where, zeros
+from common.so3.grid import SphereGrid
+from common.so3.irreps import uniform
 from symphony import densities
 from symphony.generate import Fragment, Placement, Settings, draw_first, first_or_next
-from symphony.model import NextAtom, Pairs, Symphony
+from symphony.model import NextAtom, Surroundings, Symphony
 
 SETTLE_STEPS = 32
 """Metropolis steps that bring a direction to the low temperature of its basin."""
@@ -26,25 +30,23 @@ class Cache(NamedTuple):
     """Features of the placed atoms; in a causal trunk they never change.
 
     Attributes:
-        layer_feats: Inputs of every trunk layer and the trunk's output.
-        messages: Sum over placed atoms of their messages to each atom.
-        pair_feats: Features of the distances between placed atoms.
+        layer_feats: inputs of every trunk layer, and the trunk's output.
+        messages: sum over placed atoms of their messages to each atom.
+        pair_feats: features of the distances between placed atoms.
     """
 
-    layer_feats: Float[Array, "num_levels num_nodes components num_channels"]
+    layer_feats: tuple[Features, ...]
     messages: Float[Array, "num_nodes twice_channels"]
     pair_feats: Float[Array, "num_nodes num_nodes num_pair_feats"]
 
 
 def empty_cache(model: Symphony, capacity: int) -> Cache:
-    """Returns the cache of no atoms; of no size if the trunk is not causal."""
-    levels = model.num_layers + 1 if model.causal else 0
-    components = (model.max_degree + 1) ** 2
-    num_pairs = capacity if model.causal else 0
+    """Returns the cache of no atoms."""
+    irreps = uniform(model.max_degree, model.num_channels)
     return Cache(
-        layer_feats=jnp.zeros((levels, capacity, components, model.num_channels)),
+        layer_feats=(zeros(irreps, capacity),) * (model.num_layers + 1),
         messages=jnp.zeros((capacity, 2 * model.num_channels)),
-        pair_feats=jnp.zeros((num_pairs, num_pairs, model.num_pair_feats)),
+        pair_feats=jnp.zeros((capacity, capacity, model.num_pair_feats)),
     )
 
 
@@ -52,52 +54,43 @@ def extend_cache(
     model: Symphony,
     cache: Cache,
     fragment: Fragment,
-    noise_std: Float[Array, ""],
+    given: Conditions,
 ) -> Cache:
     """Adds the last atom of a fragment to the cache: one row of every layer."""
-    if not model.causal:
-        return cache
     capacity = fragment.species.shape[0]
     new = fragment.num_atoms - 1
     at_new = jnp.arange(capacity) == new
     before = jnp.arange(capacity) < new
-    row = model.pairs(fragment.positions[new][None], fragment.positions, before[None])
-    receiver = model.embed(fragment.species[new][None], noise_std)
+    row = model.graph(
+        fragment.positions[new][None], fragment.positions, before[None], new[None]
+    )
+    store = lambda at_row, stored: where(at_new, at_row, stored)
+    receiver = model.embed(fragment.species[new][None], given)
     levels = []
-    for level, layer in enumerate(model.layers):
-        stored = jnp.where(at_new[:, None, None], receiver, cache.layer_feats[level])
-        levels.append(stored)
-        receiver = layer(receiver, stored, row)
+    for layer, stored in zip(model.layers, cache.layer_feats[:-1], strict=True):
+        levels.append(store(receiver, stored))
+        receiver = layer(levels[-1], row)
     receiver = model.trunk_norm(receiver)
-    last = jnp.where(at_new[:, None, None], receiver, cache.layer_feats[-1])
-    to_new = jnp.sum(model.focus_messages(last, row)[0], axis=0)
-    column = row._replace(feats=jnp.swapaxes(row.feats, 0, 1))
-    from_new = model.focus_messages(receiver, column)[:, 0]
+    last = store(receiver, cache.layer_feats[-1])
+    to_row = edge_feats(row)
+    to_column = jnp.swapaxes(to_row, 0, 1)
+    to_new = jnp.sum(model.focus_messages(last, to_row)[0], axis=0)
+    from_new = model.focus_messages(receiver, to_column)[:, 0]
     messages = jnp.where(at_new[:, None], to_new, cache.messages + from_new)
-    pair_feats = jnp.where(at_new[:, None, None], row.feats, cache.pair_feats)
-    pair_feats = jnp.where(at_new[None, :, None], column.feats, pair_feats)
-    return Cache(jnp.stack([*levels, last]), messages, pair_feats)
+    pair_feats = jnp.where(at_new[:, None, None], to_row, cache.pair_feats)
+    pair_feats = jnp.where(at_new[None, :, None], to_column, pair_feats)
+    return Cache((*levels, last), messages, pair_feats)
 
 
 def embed_fragment(
-    model: Symphony,
-    cache: Cache,
-    fragment: Fragment,
-    noise_std: Float[Array, ""],
-) -> tuple[Float[Array, "num_nodes components num_channels"], NextAtom]:
+    model: Symphony, cache: Cache, fragment: Fragment
+) -> tuple[Features, NextAtom]:
     """Returns the features of the atoms and the logits of the one step there is."""
-    capacity = fragment.species.shape[0]
-    placed = _placed(fragment)
-    if model.causal:
-        node_feats = cache.layer_feats[-1]
-        # Only the features of pairs are read from here on, not their harmonics.
-        pairs = Pairs(cache.pair_feats, jnp.zeros((capacity, capacity, 0)))
-        return node_feats, model.next_atom(
-            fragment.species, node_feats, cache.messages[None], placed[None], pairs
-        )
-    others = placed[:, None] & placed & ~jnp.eye(capacity, dtype=bool)
-    pairs = model.pairs(fragment.positions, fragment.positions, others)
-    return model.embed_steps(fragment.species, noise_std, pairs, others, placed[None])
+    node_feats, messages = cache.layer_feats[-1], cache.messages[None]
+    placed = _placed(fragment)[None]
+    return node_feats, model.next_atom(
+        fragment.species, node_feats, messages, placed, cache.pair_feats
+    )
 
 
 def _placed(fragment: Fragment) -> Bool[Array, " num_nodes"]:
@@ -115,7 +108,7 @@ def decide(
     mode: str,
 ) -> Placement:
     """Draws one step: the first species, or stop or an atom; see `draw_next`."""
-    embedded = embed_fragment(model, cache, fragment, settings.noise_std)
+    embedded = embed_fragment(model, cache, fragment)
     placed = _placed(fragment)
     drawn = draw_next(model, key, settings, mode, fragment.positions, placed, *embedded)
     first = draw_first(key, model.first_species, settings)
@@ -168,7 +161,7 @@ def draw_next(
     mode: str,
     positions: Float[Array, "num_nodes 3"],
     placed: Bool[Array, " num_nodes"],
-    node_feats: Float[Array, "num_nodes components num_channels"],
+    node_feats: Features,
     next_atom: NextAtom,
 ) -> Placement:
     """Draws stop, focus and species, radius and direction, in this order.
@@ -198,18 +191,18 @@ def draw_next(
         )
     else:
         radius = densities.sample_radius(keys[1], mixture, low, high, basin)
-    scene = (node_feats, positions, focus, placed[None])
-    coefficients = model.coarse(condition, radius[None], *scene)[0]
+    around = Surroundings(node_feats, positions, focus, placed[None])
+    coefficients = model.coarse(condition, radius[None], around)[0]
     coarse = draw_direction(
         keys[2], coefficients, model.grid, settings, mode, model.blur
     )
-    fine = model.fine(condition, radius[None], coarse[None], *scene)
+    fine = model.fine(condition, radius[None], coarse[None], around)
     fine = jax.tree.map(lambda x: x[0], fine)
     narrowing = settings.position_temperature if mode == "tempered" else basin
     direction = densities.sample_fine(keys[3], fine, narrowing)
 
     log_position = position_log_density(
-        model, keys[4], condition, radius, direction, coefficients, scene
+        model, keys[4], condition, radius, direction, coefficients, around
     )
     log_position = jnp.where(choice.stop, 0.0, log_position)
     return Placement(
@@ -265,7 +258,7 @@ def position_log_density(
     radius: Float[Array, ""],
     direction: Float[Array, " 3"],
     coefficients: Float[Array, "components channels"],
-    scene: tuple[Array, Array, Array, Array],
+    around: Surroundings,
     num_draws: int = LIKELIHOOD_DRAWS,
 ) -> Float[Array, ""]:
     r"""Estimates $\log p(r)$ per Å³ for one focus and species.
@@ -280,7 +273,7 @@ def position_log_density(
         radius: Å.
         direction: Unit vector from the focus.
         coefficients: Signals of the coarse density at this radius.
-        scene: Features, positions, focus and mask of the placed atoms.
+        around: what the position heads see.
         num_draws: Number of coarse directions.
     """
     mixture = jax.tree.map(lambda x: x[0], model.radial(condition))
@@ -292,17 +285,9 @@ def position_log_density(
     log_weights = jax.vmap(densities.coarse_logits, (None, 0))(coefficients, coarse)
     log_weights -= densities.log_normaliser(coefficients, model.grid)
     log_weights -= densities.blur_log_density(directions, coarse, model.blur)
-    node_feats, positions, focus, placed = scene
     many = lambda x: jnp.broadcast_to(x, (num_draws, *x.shape[1:]))
-    fine = model.fine(
-        many(condition),
-        jnp.broadcast_to(radius, (num_draws,)),
-        coarse,
-        node_feats,
-        positions,
-        many(focus),
-        many(placed),
-    )
+    around = around._replace(focus=many(around.focus), visible=many(around.visible))
+    fine = model.fine(many(condition), many(radius[None]), coarse, around)
     log_weights += densities.fine_log_density(fine, directions)
     log_angular = jax.nn.logsumexp(log_weights) - jnp.log(num_draws)
     return log_radial + log_angular - 2.0 * jnp.log(radius)

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from common.nn.layers import safe_norm
-from common.so3.harmonics import SphereGrid, jitter_in_cell, spherical_harmonics
+from common.so3.grid import SphereGrid, jitter_in_cell
+from common.so3.harmonics import spherical_harmonics
+from common.so3.vectors import safe_norm
 
 
 class RadialMixture(NamedTuple):

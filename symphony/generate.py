@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from common.nn.conditions import known
+
 
 class Settings(NamedTuple):
     """What the user asks of the sampler.
@@ -217,7 +219,9 @@ def advance(
     )
     grown = slot._replace(
         fragment=fragment,
-        cache=decoder.extend_cache(model, slot.cache, fragment, settings.noise_std),
+        cache=decoder.extend_cache(
+            model, slot.cache, fragment, known({"noise_std": settings.noise_std})
+        ),
         log_likelihood=slot.log_likelihood + step.log_likelihood,
     )
     stopped = grown._replace(

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from common.nn.conditions import Conditions
 from symphony.densities import (
     blur,
     blur_log_density,
@@ -28,7 +29,7 @@ from symphony.densities import (
     radial_log_density,
 )
 from symphony.fragments import Cut
-from symphony.model import Symphony
+from symphony.model import Surroundings, Symphony
 
 
 class StepTerms(NamedTuple):
@@ -65,8 +66,7 @@ def step_terms(
     model: Symphony,
     cut: Cut,
     steps: Int[Array, " num_steps"],
-    pair_mask: Bool[Array, "num_nodes num_nodes"],
-    noise_std: Float[Array, ""],
+    given: Conditions,
     noise: Float[Array, "num_nodes 3"],
     key: Key[Array, ""],
 ) -> StepTerms:
@@ -76,22 +76,22 @@ def step_terms(
         model: Bound to its parameters.
         cut: The molecule in an order of generation.
         steps: The steps `t` to evaluate.
-        pair_mask: Which sender (column) each atom (row) receives from in the trunk.
-        noise_std: Å, of the noise on the atoms already placed; the network is told.
+        given: conditions of the molecule; `noise_std`, in Å, is that of the noise on
+            the atoms already placed.
         noise: Standard normal numbers.
         key: Draws the coarse directions.
     """
     num_nodes = cut.species.shape[0]
-    positions = cut.positions + noise_std * noise
+    positions = cut.positions + given["noise_std"].value * noise
     placed = (jnp.arange(num_nodes) <= steps[:, None]) & cut.node_mask
     num_atoms = jnp.sum(cut.node_mask)
     step_mask = (steps < num_atoms) & cut.complete
     place_mask = (steps < num_atoms - 1) & cut.complete
 
     others = cut.node_mask[:, None] & cut.node_mask & ~jnp.eye(num_nodes, dtype=bool)
-    pairs = model.pairs(positions, positions, others)
+    graph = model.graph(positions, positions, others)
     node_feats, next_atom = model.embed_steps(
-        cut.species, noise_std, pairs, pair_mask, placed
+        cut.species, given, graph, causal_mask(num_nodes), placed
     )
 
     labels = cut.labels[steps]
@@ -115,12 +115,12 @@ def step_terms(
     log_radial = radial_log_density(
         model.radial(condition), radius, model.min_radius, model.max_radius
     )
-    scene = (node_feats, positions, focus, placed)
-    coefficients = model.coarse(condition, radius, *scene)
+    around = Surroundings(node_feats, positions, focus, placed)
+    coefficients = model.coarse(condition, radius, around)
     coarse_direction = blur(key, direction, model.blur)
     log_coarse = coarse_logits(coefficients, coarse_direction)
     log_coarse -= log_normaliser(coefficients, model.grid)
-    mixture = model.fine(condition, radius, coarse_direction, *scene)
+    mixture = model.fine(condition, radius, coarse_direction, around)
     log_fine = fine_log_density(mixture, direction)
     log_fine -= blur_log_density(direction, coarse_direction, model.blur)
 
@@ -150,29 +150,11 @@ def totals(terms: StepTerms) -> dict[str, Float[Array, ""]]:
 
 
 def molecule_totals(
-    model: Symphony, cut: Cut, noise_std: Float[Array, ""], key: Key[Array, ""]
+    model: Symphony, cut: Cut, given: Conditions, key: Key[Array, ""]
 ) -> dict[str, Float[Array, ""]]:
-    """Evaluates all steps of a molecule, or one at random times their number.
-
-    A causal trunk serves every step in one pass; a full trunk serves one step, on the
-    fragment as it then is.
-    """
-    key_noise, key_step, key_direction = jax.random.split(key, 3)
+    """Evaluates all steps of a molecule: the causal trunk serves them in one pass."""
+    key_noise, _, key_direction = jax.random.split(key, 3)
     num_nodes = cut.species.shape[0]
     noise = jax.random.normal(key_noise, (num_nodes, 3))
-    if model.causal:
-        steps = jnp.arange(num_nodes)
-        pair_mask = causal_mask(num_nodes)
-        weight = 1.0
-    else:
-        num_atoms = jnp.sum(cut.node_mask)
-        steps = jax.random.randint(key_step, (1,), 0, num_atoms)
-        placed = jnp.arange(num_nodes) <= steps
-        pair_mask = placed[:, None] & placed
-        weight = num_atoms.astype(jnp.float32)
-    terms = step_terms(model, cut, steps, pair_mask, noise_std, noise, key_direction)
-    sums = totals(terms)
-    sums["nll"] -= terms.first
-    sums = {name: weight * value for name, value in sums.items()}
-    sums["nll"] += terms.first
-    return sums
+    steps = jnp.arange(num_nodes)
+    return totals(step_terms(model, cut, steps, given, noise, key_direction))

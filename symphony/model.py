@@ -1,14 +1,12 @@
 r"""Symphony's network: what is placed so far to the four decisions of the next step.
 
 At step `t` the atoms `0..t` are placed. The network gives the logits of stopping, of
-(focus, species), and, for a given focus and species, the density of the position of
-the next atom. Two trunks share every weight's shape: in the causal one an atom
-receives only from atoms placed before it, so that one pass serves every step of a
-molecule and the features of placed atoms never change; in the full one atoms see each
-other, and one pass serves one step.
+(focus, species), and, for a given focus and species, the density of the position of the
+next atom. The trunk is causal: an atom receives only from atoms placed before it, so
+that one pass serves every step of a molecule, and the features of placed atoms never
+change. Its blocks and their product are rows of the tables of `common.nn`.
 """
 
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -17,16 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from common.nn.layers import (
-    Linear,
-    RMSNorm,
-    bessel_basis,
-    gaussian_basis,
-    polynomial_envelope,
-    safe_norm,
-)
-from common.so3.harmonics import SphereGrid, sphere_grid, spherical_harmonics
-from common.so3.irreps import degree_slices
+from common.nn.blocks import make_block
+from common.nn.blocks.messages import edge_feats
+from common.nn.blocks.symphony import SymphonyBlock
+from common.nn.conditions import ConditionEmbedding, Conditions
+from common.nn.features import Features, from_scalars, scalars_of
+from common.nn.graph import Graph, make_graph, mask_edges
+from common.nn.linear import Linear
+from common.nn.norm import RMSNorm
+from common.nn.radial import bessel_basis, gaussian_basis, polynomial_envelope
+from common.so3.grid import SphereGrid, sphere_grid
+from common.so3.harmonics import spherical_harmonics
+from common.so3.irreps import degree_slices, format_irreps, harmonic_irreps, uniform
+from common.so3.vectors import safe_norm
 from symphony.densities import (
     FineMixture,
     RadialMixture,
@@ -34,18 +35,6 @@ from symphony.densities import (
     exponential_map,
     tangent_part,
 )
-
-
-class Pairs(NamedTuple):
-    """Geometry of receivers and senders, as the network sees it.
-
-    Attributes:
-        feats: Features of the distance, zero beyond the cutoff and where masked.
-        harmonics: Spherical harmonics of the vectors from sender to receiver.
-    """
-
-    feats: Float[Array, "num_receivers num_senders num_feats"]
-    harmonics: Float[Array, "num_receivers num_senders components"]
 
 
 class NextAtom(NamedTuple):
@@ -64,73 +53,20 @@ class NextAtom(NamedTuple):
     pooled: Float[Array, "num_steps num_channels"]
 
 
-class TrunkLayer(nn.Module):
-    r"""One round of messages from senders to receivers.
-
-    $$ A_i^l = \sum_j w^l(r_{ij}) \odot (s_j \otimes Y^l(\hat r_{ij}))
-       + v^l(r_{ij}) \odot h_j^l $$
-    followed by inner products $\langle U A_i^l, V A_i^l \rangle$, which see angles, an
-    MLP on all invariants, and gates on the degrees above zero.
+class Surroundings(NamedTuple):
+    """What the position heads see at each step.
 
     Attributes:
-        num_channels: Channels of every degree.
-        max_degree: Largest degree of the features.
-        avg_num_neighbors: Scales the sum of messages.
-        begins_as_none: Whether a fresh layer returns its receivers as they are.
+        node_feats: output of the trunk.
+        positions: positions of the atoms, in Å.
+        focus: index of the focus at each step.
+        visible: true for the atoms placed at each step.
     """
 
-    num_channels: int
-    max_degree: int
-    avg_num_neighbors: float
-    begins_as_none: bool = False
-
-    @nn.compact
-    def __call__(
-        self,
-        receivers: Float[Array, "num_receivers components num_channels"],
-        senders: Float[Array, "num_senders components num_channels"],
-        pairs: Pairs,
-    ) -> Float[Array, "num_receivers components num_channels"]:
-        degrees = degree_slices(self.max_degree)
-        num_weights = 2 * self.max_degree + 1
-        senders = RMSNorm()(senders)
-        receivers_normed = RMSNorm()(receivers)
-        scalars = nn.Dense(self.num_channels, use_bias=False)(senders[:, 0])
-        weights = nn.Dense(num_weights * self.num_channels, use_bias=False)(pairs.feats)
-        weights = weights.reshape(*weights.shape[:2], num_weights, self.num_channels)
-
-        sums = []
-        for l, rows in enumerate(degrees):
-            from_scalars = weights[:, :, l] * scalars
-            harmonics = pairs.harmonics[:, :, rows]
-            total = jnp.einsum("rsc,rsm->rmc", from_scalars, harmonics)
-            if l > 0:
-                from_tensors = weights[:, :, self.max_degree + l]
-                total += jnp.einsum("rsc,smc->rmc", from_tensors, senders[:, rows])
-            sums.append(total)
-        sums = jnp.concatenate(sums, axis=1) / math.sqrt(self.avg_num_neighbors)
-        sums = RMSNorm()(sums)
-
-        left = Linear(self.num_channels)(sums)
-        right = Linear(self.num_channels)(sums)
-        products = [
-            jnp.sum(left[:, rows] * right[:, rows], axis=1) / (2 * l + 1)
-            for l, rows in enumerate(degrees)
-        ]
-        invariants = jnp.concatenate(
-            [receivers_normed[:, 0], left[:, 0], *products], -1
-        )
-        hidden = nn.silu(nn.Dense(2 * self.num_channels)(invariants))
-        zeros, usual = nn.initializers.zeros, nn.initializers.lecun_normal()
-        gates = nn.Dense(
-            (self.max_degree + 1) * self.num_channels,
-            kernel_init=zeros if self.begins_as_none else usual,
-        )(hidden)
-        gates = jnp.split(gates, self.max_degree + 1, axis=-1)
-        updates = [gates[0][:, None]]
-        for l, rows in enumerate(degrees[1:], start=1):
-            updates.append(left[:, rows] * gates[l][:, None])
-        return receivers + jnp.concatenate(updates, axis=1)
+    node_feats: Features
+    positions: Float[Array, "num_nodes 3"]
+    focus: Int[Array, " num_steps"]
+    visible: Bool[Array, "num_steps num_nodes"]
 
 
 class Probe(nn.Module):
@@ -160,21 +96,21 @@ class Probe(nn.Module):
         direction: Float[Array, "num_steps 3"],
         radius: Float[Array, " num_steps"],
         condition: Float[Array, "num_steps num_inputs"],
-        node_feats: Float[Array, "num_nodes components num_channels"],
-        positions: Float[Array, "num_nodes 3"],
-        focus: Int[Array, " num_steps"],
-        visible: Bool[Array, "num_steps num_nodes"],
+        around: Surroundings,
     ) -> tuple[
         Float[Array, "num_steps num_vectors 3"], Float[Array, "num_steps num_channels"]
     ]:
         width = self.num_channels
+        node_feats, positions, focus, visible = around
         condition = nn.Dense(width, name="condition")(condition)
         probe = positions[focus] + radius[:, None] * direction
         vectors = positions[None] - probe[:, None]
         distances = safe_norm(vectors)
         basis = gaussian_basis(distances, 0.5, self.cutoff, 2 * self.num_radial_basis)
         hidden = nn.Dense(width, name="pairs")(basis)
-        hidden += nn.Dense(width, use_bias=False, name="senders")(node_feats[:, 0])
+        hidden += nn.Dense(width, use_bias=False, name="senders")(
+            scalars_of(node_feats)
+        )
         hidden = nn.silu(hidden + condition[:, None])
         envelope = polynomial_envelope(distances, self.cutoff) * visible
         summed = jnp.sum(hidden * envelope[..., None], axis=1) / 4.0
@@ -214,8 +150,9 @@ class Symphony(nn.Module):
             true one; see `loss`.
         num_fine_components: Components of the fine stage.
         num_fine_rounds: Looks that the fine stage takes at the placed atoms.
-        causal: Whether atoms receive only from atoms placed before them.
-        learned_stop: False ties the logit of stopping to zero, as in the paper.
+        block: row of `common.nn.blocks.BLOCKS`, of the trunk.
+        product: row of `common.nn.products.PRODUCTS`, of the trunk's messages.
+        conditions: rows of `common.nn.conditions.CONDITIONS` that the network is given.
     """
 
     atomic_numbers: tuple[int, ...]
@@ -237,8 +174,9 @@ class Symphony(nn.Module):
     blur: float
     num_fine_components: int
     num_fine_rounds: int
-    causal: bool
-    learned_stop: bool
+    block: str
+    product: str
+    conditions: tuple[str, ...]
 
     def setup(self) -> None:
         width = self.num_channels
@@ -246,12 +184,14 @@ class Symphony(nn.Module):
             "first_species", nn.initializers.zeros, (self.num_species,)
         )
         self.embed_species = nn.Embed(self.num_species, width)
-        self.embed_noise = nn.Dense(width)
+        self.embed_conditions = ConditionEmbedding(tuple(self.conditions), width)
         self.pair_hidden = nn.Dense(self.num_pair_feats)
-        self.layers = [
-            TrunkLayer(width, self.max_degree, self.avg_num_neighbors)
-            for _ in range(self.num_layers)
-        ]
+        fields = {
+            "irreps": format_irreps(uniform(self.max_degree, width)),
+            "product": self.product,
+            "avg_num_neighbors": self.avg_num_neighbors,
+        }
+        self.layers = [make_block(self.block, **fields) for _ in range(self.num_layers)]
         self.trunk_norm = RMSNorm()
         self.focus_weights = nn.Dense(2 * width, use_bias=False)
         self.focus_senders = nn.Dense(2 * width, use_bias=False)
@@ -276,9 +216,7 @@ class Symphony(nn.Module):
         self.coarse_pairs = nn.Dense(width)
         self.coarse_senders = nn.Dense(width, use_bias=False)
         self.coarse_weights = nn.Dense(self.head_max_degree * self.head_channels)
-        self.coarse_layer = TrunkLayer(
-            width, self.max_degree, self.avg_num_neighbors, begins_as_none=True
-        )
+        self.coarse_layer = SymphonyBlock(**fields, zero_init=True)
         self.coarse_scalars = nn.Dense(
             width, use_bias=False, kernel_init=nn.initializers.zeros
         )
@@ -303,84 +241,84 @@ class Symphony(nn.Module):
         """The grid that normalises the coarse density."""
         return sphere_grid(self.res_beta, self.res_alpha, self.head_max_degree)
 
-    def pairs(
+    def graph(
         self,
         receivers: Float[Array, "num_receivers 3"],
         senders: Float[Array, "num_senders 3"],
-        pair_mask: Bool[Array, "num_receivers num_senders"],
-    ) -> Pairs:
-        """Encodes the geometry of pairs; see `Pairs`."""
+        mask: Bool[Array, "num_receivers num_senders"],
+        index: Int[Array, " num_receivers"] | None = None,
+    ) -> Graph:
+        """Returns the edges from all senders to some receivers.
+
+        Args:
+            receivers: positions of the receivers, in Å.
+            senders: positions of all nodes, in Å.
+            mask: true where there is an edge.
+            index: node of each receiver; None if they are all nodes in their order.
+        """
         vectors = receivers[:, None] - senders[None]
         distances = safe_norm(vectors)
         basis = bessel_basis(distances, self.num_radial_basis, self.cutoff)
-        envelope = polynomial_envelope(distances, self.cutoff)
+        envelope = polynomial_envelope(distances, self.cutoff) * mask
         feats = nn.silu(self.pair_hidden(basis))
-        return Pairs(
-            feats=feats * (envelope * pair_mask)[..., None],
-            harmonics=spherical_harmonics(vectors, self.max_degree),
-        )
+        return make_graph(vectors, feats, envelope, self.max_degree, receivers=index)
 
-    def embed(
-        self, species: Int[Array, " num_nodes"], noise_std: Float[Array, ""]
-    ) -> Float[Array, "num_nodes components num_channels"]:
-        """Embeds species and the level of coordinate noise (Å)."""
-        scalars = self.embed_species(species)
-        scalars += self.embed_noise(20.0 * noise_std[None])
-        tensors = jnp.zeros(
-            (species.shape[0], (self.max_degree + 1) ** 2 - 1, self.num_channels)
-        )
-        return jnp.concatenate([scalars[:, None], tensors], axis=1)
+    def embed(self, species: Int[Array, " num_nodes"], given: Conditions) -> Features:
+        """Embeds species and conditions of the molecule."""
+        scalars = self.embed_species(species) + self.embed_conditions(given)
+        return from_scalars(scalars, uniform(self.max_degree, self.num_channels))
 
     def trunk(
-        self,
-        species: Int[Array, " num_nodes"],
-        noise_std: Float[Array, ""],
-        pairs: Pairs,
-    ) -> Float[Array, "num_nodes components num_channels"]:
-        """Embeds the atoms in their surroundings, as far as `pairs` lets them see."""
-        node_feats = self.embed(species, noise_std)
+        self, species: Int[Array, " num_nodes"], given: Conditions, graph: Graph
+    ) -> Features:
+        """Embeds the atoms in their surroundings, as far as the graph lets them see."""
+        node_feats = self.embed(species, given)
         for layer in self.layers:
-            node_feats = layer(node_feats, node_feats, pairs)
+            node_feats = layer(node_feats, graph)
         return self.trunk_norm(node_feats)
 
     def focus_messages(
         self,
-        sender_feats: Float[Array, "num_senders components num_channels"],
-        pairs: Pairs,
+        sender_feats: Features,
+        pair_feats: Float[Array, "num_receivers num_senders num_pair_feats"],
     ) -> Float[Array, "num_receivers num_senders 2*num_channels"]:
         """Returns what each placed atom tells each candidate for the focus."""
-        return self.focus_weights(pairs.feats) * self.focus_senders(sender_feats[:, 0])
+        return self.focus_weights(pair_feats) * self.focus_senders(
+            scalars_of(sender_feats)
+        )
 
     def embed_steps(
         self,
         species: Int[Array, " num_nodes"],
-        noise_std: Float[Array, ""],
-        pairs: Pairs,
-        pair_mask: Bool[Array, "num_nodes num_nodes"],
+        given: Conditions,
+        graph: Graph,
+        mask: Bool[Array, "num_nodes num_nodes"],
         placed: Bool[Array, "num_steps num_nodes"],
-    ) -> tuple[Float[Array, "num_nodes components num_channels"], NextAtom]:
+    ) -> tuple[Features, NextAtom]:
         """Returns the features of the atoms and the logits of every step.
 
         Args:
-            species: Indices into the species table.
-            noise_std: Å, level of the coordinate noise.
-            pairs: Of all atoms.
-            pair_mask: Which sender (column) each atom (row) receives from in the trunk.
-            placed: The atoms that there are at each step.
+            species: indices into the species table.
+            given: conditions of the molecule.
+            graph: edges between all atoms.
+            mask: senders (columns) that each atom (row) receives from in the trunk.
+            placed: atoms that there are at each step.
         """
-        in_trunk = pairs._replace(feats=pairs.feats * pair_mask[..., None])
-        node_feats = self.trunk(species, noise_std, in_trunk)
-        messages = self.focus_messages(node_feats, pairs)
+        node_feats = self.trunk(species, given, mask_edges(graph, mask))
+        pair_feats = edge_feats(graph)
+        messages = self.focus_messages(node_feats, pair_feats)
         messages = jnp.einsum("tj,ijc->tic", placed.astype(messages.dtype), messages)
-        return node_feats, self.next_atom(species, node_feats, messages, placed, pairs)
+        return node_feats, self.next_atom(
+            species, node_feats, messages, placed, pair_feats
+        )
 
     def next_atom(
         self,
         species: Int[Array, " num_nodes"],
-        node_feats: Float[Array, "num_nodes components num_channels"],
+        node_feats: Features,
         messages: Float[Array, "num_steps num_nodes 2*num_channels"],
         placed: Bool[Array, "num_steps num_nodes"],
-        pairs: Pairs,
+        pair_feats: Float[Array, "num_nodes num_nodes num_pair_feats"],
     ) -> NextAtom:
         """Maps the sums of `focus_messages` over placed atoms to the logits.
 
@@ -390,7 +328,7 @@ class Symphony(nn.Module):
         network of this kind does not learn to count modulo two.
         """
         inputs = jnp.broadcast_to(
-            node_feats[:, 0], (*messages.shape[:2], self.num_channels)
+            scalars_of(node_feats), (*messages.shape[:2], self.num_channels)
         )
         hidden = nn.silu(self.focus_hidden(jnp.concatenate([inputs, messages], -1)))
         weight = placed[..., None].astype(hidden.dtype)
@@ -404,7 +342,7 @@ class Symphony(nn.Module):
             [total / count, total / 16.0, highest, count / 16.0, parity], -1
         )
         pooled = nn.silu(self.focus_pool(pooled))
-        weights = self.exchange_weights(pairs.feats)
+        weights = self.exchange_weights(pair_feats)
         senders = self.exchange_senders(hidden) * weight
         heard = jnp.einsum("ijc,tjc->tic", weights, senders)
         mixed = self.focus_mixed(hidden) + self.exchange(heard)
@@ -412,20 +350,18 @@ class Symphony(nn.Module):
         hidden = nn.silu(mixed)
         logits = jnp.where(weight > 0, self.focus_logits(hidden), -jnp.inf)
         stop = self.stop_logit(nn.silu(self.stop_hidden(pooled)))[:, 0]
-        if not self.learned_stop:
-            stop = jnp.zeros_like(stop)
         return NextAtom(stop, logits, hidden, pooled)
 
     def position_condition(
         self,
-        node_feats: Float[Array, "num_nodes components num_channels"],
+        node_feats: Features,
         next_atom: NextAtom,
         focus: Int[Array, " num_steps"],
         target_species: Int[Array, " num_steps"],
     ) -> Float[Array, "num_steps num_channels"]:
         """Gathers what the position heads know: focus, species, the fragment."""
         hidden = jnp.take_along_axis(next_atom.hidden, focus[:, None, None], 1)[:, 0]
-        inputs = [hidden, node_feats[focus, 0], next_atom.pooled]
+        inputs = [hidden, scalars_of(node_feats)[focus], next_atom.pooled]
         mixed = self.condition_inputs(jnp.concatenate(inputs, -1))
         mixed = nn.silu(mixed + self.embed_target(target_species))
         return nn.silu(self.condition(mixed))
@@ -448,25 +384,23 @@ class Symphony(nn.Module):
         self,
         condition: Float[Array, "num_steps num_channels"],
         radius: Float[Array, " num_steps"],
-        node_feats: Float[Array, "num_nodes components num_channels"],
-        positions: Float[Array, "num_nodes 3"],
-        focus: Int[Array, " num_steps"],
-        visible: Bool[Array, "num_steps num_nodes"],
+        around: Surroundings,
     ) -> Float[Array, "num_steps head_components head_channels"]:
         """Returns the signals of the density of directions at a radius (Å).
 
-        In a causal trunk the focus knows nothing of what was placed after it; a layer
-        of its own shows it all that is placed.
+        In the trunk the focus knows nothing of what was placed after it; a block of
+        its own shows it all that is placed.
         """
+        node_feats, positions, focus, visible = around
         condition = self._with_radius(self.coarse_condition, condition, radius)
         vectors = positions[None] - positions[focus][:, None]
         distances = safe_norm(vectors)
         basis = bessel_basis(distances, self.num_radial_basis, self.cutoff)
-        hidden = self.coarse_pairs(basis) + self.coarse_senders(node_feats[:, 0])
+        hidden = self.coarse_pairs(basis) + self.coarse_senders(scalars_of(node_feats))
         others = visible & (jnp.arange(positions.shape[0]) != focus[:, None])
-        pairs = self.pairs(positions[focus], positions, others)
-        at_focus = self.coarse_layer(node_feats[focus], node_feats, pairs)
-        condition += self.coarse_scalars(at_focus[:, 0])
+        graph = self.graph(positions[focus], positions, others, focus)
+        at_focus = self.coarse_layer(node_feats, graph)
+        condition += self.coarse_scalars(scalars_of(at_focus))
         hidden = nn.silu(hidden + condition[:, None])
         envelope = polynomial_envelope(distances, self.cutoff) * others
         weights = self.coarse_weights(hidden) * envelope[..., None]
@@ -478,12 +412,14 @@ class Symphony(nn.Module):
         gates = jnp.split(gates, self.max_degree + 1, axis=-1)
         from_focus = self.coarse_focus(at_focus)
         signals = [gates[0][:, None]]
-        for l, rows in enumerate(degree_slices(self.head_max_degree)[1:], start=1):
+        degrees = degree_slices(self.head_max_degree)
+        for irrep in harmonic_irreps(self.head_max_degree)[1:]:
+            l = irrep.degree
             signal = jnp.einsum(
-                "tjc,tjm->tmc", weights[:, :, l - 1], harmonics[:, :, rows]
+                "tjc,tjm->tmc", weights[:, :, l - 1], harmonics[:, :, degrees[l]]
             )
-            if l <= self.max_degree:
-                signal += gates[l][:, None] * from_focus[:, rows]
+            if irrep in from_focus:
+                signal += gates[l][:, None] * from_focus[irrep]
             signals.append(signal)
         return cap_curvature(jnp.concatenate(signals, axis=1), self.max_curvature)
 
@@ -492,10 +428,7 @@ class Symphony(nn.Module):
         condition: Float[Array, "num_steps num_channels"],
         radius: Float[Array, " num_steps"],
         coarse_direction: Float[Array, "num_steps 3"],
-        node_feats: Float[Array, "num_nodes components num_channels"],
-        positions: Float[Array, "num_nodes 3"],
-        focus: Int[Array, " num_steps"],
-        visible: Bool[Array, "num_steps num_nodes"],
+        around: Surroundings,
     ) -> FineMixture:
         """Returns the density of the direction given a coarse one.
 
@@ -506,11 +439,10 @@ class Symphony(nn.Module):
         radial = gaussian_basis(radius, self.min_radius, self.max_radius, 16)
         condition = jnp.concatenate([condition, radial], axis=-1)
         centre = coarse_direction
-        scene = (radius, condition, node_feats, positions, focus, visible)
         for approach in self.approaches:
-            vectors, _ = approach(centre, *scene)
+            vectors, _ = approach(centre, radius, condition, around)
             centre = exponential_map(centre, 0.3 * vectors[:, 0])
-        vectors, summed = self.fine_probe(centre, *scene)
+        vectors, summed = self.fine_probe(centre, radius, condition, around)
         means, squeezes = jnp.split(vectors, 2, axis=1)
         logits, log_scales = jnp.split(self.fine_outputs(summed), 2, axis=-1)
         log_scales -= 0.7 * jnp.arange(self.num_fine_components)

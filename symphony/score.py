@@ -31,12 +31,14 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from common.commands import cli
 from common.errors import UsageError
+from common.nn.conditions import Conditions, known
+from common.nn.features import Features
 from symphony import build, data, decisions, densities
 from symphony.data.elements import SYMBOLS
 from symphony.fragments import Cut
 from symphony.generate import compiler_options, in_full_precision
 from symphony.loss import causal_mask
-from symphony.model import NextAtom, Symphony
+from symphony.model import NextAtom, Surroundings, Symphony
 from symphony.weights import Weights, load_weights, warn_of_unseen
 
 MAX_ATOMS = 200
@@ -105,12 +107,11 @@ class Score(NamedTuple):
 
 
 def step_features(
-    model: Symphony, cut: Cut, noise_std: Float[Array, ""]
-) -> tuple[Float[Array, "num_steps num_nodes components num_channels"], NextAtom]:
+    model: Symphony, cut: Cut, given: Conditions
+) -> tuple[Features, NextAtom]:
     """Returns the features of the atoms, and the logits, at every step of an order.
 
-    A causal trunk gives the same features at every step: there, the first axis of the
-    features has length one.
+    The causal trunk gives an atom the same features at every step.
     """
     num_nodes = cut.species.shape[0]
     steps = jnp.arange(num_nodes)
@@ -118,25 +119,16 @@ def step_features(
     # Step zero always has its atom, also in a row of padding.
     placed = placed.at[:, 0].set(True)
     others = cut.node_mask[:, None] & cut.node_mask & ~jnp.eye(num_nodes, dtype=bool)
-    pairs = model.pairs(cut.positions, cut.positions, others)
-
-    embed = partial(model.embed_steps, cut.species, noise_std, pairs)
-    if model.causal:
-        node_feats, next_atom = embed(causal_mask(num_nodes), placed)
-        return node_feats[None], next_atom
-
-    def one_step(placed: Array) -> tuple[Array, NextAtom]:
-        return embed(placed[:, None] & placed, placed[None])
-
-    node_feats, next_atom = jax.vmap(one_step)(placed)
-    return node_feats, jax.tree.map(lambda x: x[:, 0], next_atom)
+    graph = model.graph(cut.positions, cut.positions, others)
+    mask = causal_mask(num_nodes)
+    return model.embed_steps(cut.species, given, graph, mask, placed)
 
 
 def order_terms(
     model: Symphony,
     cut: Cut,
     near: NearPairs,
-    noise_std: Float[Array, ""],
+    given: Conditions,
     key: Key[Array, ""],
     num_draws: int,
 ) -> OrderTerms:
@@ -147,12 +139,12 @@ def order_terms(
         cut: The molecule in the order.
         near: All pairs within the reach of a step; each belongs to one step, that of
             its later atom, with its earlier one as the focus.
-        noise_std: Å, the level of coordinate noise that the network is told.
+        given: conditions of the molecule.
         key: Draws the coarse directions.
         num_draws: Coarse directions for each pair.
     """
     num_nodes = cut.species.shape[0]
-    node_feats, next_atom = step_features(model, cut, noise_std)
+    node_feats, next_atom = step_features(model, cut, given)
     log_total = jax.nn.logsumexp(next_atom.focus_species, axis=(1, 2))
     log_total = jnp.logaddexp(log_total, next_atom.stop)
 
@@ -194,7 +186,7 @@ def order_terms(
 def _pair_log_density(
     model: Symphony,
     cut: Cut,
-    node_feats: Float[Array, "steps_or_one num_nodes components num_channels"],
+    node_feats: Features,
     next_atom: NextAtom,
     num_draws: int,
     key: Key[Array, ""],
@@ -203,7 +195,6 @@ def _pair_log_density(
     step: Int[Array, ""],
 ) -> Float[Array, ""]:
     """Returns the log-density, per Å³, of the place of a new atom seen from a focus."""
-    feats = node_feats[0 if model.causal else step]
     now = jax.tree.map(lambda x: x[step][None], next_atom)
     vector = cut.positions[new] - cut.positions[focus]
     # Masked pairs may be of one atom with itself; they must only stay finite.
@@ -211,11 +202,11 @@ def _pair_log_density(
     visible = (jnp.arange(cut.species.shape[0]) <= step) & cut.node_mask
 
     focus, species = focus[None], cut.species[new][None]
-    condition = model.position_condition(feats, now, focus, species)
-    scene = (feats, cut.positions, focus, visible[None])
-    coefficients = model.coarse(condition, radius[None], *scene)[0]
+    condition = model.position_condition(node_feats, now, focus, species)
+    around = Surroundings(node_feats, cut.positions, focus, visible[None])
+    coefficients = model.coarse(condition, radius[None], around)[0]
     return decisions.position_log_density(
-        model, key, condition, radius, direction, coefficients, scene, num_draws
+        model, key, condition, radius, direction, coefficients, around, num_draws
     )
 
 
@@ -269,12 +260,12 @@ def make_scorer(
         near: NearPairs,
     ) -> OrderTerms:
         bound = model.bind(params)
-        noise_std = jnp.float32(config.sample.noise_std)
+        given = known({"noise_std": config.sample.noise_std})
 
         def one(key: Key[Array, ""]) -> OrderTerms:
             key_cut, key_draws = jax.random.split(key)
             drawn = build.draw_cut(config, key_cut, positions, species, node_mask)
-            return order_terms(bound, drawn, near, noise_std, key_draws, num_draws)
+            return order_terms(bound, drawn, near, given, key_draws, num_draws)
 
         return jax.vmap(one)(keys)
 

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from common.nn.layers import gaussian_basis
+from common.nn.radial import gaussian_basis
 
 ROOM_TEMPERATURE = 300.0
 """K; of trajectories that state no temperature."""

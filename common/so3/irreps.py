@@ -1,200 +1,148 @@
-"""Bookkeeping of irreducible representations in the core's array layout.
+r"""Irreducible representations of O(3), and the paths of their products.
 
-Features are `[..., (max_degree + 1)**2, num_channels]`: degree l owns rows l**2 to
-(l + 1)**2, ordered as in e3nn. Tables are computed here, so e3nn-jax is imported
-only by the two conversion functions.
+An irrep has a degree l, with 2l + 1 components, and a parity: the factor, 1 or -1, that
+an inversion of space gives it. Spherical harmonics have the *natural* parity $(-1)^l$.
+A network that need not behave under inversions (SO(3)) calls every irrep even. The rule
+$p_1 p_2 = p_3$ then allows every path, the cross product among them, so that left and
+right hands differ. The irreps of the features alone decide the group.
 """
 
-import functools
-import math
-from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple, TypeAlias
 
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Complex, Float
-
-if TYPE_CHECKING:
-    import e3nn_jax as e3nn
-
-Path = tuple[int, int, int]
+Group: TypeAlias = Literal["O3", "SO3"]
 
 
-def degree_slices(max_degree: int) -> tuple[slice, ...]:
-    """Returns the rows of each degree from 0 to `max_degree`."""
-    return tuple(slice(l * l, (l + 1) ** 2) for l in range(max_degree + 1))
+class Irrep(NamedTuple):
+    """An irreducible representation.
 
+    >>> Irrep(1, -1).dim, str(Irrep(1, -1))
+    (3, '1o')
 
-def max_degree_of(num_components: int) -> int:
-    """Returns the largest degree of an array with `num_components` rows.
-
-    Raises:
-        ValueError: If the number is not that of whole degrees 0, 1, 2, and so on.
+    Attributes:
+        degree: degree l.
+        parity: 1 if even under inversion, -1 if odd.
     """
-    root = math.isqrt(num_components)
-    if root == 0 or root * root != num_components:
-        raise ValueError(f"expected (max_degree + 1)**2 rows, found {num_components}")
-    return root - 1
+
+    degree: int
+    parity: int
+
+    @property
+    def dim(self) -> int:
+        """Number of components, 2l + 1."""
+        return 2 * self.degree + 1
+
+    def __str__(self) -> str:
+        return f"{self.degree}{'e' if self.parity == 1 else 'o'}"
 
 
-def tensor_product_paths(
-    max_degree_in: int, max_degree_filter: int, max_degree_out: int, group: str
-) -> tuple[Path, ...]:
-    """Lists the paths of a tensor product, ordered by output degree first.
+SCALAR, VECTOR, PSEUDOVECTOR = Irrep(0, 1), Irrep(1, -1), Irrep(1, 1)
+Irreps: TypeAlias = Mapping[Irrep, int]
+"""Irreps of features, with the number of channels of each."""
+
+Path: TypeAlias = tuple[Irrep, Irrep, Irrep]
+"""Irreps of the first factor, of the second one and of the product."""
+
+
+def parse(text: str) -> dict[Irrep, int]:
+    """Returns the irreps of a text in e3nn's notation, sorted.
+
+    >>> parse("128x0e + 64x1o")
+    {Irrep(degree=0, parity=1): 128, Irrep(degree=1, parity=-1): 64}
 
     Args:
-        max_degree_in: Largest degree of the first factor.
-        max_degree_filter: Largest degree of the second factor.
-        max_degree_out: Largest degree kept in the product.
-        group: `"O3"` keeps the paths with an even sum of degrees, under which
-            features of degree l have parity (-1)**l. `"SO3"` keeps all of them:
-            the product then tells left from right.
+        text: terms `<channels>x<degree><e or o>` with `+` between them, each irrep
+        once.
 
-    Returns:
-        Triples (in, filter, out) of degrees that satisfy the triangle inequality.
+    Raises:
+        ValueError: A term has another form, or an irrep comes twice.
+    """
+    found: dict[Irrep, int] = {}
+    for term in text.split("+"):
+        match = re.fullmatch(r"\s*(\d+)x(\d+)([eo])\s*", term)
+        if match is None:
+            raise ValueError(
+                f"irreps: expected terms like 64x1o, found {term.strip()!r}"
+            )
+        irrep = Irrep(int(match[2]), 1 if match[3] == "e" else -1)
+        if irrep in found:
+            raise ValueError(f"irreps: expected each irrep once, found {irrep} twice")
+        found[irrep] = int(match[1])
+    return dict(sorted(found.items()))
+
+
+def format_irreps(irreps: Irreps) -> str:
+    """Returns irreps in e3nn's notation.
+
+    >>> format_irreps(uniform(2, 8))
+    '8x0e+8x1o+8x2e'
+    """
+    return "+".join(f"{irreps[irrep]}x{irrep}" for irrep in sorted(irreps))
+
+
+def harmonic_irreps(max_degree: int, group: Group = "O3") -> tuple[Irrep, ...]:
+    """Lists the irreps of spherical harmonics up to a degree.
+
+    >>> [str(irrep) for irrep in harmonic_irreps(2)]
+    ['0e', '1o', '2e']
+    >>> [str(irrep) for irrep in harmonic_irreps(2, "SO3")]
+    ['0e', '1e', '2e']
+
+    Args:
+        max_degree: largest degree.
+        group: `"O3"` for natural parities, `"SO3"` to call all of them even.
+
+    Raises:
+        ValueError: The group is another one.
     """
     if group not in ("O3", "SO3"):
         raise ValueError(f"expected the group 'O3' or 'SO3', found {group!r}")
-    return tuple(
-        (l1, l2, l3)
-        for l3 in range(max_degree_out + 1)
-        for l1 in range(max_degree_in + 1)
-        for l2 in range(max_degree_filter + 1)
-        if abs(l1 - l2) <= l3 <= l1 + l2 and (group == "SO3" or (l1 + l2 + l3) % 2 == 0)
-    )
+    odd = -1 if group == "O3" else 1
+    return tuple(Irrep(l, odd if l % 2 else 1) for l in range(max_degree + 1))
 
 
-@functools.cache
-def clebsch_gordan(
-    degree_1: int, degree_2: int, degree_3: int
-) -> Float[np.ndarray, "dim_1 dim_2 dim_3"]:
-    r"""Returns the real Clebsch-Gordan coefficients of three degrees.
+def uniform(
+    max_degree: int, num_channels: int, group: Group = "O3"
+) -> dict[Irrep, int]:
+    """Returns the irreps of `harmonic_irreps`, all with one number of channels.
 
-    Normalised by $\sum_{abc} C_{abc}^2 = 1$, in the real basis and with the signs of
-    e3nn-jax; zero where the triangle inequality fails. The array is read-only.
+    >>> format_irreps(uniform(1, 4, "SO3"))
+    '4x0e+4x1e'
     """
-    table = np.einsum(
-        "ia,jb,kc,ijk->abc",
-        _real_basis(degree_1),
-        _real_basis(degree_2),
-        _real_basis(degree_3).conj(),
-        _complex_clebsch_gordan(degree_1, degree_2, degree_3),
-    ).real / math.sqrt(2 * degree_3 + 1)
-    table.setflags(write=False)
-    return table
+    return dict.fromkeys(harmonic_irreps(max_degree, group), num_channels)
 
 
-def _real_basis(degree: int) -> Complex[np.ndarray, "dim dim"]:
-    """Returns the unitary whose columns are real harmonics in the complex basis.
+def product_paths(
+    x: Iterable[Irrep], y: Iterable[Irrep], out: Iterable[Irrep]
+) -> tuple[Path, ...]:
+    r"""Lists the paths of a tensor product, ordered by output first.
 
-    The factor (-i)**l makes the coefficients of all paths real, the odd included.
-    """
-    basis = np.zeros((2 * degree + 1, 2 * degree + 1), dtype=np.complex128)
-    basis[degree, degree] = 1.0
-    for m in range(1, degree + 1):
-        cosine, sine = degree + m, degree - m
-        sign = (-1) ** m
-        basis[degree + m, cosine] = sign * math.sqrt(0.5)
-        basis[degree - m, cosine] = math.sqrt(0.5)
-        basis[degree + m, sine] = sign * 1j * math.sqrt(0.5)
-        basis[degree - m, sine] = -1j * math.sqrt(0.5)
-    return (-1j) ** degree * basis
-
-
-def _complex_clebsch_gordan(
-    j_1: int, j_2: int, j_3: int
-) -> Float[np.ndarray, "dim_1 dim_2 dim_3"]:
-    """Returns <j1 m1 j2 m2 | j3 m3>, by Racah's closed sum in exact integers."""
-    table = np.zeros((2 * j_1 + 1, 2 * j_2 + 1, 2 * j_3 + 1))
-    if not abs(j_1 - j_2) <= j_3 <= j_1 + j_2:
-        return table
-    factorial = math.factorial
-    triangle = Fraction(
-        (2 * j_3 + 1)
-        * factorial(j_1 + j_2 - j_3)
-        * factorial(j_1 - j_2 + j_3)
-        * factorial(-j_1 + j_2 + j_3),
-        factorial(j_1 + j_2 + j_3 + 1),
-    )
-    for m_1 in range(-j_1, j_1 + 1):
-        for m_2 in range(max(-j_2, -j_3 - m_1), min(j_2, j_3 - m_1) + 1):
-            m_3 = m_1 + m_2
-            shifts = (j_1 + j_2 - j_3, j_1 - m_1, j_2 + m_2)
-            raises = (0, j_3 - j_2 + m_1, j_3 - j_1 - m_2)
-            total = sum(
-                Fraction(
-                    (-1) ** k,
-                    math.prod(factorial(s - k) for s in shifts)
-                    * math.prod(factorial(s + k) for s in raises),
-                )
-                for k in range(max(-s for s in raises), min(shifts) + 1)
-            )
-            squares = math.prod(
-                factorial(j + m) * factorial(j - m)
-                for j, m in ((j_1, m_1), (j_2, m_2), (j_3, m_3))
-            )
-            table[j_1 + m_1, j_2 + m_2, j_3 + m_3] = float(total) * math.sqrt(
-                triangle * squares
-            )
-    return table
-
-
-def irreps_string(
-    max_degree: int, num_channels: int, parity: Literal["natural", "even"] = "natural"
-) -> str:
-    """Returns the layout in e3nn's notation, e.g. `"8x0e+8x1o"`."""
-    letters = "eo" if parity == "natural" else "ee"
-    return "+".join(
-        f"{num_channels}x{l}{letters[l % 2]}" for l in range(max_degree + 1)
-    )
-
-
-def to_irreps_array(
-    features: Float[Array, "*batch components channels"],
-    parity: Literal["natural", "even"] = "natural",
-) -> "e3nn.IrrepsArray":
-    """Converts features of the core to e3nn's layout, one chunk per degree.
+    >>> vector = Irrep(1, -1)
+    >>> [str(out) for *_, out in product_paths([vector], [vector], [SCALAR, vector])]
+    ['0e']
 
     Args:
-        features: Features, channels last.
-        parity: `"natural"` gives degree l the parity (-1)**l; `"even"` calls every
-            degree even, which is how e3nn writes a representation of SO(3).
-    """
-    import e3nn_jax as e3nn
+        x: irreps of the first factor.
+        y: irreps of the second factor.
+        out: irreps kept in the product.
 
-    max_degree = max_degree_of(features.shape[-2])
-    num_channels = features.shape[-1]
-    chunks = [
-        jnp.swapaxes(features[..., rows, :], -1, -2).reshape(*features.shape[:-2], -1)
-        for rows in degree_slices(max_degree)
-    ]
-    return e3nn.IrrepsArray(
-        irreps_string(max_degree, num_channels, parity), jnp.concatenate(chunks, -1)
+    Returns:
+        Triples with $|l_1 - l_2| \le l_3 \le l_1 + l_2$ and $p_1 p_2 = p_3$.
+    """
+    return tuple(
+        (i, j, k)
+        for k, i, j in itertools.product(out, x, y)
+        if abs(i.degree - j.degree) <= k.degree <= i.degree + j.degree
+        and i.parity * j.parity == k.parity
     )
 
 
-def from_irreps_array(
-    array: "e3nn.IrrepsArray",
-) -> Float[Array, "*batch components channels"]:
-    """Converts an array of e3nn back to the core's layout; parities are dropped.
+def degree_slices(max_degree: int) -> tuple[slice, ...]:
+    """Returns the rows of each degree where degrees 0 to `max_degree` are stacked.
 
-    Raises:
-        ValueError: Unless the irreps are degrees 0, 1, 2 and so on, in this order,
-            each once and with one number of channels.
+    >>> degree_slices(1)
+    (slice(0, 1, None), slice(1, 4, None))
     """
-    import e3nn_jax as e3nn
-
-    irreps = e3nn.Irreps(array.irreps)
-    degrees = [ir.l for _, ir in irreps]
-    if degrees != list(range(len(degrees))) or len({mul for mul, _ in irreps}) != 1:
-        raise ValueError(
-            "expected each degree from 0 once, with equal numbers of channels, "
-            f"found {irreps}"
-        )
-    blocks = [
-        jnp.swapaxes(
-            array.array[..., rows].reshape(*array.shape[:-1], mul, ir.dim), -1, -2
-        )
-        for rows, (mul, ir) in zip(irreps.slices(), irreps, strict=True)
-    ]
-    return jnp.concatenate(blocks, axis=-2)
+    return tuple(slice(l * l, (l + 1) ** 2) for l in range(max_degree + 1))

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from common.so3.irreps import clebsch_gordan
+from common.so3.clebsch_gordan import clebsch_gordan
 
 MAX_DEGREE = 4
 

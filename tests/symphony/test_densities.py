@@ -10,7 +10,8 @@ import pytest
 from scipy import integrate, stats
 from scipy.spatial.transform import Rotation
 
-from common.so3.harmonics import sphere_grid, spherical_harmonics
+from common.so3.grid import sphere_grid
+from common.so3.harmonics import spherical_harmonics
 from configs.symphony import qm9_cpu
 from symphony import densities
 from symphony.densities import FineMixture, RadialMixture

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 from scipy.stats import ortho_group
 
-from common.so3.harmonics import sphere_grid, spherical_harmonics
+from common.so3.grid import sphere_grid
+from common.so3.harmonics import spherical_harmonics
 from common.so3.irreps import tensor_product_paths
 from configs.symphony import qm9_paper, solids
 from symphony import build, densities

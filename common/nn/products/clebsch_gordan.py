@@ -1,14 +1,19 @@
-r"""Equivariant convolution: neighbours' features times spherical harmonics, summed.
+r"""The channelwise Clebsch-Gordan product, and its convolution block by block.
 
-$m_{i p c} = \sum_j w_{i j p c} \sqrt{2 l_3 + 1}\, C^{l_1 l_2 l_3}
-(x_{j, l_1 c} \otimes Y_{l_2}(\hat r_{i j}))$ for every path $p = (l_1, l_2, l_3)$.
-Rows of a message are ordered by output degree, then component, then path, so that
-the block of one degree is `[2l + 1, num_paths_l * channels]` without a transpose.
+$$ z_{p c} = w_{p c} \sqrt{2 l_3 + 1}\, C^{l_1 l_2 l_3} (x_{l_1 c} \otimes y_{l_2}) $$
+for every path $p = (l_1, l_2, l_3)$ with $p_1 p_2 = p_3$, in component normalisation.
+The paths to one irrep lie side by side in its channels, for a linear map to mix.
+
+The convolution sums the products of neighbours' features with the harmonics of the
+edges, a block of receivers at a time: neither products nor messages of all edges ever
+exist, in the gradient no more than in the value, which recomputes them. Under
+`jax.vmap` molecules become one long list of receivers. It is differentiable any number
+of times in reverse mode; second derivatives take the memory of all edges.
 """
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,212 +22,207 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float, Int
 
-from common.so3.irreps import (
-    clebsch_gordan,
-    degree_slices,
-    max_degree_of,
-    tensor_product_paths,
-)
+from common.nn.features import Features
+from common.nn.graph import Graph, neighbour_table
+from common.nn.products.spec import EdgeWeights, RadialWeights, Spec, split_weights
+from common.so3.clebsch_gordan import clebsch_gordan
+from common.so3.irreps import Irrep, Path, product_paths
 
 EDGES_PER_BLOCK = 128
-"""Edges handled at once by the blocked form: 1-3 MB, which stay in the cache."""
+"""Edges handled at once by the convolution: 1-3 MB, which stay in the cache."""
 
 
-class Degrees(NamedTuple):
-    """What is static about a convolution: three largest degrees and the group."""
-
-    x: int
-    harmonics: int
-    out: int
-    group: str
+def paths(spec: Spec) -> tuple[Path, ...]:
+    """Lists all paths of the irreps, ordered by output first."""
+    return product_paths(dict(spec.x), dict(spec.y), spec.out)
 
 
-class Block(NamedTuple):
-    """Rows and paths of one output degree in a message."""
-
-    rows: slice
-    paths: slice
-    num_components: int
+def num_weights(spec: Spec) -> int:
+    """Returns one weight a path and channel of the first factor."""
+    return sum(_sizes(spec))
 
 
-def num_paths(
-    max_degree_in: int, max_degree_harmonics: int, max_degree_out: int, group: str
-) -> int:
-    """Returns the number of radial weights an edge needs, per channel."""
-    return len(
-        tensor_product_paths(max_degree_in, max_degree_harmonics, max_degree_out, group)
+def irreps_out(spec: Spec) -> dict[Irrep, int]:
+    """Returns the irreps of the product: for each, the channels of all its paths."""
+    channels: dict[Irrep, int] = {}
+    for (*_, out), size in zip(paths(spec), _sizes(spec), strict=True):
+        channels[out] = channels.get(out, 0) + size
+    return channels
+
+
+def _sizes(spec: Spec) -> tuple[int, ...]:
+    return tuple(dict(spec.x)[path[0]] for path in paths(spec))
+
+
+def product(
+    x: Features, y: Features, weights: Float[Array, "*batch num_weights"], spec: Spec
+) -> Features:
+    """Returns the products; y has one channel, or those of x."""
+    every = paths(spec)
+    of_paths = split_weights(weights, _sizes(spec))
+    return _join(
+        (path, w[..., None, :] * path_product(x, y, path))
+        for path, w in zip(every, of_paths, strict=True)
     )
 
 
-@functools.cache
-def message_blocks(degrees: Degrees) -> tuple[Block, ...]:
-    """Returns where each output degree lies in a message, degrees without path too."""
-    counts = np.zeros(degrees.out + 1, dtype=int)
-    for *_, l3 in tensor_product_paths(*degrees):
-        counts[l3] += 1
-    blocks, row, path = [], 0, 0
-    for degree, count in enumerate(counts.tolist()):
-        size = (2 * degree + 1) * count
-        blocks.append(
-            Block(slice(row, row + size), slice(path, path + count), 2 * degree + 1)
+def path_product(
+    x: Features, y: Features, path: Path
+) -> Float[Array, "*batch components channels"]:
+    """Returns the product along one path, channel by channel."""
+    i, j, k = path
+    table = clebsch_gordan(i.degree, j.degree, k.degree) * math.sqrt(k.dim)
+    outer = x[i][..., :, None, :] * y[j][..., None, :, :]
+    outer = outer.reshape(*outer.shape[:-3], -1, outer.shape[-1])
+    matrix = jnp.asarray(table.reshape(-1, k.dim).T, outer.dtype)
+    return jnp.einsum("ka,...ac->...kc", matrix, outer)
+
+
+def _join(parts: Iterable[tuple[Path, Array]]) -> Features:
+    """Puts the products of all paths to one irrep side by side."""
+    found: dict[Irrep, list[Array]] = {}
+    for (*_, out), part in parts:
+        found.setdefault(out, []).append(part)
+    return {irrep: jnp.concatenate(found[irrep], axis=-1) for irrep in sorted(found)}
+
+
+def convolve(
+    x: Features,
+    graph: Graph,
+    weights: EdgeWeights,
+    spec: Spec,
+    edges_per_block: int = EDGES_PER_BLOCK,
+) -> Features:
+    """Sums the products with the harmonics of the edges at their receivers.
+
+    Args:
+        x: features of the nodes.
+        graph: edges; irreps of `x` and of their harmonics are those of `spec`.
+        weights: weights of the edges, zero where there is none.
+        spec: irreps.
+        edges_per_block: number of edges whose messages exist at once.
+    """
+    senders = neighbour_table(graph, next(iter(x.values())).shape[0])
+    y = jnp.concatenate([graph.harmonics[j] for j, _ in spec.y], axis=-2)[..., 0]
+    channels = dict(spec.x)
+    sizes = _sizes(spec)
+    found = {}
+    # Irreps of one number of channels share a table; usually all do.
+    for count in sorted(set(channels.values())):
+        layout = Layout(
+            tuple(i for i, c in spec.x if c == count),
+            tuple(j for j, _ in spec.y),
+            spec.out,
         )
+        kept = [path[0] in layout.x for path in paths(spec)]
+        if not any(kept):
+            continue
+        nodes = jnp.concatenate([x[i] for i in layout.x], axis=-2)
+        radial, kernel = _of_paths(weights, sizes, kept, count)
+        batch = (a[None] for a in (nodes, y, radial, senders))
+        kernel = None if kernel is None else kernel[None]
+        rows = _blocked(layout, edges_per_block, *batch, kernel)[0]
+        found.update(_by_path(rows, layout, count))
+    return _join((path, found[path]) for path in paths(spec))
+
+
+def _of_paths(
+    weights: EdgeWeights, sizes: Sequence[int], kept: Sequence[bool], channels: int
+) -> tuple[Array, Array | None]:
+    """Returns the weights of some paths, `[..., paths, channels]`, and their kernel."""
+
+    def select(array: Array) -> Array:
+        pairs = zip(split_weights(array, sizes), kept, strict=True)
+        chosen = array if all(kept) else jnp.concatenate([w for w, k in pairs if k], -1)
+        return chosen.reshape(*chosen.shape[:-1], -1, channels)
+
+    if isinstance(weights, RadialWeights):
+        return weights.radial, select(weights.kernel)
+    return select(weights), None
+
+
+class Layout(NamedTuple):
+    """Irreps of features with one number of channels; what is static of a convolution.
+
+    Attributes:
+        x: irreps of the nodes.
+        y: irreps of the harmonics.
+        out: irreps kept.
+    """
+
+    x: tuple[Irrep, ...]
+    y: tuple[Irrep, ...]
+    out: tuple[Irrep, ...]
+
+
+class Block(NamedTuple):
+    """Rows and paths of one irrep in a message.
+
+    Rows are ordered by irrep, then component, then path, so that a block becomes
+    `[2l + 1, paths * channels]` without a transpose.
+    """
+
+    irrep: Irrep
+    rows: slice
+    paths: slice
+
+
+@functools.cache
+def message_blocks(layout: Layout) -> tuple[Block, ...]:
+    """Returns where each irrep lies in a message, those without a path left out."""
+    blocks, row, path = [], 0, 0
+    outputs = [out for *_, out in product_paths(*layout)]
+    for irrep in dict.fromkeys(outputs):
+        count = outputs.count(irrep)
+        size = irrep.dim * count
+        blocks.append(Block(irrep, slice(row, row + size), slice(path, path + count)))
         row, path = row + size, path + count
     return tuple(blocks)
 
 
 @functools.cache
 def coupling_table(
-    degrees: Degrees,
-) -> Float[np.ndarray, "components_harmonics components_x rows"]:
+    layout: Layout,
+) -> Float[np.ndarray, "components_y components_x rows"]:
     """Returns all Clebsch-Gordan tables as one array, component normalisation in."""
-    blocks = message_blocks(degrees)
-    table = np.zeros(
-        (
-            (degrees.harmonics + 1) ** 2,
-            (degrees.x + 1) ** 2,
-            blocks[-1].rows.stop,
-        ),
-        dtype=np.float32,
+    ends = lambda irreps: np.cumsum([0, *(i.dim for i in irreps)])
+    start_x, start_y = (dict(zip(of, ends(of), strict=False)) for of in layout[:2])
+    blocks = {block.irrep: block for block in message_blocks(layout)}
+    shape = (
+        ends(layout.y)[-1],
+        ends(layout.x)[-1],
+        message_blocks(layout)[-1].rows.stop,
     )
-    rows = degree_slices(max(degrees.x, degrees.harmonics))
-    for index, (l1, l2, l3) in enumerate(tensor_product_paths(*degrees)):
-        block = blocks[l3]
+    table = np.zeros(shape, dtype=np.float32)
+    for index, (i, j, k) in enumerate(product_paths(*layout)):
+        block = blocks[k]
         count = block.paths.stop - block.paths.start
         first = block.rows.start + index - block.paths.start
-        values = clebsch_gordan(l1, l2, l3) * math.sqrt(2 * l3 + 1)
-        table[rows[l2], rows[l1], first : block.rows.stop : count] = np.swapaxes(
-            values, 0, 1
-        )
+        values = clebsch_gordan(i.degree, j.degree, k.degree) * math.sqrt(k.dim)
+        x, y = start_x[i], start_y[j]
+        rows = slice(first, block.rows.stop, count)
+        table[y : y + j.dim, x : x + i.dim, rows] = np.swapaxes(values, 0, 1)
     table.setflags(write=False)
     return table
 
 
-def message_per_degree(
-    message: Float[Array, "*batch rows channels"], degrees: Degrees
-) -> tuple[Float[Array, "*batch components paths_times_channels"], ...]:
-    """Splits a message by degree, paths and channels side by side for a matrix."""
-    return tuple(
-        message[..., block.rows, :].reshape(
-            *message.shape[:-2],
-            block.num_components,
-            (block.paths.stop - block.paths.start) * message.shape[-1],
-        )
-        for block in message_blocks(degrees)
-    )
-
-
-def convolution(
-    x: Float[Array, "num_nodes components channels"],
-    harmonics: Float[Array, "num_edges components_harmonics"],
-    weights: Float[Array, "num_edges paths channels"],
-    senders: Int[Array, " num_edges"],
-    receivers: Int[Array, " num_edges"],
-    max_degree: int,
-    group: str = "O3",
-) -> Float[Array, "num_nodes rows channels"]:
-    """Sums messages over any list of edges: one dense matrix per edge.
-
-    Differentiable any number of times and in forward mode.
-
-    Args:
-        x: Features of the nodes.
-        harmonics: Spherical harmonics of the edges.
-        weights: Radial weights, one per edge, path and channel, paths in the order of
-            `common.so3.irreps.tensor_product_paths`. Zero where an edge is padding.
-        senders: Index of the node each edge comes from.
-        receivers: Index of the node each edge goes to.
-        max_degree: Largest degree of the messages.
-        group: `"O3"` or `"SO3"`, see `common.so3.irreps.tensor_product_paths`.
-
-    Returns:
-        Messages; the order of rows is the module's.
-    """
-    degrees = _degrees(x, harmonics, max_degree, group)
-    products = _edge_products(x[senders], harmonics, degrees)
-    messages = _times_weights(products, weights, degrees)
-    return jax.ops.segment_sum(messages, receivers, x.shape[0])
-
-
-def neighbour_convolution(
-    x: Float[Array, "num_nodes components channels"],
-    harmonics: Float[Array, "num_receivers num_neighbours components_harmonics"],
-    weights: Float[Array, "num_receivers num_neighbours paths channels"],
-    senders: Int[Array, "num_receivers num_neighbours"],
-    max_degree: int,
-    group: str = "O3",
-    edges_per_block: int = EDGES_PER_BLOCK,
-) -> Float[Array, "num_receivers rows channels"]:
-    """Sums messages over a table of neighbours, a block of receivers at a time.
-
-    The same as `convolution` with little memory: neither products nor messages of all
-    edges ever exist, in the gradient no more than in the value, which recomputes them.
-    Under `jax.vmap` molecules become one long list of receivers. Differentiable once,
-    in reverse mode.
-
-    Args:
-        x: Features of the nodes.
-        harmonics: Spherical harmonics of the edges.
-        weights: Radial weights as for `convolution`; zero where a place in the table
-            is empty.
-        senders: Index of each neighbour; any valid index where the place is empty.
-        max_degree: Largest degree of the messages.
-        group: `"O3"` or `"SO3"`, see `common.so3.irreps.tensor_product_paths`.
-        edges_per_block: Number of edges whose messages exist at once.
-
-    Returns:
-        Messages; the order of rows is the module's.
-    """
-    degrees = _degrees(x, harmonics, max_degree, group)
-    batch = (a[None] for a in (x, harmonics, weights, senders))
-    return _blocked(degrees, edges_per_block, *batch, None)[0]
-
-
-def radial_convolution(
-    x: Float[Array, "num_nodes components channels"],
-    harmonics: Float[Array, "num_receivers num_neighbours components_harmonics"],
-    radial: Float[Array, "num_receivers num_neighbours num_radial"],
-    kernel: Float[Array, "num_radial paths channels"],
-    senders: Int[Array, "num_receivers num_neighbours"],
-    max_degree: int,
-    group: str = "O3",
-    edges_per_block: int = EDGES_PER_BLOCK,
-) -> Float[Array, "num_receivers rows channels"]:
-    """Does `neighbour_convolution` with weights `radial @ kernel`, made block by block.
-
-    The weights are by far the largest array of a convolution; here they never exist
-    as a whole, nor does their gradient.
-
-    Args:
-        x: Features of the nodes.
-        harmonics: Spherical harmonics of the edges.
-        radial: Functions of each distance; zero where a place in the table is empty.
-        kernel: Last layer of the radial network, without bias.
-        senders: Index of each neighbour; any valid index where the place is empty.
-        max_degree: Largest degree of the messages.
-        group: `"O3"` or `"SO3"`, see `common.so3.irreps.tensor_product_paths`.
-        edges_per_block: Number of edges whose messages exist at once.
-
-    Returns:
-        Messages; the order of rows is the module's.
-    """
-    degrees = _degrees(x, harmonics, max_degree, group)
-    batch = (a[None] for a in (x, harmonics, radial, senders, kernel))
-    return _blocked(degrees, edges_per_block, *batch)[0]
-
-
-def _degrees(x: Array, harmonics: Array, max_degree: int, group: str) -> Degrees:
-    return Degrees(
-        max_degree_of(x.shape[-2]),
-        max_degree_of(harmonics.shape[-1]),
-        max_degree,
-        group,
-    )
+def _by_path(
+    message: Float[Array, "*batch rows channels"], layout: Layout, channels: int
+) -> dict[Path, Float[Array, "*batch _components channels"]]:
+    """Returns the message of each path."""
+    every, found = product_paths(*layout), {}
+    for block in message_blocks(layout):
+        part = message[..., block.rows, :]
+        part = part.reshape(*message.shape[:-2], block.irrep.dim, -1, channels)
+        for place, path in enumerate(every[block.paths]):
+            found[path] = part[..., place, :]
+    return found
 
 
 def _edge_matrices(
-    harmonics: Float[Array, "edges components_harmonics"], degrees: Degrees
+    harmonics: Float[Array, "edges components_harmonics"], layout: Layout
 ) -> Float[Array, "edges components rows"]:
-    table = jnp.asarray(coupling_table(degrees), harmonics.dtype)
+    table = jnp.asarray(coupling_table(layout), harmonics.dtype)
     flat = harmonics @ table.reshape(table.shape[0], -1)
     return flat.reshape(-1, *table.shape[1:])
 
@@ -230,23 +230,21 @@ def _edge_matrices(
 def _edge_products(
     x: Float[Array, "edges components channels"],
     harmonics: Float[Array, "edges components_harmonics"],
-    degrees: Degrees,
+    layout: Layout,
 ) -> Float[Array, "edges rows channels"]:
-    return jnp.einsum("ear,eac->erc", _edge_matrices(harmonics, degrees), x)
+    return jnp.einsum("ear,eac->erc", _edge_matrices(harmonics, layout), x)
 
 
 def _times_weights(
     products: Float[Array, "*edges rows channels"],
     weights: Float[Array, "*edges paths channels"],
-    degrees: Degrees,
+    layout: Layout,
 ) -> Float[Array, "*edges rows channels"]:
     """Multiplies every path of a message by its weight."""
     edges, channels = products.shape[:-2], products.shape[-1]
     blocks = []
-    for block in message_blocks(degrees):
-        shape = (*edges, block.num_components, -1, channels)
-        if block.paths.start == block.paths.stop:
-            continue
+    for block in message_blocks(layout):
+        shape = (*edges, block.irrep.dim, -1, channels)
         product = products[..., block.rows, :].reshape(shape)
         product = product * weights[..., None, block.paths, :]
         blocks.append(product.reshape(*edges, -1, channels))
@@ -254,17 +252,16 @@ def _times_weights(
 
 
 def _over_components(
-    products: Float[Array, "*edges rows channels"], degrees: Degrees
+    products: Float[Array, "*edges rows channels"], layout: Layout
 ) -> Float[Array, "*edges paths channels"]:
     """Sums every path over its components: the transpose of spreading a weight."""
     edges, channels = products.shape[:-2], products.shape[-1]
     return jnp.concatenate(
         [
             products[..., block.rows, :]
-            .reshape(*edges, block.num_components, -1, channels)
+            .reshape(*edges, block.irrep.dim, -1, channels)
             .sum(axis=-3)
-            for block in message_blocks(degrees)
-            if block.paths.start != block.paths.stop
+            for block in message_blocks(layout)
         ],
         axis=-2,
     )
@@ -275,7 +272,7 @@ class _Batch(NamedTuple):
 
     Attributes:
         x: Features.
-        harmonics: Spherical harmonics.
+        harmonics: spherical harmonics.
         radial: Weights, or without paths and channels what `kernel` makes them from.
         senders: Neighbours, counted within each molecule.
         kernel: Last radial layer, one for all molecules or one for each.
@@ -299,39 +296,89 @@ class _Slice(NamedTuple):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _blocked(degrees: Degrees, edges_per_block: int, *batch: Array | None) -> Array:
-    return _flattened(_forward, degrees, edges_per_block)(None, *batch)
+def _blocked(layout: Layout, edges_per_block: int, *batch: Array | None) -> Array:
+    return _flattened(_forward, layout, edges_per_block)(None, *batch)
 
 
 def _blocked_fwd(
-    degrees: Degrees, edges_per_block: int, *batch: Array | None
+    layout: Layout, edges_per_block: int, *batch: Array | None
 ) -> tuple[Array, tuple[Array | None, ...]]:
-    return _blocked(degrees, edges_per_block, *batch), batch
+    return _blocked(layout, edges_per_block, *batch), batch
 
 
 def _blocked_bwd(
-    degrees: Degrees,
+    layout: Layout,
     edges_per_block: int,
     batch: tuple[Array | None, ...],
     cotangent: Array,
 ) -> tuple[Array | None, ...]:
-    backward = _flattened(_backward, degrees, edges_per_block)
-    x_bar, harmonics_bar, radial_bar, kernel_bar = backward(cotangent, *batch)
-    return x_bar, harmonics_bar, radial_bar, None, kernel_bar
+    x_bar, y_bar, radial_bar, kernel_bar = _pullback(
+        layout, edges_per_block, cotangent, *batch
+    )
+    return x_bar, y_bar, radial_bar, None, kernel_bar
 
 
 _blocked.defvjp(_blocked_fwd, _blocked_bwd)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _pullback(
+    layout: Layout, edges_per_block: int, cotangent: Array, *batch: Array | None
+) -> tuple[Array | None, ...]:
+    """Returns the gradients of a convolution; itself differentiable."""
+    return _flattened(_backward, layout, edges_per_block)(cotangent, *batch)
+
+
+def _pullback_fwd(
+    layout: Layout, edges_per_block: int, *operands: Array | None
+) -> tuple[tuple[Array | None, ...], tuple[Array | None, ...]]:
+    return _pullback(layout, edges_per_block, *operands), operands
+
+
+def _pullback_bwd(
+    layout: Layout,
+    edges_per_block: int,
+    operands: tuple[Array | None, ...],
+    bars: tuple[Array | None, ...],
+) -> tuple[Array | None, ...]:
+    """Differentiates the gradients of the plain form, all edges at once."""
+    cotangent, x, y, radial, senders, kernel = operands
+
+    def gradients(cotangent: Array, *floats: Array | None) -> tuple[Array | None, ...]:
+        plain = lambda x, y, radial, kernel: _all_edges(
+            layout, _Batch(x, y, radial, senders, kernel)
+        )
+        return jax.vjp(plain, *floats)[1](cotangent)
+
+    found = jax.vjp(gradients, cotangent, x, y, radial, kernel)[1](bars)
+    return (*found[:4], None, found[4])
+
+
+_pullback.defvjp(_pullback_fwd, _pullback_bwd)
+
+
+def _all_edges(layout: Layout, batch: "_Batch") -> Array:
+    """Convolves one molecule, all its edges at once, by plain operations."""
+    senders = batch.senders[0]
+    x, y = batch.x[0][senders.reshape(-1)], batch.harmonics[0]
+    products = _edge_products(x, y.reshape(-1, y.shape[-1]), layout)
+    products = products.reshape(*senders.shape, *products.shape[1:])
+    weights = batch.radial[0]
+    if batch.kernel is not None:
+        kernel = batch.kernel[0]
+        weights = jnp.einsum("rsh,hpc->rspc", weights, kernel)
+    return _times_weights(products, weights, layout).sum(axis=1)[None]
+
+
 @functools.cache
 def _flattened(
-    function: Callable[..., Any], degrees: Degrees, edges_per_block: int
+    function: Callable[..., Any], layout: Layout, edges_per_block: int
 ) -> Callable[..., Any]:
     """Gives a blocked function a batching rule that puts molecules side by side."""
 
     @custom_vmap
     def call(cotangent: Array | None, *batch: Array | None) -> Any:
-        return function(degrees, edges_per_block, cotangent, _Batch(*batch))
+        return function(layout, edges_per_block, cotangent, _Batch(*batch))
 
     @call.def_vmap
     def rule(
@@ -426,27 +473,27 @@ def _weights(block: _Slice, kernel: Array | None) -> Array:
 
 
 def _forward(
-    degrees: Degrees, edges_per_block: int, cotangent: None, batch: _Batch
+    layout: Layout, edges_per_block: int, cotangent: None, batch: _Batch
 ) -> Array:
     del cotangent
     x = batch.x.reshape(-1, *batch.x.shape[2:])
 
     def step(_: None, block: _Slice) -> tuple[None, Array]:
         harmonics = block.harmonics.reshape(-1, block.harmonics.shape[-1])
-        products = _edge_products(x[block.senders.reshape(-1)], harmonics, degrees)
+        products = _edge_products(x[block.senders.reshape(-1)], harmonics, layout)
         products = products.reshape(*block.senders.shape, *products.shape[1:])
         weights = _weights(block, batch.kernel)
-        return None, _times_weights(products, weights, degrees).sum(axis=1)
+        return None, _times_weights(products, weights, layout).sum(axis=1)
 
     blocks, join = _slices(edges_per_block, None, batch)
     return join(jax.lax.scan(step, None, blocks)[1])
 
 
 def _backward(
-    degrees: Degrees, edges_per_block: int, cotangent: Array, batch: _Batch
+    layout: Layout, edges_per_block: int, cotangent: Array, batch: _Batch
 ) -> tuple[Array, Array, Array, Array | None]:
     x = batch.x.reshape(-1, *batch.x.shape[2:])
-    table = jnp.asarray(coupling_table(degrees), x.dtype)
+    table = jnp.asarray(coupling_table(layout), x.dtype)
     table = table.reshape(table.shape[0], -1)
 
     def step(
@@ -456,16 +503,16 @@ def _backward(
         index = block.senders.reshape(-1)
         edge_x = x[index]
         harmonics = block.harmonics.reshape(len(index), -1)
-        matrices = _edge_matrices(harmonics, degrees)
+        matrices = _edge_matrices(harmonics, layout)
         products = jnp.einsum("ear,eac->erc", matrices, edge_x)
         edge_bar = jnp.broadcast_to(
             block.cotangent[:, None],
             (*block.senders.shape, *block.cotangent.shape[1:]),
         )
         weights_bar = _over_components(
-            products.reshape(edge_bar.shape) * edge_bar, degrees
+            products.reshape(edge_bar.shape) * edge_bar, layout
         )
-        products_bar = _times_weights(edge_bar, _weights(block, batch.kernel), degrees)
+        products_bar = _times_weights(edge_bar, _weights(block, batch.kernel), layout)
         products_bar = products_bar.reshape(products.shape)
         matrices_bar = jnp.einsum("eac,erc->ear", edge_x, products_bar)
         harmonics_bar = matrices_bar.reshape(len(index), -1) @ table.T

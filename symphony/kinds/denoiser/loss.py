@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from common.generative import diffusion
-from common.nn.layers import safe_norm
+from common.so3.vectors import safe_norm
 from symphony.data import Batch
 from symphony.kinds.denoiser.model import Denoiser, weights_of
 

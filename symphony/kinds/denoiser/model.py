@@ -14,15 +14,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from common.generative import diffusion
 from common.geometry import alignment
-from common.nn.layers import (
-    RMSNorm,
-    bessel_basis,
-    gaussian_basis,
-    polynomial_envelope,
-    safe_norm,
-)
-from common.so3.harmonics import spherical_harmonics
-from symphony.model import Pairs, TrunkLayer
+from common.nn.blocks import make_block
+from common.nn.features import from_scalars, scalars_of
+from common.nn.graph import make_graph
+from common.nn.norm import RMSNorm
+from common.nn.radial import bessel_basis, gaussian_basis, polynomial_envelope
+from common.so3.irreps import VECTOR, format_irreps, uniform
+from common.so3.vectors import safe_norm
 
 KNOWN = 1e4
 """Weight of an atom that is fixed: its noise is a hundredth of the others'."""
@@ -51,6 +49,8 @@ class Denoiser(nn.Module):
             the network nothing to restore that its neighbours do not tell.
         min_noise: Å, least noise that it is told apart.
         max_noise: Å, largest one.
+        block: row of `common.nn.blocks.BLOCKS`.
+        product: row of `common.nn.products.PRODUCTS`, of the messages.
     """
 
     atomic_numbers: tuple[int, ...]
@@ -64,6 +64,8 @@ class Denoiser(nn.Module):
     sigma_data: float
     min_noise: float
     max_noise: float
+    block: str
+    product: str
 
     @nn.compact
     def __call__(
@@ -90,9 +92,8 @@ class Denoiser(nn.Module):
         scalars = nn.Embed(num_species, self.num_channels)(species)
         scalars += nn.Embed(2, self.num_channels)(fixed.astype(jnp.int32))
         scalars += nn.Dense(self.num_channels)(level)
-        num_tensors = (self.max_degree + 1) ** 2 - 1
-        tensors = jnp.zeros((*species.shape, num_tensors, self.num_channels))
-        node_feats = jnp.concatenate([scalars[:, None], tensors], axis=1)
+        irreps = uniform(self.max_degree, self.num_channels)
+        node_feats = from_scalars(scalars, irreps)
 
         apart = y[:, None] - y[None]
         distances = safe_norm(apart)
@@ -101,20 +102,21 @@ class Denoiser(nn.Module):
         others = node_mask[:, None] & node_mask & ~jnp.eye(len(y), dtype=bool)
         hidden = nn.silu(nn.Dense(self.num_pair_feats)(basis))
         feats = nn.silu(nn.Dense(self.num_pair_feats)(hidden))
-        pairs = Pairs(
-            feats=feats * (envelope * others)[..., None],
-            harmonics=spherical_harmonics(apart, self.max_degree),
-        )
-        layer = lambda: TrunkLayer(
-            self.num_channels, self.max_degree, self.avg_num_neighbors
-        )
-        for _ in range(self.num_layers):
-            node_feats = layer()(node_feats, node_feats, pairs)
+        graph = make_graph(apart, feats, envelope * others, self.max_degree)
+        for index in range(self.num_layers):
+            layer = make_block(
+                self.block,
+                irreps=format_irreps(irreps),
+                product=self.product,
+                avg_num_neighbors=self.avg_num_neighbors,
+                name=f"layers_{index}",
+            )
+            node_feats = layer(node_feats, graph)
         node_feats = RMSNorm()(node_feats)
         gates = nn.Dense(self.num_channels)(
-            nn.silu(nn.Dense(self.num_channels)(node_feats[:, 0]))
+            nn.silu(nn.Dense(self.num_channels)(scalars_of(node_feats)))
         )
-        vectors = node_feats[:, 1:4] * gates[:, None]
+        vectors = node_feats[VECTOR] * gates[:, None]
         moves = nn.Dense(1, use_bias=False)(vectors)[..., 0]
 
         level = diffusion.variance_exploding(sigma)

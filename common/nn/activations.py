@@ -1,0 +1,47 @@
+"""Activations scaled to unit second moment for a standard normal number."""
+
+import functools
+import math
+
+import flax.linen as nn
+import numpy as np
+from jaxtyping import Array
+
+
+@functools.cache
+def _root_second_moment(name: str) -> float:
+    """Returns the root mean square of an activation of a standard normal number."""
+    z, weights = np.polynomial.hermite_e.hermegauss(200)
+    values = {
+        "swish": z / (1.0 + np.exp(-z)),
+        "softplus": np.logaddexp(z, 0.0),
+        "shifted_softplus": np.logaddexp(z, 0.0) - math.log(2.0),
+    }[name]
+    return float(np.sqrt(np.sum(weights * values**2) / np.sum(weights)))
+
+
+def swish(x: Array) -> Array:
+    """Applies the swish, scaled to unit second moment.
+
+    >>> float(swish(np.float32(0.0)))
+    0.0
+    """
+    return nn.silu(x) / _root_second_moment("swish")
+
+
+def softplus(x: Array) -> Array:
+    """Applies the softplus, scaled to unit second moment.
+
+    >>> round(float(softplus(np.float32(0.0))), 3)
+    0.747
+    """
+    return nn.softplus(x) / _root_second_moment("softplus")
+
+
+def shifted_softplus(x: Array) -> Array:
+    """Applies the softplus less its value at zero, scaled to unit second moment.
+
+    >>> float(shifted_softplus(np.float32(0.0)))
+    0.0
+    """
+    return (nn.softplus(x) - math.log(2.0)) / _root_second_moment("shifted_softplus")

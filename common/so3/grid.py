@@ -1,0 +1,97 @@
+r"""Grids on the sphere: quadrature, and uniform draws from their cells.
+
+Conventions are those of `common.so3.harmonics`.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from common.so3.harmonics import solid_harmonics
+
+
+class SphereGrid(NamedTuple):
+    """A product grid on the sphere: Gauss-Legendre in cos(beta), uniform in alpha.
+
+    Attributes:
+        points: Unit vectors, beta running slower than alpha.
+        log_weights: Logarithms of the quadrature weights, which sum to 4 pi.
+        harmonics: Spherical harmonics at the points.
+        cos_beta_edges: Edges of the cells in cos(beta), rising from -1 to 1. A cell
+            spans 2 pi / res_alpha in alpha around its point, and its area is exactly
+            the weight of the point.
+    """
+
+    points: Float[np.ndarray, "grid 3"]
+    log_weights: Float[np.ndarray, " grid"]
+    harmonics: Float[np.ndarray, "grid components"]
+    cos_beta_edges: Float[np.ndarray, " res_beta_plus_1"]
+
+
+@functools.lru_cache(maxsize=16)
+def sphere_grid(res_beta: int, res_alpha: int, max_degree: int) -> SphereGrid:
+    """Builds a grid with exact quadrature up to a degree, once per arguments.
+
+    >>> round(float(np.exp(sphere_grid(4, 7, 2).log_weights).sum()), 4)  # 4 pi
+    12.5664
+
+    Products of harmonics are integrated exactly while the sum of their degrees stays
+    below 2 res_beta and below res_alpha.
+
+    Args:
+        res_beta: number of polar angles.
+        res_alpha: number of azimuths, starting at zero (the direction of z).
+        max_degree: largest degree of the tabulated harmonics.
+    """
+    cos_beta, weights = np.polynomial.legendre.leggauss(res_beta)
+    alpha = 2.0 * np.pi * np.arange(res_alpha) / res_alpha
+    sin_beta = np.sqrt(1.0 - cos_beta**2)
+    points = np.stack(
+        [
+            sin_beta[:, None] * np.sin(alpha),
+            np.broadcast_to(cos_beta[:, None], (res_beta, res_alpha)),
+            sin_beta[:, None] * np.cos(alpha),
+        ],
+        axis=-1,
+    ).reshape(-1, 3)
+    area = np.repeat(weights * (2.0 * np.pi / res_alpha), res_alpha)
+    harmonics = np.stack(solid_harmonics(*points.T, max_degree), axis=-1)
+    edges = np.concatenate([[-1.0], np.cumsum(weights) - 1.0])
+    edges[-1] = 1.0
+    arrays = (points, np.log(area), harmonics, edges)
+    grid = SphereGrid(*(np.ascontiguousarray(a, dtype=np.float32) for a in arrays))
+    for array in grid:
+        array.setflags(write=False)
+    return grid
+
+
+def jitter_in_cell(
+    key: Key[Array, ""], grid: SphereGrid, cell_index: Int[Array, "*batch"]
+) -> Float[Array, "*batch 3"]:
+    """Draws unit vectors uniformly from cells of a grid.
+
+    A cell drawn with probability proportional to its quadrature weight, followed by
+    this draw, is uniform on the whole sphere.
+
+    Args:
+        key: JAX key.
+        grid: grid whose cells are drawn from.
+        cell_index: indices of the cells, as in `grid.points`.
+    """
+    beta_key, alpha_key = jax.random.split(key)
+    edges = jnp.asarray(grid.cos_beta_edges)
+    res_alpha = grid.points.shape[0] // (edges.shape[0] - 1)
+    beta_index, alpha_index = cell_index // res_alpha, cell_index % res_alpha
+    low, high = edges[beta_index], edges[beta_index + 1]
+    cos_beta = low + (high - low) * jax.random.uniform(beta_key, cell_index.shape)
+    offset = jax.random.uniform(alpha_key, cell_index.shape, minval=-0.5, maxval=0.5)
+    alpha = (2.0 * math.pi / res_alpha) * (alpha_index + offset)
+    sin_beta = jnp.sqrt(jnp.maximum(1.0 - cos_beta * cos_beta, 0.0))
+    return jnp.stack(
+        [sin_beta * jnp.sin(alpha), cos_beta, sin_beta * jnp.cos(alpha)], axis=-1
+    )
