@@ -10,9 +10,10 @@ right hands differ. The irreps of the features alone decide the group.
 import itertools
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
-Group: TypeAlias = Literal["O3", "SO3"]
+Group: TypeAlias = str
+"""`"O3"` or `"SO3"`."""
 
 
 class Irrep(NamedTuple):

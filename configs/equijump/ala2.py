@@ -38,6 +38,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.num_neighbours = 16
     config.model.reach = 4
     config.model.cutoff = 20.0  # Å
+    config.model.block = "equijump"  # A key of `common.nn.blocks`.
+    config.model.product = "scalar"  # Of its messages: a key of `common.nn.products`.
     config.model.has_temperature = False
 
     config.transport = ml_collections.ConfigDict()

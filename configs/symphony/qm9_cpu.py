@@ -45,8 +45,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.blur = 0.06  # Radians: 3.4 degrees.
     config.model.num_fine_components = 4
     config.model.num_fine_rounds = 3
-    config.model.causal = True
-    config.model.learned_stop = True
+    config.model.block = "symphony"  # Of the trunk: a key of `common.nn.blocks`.
+    config.model.product = "scalar"  # Of its messages: a key of `common.nn.products`.
+    config.model.conditions = ("noise_std",)  # Keys of `common.nn.conditions`.
 
     config.train = ml_collections.ConfigDict()
     config.train.start_from = ""  # Weights to go on from; random ones if empty.

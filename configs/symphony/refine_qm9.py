@@ -33,6 +33,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.num_pair_feats = 32
     config.model.avg_num_neighbors = 8.0
     config.model.sigma_data = 5.0  # Å
+    config.model.block = "symphony"  # A key of `common.nn.blocks`.
+    config.model.product = "scalar"  # Of its messages: a key of `common.nn.products`.
 
     config.loss = ml_collections.ConfigDict()
     config.loss.alignment = "exact"  # Of the target, see `common.geometry.alignment`.

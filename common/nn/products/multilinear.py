@@ -46,9 +46,9 @@ class Form(NamedTuple):
 
 def apply(
     form: Form,
-    w: Float[Array, "*#batch rows_w channels"],
-    x: Float[Array, "*#batch rows_x channels"],
-    y: Float[Array, "*#batch rows_y channels"],
+    w: Float[Array, "*#batch rows_w #channels"],
+    x: Float[Array, "*#batch rows_x #channels"],
+    y: Float[Array, "*#batch rows_y #channels"],
 ) -> Float[Array, "*batch rows_z channels"]:
     r"""Returns $\partial Q / \partial z$: the product of w, x and y.
 
