@@ -68,7 +68,9 @@ def of_e3nn(x, graph, weights, spec):
     sizes = [dict(spec.x)[i] for i, *_ in cg.paths(spec)]
     starts = np.cumsum([0, *sizes])
     found = {}
-    for (i, j, k), start, stop in zip(cg.paths(spec), starts, starts[1:], strict=True):
+    for (i, j, k), start, stop in zip(
+        cg.paths(spec), starts[:-1], starts[1:], strict=True
+    ):
         one = to_irreps_array({i: rows[i]}), to_irreps_array({j: graph.harmonics[j]})
         product = e3nn.tensor_product(*one, filter_ir_out=[e3nn.Irrep(*k)])
         part = from_irreps_array(product)[k] * weights[..., None, start:stop]
