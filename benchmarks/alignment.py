@@ -61,7 +61,7 @@ def draw(
     """Returns turned clouds, and the same with noise."""
     key_turn, key_noise = jax.random.split(key)
     turns = matrix_fisher.uniform(key_turn, count)
-    clean = alignment.turned(x, turns)
+    clean = alignment.rotate(x, turns)
     return clean, clean + sigma * jax.random.normal(key_noise, clean.shape)
 
 

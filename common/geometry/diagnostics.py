@@ -109,9 +109,8 @@ def _moments(
     if num_species > 1:
         kinds += [mask & (species == number) for number in range(num_species)]
     total = jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None]
-    return jnp.concatenate(
-        [jnp.einsum("bnm,bn->bm", harmonics, kind) / total for kind in kinds], axis=-1
-    )
+    mean = lambda kind: jnp.sum(harmonics * kind[..., None], axis=1) / total
+    return jnp.concatenate([mean(kind) for kind in kinds], axis=-1)
 
 
 def rotate_features(
@@ -158,7 +157,7 @@ def equivariance_error(
     size = norms(there)
 
     def error(rotation: Float[Array, "3 3"]) -> Array:
-        found = function(positions @ rotation.T)
+        found = function(alignment.rotate(positions, rotation))
         return norms(found - rotate_features(there, rotation))
 
     turns = matrix_fisher.uniform(key, num_turns).astype(positions.dtype)

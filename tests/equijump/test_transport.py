@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equijump.build import TRANSPORTS
-from equijump.transport import heads, paths, solvers, two_sided
+from common.nn.layers import gaussian_basis
+from equijump.transport import TRANSPORTS, heads, paths, solvers, two_sided
 from tests.equijump.solvable import (
     double_well,
+    draw_noise,
     expected_end,
     make_jump,
     normal,
@@ -247,3 +248,61 @@ def test_exact_heads_are_those_of_the_pairs():
         fit = np.linalg.lstsq(design, np.ravel(truth), rcond=None)[0]
         known = np.linalg.lstsq(design, np.ravel(line), rcond=None)[0]
         np.testing.assert_allclose(fit, known, atol=0.02)
+
+
+def told(level, noise=1.0):
+    """The logarithm that the network is told, of a ratio of noise to signal."""
+    path = paths.Path(jnp.zeros(()), jnp.ones(()), jnp.float32(level))
+    scales = paths.Scales(jnp.ones((14, 1)), jnp.full((14, 1), noise))
+    return float(paths.estimate(path, scales, cloud(), cloud(1)).log_level)
+
+
+def test_levels_up_to_the_ceiling_are_told_as_they_are():
+    for level in (1e-3, 0.1, 1.0, 19.9):
+        assert told(level) == pytest.approx(np.log(level), abs=1e-5)
+        assert told(0.5 * level, 2.0) == pytest.approx(np.log(level), abs=1e-5)
+    assert told(1e-5) == told(1e-3)
+
+
+def test_levels_beyond_the_ceiling_are_told_apart():
+    """As those of large proteins, by the encoding that the network has."""
+    levels = [20.0, 30.0, 60.0, 200.0, 1_000.0]
+    found = np.array([told(level) for level in levels])
+    assert np.all(np.diff(found) > 0.05)
+    encoded = gaussian_basis(jnp.asarray(found), -6.0, 3.0, 24)
+    assert np.all(np.abs(np.diff(np.asarray(encoded)[:, -1])) > 0.02)
+    slopes = jax.vmap(jax.grad(paths.compressed))(jnp.log(jnp.array(levels)))
+    assert np.all(slopes > 0.0)
+
+
+@ALL
+def test_every_transport_has_the_names_of_the_table(kind):
+    transport = TRANSPORTS[kind]
+    assert transport.METHODS
+    assert set(transport.HEADS) <= {"end", "drift", "noise"}
+    assert hasattr(transport, "remake") == (kind == "foellmer")
+
+
+@ALL
+@pytest.mark.parametrize("num_steps", [2, 5])
+def test_few_steps_end_at_a_known_end(kind, num_steps):
+    """The same end for every start, where the last step adds no noise."""
+    x_1 = cloud(3)
+    transport = TRANSPORTS[kind]
+
+    def predict(x_t, t):
+        at, rate = transport.path(t), heads.rates(transport.path, t)
+        z = (x_t - at.alpha * 0.0 - at.beta * x_1) / jnp.maximum(at.gamma, 1e-9)
+        found = {"end": x_1, "noise": z, "drift": rate.beta * x_1 + rate.gamma * z}
+        return tuple(found[head] for head in transport.HEADS)
+
+    scales = paths.Scales(jnp.ones((14, 1)), jnp.ones((14, 1)))
+    request = paths.Request(
+        predict, draw_noise, jax.random.key(0), jnp.zeros((1, 14, 3)), scales,
+        num_steps, transport.METHODS[0],
+    )  # fmt: skip
+    found = jax.jit(lambda: transport.jump(request))()
+    assert found.shape == x_1.shape
+    if kind in ("foellmer", "noised_linear", "flow_matching", "ddpm"):
+        np.testing.assert_allclose(found, x_1, atol=1e-4)
+    assert np.all(np.isfinite(found))

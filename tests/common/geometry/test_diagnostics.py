@@ -131,7 +131,7 @@ def test_the_optimal_denoiser_is_a_gradient():
     found = diagnostics.jacobian_asymmetry(oracle, y, jax.random.key(1))
     assert float(found) < 1e-4
     # Superposed alone it is one too: of half the squared size of what is superposed.
-    mode = lambda y: alignment.turned(
+    mode = lambda y: alignment.rotate(
         x, alignment.kabsch_rotation(alignment.cross_covariance(y, x))
     )
     assert float(diagnostics.jacobian_asymmetry(mode, y, jax.random.key(1))) < 1e-3
