@@ -6,10 +6,7 @@ tensor product and at most a tenth of its temporary memory. Both sides compute t
 numbers, which is checked before anything is timed.
 """
 
-import argparse
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import e3nn_jax as e3nn
@@ -19,9 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import timing
+from benchmarks import report, timing
 from common.nn.layers import Linear, self_product
 from common.nn.products.clebsch_gordan import (
     Degrees,
@@ -426,14 +422,10 @@ def harmonics(rounds: int, max_degree: int) -> dict[str, Any]:
 
 def main() -> None:
     """Runs every case, prints a table and writes the figures with the machine."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = report.parser(__doc__, "convolution")
     parser.add_argument("--rounds", type=int, default=10, help="rounds per case")
-    default = Path(__file__).parent / "results" / "convolution.json"
-    parser.add_argument("--output", type=Path, default=default, help="JSON file")
     options = parser.parse_args()
-    console = Console()
-    matmul_seconds = timing.interleaved({"matmul": timing.matmul()}, 5)
-    rate = timing.matmul_gigaflops(float(np.median(matmul_seconds.seconds["matmul"])))
+    rate = timing.matmul_gigaflops()
     cases = {
         "convolution, 5,000 edges": convolution_alone(options.rounds),
         "two layers, 16 molecules of 18 atoms": convolution_in_model(options.rounds),
@@ -443,12 +435,11 @@ def main() -> None:
         "harmonics, degree 3": harmonics(options.rounds, 3),
         "harmonics, degree 5": harmonics(options.rounds, 5),
     }
-    table = Table(title="Forward and gradient, float32, process-CPU time")
-    for heading in ("case", "form", "CPU ms", "times faster", "temporary MB", "ratio"):
-        table.add_column(heading, justify="left" if heading in "case form" else "right")
-    for case, rows in cases.items():
-        for name, row in rows.items():
-            table.add_row(
+    report.show(
+        "Forward and gradient, float32, process-CPU time",
+        ("case", "form", "CPU ms", "times faster", "temporary MB", "ratio"),
+        [
+            (
                 case,
                 name,
                 f"{row['cpu_ms']:.1f}",
@@ -456,16 +447,18 @@ def main() -> None:
                 f"{row['temporary_MB']:.1f}",
                 f"{row['memory_ratio']:.3f}",
             )
-    console.print(table)
-    console.print(f"2048^3 matmul: {rate:.0f} GFLOP per CPU second")
-    report = {
-        "machine": timing.machine(),
-        "matmul_gflop_per_cpu_second": rate,
-        "rounds": options.rounds,
-        "cases": cases,
-    }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            for case, rows in cases.items()
+            for name, row in rows.items()
+        ],
+        left=("case", "form"),
+    )
+    Console().print(f"2048^3 matmul: {rate:.0f} GFLOP per CPU second")
+    report.write(
+        options.output,
+        matmul_gflop_per_cpu_second=rate,
+        rounds=options.rounds,
+        cases=cases,
+    )
 
 
 if __name__ == "__main__":
