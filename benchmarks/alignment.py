@@ -131,7 +131,7 @@ def compare_errors(num_draws: int) -> list[dict[str, Any]]:
                 line["cloud"],
                 f"{line['sigma']:g}",
                 f"{line['gap']:.2g}",
-                *tuple(f"{line[column]:.1e}" for column in columns),
+                *(f"{line[column]:.1e}" for column in columns),
             )
             for line in lines
         ],

@@ -207,6 +207,8 @@ def cell(value: float | dict[str, float | None] | None, digits: int) -> str:
         return "–"
     if not isinstance(value, dict):
         return f"{value:.{digits}f}"
+    if value["value"] is None:
+        return "–"
     middle, low, high = (cell(value[key], digits) for key in ("value", "low", "high"))
     return f"{middle} ({low}–{high})"
 

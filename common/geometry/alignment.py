@@ -278,15 +278,21 @@ def oracle_denoiser(
     shares = jax.nn.softmax(logits, axis=-1)
     means = rotate(x, matrix_fisher.mean_rotation(f))
     denoised = jnp.sum(shares[..., None, None] * means, axis=-3)
-    real = weight > 0.0
-    safe = jnp.where(real, weight, 1.0)
-    of_point = 1.5 * (jnp.log(safe) - jnp.log(2.0 * jnp.pi * variance)[..., None])
     log_density = jax.nn.logsumexp(logits, axis=-1) - jnp.log(len(references))
-    log_density += jnp.sum(jnp.where(real, of_point, 0.0), axis=-1)
-    log_density -= 0.5 * square(y, weight) / variance
+    log_density += _log_factor(weight, variance) - 0.5 * square(y, weight) / variance
     pull = alpha[..., None, None] * denoised - y
     score = weight[..., None] * pull / variance[..., None, None]
     return Oracle(denoised, log_density, score, shares)
+
+
+def _log_factor(
+    weight: Weights, variance: Float[Array, "*#batch"]
+) -> Float[Array, "*#batch"]:
+    """Returns the logarithm of the factor before the exponential of a normal law."""
+    real = weight > 0.0
+    safe = jnp.where(real, weight, 1.0)
+    of_point = 1.5 * (jnp.log(safe) - jnp.log(2.0 * jnp.pi * variance)[..., None])
+    return jnp.sum(jnp.where(real, of_point, 0.0), axis=-1)
 
 
 def oracle_jacobian(

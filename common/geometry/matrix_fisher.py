@@ -199,25 +199,23 @@ def _average(s: Float[Array, "*batch 3"]) -> _Average:
     zero_a, zero_b = i0e(a), i0e(b)
     values = weights * t * jnp.exp(-decay * x) * zero_a * zero_b
     total = jnp.sum(values, axis=-1, keepdims=True)
-    return _Average(
-        shares=values / total,
-        x=x,
-        near=near,
-        far=far,
-        a=a,
-        b=b,
-        cos_a=i1e(a) / zero_a,
-        cos_b=i1e(b) / zero_b,
-        log_total=jnp.log(largest * total)[..., 0],
-    )
+    cosines = i1e(a) / zero_a, i1e(b) / zero_b
+    log_total = jnp.log(largest * total)[..., 0]
+    return _Average(values / total, x, near, far, a, b, *cosines, log_total)
+
+
+def _mean(at: _Average, values: Array) -> Array:
+    """Returns averages under the integrand; further axes stand before the nodes."""
+    further = values.ndim - at.shares.ndim
+    shares = jnp.expand_dims(at.shares, range(-1 - further, -1))
+    return jnp.sum(shares * values, axis=-1)
 
 
 def _mean_of(s: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
     """Returns d."""
     at = _average(s)
-    mean = lambda values: jnp.sum(at.shares * values, axis=-1)
-    difference, total = mean(at.near * at.cos_a), mean(at.far * at.cos_b)
-    first = 1.0 - mean(at.x)
+    difference, total = _mean(at, at.near * at.cos_a), _mean(at, at.far * at.cos_b)
+    first = 1.0 - _mean(at, at.x)
     return jnp.stack([first, total + difference, total - difference], axis=-1)
 
 
@@ -343,51 +341,55 @@ class _Moments(NamedTuple):
 def _moments(s: Float[Array, "*batch 3"]) -> tuple[Float[Array, "*batch 3"], _Moments]:
     """Returns d and the covariance."""
     at = _average(s)
-    mean = lambda values: jnp.sum(at.shares * values, axis=-1)
-    # Mean squares of the sines, then variances of the cosines, at a node.
-    sine_a, sine_b = _sine(at.a, at.cos_a), _sine(at.b, at.cos_b)
+    # Mean squares of the sines at a node.
+    sines = _sine(at.a, at.cos_a), _sine(at.b, at.cos_b)
+    mean, diagonal = _diagonal(at, *sines)
+    return mean, _Moments(diagonal, *_off_diagonal(at, *sines))
+
+
+def _diagonal(
+    at: _Average, sine_a: Array, sine_b: Array
+) -> tuple[Float[Array, "*batch 3"], Matrix]:
+    """Returns d and the covariance of the diagonal of R: between nodes and within."""
+    part_a, part_b = at.near * at.cos_a, at.far * at.cos_b
+    # The first entry less one, which would take its digits.
+    values = jnp.stack([-at.x, part_b + part_a, part_b - part_a], axis=-2)
+    means = _mean(at, values)
+    centred = values - means[..., None]
+    between = _mean(at, centred[..., :, None, :] * centred[..., None, :, :])
     spread_a = jnp.maximum(1.0 - sine_a - jnp.square(at.cos_a), 0.0)
     spread_b = jnp.maximum(1.0 - sine_b - jnp.square(at.cos_b), 0.0)
-    part_a, part_b = at.near * at.cos_a, at.far * at.cos_b
-    means = [mean(values) for values in (-at.x, part_b + part_a, part_b - part_a)]
-    centred = [
-        values - average[..., None]
-        for values, average in zip(
-            (-at.x, part_b + part_a, part_b - part_a), means, strict=True
-        )
-    ]
-    within_a, within_b = (
-        mean(jnp.square(weight) * spread)
-        for weight, spread in ((at.near, spread_a), (at.far, spread_b))
-    )
-    between = jnp.stack(
-        [jnp.stack([mean(p * q) for q in centred], -1) for p in centred], -2
-    )
+    within_a = _mean(at, jnp.square(at.near) * spread_a)
+    within_b = _mean(at, jnp.square(at.far) * spread_b)
     zero = jnp.zeros_like(within_a)
     same, other = within_b + within_a, within_b - within_a
     within = _rows((zero, zero, zero), (zero, same, other), (zero, other, same))
-    # Of the first axis with the two others: the square of the sine of beta.
-    square = at.x * (2.0 - at.x)
+    return means.at[..., 0].add(1.0), between + within
+
+
+def _off_diagonal(at: _Average, sine_a: Array, sine_b: Array) -> tuple[Matrix, Matrix]:
+    """Returns the mean squares of the other entries of R, and of opposite products."""
+    # Of the first axis with the two others: half the square of the sine of beta.
+    half = 0.5 * at.x * (2.0 - at.x)
     both = at.cos_a * at.cos_b
-    second, third = mean(0.5 * square * (1.0 - both)), mean(0.5 * square * (1.0 + both))
-    with_second = -mean(0.5 * square * (at.cos_b - at.cos_a))
-    with_third = -mean(0.5 * square * (at.cos_b + at.cos_a))
-    sines_a, sines_b = (
-        mean(jnp.square(weight) * sine)
-        for weight, sine in ((at.near, sine_a), (at.far, sine_b))
+    sines_a = _mean(at, jnp.square(at.near) * sine_a)
+    sines_b = _mean(at, jnp.square(at.far) * sine_b)
+    squares = _symmetric(
+        _mean(at, half * (1.0 - both)),
+        _mean(at, half * (1.0 + both)),
+        sines_b + sines_a,
     )
-    last, with_last = sines_b + sines_a, sines_a - sines_b
-    moments = _Moments(
-        diagonal=between + within,
-        squares=_rows((zero, second, third), (second, zero, last), (third, last, zero)),
-        products=_rows(
-            (zero, with_second, with_third),
-            (with_second, zero, with_last),
-            (with_third, with_last, zero),
-        ),
+    products = _symmetric(
+        -_mean(at, half * (at.cos_b - at.cos_a)),
+        -_mean(at, half * (at.cos_b + at.cos_a)),
+        sines_a - sines_b,
     )
-    means[0] = 1.0 + means[0]
-    return jnp.stack(means, axis=-1), moments
+    return squares, products
+
+
+def _symmetric(a: Array, b: Array, c: Array) -> Matrix:
+    zero = jnp.zeros_like(a)
+    return _rows((zero, a, b), (a, zero, c), (b, c, zero))
 
 
 def _sine(kappa: Array, cosine: Array) -> Array:
@@ -414,7 +416,32 @@ def sample(key: Key[Array, ""], f: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
     True
     """
     u, s, v = proper_svd(f)
-    decay = 2.0 * jnp.concatenate([jnp.zeros(1, s.dtype), gaps(s)])
+    q = _draw_bingham(key, 2.0 * jnp.concatenate([jnp.zeros(1, s.dtype), gaps(s)]))
+    return product(product(u, from_quaternion(q)), v.T)
+
+
+def _draw_bingham(key: Key[Array, ""], decay: Float[Array, " 4"]) -> Array:
+    r"""Draws a unit quaternion of density $e^{-\sum_i \lambda_i q_i^2}$."""
+    width = _width(decay)
+    inverse = 1.0 + 2.0 * decay / width
+    bound = 0.5 * (4.0 - width) + 2.0 * jnp.log(width / 4.0)
+
+    def propose(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        key = jax.random.split(carry[0], 3)
+        q = jax.random.normal(key[1], (4,), decay.dtype) / jnp.sqrt(inverse)
+        q /= jnp.linalg.norm(q)
+        squares = jnp.square(q)
+        ratio = bound - jnp.sum(decay * squares)
+        ratio += 2.0 * jnp.log(jnp.sum(squares * inverse))
+        chance = jax.random.uniform(key[2], (), decay.dtype)
+        return key[0], q, jnp.log(chance) < ratio
+
+    start = (key, jnp.zeros(4, decay.dtype), jnp.zeros((), bool))
+    return jax.lax.while_loop(lambda carry: ~carry[2], propose, start)[1]
+
+
+def _width(decay: Float[Array, " 4"]) -> Float[Array, ""]:
+    r"""Solves $\sum_i 1 / (b + 2 \lambda_i) = 1$ for b in [1, 4], by bisection."""
 
     def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
@@ -422,24 +449,8 @@ def sample(key: Key[Array, ""], f: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
         is_high = jnp.sum(1.0 / (middle + 2.0 * decay)) < 1.0
         return jnp.where(is_high, low, middle), jnp.where(is_high, middle, high)
 
-    ends = (jnp.ones((), s.dtype), jnp.full((), 4.0, s.dtype))
-    width = jax.lax.fori_loop(0, 50, halve, ends)[1]
-    inverse = 1.0 + 2.0 * decay / width
-    bound = 0.5 * (4.0 - width) + 2.0 * jnp.log(width / 4.0)
-
-    def propose(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        key = jax.random.split(carry[0], 3)
-        q = jax.random.normal(key[1], (4,), s.dtype) / jnp.sqrt(inverse)
-        q /= jnp.linalg.norm(q)
-        squares = jnp.square(q)
-        ratio = bound - jnp.sum(decay * squares)
-        ratio += 2.0 * jnp.log(jnp.sum(squares * inverse))
-        chance = jax.random.uniform(key[2], (), s.dtype)
-        return key[0], q, jnp.log(chance) < ratio
-
-    start = (key, jnp.zeros(4, s.dtype), jnp.zeros((), bool))
-    _, q, _ = jax.lax.while_loop(lambda carry: ~carry[2], propose, start)
-    return product(product(u, from_quaternion(q)), v.T)
+    ends = (jnp.ones((), decay.dtype), jnp.full((), 4.0, decay.dtype))
+    return jax.lax.fori_loop(0, 50, halve, ends)[1]
 
 
 def uniform(key: Key[Array, ""], count: int) -> Float[Array, "count 3 3"]:

@@ -35,7 +35,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from common.generative.schedules import karras_schedule
 from equijump.transport.paths import Cloud, Path, Request, noised
@@ -123,30 +123,35 @@ class Step(NamedTuple):
 
 
 def steps(num_steps: int) -> Step:
-    """Returns the coefficients of all steps; the first two do not extrapolate."""
+    """Returns the coefficients of all steps."""
     t = times(num_steps)
     begin, end = t[:-1], t[1:]
-    inner = t[1:-1]
-    snr = 0.5 * jnp.log(inner) - jnp.log1p(-inner)
+    snr = 0.5 * jnp.log(t[1:-1]) - jnp.log1p(-t[1:-1])
     is_early = jnp.append(True, jnp.exp(-snr) > EARLY)
-    of_step = lambda numbers: jnp.where(is_early, *numbers)
-    widths = jnp.diff(snr)
-    extrapolation = jnp.zeros(num_steps)
-    if num_steps > 3:
-        ratios = 0.5 * widths / jnp.roll(widths, 1)
-        ratios = of_step(EXTRAPOLATION)[2:-1] * ratios[1:]
-        extrapolation = extrapolation.at[2:-1].set(ratios)
-        extrapolation = extrapolation.at[-1].set(LAST_EXTRAPOLATION)
     at_end = jnp.square(1.0 - end) * (end - begin)
     mean_square = ((1.0 - begin) ** 3 - (1.0 - end) ** 3) / 3.0
-    variance = at_end + of_step(MEAN_SQUARE_SHARE) * (mean_square - at_end)
+    share = jnp.where(is_early, *MEAN_SQUARE_SHARE)
+    variance = at_end + share * (mean_square - at_end)
     return Step(
         time=begin,
         kept=(1.0 - end) / (1.0 - begin),
         noise=jnp.sqrt(variance.at[-1].set(0.0)),
         spread=jnp.zeros(num_steps).at[0].set(end[0]),
-        extrapolation=extrapolation,
+        extrapolation=_extrapolation(snr, is_early),
     )
+
+
+def _extrapolation(
+    snr: Float[Array, " num_inner"], is_early: Bool[Array, " num_steps"]
+) -> Float[Array, " num_steps"]:
+    """Returns the weights of the extrapolation; the first two steps have none."""
+    weights = jnp.zeros(is_early.shape)
+    if len(weights) <= 3:
+        return weights
+    widths = jnp.diff(snr)
+    inner = 0.5 * widths[1:] / widths[:-1]
+    inner *= jnp.where(is_early, *EXTRAPOLATION)[2:-1]
+    return weights.at[2:-1].set(inner).at[-1].set(LAST_EXTRAPOLATION)
 
 
 def plain_steps(num_steps: int) -> Step:
