@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.nn.layers import gaussian_basis
-from equijump.transport import TRANSPORTS, heads, paths, solvers, two_sided
+from equijump.transport import TRANSPORTS, ddpm, heads, paths, solvers, two_sided
 from tests.equijump.solvable import (
     double_well,
     draw_noise,
@@ -306,3 +306,62 @@ def test_few_steps_end_at_a_known_end(kind, num_steps):
     if kind in ("foellmer", "noised_linear", "flow_matching", "ddpm"):
         np.testing.assert_allclose(found, x_1, atol=1e-4)
     assert np.all(np.isfinite(found))
+
+
+@ALL
+def test_the_estimate_is_the_law_of_the_end_given_the_noised_frame(kind):
+    """By regression on pairs: the mean is linear, and its residual has the spread."""
+    path = TRANSPORTS[kind].path(jnp.float32(0.6))
+    scales = paths.Scales(jnp.full((14, 1), 0.4), jnp.full((14, 1), 1.5))
+    moves, noises = jax.random.normal(jax.random.key(1), (2, 5_000, 1, 14, 3))
+    x_0 = cloud()
+    x_1 = x_0 + 0.4 * moves
+    x_t = jax.vmap(lambda x, z: paths.noised(path, scales, x_0, x, z))(x_1, noises)
+    found = jax.vmap(lambda x: paths.estimate(path, scales, x_0, x))(x_t)
+    residual = np.asarray(x_1 - found.mean)
+    assert np.mean(residual) == pytest.approx(0.0, abs=5e-3)
+    assert np.std(residual) == pytest.approx(float(found.std[0, 0, 0]), rel=0.01)
+    assert np.std(found.displacement) == pytest.approx(1.0, rel=0.01)
+    seen = np.ravel(found.displacement)
+    assert np.corrcoef(np.ravel(residual), seen)[0, 1] == pytest.approx(0.0, abs=0.01)
+
+
+def test_numbers_drawn_for_known_places_fill_them_alone():
+    mask = np.arange(14)[None] < np.array([[5], [2], [0]])
+    places = jnp.asarray(np.flatnonzero(mask.ravel()), jnp.int32)
+    noise = paths.draw_noise(jax.random.key(0), jnp.asarray(mask), places)
+    noise = np.asarray(noise)
+    assert not noise[~mask].any()
+    assert np.all(noise[mask] != 0.0)
+    np.testing.assert_allclose(noise[:2, 1].sum(axis=0), 0.0, atol=1e-6)
+    again = paths.draw_noise(jax.random.key(0), jnp.asarray(mask), places)
+    np.testing.assert_array_equal(again, noise)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 30])
+def test_times_rise_from_zero_to_one(num_steps):
+    times = np.asarray(solvers.times_of(num_steps))
+    assert (times[0], times[-1], len(times)) == (0.0, 1.0, num_steps + 1)
+    assert np.all(np.diff(times) > 0.0)
+    if num_steps > 1:
+        assert 1.0 - times[-2] == pytest.approx(solvers.SMALLEST, rel=1e-3)
+
+
+def test_the_steps_of_ddpm_are_those_of_its_posterior():
+    """The mean at u given x_t and a known end, by Bayes's rule on the path."""
+    x_1, x_t = cloud(1), cloud(2)
+    scales = paths.Scales(jnp.ones((14, 1)), jnp.full((14, 1), 0.8))
+    t, u = jnp.float32(0.3), jnp.float32(0.45)
+    at_t, at_u = ddpm.path(t), ddpm.path(u)
+    z = (x_t - at_t.beta * x_1) / (at_t.gamma * 0.8)
+    request = paths.Request(lambda x, t: (z,), None, None, cloud(), scales, 10)
+    mean, std = ddpm.transition(request, x_t, t, u)
+    # x_u ~ N(beta_u x_1, gamma_u^2 s^2), and x_t = r x_u + noise of the variance left.
+    r = at_t.beta / at_u.beta
+    own = (0.8 * at_u.gamma) ** 2
+    added = (0.8 * at_t.gamma) ** 2 - r**2 * own
+    gain = r * own / (r**2 * own + added)
+    expected = at_u.beta * x_1 + gain * (x_t - r * at_u.beta * x_1)
+    np.testing.assert_allclose(mean, expected, atol=1e-5)
+    least, largest = jnp.sqrt(own * (1.0 - gain * r)), jnp.sqrt(added)
+    assert np.all((least < std) & (std < largest))

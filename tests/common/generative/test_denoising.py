@@ -193,3 +193,55 @@ def test_the_loss_of_the_prior_alone_is_one():
         )
         # Centring takes one point of forty.
         assert np.mean(found) == pytest.approx(39 / 40, rel=0.01)
+
+
+@pytest.mark.parametrize("method", denoising.METHODS)
+def test_a_known_cloud_is_reached_from_any_noise(method):
+    x = jnp.asarray(CHIRAL, jnp.float32)
+    levels = karras_schedule(6, 5.0, 0.1)
+    noise = lambda key: jax.random.normal(key, x.shape)
+    found = denoising.sample(
+        lambda y, sigma: x, 3.0 * noise(jax.random.key(1)), levels, method, noise,
+        jax.random.key(0),
+    )  # fmt: skip
+    np.testing.assert_allclose(found, x, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", denoising.METHODS)
+def test_a_single_step_is_one_denoising(method):
+    y = jnp.asarray(CHIRAL, jnp.float32)
+    noise = lambda key: jax.random.normal(key, y.shape)
+    found = denoising.sample(
+        lambda y, sigma: 0.3 * y, y, jnp.array([2.0, 0.0]), method, noise,
+        jax.random.key(0),
+    )  # fmt: skip
+    np.testing.assert_allclose(found, 0.3 * y, atol=1e-6)
+
+
+@pytest.mark.parametrize("alignment_method", ["single", "mode", "exact"])
+def test_the_loss_is_blind_to_where_a_cloud_lies_and_how(alignment_method):
+    """For a denoiser that rotates with its input."""
+    key_x, key_noise = jax.random.split(jax.random.key(0))
+    x, noise = (jax.random.normal(key, (4, 5, 3)) for key in (key_x, key_noise))
+    level = variance_exploding(jnp.full(4, 0.5))
+    shrink = lambda y, level: 0.7 * y
+    loss = lambda x, noise: denoising.denoising_loss(
+        shrink, x, noise, level, 1.0, None, None, alignment_method
+    )
+    due = loss(x, noise)
+    turn = jnp.asarray(random_rotation(3))
+    rotate = lambda z: alignment.rotate(z, turn)
+    np.testing.assert_allclose(loss(rotate(x) + 7.0, rotate(noise)), due, rtol=1e-4)
+
+
+def test_masked_points_have_no_expected_noise():
+    key_x, key_y = jax.random.split(jax.random.key(0))
+    x, y = (jax.random.normal(key, (2, 5, 3)) for key in (key_x, key_y))
+    mask = jnp.arange(5) < jnp.array([[3], [5]])
+    level = Level(jnp.full(2, 0.8), jnp.array([0.3, 2.0]))
+    found = denoising.expected(y, x, level, mask)
+    np.testing.assert_array_equal(found.noise[0, 3:], 0.0)
+    np.testing.assert_array_equal(found.clean[0, 3:], 0.0)
+    one = denoising.expected(y[1], x[1], Level(level.alpha[1], level.sigma[1]))
+    np.testing.assert_allclose(found.clean[1], one.clean, atol=1e-5)
+    np.testing.assert_allclose(found.noise[1], one.noise, atol=1e-5)

@@ -123,3 +123,37 @@ def test_the_score_keeps_a_law_whatever_the_diffusion(g):
     )  # fmt: skip
     assert np.mean(found) == pytest.approx(1.0, abs=0.03)
     assert np.std(found) == pytest.approx(1.0, rel=0.03)
+
+
+@pytest.mark.parametrize("solve", [solvers.euler, solvers.heun])
+def test_linear_flows_have_their_discrete_solution(solve):
+    """Each step of Euler's multiplies by 1 - h, of Heun's by 1 - h + h^2 / 2."""
+    h, count = 0.125, 8
+    found = solve(lambda x, t: -x, jnp.ones(()), h * jnp.arange(count + 1.0))
+    factor = 1.0 - h if solve is solvers.euler else 1.0 - h + h**2 / 2.0
+    due = factor ** (count - 1) * (1.0 - h)
+    assert float(found) == pytest.approx(due, rel=1e-5)
+    slope = jax.grad(lambda x: solve(lambda x, t: -x, x, h * jnp.arange(count + 1.0)))(
+        1.0
+    )
+    assert float(slope) == pytest.approx(due, rel=1e-5)
+
+
+def test_there_and_back_again():
+    """Along falling times a flow runs backwards."""
+    velocity = lambda x, t: jnp.stack([-x[1], x[0]])  # Once round the circle.
+    times = jnp.linspace(0.0, 2.0, 400)
+    start = jnp.array([1.0, 0.0])
+    there = solvers.heun(velocity, start, times)
+    np.testing.assert_allclose(there, [np.cos(2.0), np.sin(2.0)], atol=1e-4)
+    back = solvers.heun(velocity, there, times[::-1])
+    np.testing.assert_allclose(back, start, atol=1e-4)
+
+
+def test_one_key_decides_all_noise():
+    levels = karras_schedule(5, 3.0, 0.1)[:-1]
+    draw = lambda seed: solvers.ancestral(
+        gaussian(1.0), jnp.zeros(SHAPE), levels, noise, jax.random.key(seed)
+    )
+    np.testing.assert_array_equal(draw(0), draw(0))
+    assert abs(np.corrcoef(draw(0), draw(1))[0, 1]) < 0.05

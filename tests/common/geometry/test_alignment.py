@@ -394,3 +394,88 @@ def test_products_are_found_where_there_are_some():
     assert len(found) == 1
     loose = jax.jit(lambda x: x @ x)
     assert contractions(jax.make_jaxpr(loose)(EYE).jaxpr) == [None]
+
+
+def test_the_centre_is_the_weighted_mean_of_real_points(cloud):
+    rng = np.random.default_rng(1)
+    weights, mask = rng.uniform(0.5, 2.0, 7), np.arange(7) < 5
+    arrays = map(jnp.float32, (cloud, weights))
+    x, weights = arrays
+    found, mean = alignment.center(x, jnp.asarray(mask), weights)
+    expected = np.average(cloud[:5], axis=0, weights=weights[:5])
+    np.testing.assert_allclose(mean, expected, atol=1e-6)
+    np.testing.assert_allclose(found[:5], cloud[:5] - expected, atol=1e-6)
+    np.testing.assert_array_equal(found[5:], 0.0)
+    again, nothing = alignment.center(found, jnp.asarray(mask), weights)
+    np.testing.assert_allclose(again, found, atol=1e-6)
+    np.testing.assert_allclose(nothing, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_rotation_is_that_of_scipy(seed):
+    from scipy.spatial.transform import Rotation
+
+    rng = np.random.default_rng(seed)
+    y, x = rng.normal(size=(2, 6, 3))
+    weights = rng.uniform(0.1, 3.0, 6)
+    expected, _ = Rotation.align_vectors(y, x, weights)
+    y, x, weights = map(jnp.float32, (y, x, weights))
+    covariance = alignment.cross_covariance(y, x, None, weights)
+    found = alignment.kabsch_rotation(covariance)
+    np.testing.assert_allclose(found, expected.as_matrix(), atol=2e-5)
+
+
+def test_rotations_follow_one_another(cloud):
+    first, second = (jnp.asarray(random_rotation(seed)) for seed in (1, 2))
+    x = jnp.asarray(cloud)
+    found = alignment.rotate(alignment.rotate(x, first), second)
+    np.testing.assert_allclose(found, alignment.rotate(x, second @ first), atol=1e-5)
+    back = alignment.rotate(alignment.rotate(x, first), first.T)
+    np.testing.assert_allclose(back, x, atol=1e-5)
+    both = alignment.rotate(x, jnp.stack([first, second]))
+    np.testing.assert_allclose(both[1], alignment.rotate(x, second), atol=1e-6)
+
+
+def test_the_distance_is_blind_to_rigid_motions_and_to_padding(cloud):
+    other = np.random.default_rng(1).normal(size=(7, 3)).astype(np.float32)
+    y, x = jnp.asarray(cloud), jnp.asarray(other)
+    due = float(alignment.rmsd(y, x))
+    moved = alignment.rotate(x, jnp.asarray(random_rotation(1))) + 4.0
+    assert float(alignment.rmsd(y, moved)) == pytest.approx(due, abs=1e-5)
+    assert float(alignment.rmsd(x, y)) == pytest.approx(due, abs=1e-5)
+    pad = lambda z: jnp.concatenate([z, jnp.full((2, 3), 9.0)])
+    found = alignment.rmsd(pad(y), pad(x), jnp.arange(9) < 7)
+    assert float(found) == pytest.approx(due, abs=1e-5)
+    assert float(alignment.rmsd(y, -y)) > 0.3  # A mirror image.
+
+
+def test_knowledge_of_a_rotation_adds_up_and_falls_with_the_noise(cloud):
+    y, x = jnp.asarray(cloud), jnp.asarray(cloud[::-1])
+    whole = alignment.concentration(y, x, 0.5, 0.8)
+    masks = jnp.arange(7) < 3, jnp.arange(7) >= 3
+    parts = [alignment.concentration(y, x, 0.5, 0.8, mask) for mask in masks]
+    np.testing.assert_allclose(sum(parts), whole, atol=1e-4)
+    wider = alignment.concentration(y, x, 1.0, 0.8)
+    np.testing.assert_allclose(4.0 * wider, whole, rtol=1e-5, atol=1e-5)
+    heavier = alignment.concentration(y, x, 0.5, 0.8, None, jnp.full(7, 3.0))
+    np.testing.assert_allclose(heavier, 3.0 * whole, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["mode", "laplace1", "exact"])
+def test_targets_rotate_with_what_is_noised_and_not_with_what_is_clean(method):
+    y, x = (jnp.float32(z) for z in noised(CHIRAL, 0.3, 2))
+    turn = jnp.asarray(random_rotation(8))
+    target = partial(alignment.rotation_target, sigma=0.3, method=method)
+    due = target(y, x)
+    np.testing.assert_allclose(target(y, alignment.rotate(x, turn)), due, atol=1e-4)
+    found = target(alignment.rotate(y, turn), x)
+    np.testing.assert_allclose(found, alignment.rotate(due, turn), atol=1e-4)
+
+
+def test_small_noise_leaves_the_superposition_and_large_noise_nothing():
+    y, x = (jnp.float32(z) for z in noised(CHIRAL, 0.01, 2))
+    mode = alignment.rotation_target(y, x, 0.01, method="mode")
+    exact = alignment.rotation_target(y, x, 0.01)
+    np.testing.assert_allclose(exact, mode, atol=1e-3)
+    lost = alignment.rotation_target(y, x, 100.0)
+    np.testing.assert_allclose(lost, 0.0, atol=1e-3)

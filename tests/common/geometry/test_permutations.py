@@ -68,3 +68,38 @@ def test_the_rotation_is_the_one_that_was_applied():
     )
     np.testing.assert_allclose(padded.x[:5], found.x, atol=1e-5)
     np.testing.assert_array_equal(padded.x[5], 0.0)
+
+
+def test_the_order_of_the_given_points_is_nothing():
+    y = jnp.float32(CHIRAL)
+    x = jnp.float32(CHIRAL @ random_rotation(2).T)
+    species = jnp.array([0, 1, 1, 1, 1])
+    due = permutations.permutation_align(y, x, species).x
+    mixed = jnp.array([0, 4, 2, 1, 3])
+    found = permutations.permutation_align(y, x[mixed], species)
+    np.testing.assert_allclose(found.x, due, atol=1e-4)
+    np.testing.assert_array_equal(mixed[found.order], jnp.arange(5))
+
+
+def test_the_matched_cloud_is_the_given_one_in_its_order_and_rotation():
+    y, x = np.random.default_rng(3).normal(size=(2, 5, 3)).astype(np.float32)
+    found = permutations.permutation_align(
+        jnp.asarray(y), jnp.asarray(x), jnp.zeros(5, jnp.int32)
+    )
+    centred = x - x.mean(axis=0)
+    again = centred[np.asarray(found.order)] @ np.asarray(found.rotation).T
+    np.testing.assert_allclose(found.x, again, atol=1e-5)
+    plain = alignment.rmsd(jnp.asarray(y), jnp.asarray(x))
+    assert alignment.rmsd(jnp.asarray(y), found.x) <= plain + 1e-6
+
+
+def test_no_order_is_better_than_the_one_found():
+    """Among all of 24, by trying each."""
+    y, x = np.random.default_rng(4).normal(size=(2, 4, 3)).astype(np.float32)
+    y, x = jnp.asarray(y), jnp.asarray(x)
+    orders = jnp.array(list(itertools.permutations(range(4))))
+    tried = [float(alignment.rmsd(y, x[order])) for order in orders]
+    best = permutations.automorphism_align(y, x, orders)
+    assert float(alignment.rmsd(y, best.x)) == pytest.approx(min(tried), abs=1e-5)
+    found = permutations.permutation_align(y, x, jnp.zeros(4, jnp.int32))
+    assert float(alignment.rmsd(y, found.x)) == pytest.approx(min(tried), abs=1e-5)
