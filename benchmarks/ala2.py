@@ -210,8 +210,6 @@ def main() -> None:
         asked,
         reference=reference.names,
         train=train.names,
-        checkpoints=asked.checkpoint,
-        num_jumps=asked.num_jumps,
         lag=LAG,
         lines=[result._asdict() for result in results],
     )

@@ -86,14 +86,7 @@ def main() -> None:
     title = f"{asked.replicas} replicas of {asked.num_jumps} jumps of {asked.lag:g} ps"
     trajectories.show(title, COLUMNS, lines, first="amino acid")
     console.print(summary)
-    trajectories.write(
-        asked,
-        checkpoint=asked.checkpoint,
-        num_jumps=asked.num_jumps,
-        lag=asked.lag,
-        **summary,
-        lines=lines,
-    )
+    trajectories.write(asked, **summary, lines=lines)
 
 
 if __name__ == "__main__":

@@ -176,14 +176,8 @@ def main() -> None:
     compared = [compare(weights, lag, starts, reference) for lag in asked.compared]
     for comparison in compared:
         console.print(comparison)
-    trajectories.write(
-        asked,
-        checkpoint=asked.checkpoint,
-        model_lag=asked.model_lag,
-        length=asked.length,
-        lines=lines,
-        comparisons=[comparison._asdict() for comparison in compared],
-    )
+    comparisons = [comparison._asdict() for comparison in compared]
+    trajectories.write(asked, lines=lines, comparisons=comparisons)
     draw_curves(lines, asked.output.with_suffix(".png"))
 
 

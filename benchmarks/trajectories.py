@@ -255,6 +255,6 @@ def add_reference(found: argparse.ArgumentParser) -> None:
 
 
 def write(asked: argparse.Namespace, **figures: Any) -> None:
-    """Writes figures, the flags that all have and the versions they depend on."""
-    versions = measure.versions()
-    report.write(asked.output, versions=versions, replicas=asked.replicas, **figures)
+    """Writes figures, the flags, and the versions that figures depend on."""
+    flags = {name: value for name, value in vars(asked).items() if name != "output"}
+    report.write(asked.output, versions=measure.versions(), **(flags | figures))

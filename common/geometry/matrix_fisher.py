@@ -7,7 +7,7 @@ $s_1 \ge s_2 \ge |s_3|$,
 * its mode is $U V^\top$, the rotation of Kabsch (1976),
 * its mean is $U \mathrm{diag}(d) V^\top$ with $d_i = \partial \log c / \partial s_i$.
 
-With the cosine $1 - x$ of the angle that the axis of $s_1$ is turned by, and the gaps
+With the cosine $1 - x$ of the angle between the axis of $s_1$ and its image, and gaps
 $a_1 = s_2 + s_3$, $a_2 = s_1 + s_3$, $a_3 = s_1 + s_2$, one integral is left,
 $$ c\, e^{-\mathrm{tr} S} = \tfrac12 \int_0^2 e^{-a_2 x} \hat I_0(A)\, \hat I_0(B)\, dx,
    \qquad A = \tfrac{(a_3 - a_2) x}{2}, \quad B = \tfrac{a_1 (2 - x)}{2}, $$
@@ -163,14 +163,14 @@ class _Average(NamedTuple):
     r"""The nodes of the integral, with what is known at each.
 
     Attributes:
-        shares: Normalised integrand; the nodes are the last axis.
+        shares: normalised integrand; the nodes are the last axis.
         x: $1 - \cos\beta$.
-        near: Half of x, the weight of the difference of the other angles.
-        far: What is left to 1, the weight of their sum.
-        a: Concentration of the difference.
-        b: Concentration of the sum.
-        cos_a: Mean cosine of the difference.
-        cos_b: Of the sum.
+        near: half of x, the weight of the difference of the other angles.
+        far: rest to 1, the weight of their sum.
+        a: concentration of the difference.
+        b: concentration of the sum.
+        cos_a: mean cosine of the difference.
+        cos_b: mean cosine of the sum.
         log_total: $\log c - \mathrm{tr} S$.
     """
 

@@ -38,7 +38,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from common.generative.schedules import karras_schedule
-from equijump.transport.paths import Cloud, Path, Request, noised
+from equijump.transport.paths import Cloud, Path, Request, Time, noised
 
 HEADS = ("end",)
 METHODS = ("bridge", "euler_maruyama")
@@ -67,7 +67,7 @@ BLIND_SHARE = 0.05
 """Share of training at t = 0, where the first step of every jump begins."""
 
 
-def path(t: Float[Array, ""]) -> Path:
+def path(t: Time) -> Path:
     """Returns the coefficients at a time."""
     return Path(1.0 - t, t, (1.0 - t) * jnp.sqrt(t))
 
@@ -78,7 +78,7 @@ def time_of(level: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     return jnp.square(root)
 
 
-def draw_time(key: Key[Array, ""]) -> Float[Array, ""]:
+def draw_time(key: Key[Array, ""]) -> Time:
     r"""Draws a time of training, or zero.
 
     The logarithm of the level has the density $1 / \cosh$ around that of `MEDIAN`:

@@ -6,22 +6,22 @@ solved by Euler's or Heun's method from $x_0 + \sigma z$.
 """
 
 import jax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from equijump.transport import solvers
-from equijump.transport.paths import Cloud, Path, Request
+from equijump.transport.paths import Cloud, Path, Request, Time
 
 HEADS = ("end",)
 METHODS = ("heun", "euler")
 EDGE = 1e-3
 
 
-def path(t: Float[Array, ""]) -> Path:
+def path(t: Time) -> Path:
     """Returns the coefficients at a time."""
     return Path(1.0 - t, t, 1.0 - t)
 
 
-def draw_time(key: Key[Array, ""]) -> Float[Array, ""]:
+def draw_time(key: Key[Array, ""]) -> Time:
     """Draws a time of training, evenly."""
     return jax.random.uniform(key, minval=0.0, maxval=1.0 - EDGE)
 

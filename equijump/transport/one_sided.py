@@ -8,10 +8,10 @@ Vanden-Eijnden 2023, arXiv:2303.08797, section 3).
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from equijump.transport import solvers
-from equijump.transport.paths import Cloud, Path, Request
+from equijump.transport.paths import Cloud, Path, Request, Time
 
 HEADS = ("drift", "noise")
 METHODS = ("euler_maruyama",)
@@ -20,12 +20,12 @@ EDGE = 1e-3
 """Training keeps so far from the time at which no noise is left."""
 
 
-def path(t: Float[Array, ""]) -> Path:
+def path(t: Time) -> Path:
     """Returns the coefficients at a time."""
     return Path(jnp.zeros_like(t), t, 1.0 - t)
 
 
-def draw_time(key: Key[Array, ""]) -> Float[Array, ""]:
+def draw_time(key: Key[Array, ""]) -> Time:
     """Draws a time of training, evenly."""
     return jax.random.uniform(key, minval=0.0, maxval=1.0 - EDGE)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from equijump.transport import solvers
-from equijump.transport.paths import Cloud, Path, Request
+from equijump.transport.paths import Cloud, Path, Request, Time
 
 HEADS = ("drift", "noise")
 METHODS = ("euler_maruyama",)
@@ -21,12 +21,12 @@ EDGE = 1e-4
 """Training and the first step keep so far from the times at which no noise is left."""
 
 
-def path(t: Float[Array, ""]) -> Path:
+def path(t: Time) -> Path:
     """Returns the coefficients at a time."""
     return Path(1.0 - t, t, t * (1.0 - t))
 
 
-def draw_time(key: Key[Array, ""]) -> Float[Array, ""]:
+def draw_time(key: Key[Array, ""]) -> Time:
     """Draws a time of training, evenly."""
     return jax.random.uniform(key, minval=EDGE, maxval=1.0 - EDGE)
 
