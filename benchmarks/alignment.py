@@ -7,20 +7,16 @@ relative to a Kabsch rotation by `jnp.linalg.svd`, on a batch of clouds, taken i
 in one process.
 """
 
-import argparse
-import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks import timing
+from benchmarks import report, timing
 from common.geometry import alignment, matrix_fisher
 
 MOLECULES = {
@@ -58,10 +54,10 @@ def molecules() -> dict[str, Float[np.ndarray, "num_atoms 3"]]:
 def draw(
     key: Key[Array, ""], x: Float[Array, "num_atoms 3"], sigma: float, count: int
 ) -> tuple[Float[Array, "count num_atoms 3"], Float[Array, "count num_atoms 3"]]:
-    """Returns turned clouds, and the same with noise."""
+    """Returns rotated clouds, and the same with noise."""
     key_turn, key_noise = jax.random.split(key)
     turns = matrix_fisher.uniform(key_turn, count)
-    clean = alignment.turned(x, turns)
+    clean = alignment.rotate(x, turns)
     return clean, clean + sigma * jax.random.normal(key_noise, clean.shape)
 
 
@@ -116,47 +112,69 @@ def contestants() -> dict[str, Callable[[], None]]:
     return {name: timing.block(jax.jit(f), y) for name, f in functions.items()}
 
 
-def main() -> None:
-    """Measures, prints two tables and writes the figures with the machine."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--num_draws", type=int, default=400, help="of each cloud")
-    parser.add_argument("--rounds", type=int, default=12, help="of all contestants")
-    default = Path(__file__).parent / "results" / "alignment.json"
-    parser.add_argument("--output", type=Path, default=default, help="JSON file")
-    options = parser.parse_args()
-    console = Console(width=140)
-    table = Table(title="error of a guess against the optimal denoiser, over r_g")
-    for heading in ("cloud", "sigma, Å", "gap / sigma²", *COLUMNS, "exact, float32"):
-        table.add_column(heading)
+def compare_errors(num_draws: int) -> list[dict[str, Any]]:
+    """Returns the errors of every cloud and noise, and prints them."""
     lines = []
     with jax.enable_x64(True):
         for name, x in molecules().items():
             for sigma in SIGMAS:
-                found = errors(x, sigma, options.num_draws)
-                line = {"cloud": name, "sigma": sigma, "gap": gap(x, sigma), **found}
-                lines.append(line)
-                cells = [f"{value:.1e}" for value in found.values()]
-                table.add_row(name, f"{sigma:g}", f"{line['gap']:.2g}", *cells)
-    console.print(table)
-    measured = timing.interleaved(contestants(), options.rounds)
+                found = errors(x, sigma, num_draws)
+                lines.append(
+                    {"cloud": name, "sigma": sigma, "gap": gap(x, sigma), **found}
+                )
+    columns = (*COLUMNS, "exact, float32")
+    report.show(
+        "error of a guess against the optimal denoiser, over r_g",
+        ("cloud", "sigma, Å", "gap / sigma²", *columns),
+        [
+            (
+                line["cloud"],
+                f"{line['sigma']:g}",
+                f"{line['gap']:.2g}",
+                *(f"{line[column]:.1e}" for column in columns),
+            )
+            for line in lines
+        ],
+        left=("cloud",),
+    )
+    return lines
+
+
+def compare_times(rounds: int) -> dict[str, dict[str, float]]:
+    """Returns the time of each rotation over that of Kabsch's, and prints them."""
+    measured = timing.interleaved(contestants(), rounds)
     first = next(iter(measured.seconds))
     times = {
         name: timing.ratio(measured, name, first)
         | {"seconds": float(np.median(values))}
         for name, values in measured.seconds.items()
     }
-    table = Table(title=f"{NUM_CLOUDS} clouds of {NUM_ATOMS} atoms, float32")
-    for heading in ("rotation", "CPU ms", "of Kabsch", "p10 to p90"):
-        table.add_column(heading)
-    for name, line in times.items():
-        spread = f"{line['p10']:.2f} to {line['p90']:.2f}"
-        table.add_row(
-            name, f"{1e3 * line['seconds']:.1f}", f"{line['median']:.2f}", spread
-        )
-    console.print(table)
-    report = {"machine": timing.machine(), "errors": lines, "times": times}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    report.show(
+        f"{NUM_CLOUDS} clouds of {NUM_ATOMS} atoms, float32",
+        ("rotation", "CPU ms", "of Kabsch", "p10 to p90"),
+        [
+            (
+                name,
+                f"{1e3 * line['seconds']:.1f}",
+                f"{line['median']:.2f}",
+                f"{line['p10']:.2f} to {line['p90']:.2f}",
+            )
+            for name, line in times.items()
+        ],
+        left=("rotation",),
+    )
+    return times
+
+
+def main() -> None:
+    """Measures, prints two tables and writes the figures with the machine."""
+    parser = report.parser(__doc__, "alignment")
+    parser.add_argument("--num_draws", type=int, default=400, help="of each cloud")
+    parser.add_argument("--rounds", type=int, default=12, help="of all contestants")
+    options = parser.parse_args()
+    lines = compare_errors(options.num_draws)
+    times = compare_times(options.rounds)
+    report.write(options.output, errors=lines, times=times)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ told is its distance from the oracle. Losses are not: that of "single" has a flo
 three sigma squared which the others lack.
 """
 
-import argparse
-import json
+import itertools
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks import timing
+from benchmarks import report
 from benchmarks.alignment import draw, molecules
 from common.geometry import alignment
 from common.nn.mlp import MLP
@@ -105,56 +102,47 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def error_of_mode(x: Float[Array, "num_atoms 3"], sigma: float) -> float:
+    """Returns the distance of the superposed cloud itself from the oracle, over r_g."""
+    clean, y = draw(jax.random.key(9), x, sigma, NUM_TEST)
+    guess = partial(alignment.rotation_target, y, clean, sigma)
+    error = jnp.square(guess(method="mode") - guess())
+    size = jnp.mean(jnp.sum(jnp.square(x), axis=-1))
+    return float(jnp.sqrt(jnp.mean(jnp.sum(error, axis=-1)) / size))
+
+
+def measure(num_steps: int, seeds: int) -> tuple[list[dict[str, Any]], list[list[str]]]:
+    """Trains every network; returns the distances, and the cells of the table."""
+    clouds, lines, rows = molecules(), [], []
+    for name, sigma in itertools.product(CLOUDS, SIGMAS):
+        x = jnp.asarray(clouds[name], jnp.float32)
+        row = [name, f"{sigma:g}"]
+        for method in METHODS:
+            keys = map(jax.random.key, range(seeds))
+            found = [float(distance(key, x, sigma, method, num_steps)) for key in keys]
+            what = {"cloud": name, "sigma": sigma, "method": method}
+            lines.append({**what, "distances": found})
+            row.append(f"{np.mean(found):.3f} ({np.std(found, ddof=1):.3f})")
+        rows.append([*row, f"{error_of_mode(x, sigma):.3f}"])
+    return lines, rows
+
+
 def main() -> None:
     """Trains, prints a table, writes the figures and a plot."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = report.parser(__doc__, "alignment_ablation")
     parser.add_argument("--num_steps", type=int, default=4_000, help="of Adam")
     parser.add_argument("--seeds", type=int, default=3, help="of each training")
-    results = Path(__file__).parent / "results"
-    parser.add_argument(
-        "--output", type=Path, default=results / "alignment_ablation.json"
-    )
     figure = Path(__file__).parents[1] / "docs" / "figures" / "alignment.png"
     parser.add_argument("--figure", type=Path, default=figure)
     options = parser.parse_args()
-    clouds, lines = molecules(), []
-    table = Table(
-        title="distance from the optimal denoiser / r_g: mean (s.d. of seeds)"
+    lines, rows = measure(options.num_steps, options.seeds)
+    report.show(
+        "distance from the optimal denoiser / r_g: mean (s.d. of seeds)",
+        ("cloud", "sigma, Å", *METHODS, "mode itself"),
+        rows,
+        left=("cloud",),
     )
-    for heading in ("cloud", "sigma, Å", *METHODS, "mode itself"):
-        table.add_column(heading)
-    for name in CLOUDS:
-        x = jnp.asarray(clouds[name], jnp.float32)
-        for sigma in SIGMAS:
-            cells = []
-            for method in METHODS:
-                found = [
-                    float(
-                        distance(
-                            jax.random.key(seed), x, sigma, method, options.num_steps
-                        )
-                    )
-                    for seed in range(options.seeds)
-                ]
-                lines.append(
-                    {
-                        "cloud": name,
-                        "sigma": sigma,
-                        "method": method,
-                        "distances": found,
-                    }
-                )
-                cells.append(f"{np.mean(found):.3f} ({np.std(found, ddof=1):.3f})")
-            clean, y = draw(jax.random.key(9), x, sigma, NUM_TEST)
-            guess = partial(alignment.rotation_target, y, clean, sigma)
-            error = jnp.square(guess(method="mode") - guess())
-            size = jnp.mean(jnp.sum(jnp.square(x), axis=-1))
-            own = float(jnp.sqrt(jnp.mean(jnp.sum(error, axis=-1)) / size))
-            table.add_row(name, f"{sigma:g}", *cells, f"{own:.3f}")
-    Console(width=120).print(table)
-    report = {"machine": timing.machine(), "steps": options.num_steps, "lines": lines}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    report.write(options.output, steps=options.num_steps, lines=lines)
     plot(lines, options.figure)
 
 

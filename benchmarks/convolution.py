@@ -1,472 +1,179 @@
-"""The core's convolution against e3nn-jax: forward and gradient, CPU time and memory.
+"""The core's products against e3nn-jax: forward and gradient, CPU time and memory.
 
-Run: `python -m benchmarks.convolution` (about three minutes on two cores).
-Aim: at 128x(0e+1o+2e), 5,000 edges, at least 4 times less CPU time than e3nn-jax's
-tensor product and at most a tenth of its temporary memory. Both sides compute the same
+    python -m benchmarks.convolution
+
+Aim: at 128x(0e+1o+2e) and 5,000 edges at least 4 times less CPU time than e3nn-jax's
+tensor product, and at most a tenth of its temporary memory. Both sides compute the same
 numbers, which is checked before anything is timed.
 """
 
-import argparse
-import json
+import functools
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import e3nn_jax as e3nn
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
-from rich.console import Console
-from rich.table import Table
+from jaxtyping import Array
 
-from benchmarks import timing
-from common.nn.features import from_irreps_array, to_irreps_array
-from common.nn.layers import self_product
-from common.nn.linear import Linear
-from common.nn.products.clebsch_gordan import (
-    Degrees,
-    convolution,
-    message_per_degree,
-    neighbour_convolution,
-    num_paths,
-    radial_convolution,
+from benchmarks import report, timing
+from common.nn.features import (
+    Features,
+    from_irreps_array,
+    harmonics,
+    irreps_of,
+    to_irreps_array,
 )
-from common.so3.harmonics import spherical_harmonics
+from common.nn.graph import Graph
+from common.nn.products import PRODUCTS
+from common.nn.products.spec import Spec, make_spec
+from common.so3.irreps import Irreps, uniform
 
 MAX_DEGREE = 2
-DEGREES = Degrees(MAX_DEGREE, MAX_DEGREE, MAX_DEGREE, "O3")
-IRREPS_OUT = e3nn.Irreps.spherical_harmonics(MAX_DEGREE)
-NUM_RADIAL = 8
+NODES, NEIGHBOURS, CHANNELS = 250, 20, 128
+BATCH, SELF_NODES = 8, 2_000
+
+Form = Callable[[Features, Graph, Array], Features]
 
 
-class Graph(NamedTuple):
-    """One graph with a table of neighbours; `cotangent` belongs to the messages."""
-
-    x: Float[Array, "*batch nodes components channels"]
-    harmonics: Float[Array, "*batch nodes neighbours components"]
-    weights: Float[Array, "*batch nodes neighbours paths channels"]
-    senders: Int[Array, "*batch nodes neighbours"]
-    cotangent: Float[Array, "*batch nodes rows channels"]
+def draw(shape: tuple[int, ...], seed: int) -> Array:
+    """Returns standard normal numbers."""
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-class Molecules(NamedTuple):
-    """Input of the two-layer model, batch first."""
-
-    x: Float[Array, "batch nodes components channels"]
-    vectors: Float[Array, "batch nodes neighbours 3"]
-    radial: Float[Array, "batch nodes neighbours basis"]
-    senders: Int[Array, "batch nodes neighbours"]
+def draw_features(irreps: Irreps, *batch: int) -> Features:
+    """Returns standard normal features."""
+    return {i: draw((*batch, i.dim, n), 10 + i.degree) for i, n in irreps.items()}
 
 
-def random_graph(num_nodes: int, num_neighbours: int, channels: int) -> Graph:
-    """Draws features and a regular graph."""
-    keys = jax.random.split(jax.random.key(0), 5)
-    edges = (num_nodes, num_neighbours)
-    paths = num_paths(*DEGREES)
-    return Graph(
-        jax.random.normal(keys[0], (num_nodes, 9, channels)),
-        spherical_harmonics(jax.random.normal(keys[1], (*edges, 3)), MAX_DEGREE),
-        jax.random.normal(keys[2], (*edges, paths, channels)),
-        jax.random.randint(keys[3], edges, 0, num_nodes),
-        jax.random.normal(keys[4], (num_nodes, 35, channels)),
-    )
+def draw_graph(num_nodes: int, *batch: int) -> tuple[Graph, Features]:
+    """Returns a random table of neighbours and features of the nodes."""
+    shape = (*batch, num_nodes, NEIGHBOURS)
+    vectors, ones = draw((*shape, 3), 1), jnp.ones(shape)
+    senders = np.random.default_rng(2).integers(0, num_nodes, shape)
+    graph = Graph(
+        vectors, harmonics(vectors, MAX_DEGREE), ones[..., None], ones,
+        jnp.asarray(senders),
+    )  # fmt: skip
+    irreps = uniform(MAX_DEGREE, CHANNELS)
+    return graph, draw_features(irreps, *batch, num_nodes)
 
 
-def flat(array: Array) -> Array:
-    """Merges receivers and neighbours into edges."""
-    return array.reshape(-1, *array.shape[2:])
+def spec_of() -> Spec:
+    """Returns the spec of all convolutions here."""
+    irreps = uniform(MAX_DEGREE, CHANNELS)
+    return make_spec(irreps, uniform(MAX_DEGREE, 1), irreps)
 
 
-def receivers_of(senders: Int[Array, "nodes neighbours"]) -> Int[Array, " edges"]:
-    """Returns the receiver of every edge of a table of neighbours."""
-    return jnp.repeat(jnp.arange(senders.shape[0]), senders.shape[1])
+def ours(x: Features, graph: Graph, weights: Array) -> Features:
+    """Convolves by the core."""
+    return PRODUCTS["clebsch_gordan"].convolve(x, graph, weights, spec_of())
 
 
-def peer(x: Array, harmonics: Array, weights: Array, senders: Array) -> Array:
-    """Computes messages as NequIP, MACE and Nequix do; rows as e3nn orders them."""
-    node_feats = x if isinstance(x, e3nn.IrrepsArray) else to_irreps_array(x)
-    filters = e3nn.IrrepsArray(IRREPS_OUT, flat(harmonics))
-    messages = e3nn.tensor_product(
-        node_feats[flat(senders)], filters, filter_ir_out=IRREPS_OUT
-    )
+def peer(x: Features, graph: Graph, weights: Array) -> Features:
+    """Convolves as NequIP, MACE and Nequix do with e3nn-jax."""
+    flat = lambda a: a.reshape(-1, *a.shape[2:])
+    filters = to_irreps_array(jax.tree.map(flat, graph.harmonics))
+    kept = e3nn.Irreps.spherical_harmonics(MAX_DEGREE)
+    senders = to_irreps_array(x)[flat(graph.senders)]
+    messages = e3nn.tensor_product(senders, filters, filter_ir_out=kept)
     messages = messages * flat(weights).reshape(messages.shape[0], -1)
-    return e3nn.scatter_sum(
-        messages, dst=receivers_of(senders), output_size=senders.shape[0]
-    )
+    receivers = jnp.repeat(jnp.arange(len(weights)), weights.shape[1])
+    total = e3nn.scatter_sum(messages, dst=receivers, output_size=len(weights))
+    return from_irreps_array(total)
 
 
-def peer_rows(x: Array, harmonics: Array, weights: Array, senders: Array) -> Array:
-    """Computes the peer's messages, rows in the core's order."""
-    total = peer(x, harmonics, weights, senders)
-    blocks = [jnp.swapaxes(chunk, -1, -2) for chunk in total.chunks]
-    return jnp.concatenate(
-        [block.reshape(len(x), -1, x.shape[-1]) for block in blocks], axis=-2
-    )
+def with_gradient(form: Form) -> Callable[..., Any]:
+    """Returns the compiled sum of squares and its gradients by all floats."""
 
+    @jax.jit
+    def run(x: Features, graph: Graph, weights: Array) -> Any:
+        def loss(x: Features, y: Features, weights: Array) -> Array:
+            out = form(x, graph._replace(harmonics=y), weights)
+            return sum(jnp.sum(jnp.square(part)) for part in out.values())
 
-def dense_rows(x: Array, harmonics: Array, weights: Array, senders: Array) -> Array:
-    """Computes messages by one dense matrix per edge."""
-    return convolution(
-        x,
-        flat(harmonics),
-        flat(weights),
-        flat(senders),
-        receivers_of(senders),
-        MAX_DEGREE,
-    )
-
-
-def blocked_rows(x: Array, harmonics: Array, weights: Array, senders: Array) -> Array:
-    """Computes messages by blocks of receivers."""
-    return neighbour_convolution(x, harmonics, weights, senders, MAX_DEGREE)
-
-
-def with_gradient(rows: Callable[..., Array]) -> Callable[[Graph], Any]:
-    """Pulls the cotangent back to features, harmonics and weights."""
-
-    def run(graph: Graph) -> Any:
-        def scalar(x: Array, harmonics: Array, weights: Array) -> Array:
-            return jnp.vdot(rows(x, harmonics, weights, graph.senders), graph.cotangent)
-
-        return jax.value_and_grad(scalar, argnums=(0, 1, 2))(*graph[:3])
+        return jax.value_and_grad(loss, (0, 1, 2))(x, graph.harmonics, weights)
 
     return run
 
 
-class RadialKernel(nn.Module):
-    """Last layer of the radial network: its matrix, not its product.
-
-    Attributes:
-        features: Number of weights of an edge.
-    """
-
-    features: int
-
-    @nn.compact
-    def __call__(self, num_radial: int) -> Array:
-        init = nn.initializers.lecun_normal()
-        return self.param("kernel", init, (num_radial, self.features))
+def check_same(results: dict[str, Any]) -> None:
+    """Raises `AssertionError` unless all results are equal to rounding."""
+    first, *others = results.values()
+    for other in others:
+        for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True):
+            scale = float(np.abs(b).max())
+            np.testing.assert_allclose(a / scale, b / scale, atol=1e-4)
 
 
-class CoreModel(nn.Module):
-    """Two layers: Linear, convolution, Linear, silu on scalars; one molecule.
-
-    Attributes:
-        form: Computes messages from radial weights, or None to make those in blocks.
-    """
-
-    form: Callable[..., Array] | None
-
-    @nn.compact
-    def __call__(
-        self, x: Array, vectors: Array, radial: Array, senders: Array
-    ) -> Array:
-        channels, paths = x.shape[-1], num_paths(*DEGREES)
-        harmonics = spherical_harmonics(vectors, MAX_DEGREE)
-        for layer in range(2):
-            kernel = RadialKernel(paths * channels, name=f"radial_{layer}")(NUM_RADIAL)
-            x = Linear(channels, name=f"up_{layer}")(x)
-            if self.form is None:
-                kernel = kernel.reshape(NUM_RADIAL, paths, channels)
-                rows = radial_convolution(
-                    x, harmonics, radial, kernel, senders, MAX_DEGREE
-                )
-            else:
-                weights = (radial @ kernel).reshape(*senders.shape, paths, channels)
-                rows = self.form(x, harmonics, weights, senders)
-            blocks = [
-                Linear(channels, max_degree=0, name=f"down_{layer}_{degree}")(
-                    block.reshape(-1, 1, block.shape[-1])
-                ).reshape(*block.shape[:2], channels)
-                for degree, block in enumerate(message_per_degree(rows, DEGREES))
-            ]
-            x = jnp.concatenate([nn.silu(blocks[0]), *blocks[1:]], axis=-2)
-        return x
-
-
-class PeerModel(nn.Module):
-    """The same two layers out of e3nn's own modules."""
-
-    channels: int
-
-    @nn.compact
-    def __call__(
-        self, x: Array, vectors: Array, radial: Array, senders: Array
-    ) -> Array:
-        harmonics = e3nn.spherical_harmonics(
-            IRREPS_OUT,
-            e3nn.IrrepsArray("1o", vectors),
-            normalize=True,
-            normalization="component",
-        ).array
-        node_feats = to_irreps_array(x)
-        for layer in range(2):
-            weights = nn.Dense(
-                num_paths(*DEGREES) * self.channels,
-                use_bias=False,
-                name=f"radial_{layer}",
-            )(radial)
-            node_feats = e3nn.flax.Linear(node_feats.irreps, name=f"up_{layer}")(
-                node_feats
-            )
-            messages = peer(node_feats, harmonics, weights, senders)
-            node_feats = e3nn.flax.Linear(node_feats.irreps, name=f"down_{layer}")(
-                messages
-            )
-            node_feats = e3nn.scalar_activation(
-                node_feats, even_act=nn.silu, normalize_act=False
-            )
-        return from_irreps_array(node_feats)
-
-
-def peer_tree(tree: dict[str, Any], channels: int, power: int = 1) -> dict[str, Any]:
-    """Renames the core's parameters, or their gradients, to those of the peer.
-
-    e3nn divides every product by the root of its fan-in, so a weight is multiplied by
-    it (power 1), and its gradient divided (power -1).
-    """
-    source, renamed = tree["params"], {}
-
-    def entry(degree: int, paths: int, kernel: Array) -> tuple[str, Array]:
-        irrep = f"{degree}{'eo'[degree % 2]}"
-        name = f"w[{degree},{degree}] {paths * channels}x{irrep},{channels}x{irrep}"
-        return name, kernel * (paths * channels) ** (0.5 * power)
-
-    for layer in range(2):
-        renamed[f"radial_{layer}"] = source[f"radial_{layer}"]
-        up = source[f"up_{layer}"]
-        renamed[f"up_{layer}"] = dict(entry(l, 1, up[f"kernel_{l}"]) for l in range(3))
-        renamed[f"down_{layer}"] = dict(
-            entry(l, paths, source[f"down_{layer}_{l}"]["kernel_0"])
-            for l, paths in enumerate((3, 4, 4))
-        )
-    return {"params": renamed}
-
-
-def random_molecules(size: int, num_nodes: int, channels: int) -> Molecules:
-    """Draws molecules in which every atom neighbours every other."""
-    keys = jax.random.split(jax.random.key(1), 3)
-    table = np.array(
-        [[j for j in range(num_nodes) if j != i] for i in range(num_nodes)]
-    )
-    positions = 2.0 * jax.random.normal(keys[0], (size, num_nodes, 3))
-    vectors = positions[:, :, None] - positions[:, table]
-    return Molecules(
-        jax.random.normal(keys[1], (size, num_nodes, 9, channels)),
-        vectors,
-        jax.random.normal(keys[2], (*vectors.shape[:3], NUM_RADIAL)),
-        jnp.broadcast_to(jnp.asarray(table), (size, *table.shape)),
-    )
-
-
-def model_gradient(model: nn.Module) -> Callable[[Any, Molecules], Any]:
-    """Runs a model on a batch and pulls a loss back to parameters and vectors."""
-
-    def loss(parameters: Any, vectors: Array, molecules: Molecules) -> Array:
-        batch = molecules._replace(vectors=vectors)
-        out = jax.vmap(lambda molecule: model.apply(parameters, *molecule))(batch)
-        return jnp.mean(jnp.square(out))
-
-    def run(parameters: Any, molecules: Molecules) -> Any:
-        return jax.value_and_grad(loss, argnums=(0, 1))(
-            parameters, molecules.vectors, molecules
-        )
-
-    return run
-
-
-def compare(
-    functions: dict[str, Callable[..., Any]],
-    arguments: dict[str, tuple[Any, ...]],
-    rounds: int,
-    calls: int = 1,
-) -> dict[str, Any]:
-    """Times contestants in turns; the first is the reference of every ratio."""
-    compiled = {
-        name: jax.jit(f).lower(*arguments[name]).compile()
-        for name, f in functions.items()
-    }
-    temporary = {
-        name: int(program.memory_analysis().temp_size_in_bytes)
-        for name, program in compiled.items()
-    }
-    contestants = {
-        name: timing.block(program, *arguments[name])
-        for name, program in compiled.items()
-    }
-    timed = timing.interleaved(contestants, rounds, calls)
-    reference = next(iter(functions))
+def measure(forms: dict[str, Callable[..., Any]], inputs: Any) -> dict[str, Any]:
+    """Times contestants in turns; the first is the reference."""
+    check_same({name: form(*inputs) for name, form in forms.items()})
+    calls = {name: timing.block(form, *inputs) for name, form in forms.items()}
+    timed, names = timing.interleaved(calls, 10), list(forms)
+    memory = {name: timing.temporary_bytes(forms[name], *inputs) for name in names}
     return {
-        name: {
-            "cpu_ms": 1e3 * float(np.median(timed.seconds[name])),
-            "speed_up": timing.ratio(timed, reference, name),
-            "temporary_MB": temporary[name] / 1e6,
-            "memory_ratio": temporary[name] / max(1, temporary[reference]),
-        }
-        for name in functions
+        "cpu_ms": {n: 1e3 * float(np.median(timed.seconds[n])) for n in names},
+        "times_faster": timing.ratio(timed, *names),
+        "memory_ratio": memory[names[1]] / memory[names[0]],
     }
 
 
-def check_equal(mine: Any, other: Any, what: str) -> None:
-    """Stops the benchmark unless two results agree, relative to their largest."""
-    pairs = zip(jax.tree.leaves(mine), jax.tree.leaves(other), strict=True)
-    for index, (a, b) in enumerate(pairs):
-        error = float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)))
-        if not error < 1e-4:
-            raise ValueError(f"{what}: result {index} differs by {error:.1e}")
+def self_products() -> dict[str, Any]:
+    """Measures the product inside the nodes."""
+    irreps = uniform(MAX_DEGREE, CHANNELS)
+    x, row = draw_features(irreps, SELF_NODES), PRODUCTS["self_product"]
+    spec = make_spec(irreps, irreps_of(x), irreps)
+    weights = draw((row.num_weights(spec),), 3)
 
+    def with_e3nn(x: Features, weights: Array) -> Features:
+        total: Features = {}
+        kept = e3nn.Irreps.spherical_harmonics(MAX_DEGREE)
+        one = e3nn.IrrepsArray(kept, jnp.concatenate(
+            [jnp.swapaxes(x[i], -1, -2) for i in sorted(x)], axis=-1
+        ))  # fmt: skip
+        product = e3nn.tensor_product(one, one, filter_ir_out=kept)
+        scaled = product * weights.reshape(-1, CHANNELS).T
+        for chunk, i in zip(scaled.chunks, sorted(x), strict=True):
+            total[i] = jnp.swapaxes(jnp.sum(chunk, axis=-2), -1, -2)
+        return total
 
-def convolution_alone(rounds: int) -> dict[str, Any]:
-    """Times case A: 128 channels, 250 nodes, 5,000 edges."""
-    graph = random_graph(250, 20, 128)
-    functions = {
-        "e3nn-jax": with_gradient(peer_rows),
-        "dense": with_gradient(dense_rows),
-        "blocked": with_gradient(blocked_rows),
-    }
-    results = {name: jax.jit(f)(graph) for name, f in functions.items()}
-    for name in ("dense", "blocked"):
-        check_equal(results[name], results["e3nn-jax"], name)
-    return compare(functions, dict.fromkeys(functions, (graph,)), rounds)
+    def both(form: Callable[..., Features]) -> Callable[..., Any]:
+        loss = lambda *a: sum(jnp.sum(jnp.square(p)) for p in form(*a).values())
+        return jax.jit(jax.value_and_grad(loss, (0, 1)))
 
-
-def convolution_in_model(rounds: int) -> dict[str, Any]:
-    """Times two layers on 16 molecules of 18 atoms: 4,896 edges, 128 channels."""
-    molecules = random_molecules(16, 18, 128)
-    core = {
-        "dense": CoreModel(dense_rows),
-        "blocked": CoreModel(blocked_rows),
-        "blocked, weights too": CoreModel(None),
-    }
-    parameters = core["dense"].init(jax.random.key(2), *(a[0] for a in molecules))
-    renamed = peer_tree(parameters, 128)
-    functions = {"e3nn-jax": model_gradient(PeerModel(128))}
-    functions |= {name: model_gradient(model) for name, model in core.items()}
-    arguments = dict.fromkeys(functions, (parameters, molecules))
-    arguments["e3nn-jax"] = (renamed, molecules)
-    results = {name: jax.jit(f)(*arguments[name]) for name, f in functions.items()}
-    for name in core:
-        loss, (gradient, vectors) = results[name]
-        expected_loss, (expected, expected_vectors) = results["e3nn-jax"]
-        check_equal((loss, vectors), (expected_loss, expected_vectors), name)
-        gradient = peer_tree(gradient, 128, power=-1)
-        check_equal(gradient, expected, f"{name}, parameters")
-    return compare(functions, arguments, rounds)
-
-
-def linear(rounds: int) -> dict[str, Any]:
-    """Times one Linear, 4,000 nodes, 128x(0e+1o+2e) to itself."""
-    x = jax.random.normal(jax.random.key(3), (4000, 9, 128))
-    array = to_irreps_array(x)
-    peer_module, module = e3nn.flax.Linear(array.irreps), Linear(128)
-    peer_weights = peer_module.init(jax.random.key(4), array)
-    weights = module.init(jax.random.key(4), x)
-
-    def pulled(apply: Callable[..., Array]) -> Callable[..., Any]:
-        loss = lambda weights, x: jnp.sum(jnp.square(apply(weights, x)))
-        return jax.value_and_grad(loss, argnums=(0, 1))
-
-    functions = {
-        "e3nn-jax": pulled(
-            lambda w, x: peer_module.apply(w, e3nn.IrrepsArray(array.irreps, x)).array
-        ),
-        "core": pulled(module.apply),
-    }
-    arguments = {"e3nn-jax": (peer_weights, array.array), "core": (weights, x)}
-    return compare(functions, arguments, rounds)
-
-
-def self_products(rounds: int) -> dict[str, Any]:
-    """Times the channelwise product of 2,000 nodes with themselves, 64 channels."""
-    keys = jax.random.split(jax.random.key(7), 3)
-    x = jax.random.normal(keys[0], (2000, 9, 64))
-    weights = jax.random.normal(keys[1], (num_paths(*DEGREES), 64))
-    cotangent = jax.random.normal(keys[2], (2000, 9, 64))
-
-    def theirs(x: Array, weights: Array, cotangent: Array) -> Array:
-        factor = e3nn.IrrepsArray(IRREPS_OUT, jnp.swapaxes(x, -1, -2))
-        product = e3nn.tensor_product(factor, factor, filter_ir_out=IRREPS_OUT)
-        blocks = [jnp.sum(chunk, axis=-2) for chunk in (product * weights.T).chunks]
-        product = jnp.swapaxes(jnp.concatenate(blocks, axis=-1), -1, -2)
-        return jnp.vdot(product, cotangent)
-
-    def ours(x: Array, weights: Array, cotangent: Array) -> Array:
-        return jnp.vdot(self_product(x, x, weights, MAX_DEGREE), cotangent)
-
-    functions = {"e3nn-jax": theirs, "core": ours}
-    functions = {name: jax.value_and_grad(f, (0, 1)) for name, f in functions.items()}
-    arguments = (x, weights, cotangent)
-    results = [jax.jit(f)(*arguments) for f in functions.values()]
-    check_equal(results[1], results[0], "self product")
-    return compare(functions, dict.fromkeys(functions, arguments), rounds)
-
-
-def harmonics(rounds: int, max_degree: int) -> dict[str, Any]:
-    """Times spherical harmonics of 20,000 vectors with their gradient."""
-    vectors = jax.random.normal(jax.random.key(5), (20_000, 3))
-    irreps = e3nn.Irreps.spherical_harmonics(max_degree)
-    cotangent = jax.random.normal(jax.random.key(6), (20_000, (max_degree + 1) ** 2))
-
-    def theirs(vectors: Array, cotangent: Array) -> Array:
-        array = e3nn.IrrepsArray("1o", vectors)
-        values = e3nn.spherical_harmonics(
-            irreps, array, normalize=True, normalization="component"
-        )
-        return jnp.vdot(values.array, cotangent)
-
-    def ours(vectors: Array, cotangent: Array) -> Array:
-        return jnp.vdot(spherical_harmonics(vectors, max_degree), cotangent)
-
-    functions = {"e3nn-jax": jax.value_and_grad(theirs)}
-    functions["core"] = jax.value_and_grad(ours)
-    arguments = dict.fromkeys(functions, (vectors, cotangent))
-    return compare(functions, arguments, rounds, calls=20)
+    forms = {"e3nn-jax": with_e3nn, "core": lambda x, w: row.product(x, x, w, spec)}
+    return measure({name: both(form) for name, form in forms.items()}, (x, weights))
 
 
 def main() -> None:
-    """Runs every case, prints a table and writes the figures with the machine."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=10, help="rounds per case")
-    default = Path(__file__).parent / "results" / "convolution.json"
-    parser.add_argument("--output", type=Path, default=default, help="JSON file")
-    options = parser.parse_args()
-    console = Console()
-    matmul_seconds = timing.interleaved({"matmul": timing.matmul()}, 5)
-    rate = timing.matmul_gigaflops(float(np.median(matmul_seconds.seconds["matmul"])))
-    cases = {
-        "convolution, 5,000 edges": convolution_alone(options.rounds),
-        "two layers, 16 molecules of 18 atoms": convolution_in_model(options.rounds),
-        "self product, 2,000 nodes": self_products(options.rounds),
-        "linear, 4,000 nodes": linear(options.rounds),
-        "harmonics, degree 2": harmonics(options.rounds, 2),
-        "harmonics, degree 3": harmonics(options.rounds, 3),
-        "harmonics, degree 5": harmonics(options.rounds, 5),
+    """Runs the benchmark."""
+    options = report.parser(__doc__, "convolution").parse_args()
+    weights = PRODUCTS["clebsch_gordan"].num_weights(spec_of())
+    alone, x = draw_graph(NODES)
+    forms = {name: with_gradient(f) for name, f in (("e3nn-jax", peer), ("core", ours))}
+    found = {
+        "one graph of 5,000 edges": measure(
+            forms, (x, alone, draw((NODES, NEIGHBOURS, weights), 3))
+        )
     }
-    table = Table(title="Forward and gradient, float32, process-CPU time")
-    for heading in ("case", "form", "CPU ms", "times faster", "temporary MB", "ratio"):
-        table.add_column(heading, justify="left" if heading in "case form" else "right")
-    for case, rows in cases.items():
-        for name, row in rows.items():
-            table.add_row(
-                case,
-                name,
-                f"{row['cpu_ms']:.1f}",
-                f"{row['speed_up']['median']:.2f}",
-                f"{row['temporary_MB']:.1f}",
-                f"{row['memory_ratio']:.3f}",
-            )
-    console.print(table)
-    console.print(f"2048^3 matmul: {rate:.0f} GFLOP per CPU second")
-    report = {
-        "machine": timing.machine(),
-        "matmul_gflop_per_cpu_second": rate,
-        "rounds": options.rounds,
-        "cases": cases,
+    many, x = draw_graph(NODES // BATCH, BATCH)
+    shape = (BATCH, NODES // BATCH, NEIGHBOURS, weights)
+    batched = {
+        name: with_gradient(functools.partial(lambda f, *a: jax.vmap(f)(*a), form))
+        for name, form in (("e3nn-jax", peer), ("core", ours))
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    found["batch of 8 graphs"] = measure(batched, (x, many, draw(shape, 3)))
+    found["self product, 2,000 nodes"] = self_products()
+    rows = [
+        (case, *(f"{row['cpu_ms'][name]:.1f}" for name in ("e3nn-jax", "core")),
+         f"{row['times_faster']['median']:.2f}", f"{row['memory_ratio']:.3f}")
+        for case, row in found.items()
+    ]  # fmt: skip
+    headings = ("case", "e3nn-jax, CPU ms", "core", "times faster", "memory ratio")
+    report.show("Forward and gradient, float32", headings, rows, left=("case",))
+    report.write(options.output, cases=found, matmul_gflop=timing.matmul_gigaflops())
 
 
 if __name__ == "__main__":

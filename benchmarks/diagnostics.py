@@ -6,20 +6,15 @@ equivariance error of the denoiser, and how far its Jacobian is from symmetric: 
 a score would be.
 """
 
-import argparse
-import json
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks import timing
+from benchmarks import report
 from common.geometry import diagnostics, matrix_fisher
 from symphony import data
 from symphony.kinds.denoiser.sample import Refiner, load_refiner
@@ -97,35 +92,41 @@ def of_denoiser(refiner: Refiner, batch: data.Batch) -> list[dict[str, float]]:
 
 def main() -> None:
     """Measures, prints two tables and writes the figures with the machine."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = report.parser(__doc__, "diagnostics")
     parser.add_argument("--qm9", default="qm9-sample", help="a file, or a known name")
     parser.add_argument("--num_clouds", type=int, default=40_000, help="of QM9")
     parser.add_argument("--refiner", default="refine_qm9", help="weights or a folder")
-    default = Path(__file__).parent / "results" / "diagnostics.json"
-    parser.add_argument("--output", type=Path, default=default, help="JSON file")
     options = parser.parse_args()
     batch = molecules(options.qm9, options.num_clouds)
     tested = orientations(batch)
-    table = Table(title="turned at random, or as it was? share told right")
-    for heading in ("data", "held-out accuracy", "band of guesses", "preferred"):
-        table.add_column(heading)
-    for line in tested:
-        accuracy, band = f"{line['accuracy']:.3f}", f".5 ± {line['band']:.3f}"
-        table.add_row(
-            line["data"], accuracy, band, "yes" if line["is_broken"] else "no"
-        )
-    Console().print(table)
+    report.show(
+        "rotated at random, or as it was? share told right",
+        ("data", "held-out accuracy", "band of guesses", "preferred"),
+        [
+            (
+                line["data"],
+                f"{line['accuracy']:.3f}",
+                f".5 ± {line['band']:.3f}",
+                "yes" if line["is_broken"] else "no",
+            )
+            for line in tested
+        ],
+        left=("data",),
+    )
     measured = of_denoiser(load_refiner(options.refiner), batch)
-    table = Table(title="the denoiser, float32")
-    for heading in ("sigma, Å", "equivariance error of its moves", "|J - Jᵀ| / |J|"):
-        table.add_column(heading)
-    for line in measured:
-        cells = f"{line['equivariance']:.1e}", f"{line['asymmetry']:.3f}"
-        table.add_row(f"{line['sigma']:g}", *cells)
-    Console().print(table)
-    report = {"machine": timing.machine(), "data": tested, "denoiser": measured}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    report.show(
+        "the denoiser, float32",
+        ("sigma, Å", "equivariance error of its moves", "|J - Jᵀ| / |J|"),
+        [
+            (
+                f"{line['sigma']:g}",
+                f"{line['equivariance']:.1e}",
+                f"{line['asymmetry']:.3f}",
+            )
+            for line in measured
+        ],
+    )
+    report.write(options.output, data=tested, denoiser=measured)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ thread and with all. Times are process-CPU seconds, taken in turns.
 
 import argparse
 import glob
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +20,8 @@ import ml_collections
 import numpy as np
 from jaxtyping import Float32
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import timing
+from benchmarks import report, timing
 from configs.equijump import ala2
 from equijump import build, md, rollout
 from equijump.data import frames
@@ -251,32 +249,34 @@ def sizes(
     return lines
 
 
-def main() -> None:
-    """Measures, prints a table and writes the figures with the machine."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = report.parser(__doc__, "rollout")
     weights = parser.add_mutually_exclusive_group(required=True)
     weights.add_argument(
         "--checkpoint", help="packaged weights, or the folder of a run"
     )
     weights.add_argument("--random", action="store_true", help="fresh weights")
-    parser.add_argument("--lag", type=float, default=10.0, help="ps of a jump")
-    parser.add_argument("--replicas", type=int, default=100, help="of capped alanine")
-    parser.add_argument("--num_jumps", type=int, default=100, help="in a round")
-    parser.add_argument("--num_steps", type=int, help="evaluations; by the config")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--lag", type=float, default=10.0, help="ps of a jump")
+    add("--replicas", type=int, default=100, help="of capped alanine")
+    add("--num_jumps", type=int, default=100, help="in a round")
+    add("--num_steps", type=int, help="evaluations; by the config")
+    add(
         "--gate",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="draw broken jumps of capped alanine again",
     )
-    parser.add_argument("--rounds", type=int, default=8, help="of all contestants")
-    parser.add_argument(
-        "--structures", nargs="*", default=[], help="patterns of PDB files, by size"
-    )
-    parser.add_argument("--size_replicas", type=int, default=10, help="of each of them")
-    default = Path(__file__).parent / "results" / "rollout.json"
-    parser.add_argument("--output", type=Path, default=default, help="JSON file")
-    options = parser.parse_args()
+    add("--rounds", type=int, default=8, help="of all contestants")
+    add("--structures", nargs="*", default=[], help="patterns of PDB files, by size")
+    add("--size_replicas", type=int, default=10, help="of each of them")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measures, prints a table and writes the figures with the machine."""
+    options = parse()
     jax.config.update("jax_enable_compilation_cache", False)
     console = Console()
     network = load_network(options.checkpoint)
@@ -292,19 +292,17 @@ def main() -> None:
     lines += sizes(
         network, structures, options.size_replicas, options.lag, options.rounds
     )
-    table = Table(title="CPU seconds of this process, float32")
-    for heading in ("what", "measured", "unit", "note"):
-        table.add_column(heading, justify="right" if heading == "measured" else "left")
-    for line in lines:
-        table.add_row(line.name, f"{line.value:,.3g}", line.unit, line.note)
-    console.print(table)
-    report = {
-        "machine": timing.machine(),
-        "config": network.config.to_dict(),
-        "lines": [line._asdict() for line in lines],
-    }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    report.show(
+        "CPU seconds of this process, float32",
+        ("what", "measured", "unit", "note"),
+        [(line.name, f"{line.value:,.3g}", line.unit, line.note) for line in lines],
+        left=("what", "unit", "note"),
+    )
+    report.write(
+        options.output,
+        config=network.config.to_dict(),
+        lines=[line._asdict() for line in lines],
+    )
 
 
 if __name__ == "__main__":

@@ -16,9 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks import report
 from symphony import build, data, densities
 from symphony.fragments import Cut
 from symphony.model import Symphony
@@ -93,22 +92,22 @@ def main() -> None:
         for name, value in measure(batch, keys).items():
             found.setdefault(name, []).append(np.asarray(value).ravel())
     values = {name: np.concatenate(parts) for name, parts in found.items()}
-    table = Table(title=f"{flags.checkpoint}, {count} molecules of {flags.data}")
-    table.add_column("steps that place")
     heads = ("narrow", "wide", "angle to the truth", "radial sd, Å")
-    for head in heads:
-        table.add_column(f"{head}: 25 / 50 / 75 %")
     heavy = np.array(species)[values["target"]] > 1
+    rows = []
     for name, kind in (("hydrogen", ~heavy), ("a heavy atom", heavy)):
-        rows = values["mask"] & kind
-        cells = [
-            " / ".join(
-                f"{q:.3f}" for q in np.percentile(values[key][rows], (25, 50, 75))
-            )
+        chosen = values["mask"] & kind
+        quartiles = (
+            np.percentile(values[key][chosen], (25, 50, 75))
             for key in ("narrow", "wide", "angle", "radial")
-        ]
-        table.add_row(name, *cells)
-    Console(width=140).print(table)
+        )
+        rows.append((name, *(" / ".join(f"{q:.3f}" for q in qs) for qs in quartiles)))
+    report.show(
+        f"{flags.checkpoint}, {count} molecules of {flags.data}",
+        ("steps that place", *(f"{head}: 25 / 50 / 75 %" for head in heads)),
+        rows,
+        left=("steps that place",),
+    )
 
 
 if __name__ == "__main__":

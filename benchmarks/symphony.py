@@ -7,8 +7,6 @@ molecule. The reference's figures are those of the original implementation of Sy
 on two CPU cores with jax 0.4.28.
 """
 
-import argparse
-import json
 import os
 import resource
 import subprocess
@@ -25,9 +23,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import timing
+from benchmarks import report, timing
 from common.runs import training
 from configs.symphony import qm9_cpu, qm9_paper
 from symphony import build, data, generate, weights
@@ -286,41 +283,41 @@ def measure(
     report("sampling")
     for name in ("qm9_cpu", "qm9"):
         lines += sampling(name, num_molecules)
-    matmul = timing.interleaved({"matmul": timing.matmul()}, 5).seconds["matmul"]
-    return lines, timing.matmul_gigaflops(float(np.median(matmul)))
+    return lines, timing.matmul_gigaflops()
 
 
 def main() -> None:
     """Measures, prints a table and writes the figures with the machine."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = report.parser(__doc__, "symphony")
     parser.add_argument("--data", default="qm9-sample", help="file or name, to read")
     parser.add_argument("--num_molecules", type=int, default=512, help="to sample")
     parser.add_argument("--rounds", type=int, default=5, help="training steps timed")
-    default = Path(__file__).parent / "results" / "symphony.json"
-    parser.add_argument("--output", type=Path, default=default, help="JSON file")
     options = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)
-    console = Console()
     lines, rate = measure(
-        options.data, options.num_molecules, options.rounds, console.print
+        options.data, options.num_molecules, options.rounds, Console().print
     )
-    table = Table(title="CPU seconds of this process, float32")
-    for heading in ("what", "measured", "target", "reference", "note"):
-        table.add_column(heading, justify="left" if heading in "what note" else "right")
-    for line in lines:
-        digits = 3 if line.value < 1 else 1
-        reference = "" if line.reference is None else f"{line.reference:g}"
-        value = f"{line.value:,.{digits}f}"
-        table.add_row(line.name, value, line.target or "", reference, line.note)
-    console.print(table)
-    console.print(f"2048^3 matmul: {rate:.0f} GFLOP per CPU second")
-    report = {
-        "machine": timing.machine(),
-        "matmul_gflop_per_cpu_second": rate,
-        "lines": [line._asdict() for line in lines],
-    }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    report.show(
+        "CPU seconds of this process, float32",
+        ("what", "measured", "target", "reference", "note"),
+        [
+            (
+                line.name,
+                f"{line.value:,.{3 if line.value < 1 else 1}f}",
+                line.target or "",
+                "" if line.reference is None else f"{line.reference:g}",
+                line.note,
+            )
+            for line in lines
+        ],
+        left=("what", "note"),
+    )
+    Console().print(f"2048^3 matmul: {rate:.0f} GFLOP per CPU second")
+    report.write(
+        options.output,
+        matmul_gflop_per_cpu_second=rate,
+        lines=[line._asdict() for line in lines],
+    )
 
 
 if __name__ == "__main__":

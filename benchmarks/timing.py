@@ -77,15 +77,12 @@ def temporary_bytes(function: Callable[..., Any], *arguments: Any) -> int:
     return int(compiled.memory_analysis().temp_size_in_bytes)
 
 
-def matmul(size: int = 2048) -> Callable[[], None]:
-    """Makes the yardstick of a machine: a product of square matrices in float32."""
+def matmul_gigaflops(size: int = 2048, rounds: int = 5) -> float:
+    """Returns a machine's yardstick: its rate per CPU second of a matrix product."""
     matrix = jax.random.normal(jax.random.key(0), (size, size), jnp.float32)
-    return block(jax.jit(jnp.matmul), matrix, matrix)
-
-
-def matmul_gigaflops(seconds: float, size: int = 2048) -> float:
-    """Returns the rate of `matmul` per CPU second."""
-    return 2e-9 * size**3 / seconds
+    product = block(jax.jit(jnp.matmul), matrix, matrix)
+    seconds = interleaved({"matmul": product}, rounds).seconds["matmul"]
+    return 2e-9 * size**3 / float(np.median(seconds))
 
 
 def machine() -> dict[str, Any]:

@@ -14,26 +14,8 @@ from jaxtyping import Array, Float, Key
 from equijump.data.pairs import ENSEMBLE_LAG, Batch
 from equijump.data.residues import CA_SLOT, NUM_SLOTS
 from equijump.model import ROOM_TEMPERATURE, EquiJump, Scene, make_scene
-from equijump.transport import (
-    ddpm,
-    flow_matching,
-    foellmer,
-    heads,
-    noised_linear,
-    one_sided,
-    paths,
-    two_sided,
-)
+from equijump.transport import TRANSPORTS, heads, paths
 from equijump.transport.paths import Scales
-
-TRANSPORTS = {
-    "foellmer": foellmer,
-    "two_sided": two_sided,
-    "noised_linear": noised_linear,
-    "one_sided": one_sided,
-    "flow_matching": flow_matching,
-    "ddpm": ddpm,
-}
 
 
 class Statistics(NamedTuple):

@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from common.generative import diffusion
+from common.generative import denoising
+from common.generative.schedules import Level
 from common.geometry import alignment, matrix_fisher
 from common.so3.vectors import safe_norm
 from equijump.build import Statistics, begin_path, make_predict, scales_at, scene_of
@@ -143,7 +144,7 @@ def expected(
     x_1: Float[Array, "num_nodes num_slots 3"],
     mask: Bool[Array, "num_nodes num_slots"],
     method: str,
-) -> diffusion.Expected:
+) -> denoising.Expected:
     """Returns the end of a jump and the noise as expected over all orientations.
 
     Args:
@@ -160,18 +161,18 @@ def expected(
     precision = jnp.broadcast_to(precision, mask.shape).reshape(-1)
     # Where nothing is seen, not even noise, every orientation is as likely.
     sigma = jnp.maximum(path.gamma, 1e-6) * scales.noise[0, 0]
-    level = diffusion.Level(path.beta, sigma)
-    found = diffusion.expected(
+    level = Level(path.beta, sigma)
+    found = denoising.expected(
         flat(x_t), flat(x_1), level, mask.reshape(-1), precision, method
     )
-    return diffusion.Expected(*(x.reshape(x_1.shape) for x in found))
+    return denoising.Expected(*(x.reshape(x_1.shape) for x in found))
 
 
 def turn_at_random(
     key: Key[Array, ""], cloud: Float[Array, "num_nodes num_slots 3"]
 ) -> Float[Array, "num_nodes num_slots 3"]:
-    """Turns a cloud, all orientations alike likely."""
-    return alignment.turned(cloud, matrix_fisher.uniform(key, 1)[0])
+    """Rotates a cloud by a uniform rotation."""
+    return alignment.rotate(cloud, matrix_fisher.uniform(key, 1)[0])
 
 
 def own_source(
@@ -208,10 +209,11 @@ def own_source(
         x_0, x_1 = (to_cloud(x, batch.slot_mask) for x in (begin, end))
         scene = scene_of(model, one)
         predict = make_predict(model, transport, scales, scene, x_0, x_0)
-        made = transport.remake(
-            predict, noise, jax.random.fold_in(key, number), x_0, x_1, scales,
-            settings.num_steps,
-        )  # fmt: skip
+        key_jump = jax.random.fold_in(key, number)
+        request = paths.Request(
+            predict, noise, key_jump, x_0, scales, settings.num_steps
+        )
+        made = transport.remake(request, x_1)
         source = from_cloud(made) * batch.slot_mask[..., None]
     return batch._replace(source=jax.lax.stop_gradient(source))
 

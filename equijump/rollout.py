@@ -112,7 +112,8 @@ def make_jump(
         noise = partial(
             paths.draw_noise, slot_mask=chain.slot_mask, places=chain.places
         )
-        x_1 = transport.jump(predict, noise, key, origin, scales, num_steps, method)
+        request = paths.Request(predict, noise, key, origin, scales, num_steps, method)
+        x_1 = transport.jump(request)
         return recentred(x_1, chain.slot_mask)
 
     return jump

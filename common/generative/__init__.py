@@ -1,0 +1,1 @@
+"""Generative modelling by noise: schedules, preconditioning, solvers, denoising."""

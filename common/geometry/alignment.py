@@ -1,6 +1,6 @@
 r"""Rotational alignment of point clouds, and the optimal denoiser that it approximates.
 
-A clean cloud $x$ was turned about the origin by an unknown rotation and noised,
+A clean cloud $x$ was rotated about the origin by an unknown rotation and noised,
 $$ y = \alpha x R^\top + \sigma \epsilon, $$
 with points as rows and standard normal $\epsilon$, divided by the root of a point's
 weight $w$. Given y the rotation has the matrix Fisher law (`matrix_fisher`) of
@@ -21,8 +21,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from common.geometry import matrix_fisher
 
@@ -45,12 +44,15 @@ def center(
     """Moves the mean of a cloud to the origin.
 
     Args:
-        x: Points.
-        mask: True where real; other points become zero.
-        weights: Of the mean.
+        x: points.
+        mask: true where real; other points become zero.
+        weights: weight of each point in the mean.
 
     Returns:
         The centred cloud, and the mean.
+
+    >>> center(jnp.array([[1.0, 0.0, 2.0], [3.0, 0.0, 2.0]]))[1]
+    Array([2., 0., 2.], dtype=float32)
     """
     weight = _weigh(x, mask, weights)[..., None]
     total = jnp.sum(weight, axis=-2)
@@ -64,7 +66,12 @@ def center(
 def cross_covariance(
     y: Cloud, x: Cloud, mask: Mask | None = None, weights: Weights | None = None
 ) -> Float[Array, "*#batch 3 3"]:
-    r"""Returns $\sum_n w_n y_n x_n^\top$."""
+    r"""Returns $\sum_n w_n y_n x_n^\top$.
+
+    >>> x = jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
+    >>> jnp.diag(cross_covariance(x, x))
+    Array([1., 4., 0.], dtype=float32)
+    """
     weight = _weigh(y, mask, weights)[..., None]
     # The product of a batch of small matrices is slow where XLA sees a matrix product.
     return jnp.sum((weight * y)[..., :, None] * x[..., None, :], axis=-3)
@@ -78,6 +85,11 @@ def kabsch_rotation(
     Of $\sum_n w_n |y_n - R x_n|^2$ it is the minimum (Kabsch 1976); see
     `matrix_fisher.mode` for its derivative, which is finite everywhere. A loss that is
     that minimum needs none of it: `stop_gradient` of the rotation leaves it exact.
+
+    >>> kabsch_rotation(jnp.diag(jnp.array([3.0, 2.0, 1.0])))
+    Array([[1., 0., 0.],
+           [0., 1., 0.],
+           [0., 0., 1.]], dtype=float32)
     """
     return matrix_fisher.mode(covariance)
 
@@ -88,30 +100,51 @@ def superpose(
     mask: Mask | None = None,
     weights: Weights | None = None,
 ) -> Cloud:
-    """Centres a cloud and turns it onto a reference that is centred already.
+    """Centres a cloud and rotates it onto a reference that is centred already.
 
     No gradient flows through the rotation.
+
+    >>> reference = jnp.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
+    >>> x = jnp.array([[0.0, 5.0, 0.0], [0.0, 3.0, 0.0]])
+    >>> bool(jnp.allclose(superpose(x, reference), reference, atol=1e-5))
+    True
     """
     x, _ = center(x, mask, weights)
     covariance = cross_covariance(reference, x, mask, weights)
-    return turned(x, kabsch_rotation(jax.lax.stop_gradient(covariance)))
+    return rotate(x, kabsch_rotation(jax.lax.stop_gradient(covariance)))
 
 
-def turned(x: Cloud, rotation: Float[Array, "*#batch 3 3"]) -> Cloud:
-    r"""Returns $x R^\top$: each point turned."""
+def rotate(x: Cloud, rotation: Float[Array, "*#batch 3 3"]) -> Cloud:
+    r"""Returns $x R^\top$: each point rotated.
+
+    Written as a sum, so that accelerators keep single precision.
+
+    >>> quarter = jnp.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    >>> rotate(jnp.array([[2.0, 0.0, 0.0]]), quarter)
+    Array([[0., 2., 0.]], dtype=float32)
+    """
     return jnp.sum(x[..., :, None, :] * rotation[..., None, :, :], axis=-1)
 
 
 def rmsd(
     y: Cloud, x: Cloud, mask: Mask | None = None, weights: Weights | None = None
 ) -> Float[Array, "*#batch"]:
-    """Returns the root mean square distance of two clouds, centred and superposed."""
+    """Returns the root mean square distance of two clouds, centred and superposed.
+
+    Its gradient is zero where the distance is.
+
+    >>> x = jnp.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
+    >>> float(rmsd(x, 3.0 * x + 1.0))
+    2.0
+    """
     y, _ = center(y, mask, weights)
     weight = _weigh(y, mask, weights)
     squares = jnp.sum(jnp.square(y - superpose(x, y, mask, weights)), axis=-1)
     total = jnp.sum(weight, axis=-1)
     mean = jnp.sum(weight * squares, axis=-1) / jnp.where(total > 0.0, total, 1.0)
-    return jnp.sqrt(mean)
+    # The derivative of a root is infinite at zero.
+    apart = mean > 0.0
+    return jnp.where(apart, jnp.sqrt(jnp.where(apart, mean, 1.0)), 0.0)
 
 
 def concentration(
@@ -127,12 +160,16 @@ def concentration(
     Knowledge from elsewhere, a matrix Fisher law itself, is added to it.
 
     Args:
-        y: Noised cloud.
-        x: Clean one.
-        sigma: Standard deviation of the noise, in the unit of the clouds.
-        alpha: Scale of the signal in y.
-        mask: True where real.
-        weights: Precision of a point in units of $1 / \sigma^2$.
+        y: noised cloud.
+        x: clean cloud.
+        sigma: standard deviation of the noise, in the unit of the clouds.
+        alpha: scale of the signal in y.
+        mask: true where real.
+        weights: precision of each point in units of $1 / \sigma^2$.
+
+    >>> x = jnp.array([[1.0, 0.0, 0.0]])
+    >>> float(concentration(x, x, sigma=0.5)[0, 0])
+    4.0
     """
     scale = jnp.asarray(alpha / jnp.square(jnp.asarray(sigma, y.dtype)), y.dtype)
     return scale[..., None, None] * cross_covariance(y, x, mask, weights)
@@ -150,23 +187,30 @@ def rotation_target(
     r"""Returns what a denoiser is asked for at y, of the clean cloud x.
 
     Args:
-        y: Noised cloud.
-        x: Clean one, in the frame from which y was made if `method` is "single"; of
-            the others none depends on its frame.
-        sigma: Standard deviation of the noise, in the unit of the clouds.
-        alpha: Scale of the signal in y.
-        mask: True where real.
-        weights: Precision of a point in units of $1 / \sigma^2$.
-        method: "single" leaves x as it is; "mode" superposes it (Kabsch); "laplace1" to
-            "laplace3", "high_temperature" and "exact" are those of
-            `matrix_fisher.mean_rotation`. The minimum of the loss is the same for
+        y: noised cloud.
+        x: clean cloud, in the frame from which y was made if `method` is "single";
+            the other methods do not depend on its frame.
+        sigma: standard deviation of the noise, in the unit of the clouds.
+        alpha: scale of the signal in y.
+        mask: true where real.
+        weights: precision of each point in units of $1 / \sigma^2$.
+        method: name of the target: "single" leaves x as it is; "mode" superposes it
+            (Kabsch); "laplace1" to "laplace3", "high_temperature" and "exact" are those
+            of `matrix_fisher.mean_rotation`. The minimum of the loss is the same for
             "single" and "exact", and the variance of the latter's gradient smaller.
 
     Returns:
         The target. No gradient flows through it.
 
     Raises:
-        ValueError: There is no such method.
+        ValueError: the method is unknown.
+
+    >>> y, x = jnp.array([[0.0, 1.0, 0.0]]), jnp.array([[1.0, 0.0, 0.0]])
+    >>> rotation_target(y, x, sigma=1.0, method="single")
+    Array([[1., 0., 0.]], dtype=float32)
+    >>> target = rotation_target(y, x, sigma=1.0)  # coth(1) - 1 along y.
+    >>> round(float(target[0, 1]), 4)
+    0.313
     """
     if method not in METHODS:
         raise ValueError(f"method: expected one of {METHODS}, found {method!r}")
@@ -174,7 +218,7 @@ def rotation_target(
     if method == "single":
         return x if mask is None else jnp.where(mask[..., None], x, 0.0)
     f = concentration(y, x, sigma, alpha, mask, weights)
-    target = turned(x, matrix_fisher.mean_rotation(f, method))
+    target = rotate(x, matrix_fisher.mean_rotation(f, method))
     target = target if mask is None else jnp.where(mask[..., None], target, 0.0)
     return jax.lax.stop_gradient(target)
 
@@ -183,11 +227,11 @@ class Oracle(NamedTuple):
     """The optimal denoiser of a set of clouds, at one noised cloud.
 
     Attributes:
-        denoised: The expected clean cloud.
-        log_density: Of y, nats, in the unit of the clouds to the power of its
-            3 num_points coordinates.
-        score: Gradient of the log density by y.
-        shares: Probability of each cloud of the set.
+        denoised: expected clean cloud.
+        log_density: logarithm of the density of y, nats, in the unit of the clouds to
+            the power of its 3 num_points coordinates.
+        score: gradient of the log density by y.
+        shares: probability of each cloud of the set.
     """
 
     denoised: Cloud
@@ -207,12 +251,17 @@ def oracle_denoiser(
     r"""Returns the best that any denoiser can do for clouds in all orientations.
 
     Args:
-        y: Noised cloud.
-        references: The clean clouds, equally likely.
-        sigma: Standard deviation of the noise.
-        alpha: Scale of the signal in y.
-        mask: True where real.
-        weights: Precision of a point in units of $1 / \sigma^2$.
+        y: noised cloud.
+        references: clean clouds, equally likely.
+        sigma: standard deviation of the noise.
+        alpha: scale of the signal in y.
+        mask: true where real.
+        weights: precision of each point in units of $1 / \sigma^2$.
+
+    >>> references = jnp.array([[[1.0, 0.0, 0.0]], [[9.0, 0.0, 0.0]]])
+    >>> found = oracle_denoiser(jnp.array([[0.0, 1.0, 0.0]]), references, sigma=0.5)
+    >>> found.shares
+    Array([1., 0.], dtype=float32)
     """
     x = references if mask is None else jnp.where(mask[:, None], references, 0.0)
     variance = jnp.square(jnp.asarray(sigma, y.dtype))
@@ -227,17 +276,23 @@ def oracle_denoiser(
     logits = matrix_fisher.log_normaliser(f)
     logits -= 0.5 * of_set(jnp.square(alpha) / variance) * sizes
     shares = jax.nn.softmax(logits, axis=-1)
-    means = turned(x, matrix_fisher.mean_rotation(f))
+    means = rotate(x, matrix_fisher.mean_rotation(f))
     denoised = jnp.sum(shares[..., None, None] * means, axis=-3)
-    real = weight > 0.0
-    safe = jnp.where(real, weight, 1.0)
-    of_point = 1.5 * (jnp.log(safe) - jnp.log(2.0 * jnp.pi * variance)[..., None])
     log_density = jax.nn.logsumexp(logits, axis=-1) - jnp.log(len(references))
-    log_density += jnp.sum(jnp.where(real, of_point, 0.0), axis=-1)
-    log_density -= 0.5 * square(y, weight) / variance
+    log_density += _log_factor(weight, variance) - 0.5 * square(y, weight) / variance
     pull = alpha[..., None, None] * denoised - y
     score = weight[..., None] * pull / variance[..., None, None]
     return Oracle(denoised, log_density, score, shares)
+
+
+def _log_factor(
+    weight: Weights, variance: Float[Array, "*#batch"]
+) -> Float[Array, "*#batch"]:
+    """Returns the logarithm of the factor before the exponential of a normal law."""
+    real = weight > 0.0
+    safe = jnp.where(real, weight, 1.0)
+    of_point = 1.5 * (jnp.log(safe) - jnp.log(2.0 * jnp.pi * variance)[..., None])
+    return jnp.sum(jnp.where(real, of_point, 0.0), axis=-1)
 
 
 def oracle_jacobian(
@@ -252,107 +307,10 @@ def oracle_jacobian(
 
     It is $\alpha w / \sigma^2$ times the covariance of the clean cloud given y, so
     symmetric and positive for equal weights.
+
+    >>> x = jnp.array([[1.0, 0.0, 0.0]])
+    >>> oracle_jacobian(x, x[None], sigma=1.0).shape
+    (1, 3, 1, 3)
     """
     denoise = lambda y: oracle_denoiser(y, references, sigma, alpha, mask, weights)
     return jax.jacfwd(lambda y: denoise(y).denoised)(y)
-
-
-class Matched(NamedTuple):
-    """A cloud whose points were exchanged and turned to lie near those of another.
-
-    Attributes:
-        x: The cloud, centred.
-        order: Point of the given cloud that has come to each place.
-        rotation: That it was turned by.
-    """
-
-    x: Float[Array, "num_points 3"]
-    order: Int[Array, " num_points"]
-    rotation: Float[Array, "3 3"]
-
-
-def permutation_align(
-    y: Float[Array, "num_points 3"],
-    x: Float[Array, "num_points 3"],
-    species: Int[Array, " num_points"],
-    mask: Bool[Array, " num_points"] | None = None,
-    num_starts: int = 8,
-    num_rounds: int = 10,
-) -> Matched:
-    r"""Exchanges points of one species, and turns, so that x comes near to y.
-
-    Assignments (Hungarian algorithm) and rotations (Kabsch) take turns, from the four
-    rotations of principal axes onto each other and from others at random; the largest
-    $\mathrm{tr}(R^\top \sum_n y_n x_n^\top)$ wins.
-    Between permutations the posterior falls off as $e^{-\Delta / \sigma^2}$, so the
-    best one with an exact rotation is enough until $\Delta$ is some $\sigma^2$. Where
-    bonds are known only automorphisms keep them: see `automorphism_align`.
-
-    Args:
-        y: Cloud.
-        x: Cloud of the same species.
-        species: Of the points of both.
-        mask: True where real; other points stay in their places.
-        num_starts: Rotations at random to begin from besides.
-        num_rounds: Assignments from each start.
-    """
-    y, _ = center(y, mask)
-    x, _ = center(x, mask)
-    if mask is not None:
-        # Each place that is not real is a species of its own.
-        species = jnp.where(mask, species, -1 - jnp.arange(len(species)))
-    differ = species[:, None] != species[None]
-    # More than any gain of an exchange.
-    penalty = 1.0 + 4.0 * jnp.sum(jnp.square(y)) + 4.0 * jnp.sum(jnp.square(x))
-
-    def search(rotation: Float[Array, "3 3"]) -> tuple[Array, Matched]:
-        def improve(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            rotation, _ = carry
-            costs = jnp.where(differ, penalty, -y @ turned(x, rotation).T)
-            rows, columns = optax.assignment.hungarian_algorithm(costs)
-            order = jnp.zeros(len(x), jnp.int32).at[rows].set(columns)
-            return kabsch_rotation(cross_covariance(y, x[order])), order
-
-        start = (rotation, jnp.arange(len(x), dtype=jnp.int32))
-        rotation, order = jax.lax.fori_loop(0, num_rounds, improve, start)
-        moved = turned(x[order], rotation)
-        return jnp.sum(y * moved), Matched(moved, order, rotation)
-
-    rotations = matrix_fisher.uniform(jax.random.key(0), num_starts).astype(x.dtype)
-    rotations = jnp.concatenate([_axes_onto(y, x), rotations])
-    gains, found = jax.vmap(search)(rotations)
-    return jax.tree.map(lambda values: values[jnp.argmax(gains)], found)
-
-
-def _axes_onto(
-    y: Float[Array, "num_points 3"], x: Float[Array, "num_points 3"]
-) -> Float[Array, "4 3 3"]:
-    """Returns the rotations that bring the principal axes of x onto those of y."""
-    to_y, to_x = (jnp.linalg.eigh(cross_covariance(z, z))[1] for z in (y, x))
-    hand = matrix_fisher.determinant(to_y) * matrix_fisher.determinant(to_x)
-    signs = jnp.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], x.dtype)
-    signs *= jnp.where(hand < 0.0, -1.0, 1.0)
-    return (to_y * signs[:, None]) @ to_x.T
-
-
-def automorphism_align(
-    y: Float[Array, "num_points 3"],
-    x: Float[Array, "num_points 3"],
-    orders: Int[Array, "num_orders num_points"],
-    mask: Bool[Array, " num_points"] | None = None,
-) -> Matched:
-    """Exchanges points in one of the given orders, and turns, so that x is near y.
-
-    Args:
-        y: Cloud.
-        x: Cloud.
-        orders: That keep elements and bonds, see `symphony.automorphisms`.
-        mask: True where real.
-    """
-    y, _ = center(y, mask)
-    x, _ = center(x, mask)
-    covariances = jax.vmap(lambda order: cross_covariance(y, x[order]))(orders)
-    best = jnp.argmax(jnp.sum(matrix_fisher.proper_svd(covariances).s, axis=-1))
-    rotation = kabsch_rotation(covariances[best])
-    order = orders[best]
-    return Matched(turned(x[order], rotation), order, rotation)

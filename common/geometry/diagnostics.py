@@ -1,7 +1,7 @@
 r"""Diagnostics of symmetry: of data, of an equivariant function, of a denoiser.
 
 * `orientation_test`: do the clouds of a data set come in preferred orientations? A
-  classifier that sees axes is asked which of them were turned at random (arXiv:
+  classifier that sees axes is asked which of them were rotated at random (arXiv:
   2510.01349); on data without preference it can do no better than guess.
 * `equivariance_error`: $\mathrm{mean}_R \| f(R x) - D(R) f(x) \| / \| f(x) \|$, for
   each degree.
@@ -33,11 +33,11 @@ class OrientationTest(NamedTuple):
     """What a classifier made of orientations.
 
     Attributes:
-        accuracy: Share of the held-out clouds that it told right; one half without any
+        accuracy: share of the held-out clouds that it told right; one half without any
             preferred orientation.
-        band: Accuracies above one half by more than this are no chance (95 %).
-        num_tested: Held-out clouds.
-        is_broken: Whether some orientation is preferred, as far as this can tell.
+        band: accuracies above one half by more than this are no chance (95 %).
+        num_tested: number of held-out clouds.
+        is_broken: true where some orientation is preferred, as far as this can tell.
     """
 
     accuracy: float
@@ -54,19 +54,23 @@ def orientation_test(
 ) -> OrientationTest:
     """Tests whether clouds come in preferred orientations.
 
-    Half of them are turned at random, each at most once, and a network of two hidden
+    Half of them are rotated at random, each at most once, and a network of two hidden
     layers is trained on half of the data to tell which; it sees moments of the cloud
     and of each species, along the axes. A band of .01 takes 10,000 held-out clouds, so
     20,000 in all.
 
     Args:
-        positions: Clouds as a data set gives them; each is centred.
-        mask: True where real.
-        species: Of the points, from 0; one for all where None.
-        seed: Of the turns, the division and the classifier.
+        positions: clouds as a data set gives them; each is centred.
+        mask: true where real.
+        species: species of the points, from 0; one for all where None.
+        seed: seed of the rotations, the division and the classifier.
 
     Raises:
-        ValueError: There are fewer than 40 clouds.
+        ValueError: there are fewer than 40 clouds.
+
+    >>> clouds = np.random.default_rng(0).normal(size=(40, 3, 3))
+    >>> orientation_test(clouds).num_tested
+    20
     """
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
@@ -78,19 +82,19 @@ def orientation_test(
     mask = np.ones(positions.shape[:2], bool) if mask is None else mask
     species = np.zeros(mask.shape, int) if species is None else species
     order = np.random.default_rng(seed).permutation(count)
-    is_turned = np.zeros(count, bool)
-    is_turned[order[::2]] = True
-    turns = np.asarray(matrix_fisher.uniform(jax.random.key(seed), count))
-    turned = np.einsum("bij,bnj->bni", turns, positions)
-    shown = np.where(is_turned[:, None, None], turned, positions)
+    is_rotated = np.zeros(count, bool)
+    is_rotated[order[::2]] = True
+    rotations = matrix_fisher.uniform(jax.random.key(seed), count)
+    rotated = np.asarray(alignment.rotate(jnp.asarray(positions), rotations))
+    shown = np.where(is_rotated[:, None, None], rotated, positions)
     feats = np.asarray(_moments(shown, mask, species, int(species.max()) + 1))
     train, test = order[: count // 2], order[count // 2 :]
     classifier = make_pipeline(
         StandardScaler(),
         MLPClassifier((32, 32), alpha=1e-2, early_stopping=True, random_state=seed),
     )
-    classifier.fit(feats[train], is_turned[train])
-    accuracy = float(classifier.score(feats[test], is_turned[test]))
+    classifier.fit(feats[train], is_rotated[train])
+    accuracy = float(classifier.score(feats[test], is_rotated[test]))
     band = BAND / len(test) ** 0.5
     return OrientationTest(accuracy, band, len(test), accuracy > 0.5 + band)
 
@@ -109,9 +113,8 @@ def _moments(
     if num_species > 1:
         kinds += [mask & (species == number) for number in range(num_species)]
     total = jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None]
-    return jnp.concatenate(
-        [jnp.einsum("bnm,bn->bm", harmonics, kind) / total for kind in kinds], axis=-1
-    )
+    mean = lambda kind: jnp.sum(harmonics * kind[..., None], axis=1) / total
+    return jnp.concatenate([mean(kind) for kind in kinds], axis=-1)
 
 
 def rotate_features(
@@ -144,10 +147,16 @@ def equivariance_error(
     see `as_features`. Degrees that are zero have the error zero.
 
     Args:
-        function: Of a cloud, to features `[..., (max_degree + 1)**2, channels]`.
-        positions: Where to ask it.
-        key: Draws the rotations.
-        num_turns: Number of rotations.
+        function: function of a cloud, to features `[..., (max_degree + 1)**2,
+            channels]`.
+        positions: cloud to ask it about.
+        key: key of the rotations.
+        num_turns: number of rotations.
+
+    >>> x = jnp.array([[1.0, 2.0, 3.0]])
+    >>> found = equivariance_error(as_features, x, jax.random.key(0), num_turns=2)
+    >>> bool(jnp.all(found < 1e-5))
+    True
     """
 
     def norms(feats: Array) -> Array:
@@ -158,7 +167,7 @@ def equivariance_error(
     size = norms(there)
 
     def error(rotation: Float[Array, "3 3"]) -> Array:
-        found = function(positions @ rotation.T)
+        found = function(alignment.rotate(positions, rotation))
         return norms(found - rotate_features(there, rotation))
 
     turns = matrix_fisher.uniform(key, num_turns).astype(positions.dtype)
@@ -167,7 +176,11 @@ def equivariance_error(
 
 
 def as_features(vectors: Float[Array, "*batch 3"]) -> Float[Array, "*batch 4 1"]:
-    """Returns vectors as features of degree one, with nothing of degree zero."""
+    """Returns vectors as features of degree one, with nothing of degree zero.
+
+    >>> as_features(jnp.array([1.0, 2.0, 3.0]))[:, 0]
+    Array([0., 1., 2., 3.], dtype=float32)
+    """
     return jnp.pad(vectors, [(0, 0)] * (vectors.ndim - 1) + [(1, 0)])[..., None]
 
 
@@ -184,10 +197,14 @@ def jacobian_asymmetry(
     field, the root of two has no relation of $J$ and its transpose, two is a rotation.
 
     Args:
-        denoise: Of a cloud.
-        y: Where to ask it.
-        key: Draws the probes.
-        num_probes: Number of them.
+        denoise: denoiser of a cloud.
+        y: cloud to ask it about.
+        key: key of the probes.
+        num_probes: number of probes.
+
+    >>> y = jnp.ones((2, 3))
+    >>> float(jacobian_asymmetry(lambda y: 2.0 * y, y, jax.random.key(0)))
+    0.0
     """
     _, transposed = jax.vjp(denoise, y)
 

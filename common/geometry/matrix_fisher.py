@@ -1,13 +1,13 @@
 r"""The matrix Fisher law of rotations, $p(R) = e^{\mathrm{tr}(F^\top R)} / c(F)$.
 
-It is what a noised cloud tells of the rotation that it was turned by
-(`alignment`). With the proper singular value decomposition $F = U S V^\top$,
-where $U, V$ are rotations and $s_1 \ge s_2 \ge |s_3|$,
+It is what a noised cloud tells of its own rotation (`alignment`). With the proper
+singular value decomposition $F = U S V^\top$, where $U, V$ are rotations and
+$s_1 \ge s_2 \ge |s_3|$,
 
 * its mode is $U V^\top$, the rotation of Kabsch (1976),
 * its mean is $U \mathrm{diag}(d) V^\top$ with $d_i = \partial \log c / \partial s_i$.
 
-With the cosine $1 - x$ of the angle that the axis of $s_1$ is turned by, and the gaps
+With the cosine $1 - x$ of the angle between the axis of $s_1$ and its image, and gaps
 $a_1 = s_2 + s_3$, $a_2 = s_1 + s_3$, $a_3 = s_1 + s_2$, one integral is left,
 $$ c\, e^{-\mathrm{tr} S} = \tfrac12 \int_0^2 e^{-a_2 x} \hat I_0(A)\, \hat I_0(B)\, dx,
    \qquad A = \tfrac{(a_3 - a_2) x}{2}, \quad B = \tfrac{a_1 (2 - x)}{2}, $$
@@ -39,13 +39,23 @@ _REGULARISER = {4: 1e-4, 8: 1e-9}
 """Of the derivative of the mode where it does not exist, relative to F."""
 
 
+def product(a: Float[Array, "*#batch i j"], b: Float[Array, "*#batch j k"]) -> Array:
+    """Returns the matrix product, in full precision on accelerators too.
+
+    >>> product(jnp.eye(2), jnp.array([[1.0], [2.0]]))
+    Array([[1.],
+           [2.]], dtype=float32)
+    """
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
 class ProperSVD(NamedTuple):
     r"""$F = U \mathrm{diag}(s) V^\top$ with rotations U and V.
 
     Attributes:
-        u: U.
-        s: $s_1 \ge s_2 \ge |s_3|$; the last has the sign of det F.
-        v: V, not transposed.
+        u: rotation U.
+        s: singular values $s_1 \ge s_2 \ge |s_3|$; the last has the sign of det F.
+        v: rotation V, not transposed.
     """
 
     u: Matrix
@@ -54,7 +64,11 @@ class ProperSVD(NamedTuple):
 
 
 def proper_svd(f: Matrix) -> ProperSVD:
-    """Returns the decomposition whose factors are rotations; no gradient is defined."""
+    """Returns the decomposition whose factors are rotations; no gradient is defined.
+
+    >>> proper_svd(jnp.diag(jnp.array([3.0, 2.0, -1.0]))).s
+    Array([ 3.,  2., -1.], dtype=float32)
+    """
     u, s, vt = jnp.linalg.svd(jax.lax.stop_gradient(f))
     v = vt.mT
     # A determinant is never 0 here: a sign of it would be, of one that underflows.
@@ -67,7 +81,11 @@ def proper_svd(f: Matrix) -> ProperSVD:
 
 
 def determinant(f: Matrix) -> Float[Array, "*batch"]:
-    """Returns the triple product of the rows."""
+    """Returns the triple product of the rows.
+
+    >>> float(determinant(2.0 * jnp.eye(3)))
+    8.0
+    """
     return jnp.sum(f[..., 0, :] * jnp.cross(f[..., 1, :], f[..., 2, :]), axis=-1)
 
 
@@ -75,6 +93,9 @@ def gaps(s: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
     """Returns $a_i = s_j + s_k$ of proper singular values, rising, none negative.
 
     The concentration about each axis: $1 / a_i$ is the variance of small angles.
+
+    >>> gaps(jnp.array([3.0, 2.0, -1.0]))
+    Array([1., 2., 5.], dtype=float32)
     """
     total = s[..., 0] + s[..., 1] + s[..., 2]
     return jnp.maximum(total[..., None] - s, 0.0)
@@ -88,9 +109,12 @@ def mode(f: Matrix) -> Matrix:
     \mathrm{axial}(R^\top dF)$ and $P = R^\top F$, which knows the gaps alone: it is
     finite where singular values tie, and damped where two of them are opposite, as in a
     line or at $F = 0$, where the mode is not unique.
+
+    >>> jnp.diag(mode(jnp.diag(jnp.array([3.0, 2.0, 1.0]))))
+    Array([1., 1., 1.], dtype=float32)
     """
     u, _, v = proper_svd(f)
-    return u @ v.mT
+    return product(u, v.mT)
 
 
 @mode.defjvp
@@ -98,16 +122,16 @@ def _mode_jvp(primals: tuple[Matrix], tangents: tuple[Matrix]) -> tuple[Matrix, 
     (f,), (df,) = primals, tangents
     r = mode(f)
     back = r.mT
-    p = back @ f
+    p = product(back, f)
     p = 0.5 * (p + p.mT)
     trace = jnp.trace(p, axis1=-2, axis2=-1)
     gap = trace[..., None, None] * jnp.eye(3, dtype=f.dtype) - p
     size = jnp.sqrt(jnp.sum(jnp.square(f), axis=(-2, -1)))
     damping = _REGULARISER[f.dtype.itemsize] * jnp.maximum(size, 1e-10)
-    square = gap @ gap + jnp.square(damping)[..., None, None] * jnp.eye(3)
-    axis = gap @ _axial(back @ df)[..., None]
+    square = product(gap, gap) + jnp.square(damping)[..., None, None] * jnp.eye(3)
+    axis = product(gap, _axial(product(back, df))[..., None])
     w = jnp.linalg.solve(square, axis)[..., 0]
-    return r, r @ _cross_matrix(w)
+    return r, product(r, _cross_matrix(w))
 
 
 def _axial(m: Matrix) -> Float[Array, "*batch 3"]:
@@ -139,14 +163,14 @@ class _Average(NamedTuple):
     r"""The nodes of the integral, with what is known at each.
 
     Attributes:
-        shares: Normalised integrand; the nodes are the last axis.
+        shares: normalised integrand; the nodes are the last axis.
         x: $1 - \cos\beta$.
-        near: Half of x, the weight of the difference of the other angles.
-        far: What is left to 1, the weight of their sum.
-        a: Concentration of the difference.
-        b: Concentration of the sum.
-        cos_a: Mean cosine of the difference.
-        cos_b: Of the sum.
+        near: half of x, the weight of the difference of the other angles.
+        far: rest to 1, the weight of their sum.
+        a: concentration of the difference.
+        b: concentration of the sum.
+        cos_a: mean cosine of the difference.
+        cos_b: mean cosine of the sum.
         log_total: $\log c - \mathrm{tr} S$.
     """
 
@@ -175,25 +199,23 @@ def _average(s: Float[Array, "*batch 3"]) -> _Average:
     zero_a, zero_b = i0e(a), i0e(b)
     values = weights * t * jnp.exp(-decay * x) * zero_a * zero_b
     total = jnp.sum(values, axis=-1, keepdims=True)
-    return _Average(
-        shares=values / total,
-        x=x,
-        near=near,
-        far=far,
-        a=a,
-        b=b,
-        cos_a=i1e(a) / zero_a,
-        cos_b=i1e(b) / zero_b,
-        log_total=jnp.log(largest * total)[..., 0],
-    )
+    cosines = i1e(a) / zero_a, i1e(b) / zero_b
+    log_total = jnp.log(largest * total)[..., 0]
+    return _Average(values / total, x, near, far, a, b, *cosines, log_total)
+
+
+def _mean(at: _Average, values: Array) -> Array:
+    """Returns averages under the integrand; further axes stand before the nodes."""
+    further = values.ndim - at.shares.ndim
+    shares = jnp.expand_dims(at.shares, range(-1 - further, -1))
+    return jnp.sum(shares * values, axis=-1)
 
 
 def _mean_of(s: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
     """Returns d."""
     at = _average(s)
-    mean = lambda values: jnp.sum(at.shares * values, axis=-1)
-    difference, total = mean(at.near * at.cos_a), mean(at.far * at.cos_b)
-    first = 1.0 - mean(at.x)
+    difference, total = _mean(at, at.near * at.cos_a), _mean(at, at.far * at.cos_b)
+    first = 1.0 - _mean(at, at.x)
     return jnp.stack([first, total + difference, total - difference], axis=-1)
 
 
@@ -202,6 +224,9 @@ def log_normaliser(f: Matrix) -> Float[Array, "*batch"]:
     """Returns log c(F), with the uniform law of total mass 1; its gradient is the mean.
 
     In float32 to 5e-7 of max(1, |log c|), in float64 to 1e-12.
+
+    >>> round(float(log_normaliser(jnp.diag(jnp.array([1.0, 0.0, 0.0])))), 4)
+    0.1614
     """
     s = proper_svd(f).s
     return jnp.sum(s, axis=-1) + _average(s).log_total
@@ -221,14 +246,18 @@ def mean_rotation(f: Matrix, method: str = "exact") -> Matrix:
     No gradient flows through the "laplace" methods.
 
     Args:
-        f: F.
-        method: "exact" (float32 to 1e-6, float64 to 1e-12), "mode" (order 0),
-            "laplace1" to "laplace3" (of the order $1 / a$ of their names, each
-            $d_i$ kept within [0, 1]; for gaps well above 1), or "high_temperature"
-            (the two first terms, for F well below 1).
+        f: parameter F.
+        method: name of the estimate: "exact" (float32 to 1e-6, float64 to 1e-12),
+            "mode" (order 0), "laplace1" to "laplace3" (of the order $1 / a$ of their
+            names, each $d_i$ kept within [0, 1]; for gaps well above 1), or
+            "high_temperature" (the two first terms, for F well below 1).
 
     Raises:
-        ValueError: There is no such method.
+        ValueError: the method is unknown.
+
+    >>> mean = mean_rotation(jnp.diag(jnp.array([1.0, 0.0, 0.0])))
+    >>> round(float(mean[0, 0]), 4)  # coth(1) - 1
+    0.313
     """
     if method not in METHODS:
         raise ValueError(f"method: expected one of {METHODS}, found {method!r}")
@@ -240,7 +269,7 @@ def mean_rotation(f: Matrix, method: str = "exact") -> Matrix:
         return f / 3.0 + _cofactors(f) / 6.0
     u, s, v = proper_svd(f)
     d = laplace_mean(s, int(method[-1]))
-    return (u * d[..., None, :]) @ v.mT
+    return product(u * d[..., None, :], v.mT)
 
 
 def _cofactors(f: Matrix) -> Matrix:
@@ -256,6 +285,9 @@ def laplace_mean(s: Float[Array, "*batch 3"], order: int) -> Float[Array, "*batc
        \frac{g_j^2 (4 g_j + \sum_{k \ne j} g_k)}{32} \Big). $$
     The series is asymptotic: where a gap is near 1 or below, as it always is of a line,
     more orders are worse, and what leaves [0, 1] is cut.
+
+    >>> laplace_mean(jnp.array([5.0, 5.0, 5.0]), order=1)
+    Array([0.9, 0.9, 0.9], dtype=float32)
     """
     inverse = 1.0 / jnp.maximum(gaps(s), 1e-6)
     of_axis = 0.5 * inverse
@@ -271,7 +303,7 @@ def laplace_mean(s: Float[Array, "*batch 3"], order: int) -> Float[Array, "*batc
 @jax.custom_jvp
 def _exact_mean(f: Matrix) -> Matrix:
     u, s, v = proper_svd(f)
-    return (u * _mean_of(s)[..., None, :]) @ v.mT
+    return product(u * _mean_of(s)[..., None, :], v.mT)
 
 
 @_exact_mean.defjvp
@@ -282,13 +314,14 @@ def _exact_mean_jvp(
     u, s, v = proper_svd(f)
     back = v.mT
     mean, moments = _moments(s)
-    moved = u.mT @ df @ v
+    moved = product(product(u.mT, df), v)
     along = jnp.einsum(
         "...ik,...kk->...i", moments.diagonal, moved, precision="highest"
     )
-    turned = moments.squares * moved + moments.products * moved.mT
-    turned += along[..., None] * jnp.eye(3, dtype=f.dtype)
-    return (u * mean[..., None, :]) @ back, u @ turned @ back
+    change = moments.squares * moved + moments.products * moved.mT
+    change += along[..., None] * jnp.eye(3, dtype=f.dtype)
+    change = product(product(u, change), back)
+    return product(u * mean[..., None, :], back), change
 
 
 class _Moments(NamedTuple):
@@ -308,51 +341,55 @@ class _Moments(NamedTuple):
 def _moments(s: Float[Array, "*batch 3"]) -> tuple[Float[Array, "*batch 3"], _Moments]:
     """Returns d and the covariance."""
     at = _average(s)
-    mean = lambda values: jnp.sum(at.shares * values, axis=-1)
-    # Mean squares of the sines, then variances of the cosines, at a node.
-    sine_a, sine_b = _sine(at.a, at.cos_a), _sine(at.b, at.cos_b)
+    # Mean squares of the sines at a node.
+    sines = _sine(at.a, at.cos_a), _sine(at.b, at.cos_b)
+    mean, diagonal = _diagonal(at, *sines)
+    return mean, _Moments(diagonal, *_off_diagonal(at, *sines))
+
+
+def _diagonal(
+    at: _Average, sine_a: Array, sine_b: Array
+) -> tuple[Float[Array, "*batch 3"], Matrix]:
+    """Returns d and the covariance of the diagonal of R: between nodes and within."""
+    part_a, part_b = at.near * at.cos_a, at.far * at.cos_b
+    # The first entry less one, which would take its digits.
+    values = jnp.stack([-at.x, part_b + part_a, part_b - part_a], axis=-2)
+    means = _mean(at, values)
+    centred = values - means[..., None]
+    between = _mean(at, centred[..., :, None, :] * centred[..., None, :, :])
     spread_a = jnp.maximum(1.0 - sine_a - jnp.square(at.cos_a), 0.0)
     spread_b = jnp.maximum(1.0 - sine_b - jnp.square(at.cos_b), 0.0)
-    part_a, part_b = at.near * at.cos_a, at.far * at.cos_b
-    means = [mean(values) for values in (-at.x, part_b + part_a, part_b - part_a)]
-    centred = [
-        values - average[..., None]
-        for values, average in zip(
-            (-at.x, part_b + part_a, part_b - part_a), means, strict=True
-        )
-    ]
-    within_a, within_b = (
-        mean(jnp.square(weight) * spread)
-        for weight, spread in ((at.near, spread_a), (at.far, spread_b))
-    )
-    between = jnp.stack(
-        [jnp.stack([mean(p * q) for q in centred], -1) for p in centred], -2
-    )
+    within_a = _mean(at, jnp.square(at.near) * spread_a)
+    within_b = _mean(at, jnp.square(at.far) * spread_b)
     zero = jnp.zeros_like(within_a)
     same, other = within_b + within_a, within_b - within_a
     within = _rows((zero, zero, zero), (zero, same, other), (zero, other, same))
-    # Of the first axis with the two others: the square of the sine of beta.
-    square = at.x * (2.0 - at.x)
+    return means.at[..., 0].add(1.0), between + within
+
+
+def _off_diagonal(at: _Average, sine_a: Array, sine_b: Array) -> tuple[Matrix, Matrix]:
+    """Returns the mean squares of the other entries of R, and of opposite products."""
+    # Of the first axis with the two others: half the square of the sine of beta.
+    half = 0.5 * at.x * (2.0 - at.x)
     both = at.cos_a * at.cos_b
-    second, third = mean(0.5 * square * (1.0 - both)), mean(0.5 * square * (1.0 + both))
-    with_second = -mean(0.5 * square * (at.cos_b - at.cos_a))
-    with_third = -mean(0.5 * square * (at.cos_b + at.cos_a))
-    sines_a, sines_b = (
-        mean(jnp.square(weight) * sine)
-        for weight, sine in ((at.near, sine_a), (at.far, sine_b))
+    sines_a = _mean(at, jnp.square(at.near) * sine_a)
+    sines_b = _mean(at, jnp.square(at.far) * sine_b)
+    squares = _symmetric(
+        _mean(at, half * (1.0 - both)),
+        _mean(at, half * (1.0 + both)),
+        sines_b + sines_a,
     )
-    last, with_last = sines_b + sines_a, sines_a - sines_b
-    moments = _Moments(
-        diagonal=between + within,
-        squares=_rows((zero, second, third), (second, zero, last), (third, last, zero)),
-        products=_rows(
-            (zero, with_second, with_third),
-            (with_second, zero, with_last),
-            (with_third, with_last, zero),
-        ),
+    products = _symmetric(
+        -_mean(at, half * (at.cos_b - at.cos_a)),
+        -_mean(at, half * (at.cos_b + at.cos_a)),
+        sines_a - sines_b,
     )
-    means[0] = 1.0 + means[0]
-    return jnp.stack(means, axis=-1), moments
+    return squares, products
+
+
+def _symmetric(a: Array, b: Array, c: Array) -> Matrix:
+    zero = jnp.zeros_like(a)
+    return _rows((zero, a, b), (a, zero, c), (b, c, zero))
 
 
 def _sine(kappa: Array, cosine: Array) -> Array:
@@ -373,9 +410,38 @@ def sample(key: Key[Array, ""], f: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
     $e^{-\sum_i \lambda_i q_i^2}$ with $\lambda = 2 (0, a_1, a_2, a_3)$; those of the
     angular central Gaussian law that lies above it are accepted with the ratio (Kent,
     Ganeiber and Mardia 2013, arXiv:1310.8110), more than half of them.
+
+    >>> r = sample(jax.random.key(0), 1e6 * jnp.eye(3))
+    >>> bool(jnp.allclose(r, jnp.eye(3), atol=0.01))
+    True
     """
     u, s, v = proper_svd(f)
-    decay = 2.0 * jnp.concatenate([jnp.zeros(1, s.dtype), gaps(s)])
+    q = _draw_bingham(key, 2.0 * jnp.concatenate([jnp.zeros(1, s.dtype), gaps(s)]))
+    return product(product(u, from_quaternion(q)), v.T)
+
+
+def _draw_bingham(key: Key[Array, ""], decay: Float[Array, " 4"]) -> Array:
+    r"""Draws a unit quaternion of density $e^{-\sum_i \lambda_i q_i^2}$."""
+    width = _width(decay)
+    inverse = 1.0 + 2.0 * decay / width
+    bound = 0.5 * (4.0 - width) + 2.0 * jnp.log(width / 4.0)
+
+    def propose(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        key = jax.random.split(carry[0], 3)
+        q = jax.random.normal(key[1], (4,), decay.dtype) / jnp.sqrt(inverse)
+        q /= jnp.linalg.norm(q)
+        squares = jnp.square(q)
+        ratio = bound - jnp.sum(decay * squares)
+        ratio += 2.0 * jnp.log(jnp.sum(squares * inverse))
+        chance = jax.random.uniform(key[2], (), decay.dtype)
+        return key[0], q, jnp.log(chance) < ratio
+
+    start = (key, jnp.zeros(4, decay.dtype), jnp.zeros((), bool))
+    return jax.lax.while_loop(lambda carry: ~carry[2], propose, start)[1]
+
+
+def _width(decay: Float[Array, " 4"]) -> Float[Array, ""]:
+    r"""Solves $\sum_i 1 / (b + 2 \lambda_i) = 1$ for b in [1, 4], by bisection."""
 
     def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
@@ -383,33 +449,26 @@ def sample(key: Key[Array, ""], f: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
         is_high = jnp.sum(1.0 / (middle + 2.0 * decay)) < 1.0
         return jnp.where(is_high, low, middle), jnp.where(is_high, middle, high)
 
-    ends = (jnp.ones((), s.dtype), jnp.full((), 4.0, s.dtype))
-    width = jax.lax.fori_loop(0, 50, halve, ends)[1]
-    inverse = 1.0 + 2.0 * decay / width
-    bound = 0.5 * (4.0 - width) + 2.0 * jnp.log(width / 4.0)
-
-    def propose(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        key = jax.random.split(carry[0], 3)
-        q = jax.random.normal(key[1], (4,), s.dtype) / jnp.sqrt(inverse)
-        q /= jnp.linalg.norm(q)
-        squares = jnp.square(q)
-        ratio = bound - jnp.sum(decay * squares) + 2.0 * jnp.log(squares @ inverse)
-        chance = jax.random.uniform(key[2], (), s.dtype)
-        return key[0], q, jnp.log(chance) < ratio
-
-    start = (key, jnp.zeros(4, s.dtype), jnp.zeros((), bool))
-    _, q, _ = jax.lax.while_loop(lambda carry: ~carry[2], propose, start)
-    return u @ from_quaternion(q) @ v.T
+    ends = (jnp.ones((), decay.dtype), jnp.full((), 4.0, decay.dtype))
+    return jax.lax.fori_loop(0, 50, halve, ends)[1]
 
 
 def uniform(key: Key[Array, ""], count: int) -> Float[Array, "count 3 3"]:
-    """Draws rotations, all alike likely: the law of F = 0."""
+    """Draws uniform rotations: the law of F = 0.
+
+    >>> uniform(jax.random.key(0), 5).shape
+    (5, 3, 3)
+    """
     q = jax.random.normal(key, (count, 4))
     return from_quaternion(q / jnp.linalg.norm(q, axis=-1, keepdims=True))
 
 
 def from_quaternion(q: Float[Array, "*batch 4"]) -> Matrix:
-    """Returns the rotation of a unit quaternion, its real part first."""
+    """Returns the rotation of a unit quaternion, its real part first.
+
+    >>> jnp.diag(from_quaternion(jnp.array([0.0, 1.0, 0.0, 0.0])))
+    Array([ 1., -1., -1.], dtype=float32)
+    """
     w, x, y, z = (q[..., i] for i in range(4))
     return _rows(
         (1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - w * z), 2.0 * (x * z + w * y)),

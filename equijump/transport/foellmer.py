@@ -31,22 +31,20 @@ coordinates, the rarer of weight .03 or .2 (kept to 4 %).
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
-from equijump.transport import solvers
-from equijump.transport.paths import Path, Scales, noised
+from common.generative.schedules import karras_schedule
+from equijump.transport.paths import Cloud, Path, Request, Time, noised
 
-Cloud = Float[Array, "num_nodes num_slots 3"]
 HEADS = ("end",)
 METHODS = ("bridge", "euler_maruyama")
-LARGEST, SMALLEST = 3.54, 0.008
+LARGEST, SMALLEST, RHO = 3.54, 0.008, 3.0
 """Noise on the end of the jump at the first and the last inner time, in units of the
-scale of the noise."""
+scale of the noise, and exponent of the schedule between them."""
 
 EARLY = 1.29
 """Level down to which basins are decided between; the two numbers of what follows are
@@ -69,7 +67,7 @@ BLIND_SHARE = 0.05
 """Share of training at t = 0, where the first step of every jump begins."""
 
 
-def path(t: Float[Array, ""]) -> Path:
+def path(t: Time) -> Path:
     """Returns the coefficients at a time."""
     return Path(1.0 - t, t, (1.0 - t) * jnp.sqrt(t))
 
@@ -80,7 +78,7 @@ def time_of(level: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     return jnp.square(root)
 
 
-def draw_time(key: Key[Array, ""]) -> Float[Array, ""]:
+def draw_time(key: Key[Array, ""]) -> Time:
     r"""Draws a time of training, or zero.
 
     The logarithm of the level has the density $1 / \cosh$ around that of `MEDIAN`:
@@ -96,9 +94,8 @@ def draw_time(key: Key[Array, ""]) -> Float[Array, ""]:
 
 def times(num_steps: int) -> Float[Array, " num_steps_plus_one"]:
     """Returns the times of the sampler, from 0 to 1."""
-    levels = solvers.falling(LARGEST, SMALLEST, max(num_steps - 1, 1))
-    inner = time_of(levels)[: num_steps - 1]
-    return jnp.concatenate([jnp.zeros(1), inner, jnp.ones(1)])
+    levels = karras_schedule(num_steps - 1, LARGEST, SMALLEST, RHO)
+    return jnp.append(0.0, time_of(levels))
 
 
 REMADE = 0.35
@@ -111,11 +108,11 @@ class Step(NamedTuple):
     r"""Coefficients of one step: see the module's head.
 
     Attributes:
-        time: $t$ at its begin.
-        kept: $(1 - u) / (1 - t)$.
-        noise: In units of the scale of the noise.
-        spread: In units of the displacement's.
-        extrapolation: Weight of the change of $D$ since the step before.
+        time: time $t$ at its begin.
+        kept: share $(1 - u) / (1 - t)$.
+        noise: noise, in units of the scale of the noise.
+        spread: noise, in units of the displacement's.
+        extrapolation: weight of the change of $D$ since the step before.
     """
 
     time: Float[Array, " num_steps"]
@@ -126,30 +123,35 @@ class Step(NamedTuple):
 
 
 def steps(num_steps: int) -> Step:
-    """Returns the coefficients of all steps; the first two do not extrapolate."""
+    """Returns the coefficients of all steps."""
     t = times(num_steps)
     begin, end = t[:-1], t[1:]
-    inner = t[1:-1]
-    snr = 0.5 * jnp.log(inner) - jnp.log1p(-inner)
+    snr = 0.5 * jnp.log(t[1:-1]) - jnp.log1p(-t[1:-1])
     is_early = jnp.append(True, jnp.exp(-snr) > EARLY)
-    of_step = lambda numbers: jnp.where(is_early, *numbers)
-    widths = jnp.diff(snr)
-    extrapolation = jnp.zeros(num_steps)
-    if num_steps > 3:
-        ratios = 0.5 * widths / jnp.roll(widths, 1)
-        ratios = of_step(EXTRAPOLATION)[2:-1] * ratios[1:]
-        extrapolation = extrapolation.at[2:-1].set(ratios)
-        extrapolation = extrapolation.at[-1].set(LAST_EXTRAPOLATION)
     at_end = jnp.square(1.0 - end) * (end - begin)
     mean_square = ((1.0 - begin) ** 3 - (1.0 - end) ** 3) / 3.0
-    variance = at_end + of_step(MEAN_SQUARE_SHARE) * (mean_square - at_end)
+    share = jnp.where(is_early, *MEAN_SQUARE_SHARE)
+    variance = at_end + share * (mean_square - at_end)
     return Step(
         time=begin,
         kept=(1.0 - end) / (1.0 - begin),
         noise=jnp.sqrt(variance.at[-1].set(0.0)),
         spread=jnp.zeros(num_steps).at[0].set(end[0]),
-        extrapolation=extrapolation,
+        extrapolation=_extrapolation(snr, is_early),
     )
+
+
+def _extrapolation(
+    snr: Float[Array, " num_inner"], is_early: Bool[Array, " num_steps"]
+) -> Float[Array, " num_steps"]:
+    """Returns the weights of the extrapolation; the first two steps have none."""
+    weights = jnp.zeros(is_early.shape)
+    if len(weights) <= 3:
+        return weights
+    widths = jnp.diff(snr)
+    inner = 0.5 * widths[1:] / widths[:-1]
+    inner *= jnp.where(is_early, *EXTRAPOLATION)[2:-1]
+    return weights.at[2:-1].set(inner).at[-1].set(LAST_EXTRAPOLATION)
 
 
 def plain_steps(num_steps: int) -> Step:
@@ -166,67 +168,44 @@ def plain_steps(num_steps: int) -> Step:
     )
 
 
-def jump(
-    predict: Callable[[Cloud, Float[Array, ""]], tuple[Cloud]],
-    draw_noise: Callable[[Key[Array, ""]], Cloud],
-    key: Key[Array, ""],
-    x_0: Cloud,
-    scales: Scales,
-    num_steps: int,
-    method: str,
-) -> Cloud:
-    """Draws the end of one jump; for the arguments see `equijump.transport`."""
-    coefficients = plain_steps(num_steps) if method == METHODS[1] else steps(num_steps)
-    return _advance(predict, draw_noise, key, x_0, scales, coefficients)
+def jump(request: Request) -> Cloud:
+    """Draws the end of one jump."""
+    is_plain = request.method == METHODS[1]
+    coefficients = (plain_steps if is_plain else steps)(request.num_steps)
+    return _advance(request, request.key, request.x_0, coefficients)
 
 
-def remake(
-    predict: Callable[[Cloud, Float[Array, ""]], tuple[Cloud]],
-    draw_noise: Callable[[Key[Array, ""]], Cloud],
-    key: Key[Array, ""],
-    x_0: Cloud,
-    x_1: Cloud,
-    scales: Scales,
-    num_steps: int,
-) -> Cloud:
+def remake(request: Request, x_1: Cloud) -> Cloud:
     """Draws the end of a jump anew from a late time on, near a known end.
 
     Args:
-        predict: See `equijump.transport`.
-        draw_noise: Of a cloud.
-        key: Draws all noise.
-        x_0: Å, the source.
-        x_1: Å, the known end.
-        scales: Å, of each slot.
-        num_steps: Evaluations in a whole jump, whose last ones are taken here.
+        request: whole jump, whose last evaluations are taken here.
+        x_1: known end, Å.
     """
     with jax.ensure_compile_time_eval():
-        levels = solvers.falling(LARGEST, SMALLEST, max(num_steps - 1, 1))
-        first = 1 + int(jnp.sum(levels > REMADE))
-    coefficients = steps(num_steps)
+        levels = karras_schedule(request.num_steps - 1, LARGEST, SMALLEST, RHO)
+        first = 1 + int(jnp.sum(levels[:-1] > REMADE))
+    coefficients = steps(request.num_steps)
     rest = Step(*(numbers[first:] for numbers in coefficients))
     rest = rest._replace(extrapolation=rest.extrapolation.at[0].set(0.0))
-    key_path, key_steps = jax.random.split(key)
+    key_path, key_steps = jax.random.split(request.key)
     at = path(coefficients.time[first])
-    x_t = noised(at, scales, x_0, x_1, draw_noise(key_path))
-    return _advance(predict, draw_noise, key_steps, x_t, scales, rest)
+    noise = request.draw_noise(key_path)
+    x_t = noised(at, request.scales, request.x_0, x_1, noise)
+    return _advance(request, key_steps, x_t, rest)
 
 
 def _advance(
-    predict: Callable[[Cloud, Float[Array, ""]], tuple[Cloud]],
-    draw_noise: Callable[[Key[Array, ""]], Cloud],
-    key: Key[Array, ""],
-    x_t: Cloud,
-    scales: Scales,
-    coefficients: Step,
+    request: Request, key: Key[Array, ""], x_t: Cloud, coefficients: Step
 ) -> Cloud:
     """Takes steps to the end of a jump."""
+    scales = request.scales
 
     def step(
         carry: tuple[Cloud, Cloud], inputs: tuple[Step, Cloud]
     ) -> tuple[tuple[Cloud, Cloud], None]:
         (x_t, before), (now, noise) = carry, inputs
-        (end,) = predict(x_t, now.time)
+        (end,) = request.predict(x_t, now.time)
         middle = end + now.extrapolation * (end - before)
         x_u = middle + now.kept * (x_t - middle)
         variance = jnp.square(now.noise * scales.noise)
@@ -234,6 +213,6 @@ def _advance(
         return (x_u + jnp.sqrt(variance) * noise, end), None
 
     count = coefficients.time.shape[0]
-    noises = jax.vmap(draw_noise)(jax.random.split(key, count))
+    noises = jax.vmap(request.draw_noise)(jax.random.split(key, count))
     (x_1, _), _ = jax.lax.scan(step, (x_t, x_t), (coefficients, noises))
     return x_1

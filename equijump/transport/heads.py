@@ -8,7 +8,6 @@ Each is told in terms of a prior, `mean + std F`: were the jump normal around th
 source, $F$ would have at most unit variance, and $F$ is what the network gives.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -16,10 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from equijump.transport import paths
-from equijump.transport.paths import Path, Scales
-
-Cloud = Float[Array, "num_nodes num_slots 3"]
-PathFn = Callable[[Float[Array, ""]], Path]
+from equijump.transport.paths import Cloud, Path, PathFn, Scales, Time
 
 
 class Prior(NamedTuple):
@@ -30,22 +26,17 @@ class Prior(NamedTuple):
 
 
 def prior(
-    head: str,
-    path: PathFn,
-    t: Float[Array, ""],
-    scales: Scales,
-    x_0: Cloud,
-    x_t: Cloud,
+    head: str, path: PathFn, t: Time, scales: Scales, x_0: Cloud, x_t: Cloud
 ) -> Prior:
     """Returns what is known of a head before the network is asked.
 
     Args:
-        head: "end", "drift" or "noise".
-        path: Coefficients at a time.
-        t: The time.
-        scales: Å, of each slot.
-        x_0: Å, the source.
-        x_t: Å, the noised frame.
+        head: name, "end", "drift" or "noise".
+        path: coefficients at a time.
+        t: time.
+        scales: lengths of each slot, Å.
+        x_0: source, Å.
+        x_t: noised frame, Å.
     """
     if head == "end":
         known = paths.estimate(path(t), scales, x_0, x_t)
@@ -59,13 +50,7 @@ def prior(
 
 
 def truth(
-    head: str,
-    path: PathFn,
-    t: Float[Array, ""],
-    scales: Scales,
-    x_0: Cloud,
-    x_1: Cloud,
-    z: Cloud,
+    head: str, path: PathFn, t: Time, scales: Scales, x_0: Cloud, x_1: Cloud, z: Cloud
 ) -> Cloud:
     """Returns what a head's expectation is of, for one pair and one noise."""
     if head == "end":
@@ -75,6 +60,6 @@ def truth(
     return z
 
 
-def rates(path: PathFn, t: Float[Array, ""]) -> Path:
+def rates(path: PathFn, t: Time) -> Path:
     """Returns the derivatives of the coefficients by the time."""
     return jax.jvp(path, (t,), (jnp.ones_like(t),))[1]

@@ -6,16 +6,13 @@ EquiJump (dos Santos Costa et al. 2024, arXiv:2410.09667, table 1; Albergo, Boff
 Vanden-Eijnden 2023, arXiv:2303.08797, section 3).
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from equijump.transport import solvers
-from equijump.transport.paths import Path, Scales
+from equijump.transport.paths import Cloud, Path, Request, Time
 
-Cloud = Float[Array, "num_nodes num_slots 3"]
 HEADS = ("drift", "noise")
 METHODS = ("euler_maruyama",)
 WINDOW = (0.0, 0.9901)
@@ -23,35 +20,19 @@ EDGE = 1e-3
 """Training keeps so far from the time at which no noise is left."""
 
 
-def path(t: Float[Array, ""]) -> Path:
+def path(t: Time) -> Path:
     """Returns the coefficients at a time."""
     return Path(jnp.zeros_like(t), t, 1.0 - t)
 
 
-def draw_time(key: Key[Array, ""]) -> Float[Array, ""]:
+def draw_time(key: Key[Array, ""]) -> Time:
     """Draws a time of training, evenly."""
     return jax.random.uniform(key, minval=0.0, maxval=1.0 - EDGE)
 
 
-def jump(
-    predict: Callable[[Cloud, Float[Array, ""]], tuple[Cloud, Cloud]],
-    draw_noise: Callable[[Key[Array, ""]], Cloud],
-    key: Key[Array, ""],
-    x_0: Cloud,
-    scales: Scales,
-    num_steps: int,
-    method: str,
-) -> Cloud:
-    """Draws the end of one jump; for the arguments see `equijump.transport`."""
-    del x_0, method
-    key_start, key_steps = jax.random.split(key)
-    return solvers.euler_maruyama(
-        predict,
-        path,
-        draw_noise,
-        key_steps,
-        scales.noise * draw_noise(key_start),
-        solvers.times_of(num_steps),
-        scales,
-        WINDOW,
-    )
+def jump(request: Request) -> Cloud:
+    """Draws the end of one jump."""
+    key_start, key_steps = jax.random.split(request.key)
+    start = request.scales.noise * request.draw_noise(key_start)
+    times = solvers.times_of(request.num_steps)
+    return solvers.interpolant(request, path, key_steps, start, times, WINDOW)

@@ -10,48 +10,88 @@ unit variance at every $t$ (the preconditioning of Karras et al. 2022, arXiv:220
 with a source).
 """
 
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from common.generative.preconditioning import precondition
+from common.generative.schedules import Level
 from equijump.data.residues import CA_SLOT
+
+Cloud = Float[Array, "num_nodes num_slots 3"]
+Time = Float[Array, ""]
+DrawNoise: TypeAlias = Callable[[Key[Array, ""]], Cloud]
+Predict: TypeAlias = Callable[[Cloud, Time], tuple[Cloud, ...]]
+
+LEAST_LEVEL, CEILING = 1e-3, 20.0
+"""Å: noise levels are told to the network as they are from the first to the second."""
 
 
 class Path(NamedTuple):
     """Coefficients at one time: of source, target and noise."""
 
-    alpha: Float[Array, ""]
-    beta: Float[Array, ""]
-    gamma: Float[Array, ""]
+    alpha: Time
+    beta: Time
+    gamma: Time
+
+
+PathFn: TypeAlias = Callable[[Time], Path]
 
 
 class Scales(NamedTuple):
     r"""Lengths in Å, per axis, of each slot.
 
     Attributes:
-        displacement: Root mean square $d$ of $x_1 - x_0$.
-        noise: Standard deviation $\sigma$ of the noise.
+        displacement: root mean square $d$ of $x_1 - x_0$.
+        noise: standard deviation $\sigma$ of the noise.
     """
 
     displacement: Float[Array, "num_slots 1"]
     noise: Float[Array, "num_slots 1"]
 
 
+class Request(NamedTuple):
+    """What a sampler needs to draw the end of one jump.
+
+    Attributes:
+        predict: function that gives the heads in Å (the noise as it is) of a noised
+            frame and a time.
+        draw_noise: function that gives standard normal numbers of a key, masked and
+            centred.
+        key: key of the jump.
+        x_0: source, Å.
+        scales: lengths of each slot, Å.
+        num_steps: number of evaluations of the network.
+        method: one of the transport's `METHODS`.
+    """
+
+    predict: Predict
+    draw_noise: DrawNoise
+    key: Key[Array, ""]
+    x_0: Cloud
+    scales: Scales
+    num_steps: int
+    method: str = ""
+
+
 class Estimate(NamedTuple):
     """What source and noised frame tell of the end of a jump.
 
     Attributes:
-        mean: Å.
-        std: Å, per slot.
-        displacement: The noised frame less its expectation, of unit variance.
-        log_level: Logarithm of the noise on the end of the jump, in Å, of the vectors.
+        mean: expected end, Å.
+        std: deviation from it, Å, per slot.
+        displacement: noised frame less its expectation, of unit variance.
+        log_level: logarithm of the noise on the end of the jump, in Å, of the vectors;
+            see `compressed`.
     """
 
-    mean: Float[Array, "num_nodes num_slots 3"]
+    mean: Cloud
     std: Float[Array, "num_slots 1"]
-    displacement: Float[Array, "num_nodes num_slots 3"]
+    displacement: Cloud
     log_level: Float[Array, ""]
 
 
@@ -59,13 +99,13 @@ def draw_noise(
     key: Key[Array, ""],
     slot_mask: Bool[Array, "num_nodes num_slots"],
     places: Int[Array, " num_atoms"] | None = None,
-) -> Float[Array, "num_nodes num_slots 3"]:
+) -> Cloud:
     """Draws standard normal numbers for atoms; those of the positions are centred.
 
     Args:
-        key: Draws them.
-        slot_mask: True for atoms.
-        places: Slots of all atoms, counted through, where they are known: then no
+        key: key of the numbers.
+        slot_mask: true for atoms.
+        places: slots of all atoms, counted through, where they are known: then no
             numbers are drawn in vain, which most would be.
     """
     size = slot_mask.size
@@ -81,37 +121,35 @@ def draw_noise(
     return noise.at[:, CA_SLOT].add(jnp.where(real, -mean, 0.0))
 
 
-def noised(
-    path: Path,
-    scales: Scales,
-    x_0: Float[Array, "num_nodes num_slots 3"],
-    x_1: Float[Array, "num_nodes num_slots 3"],
-    z: Float[Array, "num_nodes num_slots 3"],
-) -> Float[Array, "num_nodes num_slots 3"]:
+def noised(path: Path, scales: Scales, x_0: Cloud, x_1: Cloud, z: Cloud) -> Cloud:
     r"""Returns $x_t$."""
     return path.alpha * x_0 + path.beta * x_1 + path.gamma * scales.noise * z
 
 
-def estimate(
-    path: Path,
-    scales: Scales,
-    x_0: Float[Array, "num_nodes num_slots 3"],
-    x_t: Float[Array, "num_nodes num_slots 3"],
-) -> Estimate:
+def estimate(path: Path, scales: Scales, x_0: Cloud, x_t: Cloud) -> Estimate:
     r"""Returns $m$ and $s$ of the module's head, and the inputs of the network."""
-    displacement, noise = scales
     moved = x_t - (path.alpha + path.beta) * x_0
-    signal, disturbance = path.beta * displacement, path.gamma * noise
-    variance = jnp.square(signal) + jnp.square(disturbance)
     # At t = 0 nothing is seen but the source: then the displacement is all unknown.
-    is_blind = variance <= 0.0
-    variance = jnp.where(is_blind, 1.0, variance)
-    gain = signal * displacement / variance
-    std = displacement * disturbance / jnp.sqrt(variance)
-    level = path.gamma * noise[0, 0] / jnp.maximum(path.beta, 1e-6)
+    level = Level(path.beta, path.gamma * scales.noise)
+    known = precondition(level, scales.displacement)
+    ratio = level.sigma[0, 0] / jnp.maximum(path.beta, 1e-6)
     return Estimate(
-        mean=x_0 + gain * moved,
-        std=jnp.where(is_blind, displacement, std),
-        displacement=moved / jnp.sqrt(variance),
-        log_level=jnp.log(jnp.clip(level, 1e-3, 20.0)),
+        mean=x_0 + known.skip * moved,
+        std=known.out,
+        displacement=known.input * moved,
+        log_level=compressed(jnp.log(jnp.maximum(ratio, LEAST_LEVEL))),
     )
+
+
+def compressed(log_level: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    r"""Returns a logarithm of a level, in Å, as the network's encoding can tell it.
+
+    The encoding ends near `CEILING`. A logarithm that lies $e$ above goes on to rise,
+    by $e / (1 + e)$, so that no two levels look alike and none leaves the encoding.
+
+    >>> compressed(jnp.log(jnp.array([2.0, 20.0, 20.0 * math.e])))
+    Array([0.6931472, 2.9957323, 3.4957323], dtype=float32)
+    """
+    top = math.log(CEILING)
+    excess = jnp.maximum(log_level - top, 0.0)
+    return jnp.minimum(log_level, top) + excess / (1.0 + excess)

@@ -7,16 +7,13 @@ Costa et al. 2024, arXiv:2410.09667, algorithms 1 and 2). Given its source a jum
 other randomness than that diffusion: without it all ends are one.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from equijump.transport import solvers
-from equijump.transport.paths import Path, Scales
+from equijump.transport.paths import Cloud, Path, Request, Time
 
-Cloud = Float[Array, "num_nodes num_slots 3"]
 HEADS = ("drift", "noise")
 METHODS = ("euler_maruyama",)
 WINDOW = (0.1, 0.9)
@@ -24,12 +21,12 @@ EDGE = 1e-4
 """Training and the first step keep so far from the times at which no noise is left."""
 
 
-def path(t: Float[Array, ""]) -> Path:
+def path(t: Time) -> Path:
     """Returns the coefficients at a time."""
     return Path(1.0 - t, t, t * (1.0 - t))
 
 
-def draw_time(key: Key[Array, ""]) -> Float[Array, ""]:
+def draw_time(key: Key[Array, ""]) -> Time:
     """Draws a time of training, evenly."""
     return jax.random.uniform(key, minval=EDGE, maxval=1.0 - EDGE)
 
@@ -39,17 +36,7 @@ def times(num_steps: int) -> Float[Array, " num_times"]:
     return jnp.linspace(0.0, 1.0, num_steps + 1).at[0].set(EDGE)
 
 
-def jump(
-    predict: Callable[[Cloud, Float[Array, ""]], tuple[Cloud, Cloud]],
-    draw_noise: Callable[[Key[Array, ""]], Cloud],
-    key: Key[Array, ""],
-    x_0: Cloud,
-    scales: Scales,
-    num_steps: int,
-    method: str,
-) -> Cloud:
-    """Draws the end of one jump; for the arguments see `equijump.transport`."""
-    del method
-    return solvers.euler_maruyama(
-        predict, path, draw_noise, key, x_0, times(num_steps), scales, WINDOW
-    )
+def jump(request: Request) -> Cloud:
+    """Draws the end of one jump."""
+    t = times(request.num_steps)
+    return solvers.interpolant(request, path, request.key, request.x_0, t, WINDOW)

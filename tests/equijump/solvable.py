@@ -61,7 +61,9 @@ def make_jump(transport, modes_of, num_steps, method=""):
     def run(key, x_0, spread, noise, law):
         scales = paths.Scales(jnp.full((14, 1), spread), jnp.full((14, 1), noise))
         predict = predict_exactly(transport, noise, modes_of(x_0, law), x_0)
-        return transport.jump(predict, draw_noise, key, x_0, scales, num_steps, method)
+        return transport.jump(
+            paths.Request(predict, draw_noise, key, x_0, scales, num_steps, method)
+        )
 
     def jump(x_0, spread, noise, law=(), seed=0):
         keys = jax.random.split(jax.random.key(seed), len(x_0))

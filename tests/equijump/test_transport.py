@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equijump.build import TRANSPORTS
-from equijump.transport import heads, paths, solvers, two_sided
+from common.nn.radial import gaussian_basis
+from equijump.transport import TRANSPORTS, ddpm, heads, paths, solvers, two_sided
 from tests.equijump.solvable import (
     double_well,
+    draw_noise,
     expected_end,
     make_jump,
     normal,
@@ -247,3 +248,120 @@ def test_exact_heads_are_those_of_the_pairs():
         fit = np.linalg.lstsq(design, np.ravel(truth), rcond=None)[0]
         known = np.linalg.lstsq(design, np.ravel(line), rcond=None)[0]
         np.testing.assert_allclose(fit, known, atol=0.02)
+
+
+def told(level, noise=1.0):
+    """The logarithm that the network is told, of a ratio of noise to signal."""
+    path = paths.Path(jnp.zeros(()), jnp.ones(()), jnp.float32(level))
+    scales = paths.Scales(jnp.ones((14, 1)), jnp.full((14, 1), noise))
+    return float(paths.estimate(path, scales, cloud(), cloud(1)).log_level)
+
+
+def test_levels_up_to_the_ceiling_are_told_as_they_are():
+    for level in (1e-3, 0.1, 1.0, 19.9):
+        assert told(level) == pytest.approx(np.log(level), abs=1e-5)
+        assert told(0.5 * level, 2.0) == pytest.approx(np.log(level), abs=1e-5)
+    assert told(1e-5) == told(1e-3)
+
+
+def test_levels_beyond_the_ceiling_are_told_apart():
+    """As those of large proteins, by the encoding that the network has."""
+    levels = [20.0, 30.0, 60.0, 200.0, 1_000.0]
+    found = np.array([told(level) for level in levels])
+    assert np.all(np.diff(found) > 0.05)
+    encoded = gaussian_basis(jnp.asarray(found), -6.0, 3.0, 24)
+    assert np.all(np.abs(np.diff(np.asarray(encoded)[:, -1])) > 0.02)
+    slopes = jax.vmap(jax.grad(paths.compressed))(jnp.log(jnp.array(levels)))
+    assert np.all(slopes > 0.0)
+
+
+@ALL
+def test_every_transport_has_the_names_of_the_table(kind):
+    transport = TRANSPORTS[kind]
+    assert transport.METHODS
+    assert set(transport.HEADS) <= {"end", "drift", "noise"}
+    assert hasattr(transport, "remake") == (kind == "foellmer")
+
+
+@ALL
+@pytest.mark.parametrize("num_steps", [2, 5])
+def test_few_steps_end_at_a_known_end(kind, num_steps):
+    """The same end for every start, where the last step adds no noise."""
+    x_1 = cloud(3)
+    transport = TRANSPORTS[kind]
+
+    def predict(x_t, t):
+        at, rate = transport.path(t), heads.rates(transport.path, t)
+        z = (x_t - at.alpha * 0.0 - at.beta * x_1) / jnp.maximum(at.gamma, 1e-9)
+        found = {"end": x_1, "noise": z, "drift": rate.beta * x_1 + rate.gamma * z}
+        return tuple(found[head] for head in transport.HEADS)
+
+    scales = paths.Scales(jnp.ones((14, 1)), jnp.ones((14, 1)))
+    request = paths.Request(
+        predict, draw_noise, jax.random.key(0), jnp.zeros((1, 14, 3)), scales,
+        num_steps, transport.METHODS[0],
+    )  # fmt: skip
+    found = jax.jit(lambda: transport.jump(request))()
+    assert found.shape == x_1.shape
+    if kind in ("foellmer", "noised_linear", "flow_matching", "ddpm"):
+        np.testing.assert_allclose(found, x_1, atol=1e-4)
+    assert np.all(np.isfinite(found))
+
+
+@ALL
+def test_the_estimate_is_the_law_of_the_end_given_the_noised_frame(kind):
+    """By regression on pairs: the mean is linear, and its residual has the spread."""
+    path = TRANSPORTS[kind].path(jnp.float32(0.6))
+    scales = paths.Scales(jnp.full((14, 1), 0.4), jnp.full((14, 1), 1.5))
+    moves, noises = jax.random.normal(jax.random.key(1), (2, 5_000, 1, 14, 3))
+    x_0 = cloud()
+    x_1 = x_0 + 0.4 * moves
+    x_t = jax.vmap(lambda x, z: paths.noised(path, scales, x_0, x, z))(x_1, noises)
+    found = jax.vmap(lambda x: paths.estimate(path, scales, x_0, x))(x_t)
+    residual = np.asarray(x_1 - found.mean)
+    assert np.mean(residual) == pytest.approx(0.0, abs=5e-3)
+    assert np.std(residual) == pytest.approx(float(found.std[0, 0, 0]), rel=0.01)
+    assert np.std(found.displacement) == pytest.approx(1.0, rel=0.01)
+    seen = np.ravel(found.displacement)
+    assert np.corrcoef(np.ravel(residual), seen)[0, 1] == pytest.approx(0.0, abs=0.01)
+
+
+def test_numbers_drawn_for_known_places_fill_them_alone():
+    mask = np.arange(14)[None] < np.array([[5], [2], [0]])
+    places = jnp.asarray(np.flatnonzero(mask.ravel()), jnp.int32)
+    noise = paths.draw_noise(jax.random.key(0), jnp.asarray(mask), places)
+    noise = np.asarray(noise)
+    assert not noise[~mask].any()
+    assert np.all(noise[mask] != 0.0)
+    np.testing.assert_allclose(noise[:2, 1].sum(axis=0), 0.0, atol=1e-6)
+    again = paths.draw_noise(jax.random.key(0), jnp.asarray(mask), places)
+    np.testing.assert_array_equal(again, noise)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 30])
+def test_times_rise_from_zero_to_one(num_steps):
+    times = np.asarray(solvers.times_of(num_steps))
+    assert (times[0], times[-1], len(times)) == (0.0, 1.0, num_steps + 1)
+    assert np.all(np.diff(times) > 0.0)
+    if num_steps > 1:
+        assert 1.0 - times[-2] == pytest.approx(solvers.SMALLEST, rel=1e-3)
+
+
+def test_the_steps_of_ddpm_are_those_of_its_posterior():
+    """The mean at u given x_t and a known end, by Bayes's rule on the path."""
+    x_1, x_t = cloud(1), cloud(2)
+    scales = paths.Scales(jnp.ones((14, 1)), jnp.full((14, 1), 0.8))
+    t, u = jnp.float32(0.3), jnp.float32(0.45)
+    at_t, at_u = ddpm.path(t), ddpm.path(u)
+    z = (x_t - at_t.beta * x_1) / (at_t.gamma * 0.8)
+    request = paths.Request(lambda x, t: (z,), None, None, cloud(), scales, 10)
+    mean, std = ddpm.transition(request, x_t, t, u)
+    # x_u ~ N(beta_u x_1, gamma_u^2 s^2), and x_t = r x_u + noise of the variance left.
+    r = at_t.beta / at_u.beta
+    own = (0.8 * at_u.gamma) ** 2
+    added = (0.8 * at_t.gamma) ** 2 - r**2 * own
+    gain = r * own / (r**2 * own + added)
+    expected = at_u.beta * x_1 + gain * (x_t - r * at_u.beta * x_1)
+    np.testing.assert_allclose(mean, expected, atol=1e-5)
+    least, largest = jnp.sqrt(own * (1.0 - gain * r)), jnp.sqrt(added)
+    assert np.all((least < std) & (std < largest))

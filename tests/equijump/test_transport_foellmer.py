@@ -111,7 +111,7 @@ def test_a_rare_basin_far_off_in_many_coordinates_comes_as_often_as_it_must(
     def run(key):
         start = jnp.zeros((1, 14, 3))
         return foellmer.jump(
-            predict, draw_noise, key, start, scales, num_steps, "bridge"
+            paths.Request(predict, draw_noise, key, start, scales, num_steps, "bridge")
         )
 
     ends = run(jax.random.split(jax.random.key(0), 40_000))
@@ -131,7 +131,8 @@ def test_an_end_made_anew_has_the_law_of_ends_and_is_near(std):
         x_0 = jnp.zeros_like(x_1)
         modes = normal(x_0, (0.0, std))
         predict = predict_exactly(foellmer, 1.0, modes, x_0)
-        return foellmer.remake(predict, draw_noise, key, x_0, x_1, scales, NUM_STEPS)
+        request = paths.Request(predict, draw_noise, key, x_0, scales, NUM_STEPS)
+        return foellmer.remake(request, x_1)
 
     keys = jax.random.split(jax.random.key(0), len(known))
     found = np.asarray(remake(keys, jnp.asarray(known, jnp.float32)))

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from common.generative import diffusion
+from common.generative.denoising import denoising_loss
+from common.generative.schedules import Level, variance_exploding
 from common.so3.vectors import safe_norm
 from symphony.data import Batch
 from symphony.kinds.denoiser.model import Denoiser, weights_of
@@ -75,15 +76,15 @@ def molecule_loss(
     )
 
     def denoise(
-        y: Float[Array, "num_nodes 3"], level: diffusion.Level
+        y: Float[Array, "num_nodes 3"], level: Level
     ) -> Float[Array, "num_nodes 3"]:
         return model(batch.species, y, level.sigma, batch.node_mask, fixed)
 
-    return diffusion.denoising_loss(
+    return denoising_loss(
         denoise,
         batch.positions,
         jax.random.normal(key_noise, batch.positions.shape),
-        diffusion.variance_exploding(sigma),
+        variance_exploding(sigma),
         model.sigma_data,
         batch.node_mask,
         weights_of(fixed),

@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from common.generative import diffusion
+from common.generative.preconditioning import precondition
+from common.generative.schedules import variance_exploding
 from common.geometry import alignment
 from common.nn.blocks import make_block
 from common.nn.features import from_scalars, scalars_of
@@ -119,8 +120,7 @@ class Denoiser(nn.Module):
         vectors = node_feats[VECTOR] * gates[:, None]
         moves = nn.Dense(1, use_bias=False)(vectors)[..., 0]
 
-        level = diffusion.variance_exploding(sigma)
-        scales = diffusion.precondition(level, self.sigma_data)
+        scales = precondition(variance_exploding(sigma), self.sigma_data)
         found = scales.skip * y + scales.out * moves
         found = jnp.where(fixed[:, None], y, found) + centre
         return jnp.where(node_mask[:, None], found, 0.0)

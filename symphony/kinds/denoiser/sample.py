@@ -19,7 +19,8 @@ from absl import logging
 from jaxtyping import Array, Bool, Float, Int, Integer, Key, UInt8
 
 from common.errors import UsageError
-from common.generative import diffusion
+from common.generative import denoising
+from common.generative.schedules import karras_schedule
 from common.geometry import alignment
 from common.runs.weights import load
 from symphony.data.elements import SYMBOLS
@@ -47,7 +48,7 @@ class Refiner(NamedTuple):
         params: Its averaged parameters.
         noise: Å, that is laid over a molecule.
         num_steps: Levels of noise on the way back.
-        method: One of `diffusion.METHODS`.
+        method: One of `denoising.METHODS`.
         num_final: Denoisings at the least noise, at the end.
     """
 
@@ -77,7 +78,7 @@ def load_refiner(
         flag: What the user gave it to, for the message of an error.
         noise: Å; the config's where None, as the rest.
         num_steps: Levels of noise.
-        method: One of `diffusion.METHODS`.
+        method: One of `denoising.METHODS`.
 
     Raises:
         UsageError: There are no such weights, or a number is out of range.
@@ -101,9 +102,9 @@ def load_refiner(
         )
     if num_steps < 1:
         raise UsageError(f"--num_steps: expected 1 or more, found {num_steps}")
-    if method not in diffusion.METHODS:
+    if method not in denoising.METHODS:
         raise UsageError(
-            f"--method: expected one of {', '.join(diffusion.METHODS)}, found {method}"
+            f"--method: expected one of {', '.join(denoising.METHODS)}, found {method}"
         )
     species = tuple(config.data.species)
     seen = trained.meta.get("species_counts")  # Of weights made by hand there are none.
@@ -185,11 +186,9 @@ def refine(
         is_fixed[of_molecule] = fixed[row]
     node_mask = np.arange(capacity) < np.pad(sizes, (0, BATCH - len(sizes)))[:, None]
     order = np.pad(np.asarray(indices, np.uint32), (0, BATCH - len(sizes)))
-    ratios = diffusion.falling_ratios(
-        refiner.num_steps, refiner.noise, refiner.model.min_noise
-    )
+    levels = karras_schedule(refiner.num_steps, refiner.noise, refiner.model.min_noise)
     found = _refine(
-        refiner.model, refiner.method, refiner.params, ratios, refiner.num_final,
+        refiner.model, refiner.method, refiner.params, levels, refiner.num_final,
         jax.random.key(seed), order, species, y, node_mask, is_fixed,
     )  # fmt: skip
     return [
@@ -203,7 +202,7 @@ def _refine(
     model: Denoiser,
     method: str,
     params: Any,
-    ratios: Float[Array, " num_levels"],
+    levels: Float[Array, " num_levels"],
     num_final: Integer[Array, ""] | int,
     key: Key[Array, ""],
     indices: Integer[Array, " batch"],
@@ -227,8 +226,8 @@ def _refine(
         denoise = lambda y, sigma: model.apply(
             params, species, y, sigma, node_mask, fixed
         )
-        start = x + ratios[0] * draw_noise(key_start)
-        y = diffusion.sample(denoise, start, ratios, method, draw_noise, key_steps)
+        start = x + levels[0] * draw_noise(key_start)
+        y = denoising.sample(denoise, start, levels, method, draw_noise, key_steps)
         least = jnp.float32(model.min_noise)
         return jax.lax.fori_loop(0, num_final, lambda _, y: denoise(y, least), y)
 

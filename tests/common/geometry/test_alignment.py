@@ -1,13 +1,13 @@
-"""Tests of alignment: superposition, targets, the oracle, permutations."""
+"""Tests of alignment: superposition, targets, the oracle."""
 
-import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common.geometry import alignment, matrix_fisher
+from common.geometry import alignment, diagnostics, matrix_fisher, permutations
 
 
 def random_rotation(seed):
@@ -195,7 +195,7 @@ def test_the_jacobian_is_the_posterior_covariance():
     f = alignment.concentration(y, x, 0.7)
     keys = jax.random.split(jax.random.key(0), 20_000)
     drawn = jax.jit(jax.vmap(lambda key: matrix_fisher.sample(key, f)))(keys)
-    clouds = np.array(alignment.turned(x, drawn)).reshape(len(keys), -1)
+    clouds = np.array(alignment.rotate(x, drawn)).reshape(len(keys), -1)
     found = np.cov(clouds.T) / 0.49
     jacobian = np.array(alignment.oracle_jacobian(y, x[None], 0.7))
     jacobian = jacobian.reshape(found.shape)
@@ -208,7 +208,7 @@ def test_the_exact_target_removes_the_noise_of_rotations(double, x, freedoms):
     sigma, seeds = 0.02, range(400)
     y, centred = map(jnp.stack, zip(*(noised(x, sigma, i) for i in seeds), strict=True))
     turns = jnp.stack([jnp.asarray(random_rotation(i), float) for i in seeds])
-    error = alignment.turned(centred, turns)
+    error = alignment.rotate(centred, turns)
     error -= alignment.rotation_target(y, centred, sigma)
     removed = jnp.sum(jnp.square(error), axis=(-2, -1))
     assert np.mean(removed) / sigma**2 == pytest.approx(freedoms, rel=0.15)
@@ -295,7 +295,7 @@ def test_the_single_target_is_right_on_average(double):
     f = alignment.concentration(y, x, 0.7)
     keys = jax.random.split(jax.random.key(0), 20_000)
     drawn = jax.jit(jax.vmap(lambda key: matrix_fisher.sample(key, f)))(keys)
-    frames = alignment.turned(x, drawn)
+    frames = alignment.rotate(x, drawn)
     found = alignment.rotation_target(
         jnp.stack([y] * 8), frames[:8], 0.7, method="single"
     )
@@ -312,35 +312,170 @@ def test_an_unknown_method_is_named(cloud):
         )
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_exchanged_atoms_are_put_back(seed):
+def test_the_distance_of_equal_clouds_has_a_gradient_of_zero(cloud):
+    x = jnp.asarray(cloud)
+    for y in (jnp.zeros_like(x), jnp.ones_like(x)):
+        found = jax.grad(alignment.rmsd)(y, y)
+        np.testing.assert_array_equal(found, 0.0)
+    found = jax.grad(alignment.rmsd)(x, x[::-1])
+    assert np.all(np.isfinite(found))
+    assert np.max(np.abs(found)) > 0.01
+
+
+def test_a_point_is_rotated_as_a_column(cloud):
+    turn = random_rotation(3)
+    found = alignment.rotate(jnp.asarray(cloud), jnp.asarray(turn))
+    np.testing.assert_allclose(found, cloud @ turn.T, atol=1e-6)
+
+
+def contractions(jaxpr):
+    """Returns the precisions of all products of a program, of nested ones too."""
+    found = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            found.append(equation.params["precision"])
+        for value in jax.tree.leaves(equation.params):
+            inner = getattr(value, "jaxpr", value)  # A closed one holds an open one.
+            found += contractions(inner) if hasattr(inner, "eqns") else []
+    return found
+
+
+KEY = jax.random.key(0)
+EYE, FIVE = jnp.eye(3), jnp.asarray(CHIRAL, jnp.float32)
+PROGRAMS = {
+    "mode": (matrix_fisher.mode, EYE),
+    "log_normaliser": (matrix_fisher.log_normaliser, EYE),
+    "sample": (partial(matrix_fisher.sample, KEY), EYE),
+    "superpose": (partial(alignment.superpose, reference=FIVE), FIVE),
+    "rmsd": (partial(alignment.rmsd, FIVE), FIVE),
+    "oracle": (lambda y: alignment.oracle_denoiser(y, FIVE[None], 1.0), FIVE),
+    "jacobian": (lambda y: alignment.oracle_jacobian(y, FIVE[None], 1.0), FIVE),
+    "permutation": (
+        lambda x: permutations.permutation_align(FIVE, x, jnp.zeros(5, jnp.int32)).x,
+        FIVE,
+    ),
+    "automorphism": (
+        lambda x: permutations.automorphism_align(FIVE, x, jnp.arange(5)[None]).x,
+        FIVE,
+    ),
+    "asymmetry": (
+        lambda y: diagnostics.jacobian_asymmetry(jnp.sin, y, KEY), FIVE,
+    ),
+    **{
+        f"target, {method}": (
+            partial(alignment.rotation_target, x=FIVE, sigma=1.0, method=method), FIVE
+        )
+        for method in alignment.METHODS
+    },
+    **{
+        f"mean, {method}": (partial(matrix_fisher.mean_rotation, method=method), EYE)
+        for method in matrix_fisher.METHODS
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_accelerators_keep_every_product_in_single_precision(name):
+    """By default they round factors to fewer bits."""
+    function, x = PROGRAMS[name]
+    highest = (jax.lax.Precision.HIGHEST,) * 2
+    programs = [function]
+    if name not in ("sample", "permutation", "automorphism", "asymmetry"):
+        programs.append(lambda x: jax.vjp(function, x)[0])
+        programs.append(lambda x: jax.jvp(function, (x,), (x,)))
+        programs.append(jax.jacrev(function))
+    for program in programs:
+        found = contractions(jax.make_jaxpr(program)(x).jaxpr)
+        assert all(precision == highest for precision in found), found
+
+
+def test_products_are_found_where_there_are_some():
+    found = contractions(jax.make_jaxpr(matrix_fisher.mode)(EYE).jaxpr)
+    assert len(found) == 1
+    loose = jax.jit(lambda x: x @ x)
+    assert contractions(jax.make_jaxpr(loose)(EYE).jaxpr) == [None]
+
+
+def test_the_centre_is_the_weighted_mean_of_real_points(cloud):
+    rng = np.random.default_rng(1)
+    weights, mask = rng.uniform(0.5, 2.0, 7), np.arange(7) < 5
+    arrays = map(jnp.float32, (cloud, weights))
+    x, weights = arrays
+    found, mean = alignment.center(x, jnp.asarray(mask), weights)
+    expected = np.average(cloud[:5], axis=0, weights=weights[:5])
+    np.testing.assert_allclose(mean, expected, atol=1e-6)
+    np.testing.assert_allclose(found[:5], cloud[:5] - expected, atol=1e-6)
+    np.testing.assert_array_equal(found[5:], 0.0)
+    again, nothing = alignment.center(found, jnp.asarray(mask), weights)
+    np.testing.assert_allclose(again, found, atol=1e-6)
+    np.testing.assert_allclose(nothing, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_rotation_is_that_of_scipy(seed):
+    from scipy.spatial.transform import Rotation
+
     rng = np.random.default_rng(seed)
-    order = np.append(0, 1 + rng.permutation(4))
-    species = jnp.array([6, 1, 1, 1, 1, 0])
-    pad = lambda x: jnp.float32(np.concatenate([x, np.full((1, 3), 9.0)]))
-    y = pad(CHIRAL)
-    x = pad(CHIRAL[order] @ random_rotation(seed).T + 1.0)
-    mask = jnp.arange(6) < 5
-    found = alignment.permutation_align(y, x, species, mask)
-    np.testing.assert_array_equal(order[np.asarray(found.order)[:5]], np.arange(5))
-    centred, _ = alignment.center(y, mask)
-    np.testing.assert_allclose(found.x, centred, atol=1e-4)
-    assert int(found.order[5]) == 5
+    y, x = rng.normal(size=(2, 6, 3))
+    weights = rng.uniform(0.1, 3.0, 6)
+    expected, _ = Rotation.align_vectors(y, x, weights)
+    y, x, weights = map(jnp.float32, (y, x, weights))
+    covariance = alignment.cross_covariance(y, x, None, weights)
+    found = alignment.kabsch_rotation(covariance)
+    np.testing.assert_allclose(found, expected.as_matrix(), atol=2e-5)
 
 
-def test_atoms_of_different_elements_are_never_exchanged():
-    species = jnp.array([6, 1, 1, 9, 9])
-    y, x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
-    found = alignment.permutation_align(jnp.asarray(y), jnp.asarray(x), species)
-    np.testing.assert_array_equal(species[found.order], species)
-    assert sorted(found.order.tolist()) == list(range(5))
+def test_rotations_follow_one_another(cloud):
+    first, second = (jnp.asarray(random_rotation(seed)) for seed in (1, 2))
+    x = jnp.asarray(cloud)
+    found = alignment.rotate(alignment.rotate(x, first), second)
+    np.testing.assert_allclose(found, alignment.rotate(x, second @ first), atol=1e-5)
+    back = alignment.rotate(alignment.rotate(x, first), first.T)
+    np.testing.assert_allclose(back, x, atol=1e-5)
+    both = alignment.rotate(x, jnp.stack([first, second]))
+    np.testing.assert_allclose(both[1], alignment.rotate(x, second), atol=1e-6)
 
 
-def test_the_best_automorphism_is_found():
-    orders = np.array([[0, *p] for p in itertools.permutations(range(1, 5))])
-    y = jnp.float32(CHIRAL)
-    mixed = np.array([0, 3, 1, 4, 2])
-    x = jnp.float32(CHIRAL[mixed] @ random_rotation(0).T)
-    found = alignment.automorphism_align(y, x, jnp.asarray(orders))
-    np.testing.assert_array_equal(mixed[np.asarray(found.order)], np.arange(5))
-    np.testing.assert_allclose(found.x, alignment.center(y)[0], atol=1e-4)
+def test_the_distance_is_blind_to_rigid_motions_and_to_padding(cloud):
+    other = np.random.default_rng(1).normal(size=(7, 3)).astype(np.float32)
+    y, x = jnp.asarray(cloud), jnp.asarray(other)
+    due = float(alignment.rmsd(y, x))
+    moved = alignment.rotate(x, jnp.asarray(random_rotation(1))) + 4.0
+    assert float(alignment.rmsd(y, moved)) == pytest.approx(due, abs=1e-5)
+    assert float(alignment.rmsd(x, y)) == pytest.approx(due, abs=1e-5)
+    pad = lambda z: jnp.concatenate([z, jnp.full((2, 3), 9.0)])
+    found = alignment.rmsd(pad(y), pad(x), jnp.arange(9) < 7)
+    assert float(found) == pytest.approx(due, abs=1e-5)
+    assert float(alignment.rmsd(y, -y)) > 0.3  # A mirror image.
+
+
+def test_knowledge_of_a_rotation_adds_up_and_falls_with_the_noise(cloud):
+    y, x = jnp.asarray(cloud), jnp.asarray(cloud[::-1])
+    whole = alignment.concentration(y, x, 0.5, 0.8)
+    masks = jnp.arange(7) < 3, jnp.arange(7) >= 3
+    parts = [alignment.concentration(y, x, 0.5, 0.8, mask) for mask in masks]
+    np.testing.assert_allclose(sum(parts), whole, atol=1e-4)
+    wider = alignment.concentration(y, x, 1.0, 0.8)
+    np.testing.assert_allclose(4.0 * wider, whole, rtol=1e-5, atol=1e-5)
+    heavier = alignment.concentration(y, x, 0.5, 0.8, None, jnp.full(7, 3.0))
+    np.testing.assert_allclose(heavier, 3.0 * whole, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["mode", "laplace1", "exact"])
+def test_targets_rotate_with_what_is_noised_and_not_with_what_is_clean(method):
+    y, x = (jnp.float32(z) for z in noised(CHIRAL, 0.3, 2))
+    turn = jnp.asarray(random_rotation(8))
+    target = partial(alignment.rotation_target, sigma=0.3, method=method)
+    due = target(y, x)
+    np.testing.assert_allclose(target(y, alignment.rotate(x, turn)), due, atol=1e-4)
+    found = target(alignment.rotate(y, turn), x)
+    np.testing.assert_allclose(found, alignment.rotate(due, turn), atol=1e-4)
+
+
+def test_small_noise_leaves_the_superposition_and_large_noise_nothing():
+    y, x = (jnp.float32(z) for z in noised(CHIRAL, 0.01, 2))
+    mode = alignment.rotation_target(y, x, 0.01, method="mode")
+    exact = alignment.rotation_target(y, x, 0.01)
+    np.testing.assert_allclose(exact, mode, atol=1e-3)
+    lost = alignment.rotation_target(y, x, 100.0)
+    np.testing.assert_allclose(lost, 0.0, atol=1e-3)

@@ -131,9 +131,26 @@ def test_the_optimal_denoiser_is_a_gradient():
     found = diagnostics.jacobian_asymmetry(oracle, y, jax.random.key(1))
     assert float(found) < 1e-4
     # Superposed alone it is one too: of half the squared size of what is superposed.
-    mode = lambda y: alignment.turned(
+    mode = lambda y: alignment.rotate(
         x, alignment.kabsch_rotation(alignment.cross_covariance(y, x))
     )
     assert float(diagnostics.jacobian_asymmetry(mode, y, jax.random.key(1))) < 1e-3
     twisted = lambda y: oracle(y) @ jnp.asarray(random_rotation(4))
     assert float(diagnostics.jacobian_asymmetry(twisted, y, jax.random.key(1))) > 0.3
+
+
+def test_vectors_are_features_of_degree_one():
+    vectors = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 3)), jnp.float32)
+    found = diagnostics.as_features(vectors)
+    assert found.shape == (2, 4, 4, 1)
+    np.testing.assert_array_equal(found[..., 0, 0], 0.0)
+    np.testing.assert_array_equal(found[..., 1:, 0], vectors)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("even", 0.0), ("odd", 2.0)])
+def test_the_asymmetry_of_symmetric_and_skew_maps(kind, expected):
+    matrix = np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32)
+    matrix = jnp.asarray(matrix + matrix.T if kind == "even" else matrix - matrix.T)
+    denoise = lambda y: jnp.sum(matrix * y.ravel(), axis=1).reshape(y.shape)
+    found = diagnostics.jacobian_asymmetry(denoise, jnp.ones((2, 3)), jax.random.key(0))
+    assert float(found) == pytest.approx(expected, abs=1e-5)

@@ -228,3 +228,68 @@ def test_uniform_rotations_prefer_nothing():
     # Entries have mean 0 and mean square 1/3.
     np.testing.assert_allclose(turns.mean(axis=0), 0.0, atol=0.02)
     np.testing.assert_allclose(np.square(turns).mean(axis=0), 1 / 3, atol=0.01)
+
+
+def test_determinants_are_those_of_numpy():
+    f = np.random.default_rng(0).normal(size=(20, 3, 3)).astype(np.float32)
+    found = matrix_fisher.determinant(jnp.asarray(f))
+    np.testing.assert_allclose(found, np.linalg.det(f), atol=1e-5)
+
+
+def test_quaternions_are_those_of_scipy():
+    from scipy.spatial.transform import Rotation
+
+    q = np.random.default_rng(0).normal(size=(20, 4))
+    q /= np.linalg.norm(q, axis=-1, keepdims=True)
+    found = matrix_fisher.from_quaternion(jnp.float32(q))
+    due = Rotation.from_quat(q[:, [1, 2, 3, 0]]).as_matrix()  # The real part last.
+    np.testing.assert_allclose(found, due, atol=1e-6)
+    opposite = matrix_fisher.from_quaternion(jnp.float32(-q))
+    np.testing.assert_array_equal(opposite, found)
+
+
+def test_gaps_are_the_curvatures_at_the_mode(double):
+    """Of tr(R^T F) along small angles about each axis."""
+    s = jnp.array([3.0, 2.0, -0.5])
+
+    def curvature(axis):
+        about = lambda angle: jnp.append(
+            jnp.cos(0.5 * angle), jnp.sin(0.5 * angle) * jnp.eye(3)[axis]
+        )
+        turn = lambda angle: matrix_fisher.from_quaternion(about(angle))
+        overlap = lambda angle: jnp.sum(s * jnp.diag(turn(angle)))
+        return -jax.grad(jax.grad(overlap))(0.0)
+
+    found = [float(curvature(axis)) for axis in range(3)]
+    np.testing.assert_allclose(found, matrix_fisher.gaps(s), atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_normaliser_is_blind_to_rotations(double, seed):
+    left, right = rotations(seed, 2)
+    f = matrix(seed)
+    due = float(matrix_fisher.log_normaliser(jnp.asarray(f)))
+    found = float(matrix_fisher.log_normaliser(jnp.asarray(left @ f @ right)))
+    assert found == pytest.approx(due, abs=1e-11)
+    same = float(matrix_fisher.log_normaliser(jnp.asarray(f.T)))
+    assert same == pytest.approx(due, abs=1e-11)
+
+
+def test_batches_and_single_matrices_agree():
+    f = jnp.float32(np.stack([matrix(seed) for seed in range(6)])).reshape(2, 3, 3, 3)
+    for method in ("exact", "mode", "laplace2"):
+        found = matrix_fisher.mean_rotation(f, method)
+        one = [matrix_fisher.mean_rotation(x, method) for x in f.reshape(-1, 3, 3)]
+        np.testing.assert_allclose(found.reshape(-1, 3, 3), one, atol=1e-6)
+    log_c = matrix_fisher.log_normaliser(f)
+    one = [matrix_fisher.log_normaliser(x) for x in f.reshape(-1, 3, 3)]
+    np.testing.assert_allclose(log_c.ravel(), one, atol=1e-5)
+
+
+def test_the_mean_shrinks_from_the_mode_to_nothing():
+    scales = np.array([1e4, 30.0, 3.0, 0.3, 1e-3])
+    f = jnp.float32(scales[:, None, None] * matrix(1, 1.0))
+    sizes = np.linalg.norm(matrix_fisher.mean_rotation(f), axis=(-2, -1))
+    assert np.all(np.diff(sizes) < 0.0)
+    assert sizes[0] == pytest.approx(np.sqrt(3.0), abs=1e-2)
+    assert sizes[-1] < 1e-2
