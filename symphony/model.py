@@ -237,8 +237,8 @@ class Symphony(nn.Module):
     blur: float
     num_fine_components: int
     num_fine_rounds: int
-    causal: bool
-    learned_stop: bool
+    causal: bool = True
+    learned_stop: bool = True
 
     def setup(self) -> None:
         width = self.num_channels

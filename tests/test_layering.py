@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "common": {"common"},
     "symphony": {"common", "symphony"},
     "equijump": {"common", "equijump"},
-    "configs": {"configs"},
+    "configs": {"common"},
 }
 
 OUTSIDE_TRAINING = ("sample", "evaluate", "score", "view", "simulate")

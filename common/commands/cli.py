@@ -21,6 +21,7 @@ from absl import flags, logging
 from common import __version__
 from common.commands.progress import progress as progress
 from common.errors import RunError, UsageError
+from common.runs import config as configs
 
 _ROOT = Path(__file__).resolve().parents[2]
 _OUR_CODE = tuple(
@@ -164,7 +165,7 @@ def training_flags(
     `--config.a.b=value` replaces one value of the config.
 
     Args:
-      command: As typed, `symphony train`.
+      command: As typed, `symphony train`; its first word is the package of configs.
       description: What the command does, for the head of its help.
       argv: The arguments after the command; `sys.argv[1:]` where None.
 
@@ -173,15 +174,17 @@ def training_flags(
     """
     from ml_collections import config_flags
 
-    argv = [command, *(sys.argv[1:] if argv is None else argv)]
+    given = list(sys.argv[1:] if argv is None else argv)
+    argv = [command, *_with_path_of_config(command.split()[0], given)]
     values = flags.FlagValues()
     flags.DEFINE_string(
         "workdir", None, "Folder of the run: checkpoints, metrics.jsonl, config.json. "
         "A run found there is gone on with.", required=True, flag_values=values,
     )  # fmt: skip
     config_flags.DEFINE_config_file(
-        "config", None, "Python file with get_config(). --config.a.b=value replaces "
-        "one of its values.", flag_values=values, sys_argv=argv,
+        "config", None, "Name of a config, or a .py file with get_config(). "
+        "--config.a.b=value replaces one of its values.", flag_values=values,
+        sys_argv=argv,
     )  # fmt: skip
     flags.mark_flag_as_required("config", flag_values=values)
     if any(argument in ("-h", "--help") for argument in argv):
@@ -203,6 +206,21 @@ def training_flags(
     if rest:
         raise UsageError(f"expected flags only, found {rest[0]!r}")
     return values
+
+
+def _with_path_of_config(package: str, argv: list[str]) -> list[str]:
+    """Returns the arguments with the path of the config that is given by name."""
+    argv = list(argv)
+    for index, argument in enumerate(argv):
+        flag, equals, name = argument.partition("=")
+        if flag not in ("--config", "-config"):
+            continue
+        if not equals:  # The next argument is the value.
+            name = "".join(argv.pop(index + 1) for _ in argv[index + 1 : index + 2])
+        if name and not name.partition(":")[0].endswith(".py"):
+            name = str(configs.path_of(package, name))
+        argv[index] = f"--config={name}" if equals or name else flag
+    return argv
 
 
 def _print_help(command: str, description: str, values: flags.FlagValues) -> None:

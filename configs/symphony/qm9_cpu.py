@@ -1,6 +1,6 @@
 r"""Symphony on QM9: the best for two hours of two CPU cores, 14,400 CPU-seconds.
 
-    symphony train --config=configs/symphony/qm9_cpu.py --workdir=workdir/qm9_cpu
+    symphony train --config=qm9_cpu --workdir=workdir/qm9_cpu
 
 `--config.data.path` names the data, a file or a data set that is downloaded; add
 `--config.train.num_devices=2` to use both cores. What to reach: 80 % valid molecules at
@@ -45,8 +45,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.blur = 0.06  # Radians: 3.4 degrees.
     config.model.num_fine_components = 4
     config.model.num_fine_rounds = 3
-    config.model.causal = True
-    config.model.learned_stop = True
 
     config.train = ml_collections.ConfigDict()
     config.train.start_from = ""  # Weights to go on from; random ones if empty.

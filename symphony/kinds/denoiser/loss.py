@@ -9,8 +9,7 @@ fragment will be.
 """
 
 import math
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,18 +88,3 @@ def molecule_loss(
         weights_of(fixed),
         settings.alignment,
     )
-
-
-def batch_loss(
-    model: Denoiser,
-    settings: Settings,
-    params: Any,
-    batch: Batch,
-    keys: Key[Array, " batch"],
-) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Returns the mean over molecules, and the same as a metric."""
-    one = partial(molecule_loss, model.bind(params), settings)
-    real = batch.node_mask[:, 0]
-    total = jnp.sum(jnp.where(real, jax.vmap(one)(batch, keys), 0.0))
-    mean = total / jnp.maximum(jnp.sum(real), 1)
-    return mean, {"denoising": mean}

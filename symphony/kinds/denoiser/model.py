@@ -105,11 +105,12 @@ class Denoiser(nn.Module):
             feats=feats * (envelope * others)[..., None],
             harmonics=spherical_harmonics(apart, self.max_degree),
         )
-        layer = lambda: TrunkLayer(
-            self.num_channels, self.max_degree, self.avg_num_neighbors
-        )
-        for _ in range(self.num_layers):
-            node_feats = layer()(node_feats, node_feats, pairs)
+        layer = lambda index: TrunkLayer(
+            self.num_channels, self.max_degree, self.avg_num_neighbors,
+            name=f"layers_{index}",
+        )  # fmt: skip
+        for index in range(self.num_layers):
+            node_feats = layer(index)(node_feats, node_feats, pairs)
         node_feats = RMSNorm()(node_feats)
         gates = nn.Dense(self.num_channels)(
             nn.silu(nn.Dense(self.num_channels)(node_feats[:, 0]))
