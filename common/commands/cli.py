@@ -13,6 +13,7 @@ import logging as standard_logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +22,6 @@ from absl import flags, logging
 from common import __version__
 from common.commands.progress import progress as progress
 from common.errors import RunError, UsageError
-from common.runs import config as configs
 
 _ROOT = Path(__file__).resolve().parents[2]
 _OUR_CODE = tuple(
@@ -174,8 +174,11 @@ def training_flags(
     """
     from ml_collections import config_flags
 
+    from common.runs import config as configs
+
     given = list(sys.argv[1:] if argv is None else argv)
-    argv = [command, *_with_path_of_config(command.split()[0], given)]
+    path_of = partial(configs.path_of, command.split()[0])
+    argv = [command, *_with_path_of_config(given, path_of)]
     values = flags.FlagValues()
     flags.DEFINE_string(
         "workdir", None, "Folder of the run: checkpoints, metrics.jsonl, config.json. "
@@ -208,9 +211,11 @@ def training_flags(
     return values
 
 
-def _with_path_of_config(package: str, argv: list[str]) -> list[str]:
+def _with_path_of_config(
+    given: Sequence[str], path_of: Callable[[str], Path]
+) -> list[str]:
     """Returns the arguments with the path of the config that is given by name."""
-    argv = list(argv)
+    argv = list(given)
     for index, argument in enumerate(argv):
         flag, equals, name = argument.partition("=")
         if flag not in ("--config", "-config"):
@@ -218,7 +223,7 @@ def _with_path_of_config(package: str, argv: list[str]) -> list[str]:
         if not equals:  # The next argument is the value.
             name = "".join(argv.pop(index + 1) for _ in argv[index + 1 : index + 2])
         if name and not name.partition(":")[0].endswith(".py"):
-            name = str(configs.path_of(package, name))
+            name = str(path_of(name))
         argv[index] = f"--config={name}" if equals or name else flag
     return argv
 
