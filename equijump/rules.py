@@ -3,7 +3,8 @@
 import ml_collections
 
 from common.errors import UsageError
-from common.runs import training
+from common.nn.conditions import CONDITIONS
+from common.runs import rules
 from common.runs.config import Range, Rules
 from equijump import build, loss
 
@@ -70,7 +71,7 @@ def _check_alignment(config: ml_collections.ConfigDict) -> None:
 
 RULES = Rules(
     {
-        **training.RULES,
+        **rules.VALUES,
         "data.temperatures": Range(1.0, 1e5),
         "data.spacing": Range(0.0),
         "data.lags": Range(1e-6),
@@ -82,6 +83,7 @@ RULES = Rules(
         "model.max_degree": Range(1),
         "model.reach": Range(0),
         "model.cutoff": Range(1e-3, 1e3),
+        "model.conditions": tuple(CONDITIONS),
         "transport.kind": tuple(build.TRANSPORTS),
         "transport.noise_factor": Range(0.0, 1e3),
         "loss.kind": loss.KINDS,
@@ -95,6 +97,6 @@ RULES = Rules(
         _check_unroll,
         _check_kind,
         _check_alignment,
-        training.check_batch_size,
+        rules.check_batch_size,
     ),
 )

@@ -5,7 +5,8 @@ import ml_collections
 from common.errors import UsageError
 from common.generative import diffusion
 from common.geometry import alignment
-from common.runs import training
+from common.nn.conditions import CONDITIONS
+from common.runs import rules
 from common.runs.config import Range, Rules
 
 
@@ -35,13 +36,14 @@ def _check_noises(config: ml_collections.ConfigDict) -> None:
 
 
 _VALUES = {
-    **training.RULES,
+    **rules.VALUES,
     "data.species": Range(1, 118),
     "data.max_atoms": Range(1),
     "data.num_buckets": Range(1),
     "model.num_*": Range(0),
     "model.*max_degree": Range(0),
     "model.cutoff": Range(1e-3, 1e3),
+    "model.conditions": tuple(CONDITIONS),
 }
 
 STEPWISE = Rules(
@@ -54,7 +56,7 @@ STEPWISE = Rules(
         "sample.max_atoms": Range(1),
         "sample.noise_std": Range(0.0, 10.0),
     },
-    (_check_species, _check_radii, training.check_batch_size),
+    (_check_species, _check_radii, rules.check_batch_size),
 )
 
 DENOISER = Rules(
@@ -69,5 +71,5 @@ DENOISER = Rules(
         "refine.method": tuple(diffusion.METHODS),
         "refine.num_final": Range(0),
     },
-    (_check_species, _check_noises, training.check_batch_size),
+    (_check_species, _check_noises, rules.check_batch_size),
 )

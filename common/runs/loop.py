@@ -86,18 +86,12 @@ def train(
     # for its all-reduce can take the thread that the other needs, and neither goes on.
     shares_cpu = mesh is not None and jax.default_backend() == "cpu"
 
-    elapsed = training.Elapsed(0.0, 0.0)
     with (
         cli.locked(workdir),
         checkpoints.make_manager(workdir) as manager,
         training.StopOnSignal() as stop,
     ):
-        if checkpoints.latest_checkpoint(manager) is not None:
-            state, former, saved = checkpoints.restore(manager, state)
-            _check_same_data(workdir, saved, meta)
-            elapsed = training.Elapsed(*saved["elapsed"])
-            _check_same_model(workdir, former, config, parts.fixed)
-            meta["changes"] = _note_changes(saved, int(state.step), former, config)
+        state, elapsed = _resume(manager, workdir, state, config, meta, parts.fixed)
         _write_config(workdir, config)
         first, last = int(state.step) + 1, int(settings.num_steps)
         clock = training.start_clock(elapsed)
@@ -127,12 +121,7 @@ def train(
                 advance(1, note)
                 evaluates = step == last or step % settings.eval_every == 0
                 if evaluates or ends or step % settings.checkpoint_every == 0:
-                    loss = None
-                    if evaluates:
-                        record = parts.validate(state.ema_params)
-                        writer.write(step, record)
-                        loss = record[f"validation_{parts.loss_name}"]
-                        logging.info("step %d: validation %s", step, describe(record))
+                    loss = _validate(parts, state, writer) if evaluates else None
                     now = meta | {"elapsed": list(clock())}
                     checkpoints.save(manager, state, config, now, loss)
                 if ends:
@@ -140,6 +129,37 @@ def train(
             if first <= step < last:
                 logging.info("stopped after step %d; run again, it goes on", step)
     return state
+
+
+def _resume(
+    manager: Any,
+    workdir: Path,
+    state: training.TrainState,
+    config: ml_collections.ConfigDict,
+    meta: dict[str, Any],
+    fixed: tuple[str, ...],
+) -> tuple[training.TrainState, training.Elapsed]:
+    """Returns the state and the times of the latest checkpoint, fresh ones if none is.
+
+    What was changed since goes to `meta`.
+    """
+    if checkpoints.latest_checkpoint(manager) is None:
+        return state, training.NOTHING_ELAPSED
+    state, former, saved = checkpoints.restore(manager, state)
+    _check_same_data(workdir, saved, meta)
+    _check_same_model(workdir, former, config, fixed)
+    meta["changes"] = _note_changes(saved, int(state.step), former, config)
+    return state, training.Elapsed(*saved["elapsed"])
+
+
+def _validate(
+    parts: Parts, state: training.TrainState, writer: metrics.MetricsWriter
+) -> float:
+    """Writes the metrics of averaged parameters; returns the validation loss."""
+    step, record = int(state.step), parts.validate(state.ema_params)
+    writer.write(step, record)
+    logging.info("step %d: validation %s", step, describe(record))
+    return record[f"validation_{parts.loss_name}"]
 
 
 def make_folder(workdir: Path) -> None:

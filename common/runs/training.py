@@ -20,7 +20,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from common.errors import RunError, UsageError
-from common.runs.config import Range
 
 Params: TypeAlias = Any  # A tree of float arrays, as `Module.init` returns it.
 Metrics: TypeAlias = dict[str, Float[Array, ""]]
@@ -29,38 +28,6 @@ LossFn: TypeAlias = Callable[
 ]
 
 MUON_RMS = 0.2  # Root mean square of a Muon update, that of Adam in practice.
-
-_COUNTS = (
-    "num_steps", "batch_size", "num_microbatches", "num_devices", "num_validation",
-    "log_every", "eval_every", "checkpoint_every",
-)  # fmt: skip
-
-RULES: dict[str, Range | tuple[str, ...]] = {
-    "seed": Range(0, 2**32 - 1),
-    **{f"train.{name}": Range(1) for name in _COUNTS},
-    "train.optimizer": ("adam", "muon"),
-    "train.learning_rate": Range(0.0, 1e3),
-    "train.warmup_steps": Range(0),
-    "train.final_factor": Range(0.0, 1.0),
-    "train.weight_decay": Range(0.0, 1e3),
-    "train.adam_b2": Range(0.0, 1.0),
-    "train.clip_norm": Range(0.0),
-    "train.ema_decay": Range(0.0, 1.0),
-}
-"""What the values of `config.train` must be, see `common.runs.config.check`."""
-
-
-def check_batch_size(config: ml_collections.ConfigDict) -> None:
-    """Raises `UsageError` if devices and microbatches do not divide a batch."""
-    settings = config.train
-    num_devices = settings.num_devices
-    pieces = num_devices * max(settings.num_microbatches // num_devices, 1)
-    if settings.batch_size % pieces:
-        raise UsageError(
-            f"config.train.batch_size: expected a multiple of {pieces} "
-            f"(num_devices {num_devices}, num_microbatches "
-            f"{settings.num_microbatches}), found {settings.batch_size}"
-        )
 
 
 class TrainState(NamedTuple):

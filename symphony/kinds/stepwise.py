@@ -56,7 +56,7 @@ def molecule_totals(
     always.)
     """
     key_cut, key_level, key_terms = jax.random.split(key, 3)
-    drawn = draw_cut(config, key_cut, *batch)
+    drawn = draw_cut(config, key_cut, batch.positions, batch.species, batch.node_mask)
     coin, level = jax.random.uniform(key_level, (2,))
     noise_std = jnp.where(coin < 0.5, 0.0, level) * config.data.noise_std
     noise_std = noise_std if train else jnp.zeros(())
