@@ -166,8 +166,8 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     """Trains to `config.train.num_steps`, going on with what `workdir` holds.
 
     Args:
-        config: See `configs/symphony/qm9_cpu.py`.
-        workdir: Receives `checkpoints/`, `config.json` and `metrics.jsonl`.
+        config: config as in `configs/symphony/qm9_cpu.py`.
+        workdir: folder of `checkpoints/`, `config.json` and `metrics.jsonl`.
 
     Returns:
         The last state; of an earlier step if a signal asked to stop.

@@ -21,13 +21,13 @@ class Weights(NamedTuple):
     """A trained model, ready to be asked.
 
     Attributes:
-        name: As the user gave it.
-        config: The run's.
-        model: The module that the config describes.
-        params: Averaged parameters.
+        name: name as the user gave it.
+        config: config of the run.
+        model: module that the config describes.
+        params: averaged parameters.
         checksum: SHA-256 of the parameters, by name and in float32.
         config_checksum: SHA-256 of the config.
-        unseen: Elements of the species table that no training molecule had.
+        unseen: elements of the species table that no training molecule had.
     """
 
     name: str
@@ -45,8 +45,8 @@ def load_weights(
     """Loads packaged weights by their name, or any by the path of their folder.
 
     Args:
-        name_or_path: As `qm9` or `workdir/qm9`.
-        flag: What the user gave it to, for the message of an error.
+        name_or_path: name as `qm9`, or path as `workdir/qm9`.
+        flag: flag that the user gave it to, for the message of an error.
 
     Raises:
         UsageError: There is nothing of that name, or it cannot be used.

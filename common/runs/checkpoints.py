@@ -65,9 +65,9 @@ def make_manager(workdir: Path, writable: bool = True) -> Any:
     least validation loss. It is a context manager: leaving it waits for the last write.
 
     Args:
-        workdir: The run's.
-        writable: Makes the folder if need be, and clears it of what a killed run left
-            half-written. False is for a look at a run that may be under way.
+        workdir: folder of the run.
+        writable: true to make the folder if need be, and to clear it of what a killed
+            run left half-written; false for a look at a run that may be under way.
     """
     import orbax.checkpoint as ocp
     from orbax.checkpoint import checkpoint_managers as policies
@@ -120,11 +120,11 @@ def save(
     its checkpoint already keeps that one.
 
     Args:
-        manager: See `make_manager`.
-        state: It may be donated as soon as this returns.
-        config: The run's.
+        manager: manager of the run, see `make_manager`.
+        state: state of the run; it may be donated as soon as this returns.
+        config: config of the run.
         meta: JSON values: species table, statistics and checksum of the data, times.
-        validation_loss: Ranks the checkpoint; without it, only recency keeps it.
+        validation_loss: rank of the checkpoint; without it, only recency keeps it.
     """
     import orbax.checkpoint as ocp
 
@@ -145,10 +145,10 @@ def restore(manager: Any, template: TrainState, step: int | None = None) -> Rest
     """Reads a checkpoint, the latest unless `step` names another.
 
     Args:
-        manager: See `make_manager`.
-        template: A state of the same structure. Its arrays are placed where the
+        manager: manager of the run, see `make_manager`.
+        template: state of the same structure. Its arrays are placed where the
             restored ones shall be, on any number of devices.
-        step: Step of the checkpoint.
+        step: step of the checkpoint.
     """
     path, arrays, record = _read(manager, step)
     config = _config(record, str(path), resumes=True)
@@ -189,9 +189,9 @@ def load_stored(path: Path, which: str = "best") -> Stored:
     """Returns all that a sampler needs.
 
     Args:
-        path: A run's workdir, or a directory of packaged weights.
-        which: Of a workdir's checkpoints, "best" by validation loss (the latest, if
-            none has one) or "latest".
+        path: workdir of a run, or a directory of packaged weights.
+        which: checkpoint of a workdir, "best" by validation loss (the latest, if none
+            has one) or "latest".
     """
     if (path / "weights.npz").exists():
         return load_packaged(path)
@@ -227,7 +227,12 @@ def _stored(
 def changed_values(
     old: ml_collections.ConfigDict, new: ml_collections.ConfigDict
 ) -> dict[str, list[Any]]:
-    """Returns old and new value of what differs, by names as `config.train.seed`."""
+    """Returns old and new value of what differs, by names as `config.train.seed`.
+
+    >>> old, new = (ml_collections.ConfigDict({"seed": seed}) for seed in (0, 1))
+    >>> changed_values(old, new)
+    {'config.seed': [0, 1]}
+    """
 
     def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
         values = configs.flat(config).items()
@@ -251,11 +256,11 @@ def save_packaged(
     """Writes parameters as `weights.npz` and `config.json`.
 
     Args:
-        directory: Made if it does not exist.
-        params: Nested dictionaries of arrays.
-        config: The run's.
+        directory: folder to write; made if it does not exist.
+        params: nested dictionaries of arrays.
+        config: config of the run.
         meta: JSON values, as for `save`.
-        half: Stores 16-bit floats, a relative error of 5e-4 at most.
+        half: true to store 16-bit floats, a relative error of 5e-4 at most.
     """
     dtype = np.float16 if half else np.float32
     with np.errstate(over="ignore"):  # Found below.
@@ -299,7 +304,11 @@ def load_packaged(directory: Path) -> Stored:
 
 
 def params_checksum(params: Params) -> str:
-    """Returns the SHA-256 of parameters, by name and in float32."""
+    """Returns the SHA-256 of parameters, by name and in float32.
+
+    >>> params_checksum({"bias": np.zeros(2)})[:8]
+    '6f58b405'
+    """
     digest = hashlib.sha256()
     for name, leaf in named_leaves(params):
         digest.update(name.encode())

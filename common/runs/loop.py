@@ -28,13 +28,13 @@ class Parts(NamedTuple):
     Attributes:
         loss_fn: `(params, batch, keys) -> (loss, metrics)`, see
             `common.runs.training.make_train_step`.
-        batch_at: The batch of a step, from 0.
-        validate: Metrics of averaged parameters, `validation_<loss_name>` among them.
-        average: Metrics of several steps to one record, `loss_name` among them.
-        loss_name: Of the number that is shown, and that chooses the best checkpoint.
-        unit: Of that number.
-        steps_per_epoch: For the log.
-        fixed: Names of config values, or their beginnings, that a resumed run must have
+        batch_at: batch of a step, from 0.
+        validate: metrics of averaged parameters, `validation_<loss_name>` among them.
+        average: metrics of several steps to one record, `loss_name` among them.
+        loss_name: name of the number that is shown, and that ranks checkpoints.
+        unit: unit of that number.
+        steps_per_epoch: number of steps, for the log.
+        fixed: names of config values, or their beginnings, that a resumed run must have
             begun with.
     """
 
@@ -60,13 +60,13 @@ def train(
     """Trains to `config.train.num_steps`, going on with what `workdir` holds.
 
     Args:
-        config: Its group `train` is read here.
-        workdir: Receives `checkpoints/`, `config.json` and `metrics.jsonl`.
-        params: At the start of a fresh run.
-        parts: See `Parts`.
+        config: config of the run, of which `train` is read here.
+        workdir: folder of `checkpoints/`, `config.json` and `metrics.jsonl`.
+        params: parameters at the start of a fresh run.
+        parts: model and data of the run, see `Parts`.
         meta: JSON values kept in checkpoints, `data_checksum` among them.
-        train_key: Of the whole run.
-        mesh: Devices that share each batch, if more than one.
+        train_key: key of the whole run.
+        mesh: devices that share each batch, if more than one.
 
     Returns:
         The last state; of an earlier step if a signal asked to stop.
@@ -221,13 +221,21 @@ def _write_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
 
 
 def average(records: Sequence[training.Metrics]) -> dict[str, float]:
-    """Averages the metrics of several steps: for `Parts.average`."""
+    """Averages the metrics of several steps: for `Parts.average`.
+
+    >>> average([{"loss": 1.0}, {"loss": 3.0}])
+    {'loss': 2.0}
+    """
     records = jax.device_get(list(records))
     return {name: float(np.mean([r[name] for r in records])) for name in records[0]}
 
 
 def describe(record: dict[str, float]) -> str:
-    """Returns one line of metrics."""
+    """Returns one line of metrics.
+
+    >>> describe({"validation_nll": -3.5, "validation_focus": 0.25})
+    'nll -3.500, focus 0.250'
+    """
     return ", ".join(
         f"{name.removeprefix('validation_')} {value:.3f}"
         for name, value in record.items()

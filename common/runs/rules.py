@@ -26,7 +26,11 @@ VALUES: dict[str, Range | tuple[str, ...]] = {
 
 
 def check_batch_size(config: ml_collections.ConfigDict) -> None:
-    """Raises `UsageError` if devices and microbatches do not divide a batch."""
+    """Raises `UsageError` if devices and microbatches do not divide a batch.
+
+    >>> counts = {"batch_size": 8, "num_devices": 2, "num_microbatches": 4}
+    >>> check_batch_size(ml_collections.ConfigDict({"train": counts}))
+    """
     settings = config.train
     num_devices = settings.num_devices
     pieces = num_devices * max(settings.num_microbatches // num_devices, 1)

@@ -46,7 +46,11 @@ TrainStep: TypeAlias = Callable[
 
 
 def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Yields the leaves of a tree with their paths, as `params/Dense_0/kernel`."""
+    """Yields the leaves of a tree with their paths, as `params/Dense_0/kernel`.
+
+    >>> list(named_leaves({"params": {"Dense_0": {"kernel": 0, "bias": 1}}}))
+    [('params/Dense_0/bias', 1), ('params/Dense_0/kernel', 0)]
+    """
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
 
@@ -74,8 +78,13 @@ def make_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
     cosine from `learning_rate` to `final_factor * learning_rate` at `num_steps`, and
     stays there.
 
+    >>> fields = {"learning_rate": 1.0, "final_factor": 0.0, "warmup_steps": 1}
+    >>> schedule = make_schedule(ml_collections.ConfigDict({**fields, "num_steps": 5}))
+    >>> [round(float(schedule(count)), 3) for count in (0, 1, 3, 5)]
+    [0.5, 1.0, 0.5, 0.0]
+
     Args:
-        config: Has `learning_rate`, `warmup_steps`, `num_steps`, `final_factor`.
+        config: group with `learning_rate`, `warmup_steps`, `num_steps`, `final_factor`.
     """
     peak, floor = float(config.learning_rate), float(config.final_factor)
     warmup, last = int(config.warmup_steps), int(config.num_steps)
@@ -95,6 +104,10 @@ def muon_dimensions(params: Params) -> Any:
     Matrices are parameters whose own name starts with `kernel`; their last two axes are
     in and out, and any before those count separate matrices. Embeddings, biases, scales
     and whatever else has another name go to Adam.
+
+    >>> muon_dimensions({"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)})["bias"]
+    >>> muon_dimensions({"kernel": jnp.ones((3, 4))})["kernel"]
+    MuonDimensionNumbers(reduction_axis=0, output_axis=1)
     """
 
     def dimensions(
@@ -118,7 +131,7 @@ def make_optimizer(
     step counter inside the optimiser's state.
 
     Args:
-        config: Beside the schedule's fields: `optimizer`, "adam" or "muon";
+        config: group with, beside the schedule's fields: `optimizer`, "adam" or "muon";
             `clip_norm`, largest global norm of the gradient, 0 for no clipping;
             `weight_decay`, decoupled, times the learning rate, of matrices only, as
             `muon_dimensions` tells them;
@@ -161,6 +174,9 @@ def update_average(
 
     The decay is $\min(d, (1 + t) / (10 + t))$ at step $t$, so that the random initial
     parameters are forgotten early in a run.
+
+    >>> print(update_average(jnp.zeros(2), jnp.ones(2), 1, 0.999).round(3))
+    [0.818 0.818]
     """
     decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
     return optax.incremental_update(params, average, 1.0 - decay)
@@ -183,11 +199,11 @@ def make_train_step(
     Args:
         loss_fn: `(params, batch, keys) -> (loss, metrics)`, both means over the
             examples it is given; metrics are scalars.
-        optimizer: See `make_optimizer`.
-        ema_decay: Largest decay of the parameters' moving average.
-        mesh: Splits the batch over its axis `data`; the state, which must have been
-            through `parallel.replicate`, is the same on all devices.
-        num_microbatches: Pieces of a batch, computed one after another, so that what
+        optimizer: optimiser, see `make_optimizer`.
+        ema_decay: largest decay of the parameters' moving average.
+        mesh: devices that share the batch along the axis `data`; the state, which must
+            have been through `parallel.replicate`, is the same on all.
+        num_microbatches: pieces of a batch, computed one after another, so that what
             one piece needs stays in cache or memory. Devices share the pieces; each has
             at least one.
 
@@ -289,9 +305,12 @@ def check_finite(state: TrainState, last_good: Path | None) -> None:
 
     Waits for the device. Called where a line is logged, and before anything is saved.
 
+    >>> state = make_state({"bias": jnp.zeros(2)}, optax.sgd(0.1))
+    >>> check_finite(state, None)
+
     Args:
-        state: State of the run.
-        last_good: The latest checkpoint, if there is one.
+        state: state of the run.
+        last_good: latest checkpoint, if there is one.
     """
     first_bad_step = int(state.first_bad_step)
     if first_bad_step >= 0:
@@ -309,7 +328,7 @@ class StopOnSignal:
     handlers, signals keep their meaning and the flag stays down.
 
     Attributes:
-        requested: Whether a signal has come.
+        requested: true once a signal has come.
     """
 
     def __init__(self) -> None:
@@ -345,8 +364,11 @@ NOTHING_ELAPSED = Elapsed(0.0, 0.0)
 def start_clock(carried: Elapsed = NOTHING_ELAPSED) -> Callable[[], Elapsed]:
     """Returns a function that reads the run's clocks.
 
+    >>> start_clock(Elapsed(100.0, 200.0))().wall_seconds >= 200.0
+    True
+
     Args:
-        carried: What the run had taken when the checkpoint that it resumes was written.
+        carried: times of the run when the checkpoint that it resumes was written.
     """
     cpu_start, wall_start = time.process_time(), time.monotonic()
 

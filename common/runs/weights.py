@@ -25,11 +25,11 @@ class Trained(NamedTuple):
     """What is known of a trained model before its network is made.
 
     Attributes:
-        name: As the user gave it.
-        path: The folder found.
-        config: The run's.
-        params: Averaged parameters.
-        meta: As given to `checkpoints.save`.
+        name: name as the user gave it.
+        path: folder found.
+        config: config of the run.
+        params: averaged parameters.
+        meta: metadata as given to `checkpoints.save`.
         checksum: SHA-256 of the parameters, by name and in float32.
         config_checksum: SHA-256 of the config.
     """
@@ -55,10 +55,10 @@ def load(
     a folder of that name lies in the current one.
 
     Args:
-        name_or_path: As `qm9` or `workdir/qm9`.
-        packaged: Folder with a folder for each packaged model.
+        name_or_path: name as `qm9`, or path as `workdir/qm9`.
+        packaged: folder with a folder for each packaged model.
         kinds: kinds of model that will do, see `common.runs.config.DEFAULTS`.
-        flag: What the user gave it to, for the message of an error.
+        flag: flag that the user gave it to, for the message of an error.
 
     Raises:
         UsageError: There is nothing of that name, or it cannot be read.
@@ -94,6 +94,10 @@ def adopt(fresh: Any, given: Any, source: str) -> Any:
     """Returns fresh parameters with the given ones in their places.
 
     Those that the network has beyond the given ones stay fresh, and are named.
+
+    >>> fresh = {"bias": jnp.zeros(2), "kernel": jnp.zeros((2, 2))}
+    >>> adopt(fresh, {"bias": jnp.ones(2)}, "others")["bias"].tolist()
+    [1.0, 1.0]
 
     Args:
         fresh: parameters of the network that is trained.
@@ -137,7 +141,11 @@ def locate(
 
 
 def versions(program: str, *libraries: str) -> dict[str, str]:
-    """Returns the versions that a result depends on, by name."""
+    """Returns the versions that a result depends on, by name.
+
+    >>> list(versions("symphony", "numpy"))
+    ['symphony', 'python', 'numpy']
+    """
     return {
         program: __version__,
         "python": platform.python_version(),
@@ -150,11 +158,13 @@ def check_same(
 ) -> None:
     """Raises `UsageError` at the first setting that differs from an earlier command's.
 
+    >>> check_same(Path("out.sdf"), {"seed": 1}, {"seed": 1}, frozenset())
+
     Args:
-        path: What the earlier command wrote, for the message.
+        path: file that the earlier command wrote, for the message.
         begun: JSON values with which it was begun.
-        wanted: Those of this command.
-        free: Names that may differ.
+        wanted: values of this command.
+        free: names that may differ.
     """
     for name in [name for name in {**begun, **wanted} if name not in free]:
         was, now = begun.get(name), wanted.get(name)

@@ -25,10 +25,10 @@ class Settings(NamedTuple):
     """What the loss takes from the config.
 
     Attributes:
-        min_noise: Å, least noise.
-        max_noise: Å, largest one.
-        fixed_share: Of molecules in which some atoms are known.
-        alignment: A method of `alignment.rotation_target`.
+        min_noise: least noise, in Å.
+        max_noise: largest noise, in Å.
+        fixed_share: share of molecules in which some atoms are known.
+        alignment: method of `alignment.rotation_target`.
     """
 
     min_noise: float
@@ -61,10 +61,10 @@ def molecule_loss(
     """Returns the loss of one molecule at one random noise.
 
     Args:
-        model: Bound to its parameters.
-        settings: See `Settings`.
-        batch: One molecule.
-        key: Draws the noise and what is known.
+        model: network bound to its parameters.
+        settings: values of the config, see `Settings`.
+        batch: one molecule.
+        key: key of the noise and of the atoms that are known.
     """
     key_level, key_noise, key_fixed = jax.random.split(key, 3)
     low, high = math.log(settings.min_noise), math.log(settings.max_noise)

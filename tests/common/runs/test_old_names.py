@@ -157,10 +157,13 @@ def state_of(name):
 
 def test_an_old_run_is_gone_on_with_under_new_paths(tmp_path):
     config, old = state_of("TrunkLayer_0")
+    del config.train.start_from  # As in the first configs.
     with checkpoints.make_manager(tmp_path) as manager:
         checkpoints.save(manager, old, config, {}, 0.5)
     with checkpoints.make_manager(tmp_path) as manager:
         found = checkpoints.restore(manager, state_of("layers_0")[1])
+    today = configs.default_of("denoiser")
+    assert checkpoints.changed_values(found.config, today) == {}
     ours, theirs = jax.tree.leaves(found.state), jax.tree.leaves(old)
     for leaf, expected in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(leaf, expected)
