@@ -3,6 +3,7 @@
 import ml_collections
 
 from common.errors import UsageError
+from common.runs import training
 from common.runs.config import Range
 
 _COUNTS = (
@@ -13,7 +14,7 @@ _COUNTS = (
 VALUES: dict[str, Range | tuple[str, ...]] = {
     "seed": Range(0, 2**32 - 1),
     **{f"train.{name}": Range(1) for name in _COUNTS},
-    "train.optimizer": ("adam", "muon"),
+    "train.optimizer": tuple(training.OPTIMIZERS),
     "train.learning_rate": Range(0.0, 1e3),
     "train.warmup_steps": Range(0),
     "train.final_factor": Range(0.0, 1.0),

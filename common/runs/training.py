@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, TypeAlias
@@ -131,40 +132,49 @@ def make_optimizer(
     step counter inside the optimiser's state.
 
     Args:
-        config: group with, beside the schedule's fields: `optimizer`, "adam" or "muon";
+        config: group with the schedule's fields and
+            `optimizer`, a row of `OPTIMIZERS`;
             `clip_norm`, largest global norm of the gradient, 0 for no clipping;
             `weight_decay`, decoupled, times the learning rate, of matrices only, as
             `muon_dimensions` tells them;
             `adam_b2`.
     """
-    schedule = make_schedule(config)
-
-    def is_matrix(params: Params) -> Any:
-        return jax.tree_util.tree_map_with_path(_is_matrix, params)
-
-    if config.optimizer == "adam":
-        step = optax.adamw(
-            schedule,
-            b2=config.adam_b2,
-            weight_decay=config.weight_decay,
-            mask=is_matrix,
-        )
-    elif config.optimizer == "muon":
-        step = optax.contrib.muon(
-            schedule,
-            weight_decay=config.weight_decay,
-            adam_weight_decay=0.0,
-            adam_b2=config.adam_b2,
-            muon_weight_dimension_numbers=muon_dimensions,
-            consistent_rms=MUON_RMS,
-        )
-    else:
+    if config.optimizer not in OPTIMIZERS:
         raise UsageError(
-            f'optimizer: expected "adam" or "muon", found "{config.optimizer}"'
+            f"optimizer: expected one of {', '.join(OPTIMIZERS)}, found "
+            f"{config.optimizer}"
         )
+    step = OPTIMIZERS[config.optimizer](config, make_schedule(config))
     if config.clip_norm:
         return optax.chain(optax.clip_by_global_norm(config.clip_norm), step)
     return step
+
+
+def _adam(
+    config: ml_collections.ConfigDict, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    return optax.adamw(
+        schedule,
+        b2=config.adam_b2,
+        weight_decay=config.weight_decay,
+        mask=lambda params: jax.tree_util.tree_map_with_path(_is_matrix, params),
+    )
+
+
+def _muon(
+    config: ml_collections.ConfigDict, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    return optax.contrib.muon(
+        schedule,
+        weight_decay=config.weight_decay,
+        adam_weight_decay=0.0,
+        adam_b2=config.adam_b2,
+        muon_weight_dimension_numbers=muon_dimensions,
+        consistent_rms=MUON_RMS,
+    )
+
+
+OPTIMIZERS = {"adam": _adam, "muon": _muon}
 
 
 def update_average(
@@ -214,32 +224,7 @@ def make_train_step(
     """
     num_devices = 1 if mesh is None else mesh.shape["data"]
     num_pieces = max(num_microbatches // num_devices, 1)
-
-    def value_and_grads(
-        params: Params, batch: Any, keys: Key[Array, " batch"]
-    ) -> tuple[Params, Metrics]:
-        return _accumulate(loss_fn, params, batch, keys, num_pieces)
-
-    def local_value_and_grads(
-        params: Params, batch: Any, keys: Key[Array, " batch"]
-    ) -> tuple[Params, Metrics]:
-        return jax.lax.pmean(value_and_grads(params, batch, keys), "data")
-
-    if mesh is not None:
-        everywhere, split = PartitionSpec(), PartitionSpec("data")
-        # Each device runs the loss on its own examples as if alone; left to the
-        # compiler, a scan over blocks of atoms would gather the whole batch. Carries of
-        # such scans start as constants, which the check for replication refuses.
-        value_and_grads_fn = jax.shard_map(
-            local_value_and_grads,
-            mesh=mesh,
-            in_specs=(everywhere, split, split),
-            out_specs=everywhere,
-            check_vma=False,
-        )
-    else:
-        value_and_grads_fn = value_and_grads
-
+    value_and_grads = _on_devices(partial(_accumulate, loss_fn, num_pieces), mesh)
     num_traces = 0
 
     def gradients(
@@ -255,40 +240,10 @@ def make_train_step(
                 f"found {batch_size}"
             )
         keys = jax.random.split(jax.random.fold_in(key, step), batch_size)
-        return value_and_grads_fn(params, batch, keys)
+        return value_and_grads(params, batch, keys)
 
-    def update(
-        state: TrainState, grads: Params, metrics: Metrics
-    ) -> tuple[TrainState, Metrics]:
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        step = state.step + 1
-        metrics = metrics | {"grad_norm": optax.tree.norm(grads)}
-        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-        new_state = TrainState(
-            step=step,
-            params=params,
-            ema_params=update_average(state.ema_params, params, step, ema_decay),
-            opt_state=opt_state,
-            first_bad_step=jnp.where(
-                finite | (state.first_bad_step >= 0), state.first_bad_step, step
-            ),
-        )
-        return new_state, metrics
-
-    # Two programs: the update, long to compile, is the same for every size of batch.
-    if mesh is None:
-        gradients_fn = jax.jit(gradients)
-        update_fn = jax.jit(update, donate_argnums=0)
-    else:
-        whole = NamedSharding(mesh, PartitionSpec())
-        over_data = NamedSharding(mesh, PartitionSpec("data"))
-        gradients_fn = jax.jit(
-            gradients,
-            in_shardings=(whole, whole, over_data, whole),
-            out_shardings=whole,
-        )
-        update_fn = jax.jit(update, donate_argnums=0, out_shardings=whole)
+    update = partial(_update, optimizer, ema_decay)
+    gradients_fn, update_fn = _compile(gradients, update, mesh)
 
     def train_step(
         state: TrainState, batch: Any, key: Key[Array, ""]
@@ -298,6 +253,64 @@ def make_train_step(
 
     train_step.num_compilations = lambda: num_traces
     return train_step
+
+
+def _on_devices(
+    value_and_grads: Callable[..., tuple[Params, Metrics]], mesh: Mesh | None
+) -> Callable[..., tuple[Params, Metrics]]:
+    """Returns the same function of a batch that is split over the devices of a mesh."""
+    if mesh is None:
+        return value_and_grads
+    everywhere, split = PartitionSpec(), PartitionSpec("data")
+    # Each device runs the loss on its own examples as if alone; left to the
+    # compiler, a scan over blocks of atoms would gather the whole batch. Carries of
+    # such scans start as constants, which the check for replication refuses.
+    return jax.shard_map(
+        lambda *given: jax.lax.pmean(value_and_grads(*given), "data"),
+        mesh=mesh,
+        in_specs=(everywhere, split, split),
+        out_specs=everywhere,
+        check_vma=False,
+    )
+
+
+def _update(
+    optimizer: optax.GradientTransformation,
+    ema_decay: float,
+    state: TrainState,
+    grads: Params,
+    metrics: Metrics,
+) -> tuple[TrainState, Metrics]:
+    """Returns the state after one step, and its metrics with the gradient's norm."""
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    step = state.step + 1
+    metrics = metrics | {"grad_norm": optax.tree.norm(grads)}
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    keeps = finite | (state.first_bad_step >= 0)
+    new_state = TrainState(
+        step=step,
+        params=params,
+        ema_params=update_average(state.ema_params, params, step, ema_decay),
+        opt_state=opt_state,
+        first_bad_step=jnp.where(keeps, state.first_bad_step, step),
+    )
+    return new_state, metrics
+
+
+def _compile(
+    gradients: Callable[..., Any], update: Callable[..., Any], mesh: Mesh | None
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Returns two programs: the update is the same for every size of batch."""
+    if mesh is None:
+        return jax.jit(gradients), jax.jit(update, donate_argnums=0)
+    whole = NamedSharding(mesh, PartitionSpec())
+    over_data = NamedSharding(mesh, PartitionSpec("data"))
+    shardings = (whole, whole, over_data, whole)
+    return (
+        jax.jit(gradients, in_shardings=shardings, out_shardings=whole),
+        jax.jit(update, donate_argnums=0, out_shardings=whole),
+    )
 
 
 def check_finite(state: TrainState, last_good: Path | None) -> None:
@@ -383,10 +396,10 @@ def start_clock(carried: Elapsed = NOTHING_ELAPSED) -> Callable[[], Elapsed]:
 
 def _accumulate(
     loss_fn: LossFn,
+    num_pieces: int,
     params: Params,
     batch: Any,
     keys: Key[Array, " batch"],
-    num_pieces: int,
 ) -> tuple[Params, Metrics]:
     """Returns the gradient and metrics of a batch computed in equal pieces."""
 
