@@ -1,6 +1,7 @@
 """Tests of how configs are found and checked."""
 
 import copy
+import re
 import subprocess
 import sys
 import tomllib
@@ -140,9 +141,8 @@ def test_every_kind_of_model_has_its_default():
 def test_no_package_reads_a_config_with_a_default_of_its_own():
     for package in ("common", "symphony", "equijump"):
         for path in (ROOT / package).rglob("*.py"):
-            text = path.read_text()
-            assert "config.get(" not in text, path
-            assert "config.loss.get(" not in text, path
+            hidden = re.search(r"\bconfig(\.\w+)*\.get\(", path.read_text())
+            assert not hidden, f"{path}: {hidden}"
 
 
 def test_a_wheel_takes_the_configs_of_each_package_along():
