@@ -2,6 +2,7 @@
 
 It is applied where checkpoints and packaged weights are read, nowhere else. A row
 applies once the default config of its kind has the new field, or lacks the old one.
+Who adds a field to a default config adds a row; without one, old runs are refused.
 """
 
 import re
