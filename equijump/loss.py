@@ -11,7 +11,7 @@ orientation, and $x_1$ gives way to what is expected of it over all of them, giv
 (`common.geometry.alignment`).
 
 Of a transport that is asked for the end of the jump, DeepJump's vector map may take the
-place of the square.
+place of the square, and two terms may be added on its bonds and contacts.
 """
 
 from functools import partial
@@ -33,6 +33,10 @@ KINDS = ("quadratic", "vector_map")
 VECTOR_MAP_RADIUS, VECTOR_MAP_CLIP = 25.0, 10.0
 """Å, and Å, of `vector_map_error`."""
 
+BOND, CONTACT, BOND_LEVEL = 1.95, 2.0, 0.1
+"""Å: the longest bond of heavy atoms but of two sulphurs, the closest contact of atoms
+that have none, and the level of noise from which lengths lose their meaning."""
+
 
 class Settings(NamedTuple):
     """What the loss takes from the config.
@@ -43,6 +47,8 @@ class Settings(NamedTuple):
             their own errors.
         align: Whether the target is superposed on the source.
         kind: "quadratic", or "vector_map" for transports whose only head is the end.
+        bond_weight: Å^-2, of `bond_error`.
+        clash_weight: Å^-2, of `clash_error`.
         unroll: Jumps of the network's own that lead to the source, see `own_source`.
         num_steps: Evaluations of the network in a jump of the sampler.
         alignment: Method of `alignment.rotation_target`, for pairs without a source on
@@ -54,6 +60,8 @@ class Settings(NamedTuple):
     source_noise: float
     align: bool
     kind: str = "quadratic"
+    bond_weight: float = 0.0
+    clash_weight: float = 0.0
     unroll: int = 0
     num_steps: int = 10
     alignment: str = "single"
@@ -111,11 +119,21 @@ def pair_loss(
         truth = heads.truth(head, transport.path, t, scales, origin, end, z)
         error = jnp.where(mask[..., None], beyond - (truth - mean) / std, 0.0)
         total += jnp.sum(jnp.square(error)) / (3 * jnp.maximum(jnp.sum(mask), 1))
-    if settings.kind == "quadratic":
+    if transport.HEADS != ("end",):
         return total
-    atoms = lambda cloud: from_cloud(cloud).reshape(-1, 3)
-    end = known.mean + known.std * found[0]
-    return vector_map_error(atoms(end), atoms(x_1), mask.reshape(-1))
+    atoms = [
+        from_cloud(cloud).reshape(-1, 3)
+        for cloud in (x_0, x_1, known.mean + known.std * found[0])
+    ]
+    mask = mask.reshape(-1)
+    if settings.kind == "vector_map":
+        total = vector_map_error(atoms[2], atoms[1], mask)
+    if settings.bond_weight:
+        level = jnp.exp(known.log_level)
+        total += settings.bond_weight * bond_error(*atoms, mask, level)
+    if settings.clash_weight:
+        total += settings.clash_weight * clash_error(atoms[0], atoms[2], mask)
+    return total
 
 
 def expected(
@@ -214,6 +232,41 @@ def vector_map_error(
     counts = _pairs(mask) & (safe_norm(vectors) < VECTOR_MAP_RADIUS)
     total = jnp.sum(jnp.where(counts, jnp.minimum(huber, VECTOR_MAP_CLIP), 0.0))
     return total / jnp.maximum(jnp.sum(counts), 1)
+
+
+def bond_error(
+    source: Float[Array, "num_atoms 3"],
+    truth: Float[Array, "num_atoms 3"],
+    found: Float[Array, "num_atoms 3"],
+    mask: Bool[Array, " num_atoms"],
+    level: Float[Array, ""],
+) -> Float[Array, ""]:
+    """Returns the mean squared error of the lengths of bonds, Å^2.
+
+    Pairs closer than `BOND` in the source are bonds. Where much noise is on the end of
+    the jump (`level`, Å), the expected end has shorter bonds than any end, so the error
+    loses its weight from `BOND_LEVEL` on.
+    """
+    apart = lambda x: safe_norm(x[:, None] - x[None])
+    bonded = _pairs(mask) & (apart(source) < BOND)
+    error = jnp.where(bonded, jnp.square(apart(found) - apart(truth)), 0.0)
+    weight = 1.0 / (1.0 + jnp.square(level / BOND_LEVEL))
+    return weight * jnp.sum(error) / jnp.maximum(jnp.sum(bonded), 1)
+
+
+def clash_error(
+    source: Float[Array, "num_atoms 3"],
+    found: Float[Array, "num_atoms 3"],
+    mask: Bool[Array, " num_atoms"],
+) -> Float[Array, ""]:
+    """Returns the mean square, Å^2 an atom, by which unbonded atoms overlap.
+
+    No two heavy atoms that are not bonded come closer than `CONTACT`.
+    """
+    apart = lambda x: safe_norm(x[:, None] - x[None])
+    free = _pairs(mask) & (apart(source) >= BOND)
+    overlap = jnp.where(free, jnp.maximum(CONTACT - apart(found), 0.0), 0.0)
+    return jnp.sum(jnp.square(overlap)) / jnp.maximum(jnp.sum(mask), 1)
 
 
 def _pairs(mask: Bool[Array, " num_atoms"]) -> Bool[Array, "num_atoms num_atoms"]:

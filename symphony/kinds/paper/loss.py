@@ -160,11 +160,11 @@ def molecule_totals(
     the paper does not learn, is added once and shares no parameter with them.
 
     Args:
-        model: network bound to its parameters.
-        cut: molecule in an order of generation.
+        model: Bound to its parameters.
+        cut: The molecule in an order of generation.
         noise_std: Not used: the noise on the fragment is always `model.noise_std`,
             in validation too.
-        key: key of the step and of the noise.
+        key: Draws the step and the noise.
     """
     del noise_std
     key_noise, key_step = jax.random.split(key)
