@@ -20,10 +20,10 @@ DEMO := workdir/demo
 .PHONY: demo test test-slow lint
 
 demo: $(READY)
-	$(BIN)/symphony train --config=configs/symphony/demo.py --workdir=$(DEMO)/train
+	$(BIN)/symphony train --config=demo --workdir=$(DEMO)/train
 	$(BIN)/symphony sample --num_molecules=100 --output=$(DEMO)/molecules.sdf
 	$(BIN)/symphony evaluate --samples=$(DEMO)/molecules.sdf --output=$(DEMO)/report
-	$(BIN)/equijump train --config=configs/equijump/demo.py --workdir=$(DEMO)/train_ala2
+	$(BIN)/equijump train --config=demo --workdir=$(DEMO)/train_ala2
 	$(BIN)/equijump sample --num_jumps=500 --replicas=20 --output=$(DEMO)/rollout
 	$(BIN)/equijump evaluate --trajectory '$(DEMO)/rollout/*.xtc' \
 	  --output=$(DEMO)/report_ala2

@@ -141,7 +141,7 @@ def training_step(
         seconds = float(np.median(times))
         compilations.append(first - seconds)
     fragments = float(len(batches[-1].species))
-    if "causal" in config.model and config.model.causal:
+    if config.kind == "symphony":
         fragments = float(jnp.sum(batches[-1].node_mask))
     return StepTime(seconds, fragments, tuple(compilations))
 
@@ -239,13 +239,10 @@ def compile_line(what: str, seconds: float, note: str) -> Line:
 
 def training_lines(rounds: int) -> list[Line]:
     """Times the training steps of the configs, with their compilations."""
-    causal, full = qm9_cpu.get_config(), qm9_cpu.get_config()
-    full.model.causal = False
-    full.train.num_microbatches = 1
+    causal = qm9_cpu.get_config()
     paper_name = "training step of the paper's model, fragments per second"
     cases: dict[str, tuple[Any, str | None]] = {
         "training step of qm9_cpu, fragments per second": (causal, ">= 300"),
-        "training step of qm9_cpu, full trunk, fragments per second": (full, None),
         paper_name: (qm9_paper.get_config(), ">= 10"),
     }
     lines = []

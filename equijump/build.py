@@ -50,7 +50,7 @@ def has_free_frames(config: ml_collections.ConfigDict) -> bool:
     So it is where targets are aligned to what is noised, see `config.loss.alignment`,
     on a transport from noise.
     """
-    return config.loss.get("alignment", "single") != "single" and starts_from_noise(
+    return config.loss.alignment != "single" and starts_from_noise(
         TRANSPORTS[config.transport.kind]
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from common.commands import cli
 
 VERBS = {
-    "train": "train a model: --config=configs/equijump/ala2.py --workdir=workdir/ala2",
+    "train": "train a model: --config=ala2 --workdir=workdir/ala2",
     "sample": "roll out trajectories: --num_jumps=1000 --output=workdir/rollout",
     "evaluate": "measure trajectories: --trajectory='rollout*.xtc' --output=report",
     "simulate": "make trajectories: --sequence=A --caps --output=workdir/ala2_md",

@@ -168,7 +168,7 @@ def _check_lag(config: Any, lag: float | None) -> float:
 
 def _check_ensemble(config: Any) -> float:
     """Returns the lag of an ensemble, if the network was trained for it."""
-    if not config.get("ensemble_share", 0.0):
+    if not config.ensemble_share:
         raise UsageError(
             "--ensemble: expected weights trained with config.data.ensemble_share "
             "above 0, found 0"

@@ -20,9 +20,10 @@ import numpy as np
 
 from common.commands import cli
 from common.errors import UsageError
+from common.runs import config as configs
 from common.runs import loop as run
 from common.runs import parallel, training
-from equijump import build, loss
+from equijump import build, loss, rules
 from equijump.data import frames, pairs, rebalance, synthetic
 from equijump.data.residues import CA_SLOT
 from equijump.model import ROOM_TEMPERATURE, to_cloud
@@ -30,11 +31,6 @@ from equijump.model import ROOM_TEMPERATURE, to_cloud
 PACKAGED = Path(__file__).parent / "packaged"
 NUM_BLOCKS = 5
 """Blocks of time of a system with one trajectory; the last one validates."""
-
-_POSITIVE = (
-    "num_steps", "batch_size", "num_microbatches", "num_devices", "num_validation",
-    "log_every", "eval_every", "checkpoint_every",
-)  # fmt: skip
 
 NUM_MEASURED = 4_000
 """Pairs of a lag from which the spread of the displacement is measured."""
@@ -58,92 +54,7 @@ class Segments(NamedTuple):
 
 def check_config(config: ml_collections.ConfigDict) -> None:
     """Raises `UsageError` for values that would fail later, or with less to say."""
-    for name in _POSITIVE:
-        if config.train[name] < 1:
-            raise UsageError(
-                f"config.train.{name}: expected 1 or more, found {config.train[name]}"
-            )
-    if not 0.0 <= config.data.ensemble_share < 1.0:
-        raise UsageError(
-            f"config.data.ensemble_share: expected from 0 to less than 1, found "
-            f"{config.data.ensemble_share:g}"
-        )
-    kind = config.transport.kind
-    if kind not in build.TRANSPORTS:
-        raise UsageError(
-            f"config.transport.kind: expected one of {', '.join(build.TRANSPORTS)}, "
-            f"found {kind}"
-        )
-    methods = build.TRANSPORTS[kind].METHODS
-    if config.sample.method not in ("", *methods):
-        raise UsageError(
-            f"config.sample.method: expected one of {', '.join(methods)}, "
-            f"found {config.sample.method}"
-        )
-    given, patterns = len(config.data.temperatures), len(config.data.trajectories)
-    if given not in (0, 1, patterns):
-        raise UsageError(
-            f"config.data.temperatures: expected one, or {patterns} as "
-            f"data.trajectories has, found {given}"
-        )
-    _check_loss(config)
-    try:
-        build.make_model(config)
-    except TypeError as error:
-        raise UsageError(f"config.model: {error}") from error
-
-
-def _check_loss(config: ml_collections.ConfigDict) -> None:
-    if config.loss.kind not in loss.KINDS:
-        raise UsageError(
-            f"config.loss.kind: expected one of {', '.join(loss.KINDS)}, "
-            f"found {config.loss.kind}"
-        )
-    _check_alignment(config)
-    if config.loss.unroll:
-        if not hasattr(build.TRANSPORTS[config.transport.kind], "remake"):
-            raise UsageError(
-                "config.loss.unroll: expected 0 with a transport other than foellmer, "
-                f"found {config.loss.unroll}"
-            )
-        if config.data.ensemble_share:
-            raise UsageError(
-                "config.loss.unroll: expected 0 with data.ensemble_share, found "
-                f"{config.loss.unroll}"
-            )
-    plain = config.loss.kind == "quadratic" and not (
-        config.loss.bond_weight or config.loss.clash_weight
-    )
-    if not plain and build.TRANSPORTS[config.transport.kind].HEADS != ("end",):
-        raise UsageError(
-            f"config.loss: expected quadratic and no other terms with "
-            f"{config.transport.kind}, which does not tell the end of a jump"
-        )
-
-
-def _check_alignment(config: ml_collections.ConfigDict) -> None:
-    method, kind = config.loss.get("alignment", "single"), config.transport.kind
-    known = ("single", "mode", "laplace1", "exact")
-    if method not in known:
-        raise UsageError(
-            f"config.loss.alignment: expected one of {', '.join(known)}, found {method}"
-        )
-    if method == "single":
-        return
-    if not build.starts_from_noise(build.TRANSPORTS[kind]) and not (
-        config.data.ensemble_share
-    ):
-        raise UsageError(
-            f"config.loss.alignment: expected single with {kind}: source and target "
-            "share a frame, so that no rotation between them is left to average over; "
-            "one_sided, flow_matching, ddpm and data.ensemble_share have others; found "
-            f"{method}"
-        )
-    if config.loss.kind != "quadratic":
-        raise UsageError(
-            f"config.loss.alignment: expected single with loss.kind "
-            f"{config.loss.kind}, which compares vectors in one frame; found {method}"
-        )
+    configs.check(config, configs.default_of("equijump"), rules.RULES)
 
 
 def load_segments(config: ml_collections.ConfigDict) -> Segments:
@@ -368,6 +279,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `equijump train`."""
     flags = cli.training_flags("equijump train", "Trains EquiJump from a config.", argv)
+    check_config(flags.config)
     if flags.config.train.num_devices > 1:
         parallel.set_num_cpu_devices(flags.config.train.num_devices)
     cli.announce_device()

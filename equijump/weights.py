@@ -14,7 +14,6 @@ import ml_collections
 import numpy as np
 from jaxtyping import Float32
 
-from common.errors import UsageError
 from common.runs import weights
 from equijump import build, rollout, train
 from equijump.data import frames, pairs
@@ -71,29 +70,28 @@ def load_weights(
     Raises:
         UsageError: There is nothing of that name, or it cannot be used.
     """
-    trained = weights.load(name_or_path, PRETRAINED, flag)
-    config, meta = trained.config, trained.meta
-    try:
-        build.make_model(config)
-        measured = {k: np.array(v) for k, v in meta["statistics"].items()}
-        statistics = build.Statistics(**measured)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise UsageError(
-            f"{trained.path}: expected the config of an EquiJump model, found {error}"
-        ) from error
-    if "systems" in meta:
-        molecules = read_molecules(trained.path, meta["systems"])
+    trained = weights.load(name_or_path, PRETRAINED, ("equijump",), flag)
+    statistics = weights.build(trained, _statistics)
+    if "systems" in trained.meta:
+        molecules = read_molecules(trained.path, trained.meta["systems"])
     else:
-        molecules = find_molecules(config)
+        molecules = find_molecules(trained.config)
     return Weights(
-        name=str(name_or_path),
-        config=config,
+        name=trained.name,
+        config=trained.config,
         params=trained.params,
         statistics=statistics,
         molecules=molecules,
         checksum=trained.checksum,
         config_checksum=trained.config_checksum,
     )
+
+
+def _statistics(trained: weights.Trained) -> build.Statistics:
+    """Returns the statistics of the training data, once the network is made."""
+    build.make_model(trained.config)
+    measured = trained.meta["statistics"].items()
+    return build.Statistics(**{name: np.array(value) for name, value in measured})
 
 
 def make_jump(weights: Weights, num_steps: int, method: str = "") -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Builds a model and its loss from a config: the two kinds of Symphony there are."""
+"""Puts a config's pieces together: the kinds of model, their networks and losses."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,77 +8,77 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 from jaxtyping import Array, Float, Key
 
-from common.nn.conditions import Conditions, known
-from symphony import decisions, loss
-from symphony.data import Batch
-from symphony.fragments import Cut, cut, draw_cut_noise
+from common.errors import UsageError
+from common.runs.config import Rules
+from symphony import decisions, loss, rules
+from symphony.data import Batch, Molecules
 from symphony.generate import Decoder
+from symphony.kinds import stepwise
+from symphony.kinds.denoiser import build as denoiser
 from symphony.kinds.paper import decisions as paper_decisions
 from symphony.kinds.paper import loss as paper_loss
 from symphony.kinds.paper.model import PaperSymphony
+from symphony.kinds.stepwise import Totals
+from symphony.kinds.stepwise import draw_cut as draw_cut
 from symphony.model import Symphony
-
-Totals = dict[str, Float[Array, ""]]
 
 
 class Kind(NamedTuple):
     """What training and sampling need of a kind of model.
 
     Attributes:
-        make: `(atomic_numbers=..., **config.model) -> module`.
-        totals: `(bound model, cut, conditions, key) -> Totals`: terms of the negative
-            log-likelihood of one molecule summed over its steps (for a model that
-            evaluates one step, that step times their number), among them `nll`, in
-            nats, and `num_steps`.
-        decoder: See `symphony.generate`.
+        make: `config -> module`.
+        run: `(config, bound module)`: evaluates the module once, which makes its
+            parameters.
+        totals: `(config, bound module, batch, key, train) -> Totals`: terms of the loss
+            of one molecule summed over its steps (for a model that evaluates one step,
+            that step times their number), among them `loss_name` and `num_steps`.
+        loss_name: term that is minimised.
+        unit: unit of that term.
+        mean_steps: mean of `num_steps`, by the metadata of the data.
+        prepare: leaves out the molecules that the kind cannot learn.
+        rules: see `common.runs.config.check`.
+        fixed: see `common.runs.loop.Parts`.
+        decoder: see `symphony.generate`; none for a kind that builds no molecules.
     """
 
-    make: Callable[..., nn.Module]
-    totals: Callable[[nn.Module, Cut, Conditions, Key[Array, ""]], Totals]
-    decoder: Decoder
-
-
-def make_model(config: ml_collections.ConfigDict) -> nn.Module:
-    """Returns the module that a config describes.
-
-    Raises:
-        ValueError: `config.kind` is unknown.
-    """
-    make = kind_of(config).make
-    return make(atomic_numbers=tuple(config.data.species), **config.model)
+    make: Callable[[ml_collections.ConfigDict], nn.Module]
+    run: Callable[[ml_collections.ConfigDict, nn.Module], Any]
+    totals: Callable[..., Totals]
+    loss_name: str
+    unit: str
+    mean_steps: Callable[[dict[str, Any]], float]
+    prepare: Callable[[ml_collections.ConfigDict, Molecules], Molecules]
+    rules: Rules
+    fixed: tuple[str, ...]
+    decoder: Decoder | None = None
 
 
 def kind_of(config: ml_collections.ConfigDict) -> Kind:
-    """Returns the kind of model that a config names."""
-    if config.kind not in KINDS:
-        raise ValueError(
-            f"config.kind: expected one of {', '.join(KINDS)}; found {config.kind}"
+    """Returns the kind of model that a config names.
+
+    Raises:
+        UsageError: `config.kind` is missing or unknown.
+    """
+    found = config.kind if "kind" in config else None
+    if found not in KINDS:
+        raise UsageError(
+            f"config.kind: expected one of {', '.join(KINDS)}; found {found}"
         )
-    return KINDS[config.kind]
+    return KINDS[found]
 
 
-def draw_cut(
-    config: ml_collections.ConfigDict,
-    key: Key[Array, ""],
-    positions: Float[Array, "num_nodes 3"],
-    species: Array,
-    node_mask: Array,
-) -> Cut:
-    """Draws the order in which a molecule is built, by the law in `config.data`."""
-    data = config.data
-    return cut(
-        draw_cut_noise(key, positions.shape[0]),
-        positions,
-        species,
-        node_mask,
-        jnp.asarray(np.array(data.species) > 1),
-        data.nn_tolerance,
-        data.cutoff,
-        data.heavy_first,
-    )
+def make_model(config: ml_collections.ConfigDict) -> nn.Module:
+    """Returns the module that a config describes."""
+    return kind_of(config).make(config)
+
+
+def init_params(config: ml_collections.ConfigDict, key: Key[Array, ""]) -> Any:
+    """Returns fresh parameters."""
+    run = partial(kind_of(config).run, config)
+    return jax.jit(lambda key: nn.init(run, make_model(config))(key))(key)
 
 
 def molecule_totals(
@@ -89,82 +89,79 @@ def molecule_totals(
     key: Key[Array, ""],
     train: bool,
 ) -> Totals:
-    """Cuts one molecule and evaluates its steps; no coordinate noise outside training.
-
-    Half of the molecules in training have none either; for the others its standard
-    deviation is uniform up to `config.data.noise_std`. (The paper's model adds its own,
-    always.)
-    """
-    key_cut, key_level, key_terms = jax.random.split(key, 3)
-    drawn = draw_cut(config, key_cut, *batch)
-    coin, level = jax.random.uniform(key_level, (2,))
-    noise_std = jnp.where(coin < 0.5, 0.0, level) * config.data.noise_std
-    noise_std = noise_std if train else jnp.zeros(())
-    bound = model.bind(params)
-    given = known({"noise_std": noise_std})
-    return kind_of(config).totals(bound, drawn, given, key_terms)
+    """Returns the terms of the loss of one molecule; see `Kind.totals`."""
+    return kind_of(config).totals(config, model.bind(params), batch, key, train)
 
 
 def make_loss(
-    config: ml_collections.ConfigDict, mean_num_atoms: float
+    config: ml_collections.ConfigDict, mean_steps: float
 ) -> Callable[[Any, Batch, Key[Array, " batch"]], tuple[Float[Array, ""], Totals]]:
     """Returns `(params, batch, keys) -> (loss, totals)`, means over the molecules.
 
-    The loss is the negative log-likelihood of a molecule over the mean number of steps
-    of a molecule in the data: nats per step.
+    The loss is the term that is minimised over the mean number of steps of a molecule
+    in the data: for a model that builds molecules, nats per step.
     """
-    model = make_model(config)
+    model, name = make_model(config), kind_of(config).loss_name
 
     def loss_fn(
         params: Any, batch: Batch, keys: Key[Array, " batch"]
     ) -> tuple[Float[Array, ""], Totals]:
         one = partial(molecule_totals, config, model, params, train=True)
-        totals = jax.vmap(one)(batch, keys)
-        totals = jax.tree.map(jnp.mean, totals)
-        return totals["nll"] / mean_num_atoms, totals
+        totals = jax.tree.map(jnp.mean, jax.vmap(one)(batch, keys))
+        return totals[name] / mean_steps, totals
 
     return loss_fn
 
 
-def init_params(config: ml_collections.ConfigDict, key: Key[Array, ""]) -> Any:
-    """Returns fresh parameters."""
-    kind = kind_of(config)
-    num_nodes = 4
-    example = Cut(
-        positions=jnp.asarray(np.eye(num_nodes, 3), jnp.float32),
-        species=jnp.zeros(num_nodes, jnp.int32),
-        node_mask=jnp.ones(num_nodes, bool),
-        focus=jnp.zeros(num_nodes, jnp.int32),
-        labels=jnp.zeros((num_nodes, num_nodes, len(config.data.species))),
-        log_law=jnp.zeros(num_nodes),
-        log_first=jnp.zeros(()),
-        order=jnp.arange(num_nodes, dtype=jnp.int32),
-        complete=jnp.array(True),
-    )
-
-    def run(module: nn.Module) -> Totals:
-        return kind.totals(
-            module, example, known({"noise_std": 0.0}), jax.random.key(0)
-        )
-
-    return jax.jit(lambda key: nn.init(run, make_model(config))(key))(key)
+def _stepwise(
+    module: type[nn.Module], terms: stepwise.Terms, values: Rules, *decide: Any
+) -> Kind:
+    """Returns a kind that builds a molecule atom by atom."""
+    return Kind(
+        make=lambda config: module(
+            atomic_numbers=tuple(config.data.species), **config.model
+        ),
+        run=partial(stepwise.run, terms),
+        totals=partial(stepwise.molecule_totals, terms),
+        loss_name="nll",
+        unit="nats per step",
+        mean_steps=stepwise.mean_steps,
+        prepare=stepwise.prepare,
+        rules=values,
+        fixed=(
+            "config.kind", "config.model.", "config.data.species",
+            "config.data.nn_tolerance", "config.data.cutoff", "config.data.heavy_first",
+        ),
+        decoder=Decoder(*decide),
+    )  # fmt: skip
 
 
 KINDS = {
-    "symphony": Kind(
-        make=Symphony,
-        totals=loss.molecule_totals,
-        decoder=Decoder(
-            decisions.empty_cache, decisions.extend_cache, decisions.decide
-        ),
+    "symphony": _stepwise(
+        Symphony,
+        loss.molecule_totals,
+        rules.STEPWISE,
+        decisions.empty_cache,
+        decisions.extend_cache,
+        decisions.decide,
     ),
-    "paper": Kind(
-        make=PaperSymphony,
-        totals=paper_loss.molecule_totals,
-        decoder=Decoder(
-            paper_decisions.empty_cache,
-            paper_decisions.extend_cache,
-            paper_decisions.decide,
-        ),
+    "paper": _stepwise(
+        PaperSymphony,
+        paper_loss.molecule_totals,
+        rules.STEPWISE,
+        paper_decisions.empty_cache,
+        paper_decisions.extend_cache,
+        paper_decisions.decide,
+    ),
+    "denoiser": Kind(
+        make=denoiser.make_model,
+        run=denoiser.run,
+        totals=denoiser.molecule_totals,
+        loss_name="denoising",
+        unit="of the variance of the noise",
+        mean_steps=lambda meta: 1.0,
+        prepare=lambda config, molecules: molecules,
+        rules=rules.DENOISER,
+        fixed=("config.kind", "config.model.", "config.data.species"),
     ),
 }

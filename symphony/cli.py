@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from common.commands import cli
 
 VERBS = {
-    "train": "train a model: --config=configs/symphony/qm9.py --workdir=workdir/qm9",
+    "train": "train a model: --config=qm9 --workdir=workdir/qm9",
     "sample": "build molecules: --num_molecules=100 --output=molecules.sdf",
     "refine": "refine molecules: --molecules=in.sdf --output=refined.sdf",
     "evaluate": "measure molecules: --samples=molecules.sdf --output=report",

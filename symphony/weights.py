@@ -10,7 +10,6 @@ import numpy as np
 from absl import logging
 from jaxtyping import UInt8
 
-from common.errors import UsageError
 from common.runs import weights
 from symphony import build
 from symphony.data.elements import SYMBOLS
@@ -22,13 +21,13 @@ class Weights(NamedTuple):
     """A trained model, ready to be asked.
 
     Attributes:
-        name: As the user gave it.
-        config: The run's.
-        model: The module that the config describes.
-        params: Averaged parameters.
+        name: name as the user gave it.
+        config: config of the run.
+        model: module that the config describes.
+        params: averaged parameters.
         checksum: SHA-256 of the parameters, by name and in float32.
         config_checksum: SHA-256 of the config.
-        unseen: Elements of the species table that no training molecule had.
+        unseen: elements of the species table that no training molecule had.
     """
 
     name: str
@@ -46,30 +45,33 @@ def load_weights(
     """Loads packaged weights by their name, or any by the path of their folder.
 
     Args:
-        name_or_path: As `qm9` or `workdir/qm9`.
-        flag: What the user gave it to, for the message of an error.
+        name_or_path: name as `qm9`, or path as `workdir/qm9`.
+        flag: flag that the user gave it to, for the message of an error.
 
     Raises:
         UsageError: There is nothing of that name, or it cannot be used.
     """
-    trained = weights.load(name_or_path, PRETRAINED, flag)
-    config = trained.config
-    try:
-        model = build.make_model(config)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"{trained.path}: expected the config of a Symphony model, found {error}"
-        ) from error
-    seen = trained.meta.get("species_counts")  # Of weights made by hand there are none.
+    trained = weights.load(name_or_path, PRETRAINED, ("symphony", "paper"), flag)
     return Weights(
-        name=str(name_or_path),
-        config=config,
-        model=model,
+        name=trained.name,
+        config=trained.config,
+        model=weights.build(trained, lambda trained: build.make_model(trained.config)),
         params=trained.params,
         checksum=trained.checksum,
         config_checksum=trained.config_checksum,
-        unseen=tuple(n for n in config.data.species if seen and not seen[str(n)]),
+        unseen=unseen_of(trained),
     )
+
+
+def unseen_of(trained: weights.Trained) -> tuple[int, ...]:
+    """Returns the elements of the species table that no training molecule had.
+
+    Weights made by hand do not tell, and have none.
+    """
+    if "species_counts" not in trained.meta:
+        return ()
+    seen = trained.meta["species_counts"]
+    return tuple(n for n in trained.config.data.species if not seen[str(n)])
 
 
 def warn_of_unseen(

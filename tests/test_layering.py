@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "common": {"common"},
     "symphony": {"common", "symphony"},
     "equijump": {"common", "equijump"},
-    "configs": {"configs"},
+    "configs": {"common"},
 }
 
 OUTSIDE_TRAINING = ("sample", "evaluate", "score", "view", "simulate")
@@ -69,3 +69,22 @@ def test_the_core_never_mentions_a_chemistry_library():
     for path in files("common"):
         used = {module.split(".")[0] for module in imported_modules(path)}
         assert not used & {"rdkit", "mdtraj"}, path
+
+
+@pytest.mark.parametrize("module", ["sample", "score", "refine", "weights", "generate"])
+def test_inference_imports_no_training(module):
+    code = (
+        f"import sys, symphony.{module}\n"
+        "found = [name for name in sys.modules if name.endswith('.train')]\n"
+        "ours = ('common.', 'symphony.', 'equijump.')\n"
+        "sys.exit(', '.join(n for n in found if n.startswith(ours)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_config_starts_from_another_by_its_name_alone():
+    for path in files("configs"):
+        assert not {m for m in imported_modules(path) if m.startswith("configs")}

@@ -13,6 +13,7 @@ import logging as standard_logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,10 +35,10 @@ def run(command: str, main: Main, argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status, failures told in one line.
 
     Args:
-      command: Name shown before the message, as in `symphony train`.
-      main: Takes the arguments after the command's name (`sys.argv[1:]` where None);
-        what it returns is the exit status, and None is 0.
-      argv: The arguments given to `main`.
+      command: name shown before the message, as in `symphony train`.
+      main: function of the arguments after the command's name (`sys.argv[1:]` where
+        None); what it returns is the exit status, and None is 0.
+      argv: arguments given to `main`.
     """
     try:
         use_compilation_cache()
@@ -62,9 +63,9 @@ def dispatch(
     Only the module of the verb that was asked for, `<program>.<verb>`, is imported.
 
     Args:
-      program: Name of the console script and of the package that holds the verbs.
-      verbs: What each verb does, in one line, in the order of the help.
-      argv: The arguments after the program's name; `sys.argv[1:]` where None.
+      program: name of the console script and of the package that holds the verbs.
+      verbs: verbs and what each does, in one line, in the order of the help.
+      argv: arguments after the program's name; `sys.argv[1:]` where None.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv:
@@ -143,8 +144,8 @@ def argument_parser(command: str, description: str) -> argparse.ArgumentParser:
     """Returns an argparse parser whose help has the defaults and whose errors raise.
 
     Args:
-      command: As typed, `symphony sample`.
-      description: What the command does, for the head of its help.
+      command: name as typed, `symphony sample`.
+      description: purpose of the command, for the head of its help.
     """
     return _Parser(
         prog=command,
@@ -164,29 +165,46 @@ def training_flags(
     `--config.a.b=value` replaces one value of the config.
 
     Args:
-      command: As typed, `symphony train`.
-      description: What the command does, for the head of its help.
-      argv: The arguments after the command; `sys.argv[1:]` where None.
+      command: name as typed, `symphony train`; the first word is the package.
+      description: purpose of the command, for the head of its help.
+      argv: arguments after the command; `sys.argv[1:]` where None.
 
     Raises:
       UsageError: A flag is unknown, missing or ill-typed, or the config cannot be read.
     """
+    from common.runs import config as configs
+
+    given = sys.argv[1:] if argv is None else argv
+    path_of = partial(configs.path_of, command.split()[0])
+    argv = [command, *_with_path_of_config(given, path_of)]
+    values = _define_training_flags(argv)
+    if any(argument in ("-h", "--help") for argument in argv):
+        _print_help(command, description, values)
+        raise SystemExit(0)
+    if rest := _parse(values, argv):
+        raise UsageError(f"expected flags only, found {rest[0]!r}")
+    return values
+
+
+def _define_training_flags(argv: list[str]) -> flags.FlagValues:
     from ml_collections import config_flags
 
-    argv = [command, *(sys.argv[1:] if argv is None else argv)]
     values = flags.FlagValues()
     flags.DEFINE_string(
         "workdir", None, "Folder of the run: checkpoints, metrics.jsonl, config.json. "
         "A run found there is gone on with.", required=True, flag_values=values,
     )  # fmt: skip
     config_flags.DEFINE_config_file(
-        "config", None, "Python file with get_config(). --config.a.b=value replaces "
-        "one of its values.", flag_values=values, sys_argv=argv,
+        "config", None, "Name of a config, or a .py file with get_config(). "
+        "--config.a.b=value replaces one of its values.", flag_values=values,
+        sys_argv=argv,
     )  # fmt: skip
     flags.mark_flag_as_required("config", flag_values=values)
-    if any(argument in ("-h", "--help") for argument in argv):
-        _print_help(command, description, values)
-        raise SystemExit(0)
+    return values
+
+
+def _parse(values: flags.FlagValues, argv: list[str]) -> list[str]:
+    """Reads the flags and the config; returns the arguments that are no flags."""
     try:
         _, *rest = values(argv)
         values.config.keys()  # A file that is not there is reported at first use.
@@ -200,9 +218,24 @@ def training_flags(
     except Exception as error:  # The config is the user's program.
         told = f"{type(error).__name__}: {_one_line(str(error))}"
         raise UsageError(f"--config: expected a config, found {told}") from error
-    if rest:
-        raise UsageError(f"expected flags only, found {rest[0]!r}")
-    return values
+    return rest
+
+
+def _with_path_of_config(
+    given: Sequence[str], path_of: Callable[[str], Path]
+) -> list[str]:
+    """Returns the arguments with the path of the config that is given by name."""
+    argv = list(given)
+    for index, argument in enumerate(argv):
+        flag, equals, name = argument.partition("=")
+        if flag not in ("--config", "-config"):
+            continue
+        if not equals:  # The next argument is the value.
+            name = "".join(argv.pop(index + 1) for _ in argv[index + 1 : index + 2])
+        if name and not name.partition(":")[0].endswith(".py"):
+            name = str(path_of(name))
+        argv[index] = f"--config={name}" if equals or name else flag
+    return argv
 
 
 def _print_help(command: str, description: str, values: flags.FlagValues) -> None:

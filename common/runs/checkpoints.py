@@ -22,6 +22,8 @@ from jaxtyping import Array, Bool
 from common import __version__
 from common.commands import cli
 from common.errors import UsageError
+from common.runs import config as configs
+from common.runs import old_names
 from common.runs.training import Params, TrainState, check_finite, named_leaves
 
 FORMAT_VERSION = 1
@@ -38,6 +40,24 @@ class Restored(NamedTuple):
     meta: dict[str, Any]  # As given to `save`, with `package_version` and `step`.
 
 
+class Stored(NamedTuple):
+    """Trained weights in today's names, and the checksums of what is stored.
+
+    Attributes:
+        config: config of the run.
+        params: averaged parameters.
+        meta: as given to `save`.
+        checksum: SHA-256 of the parameters, by name and in float32.
+        config_checksum: SHA-256 of the config.
+    """
+
+    config: ml_collections.ConfigDict
+    params: Params
+    meta: dict[str, Any]
+    checksum: str
+    config_checksum: str
+
+
 def make_manager(workdir: Path, writable: bool = True) -> Any:
     """Opens `workdir/checkpoints` as an Orbax `CheckpointManager`.
 
@@ -45,9 +65,9 @@ def make_manager(workdir: Path, writable: bool = True) -> Any:
     least validation loss. It is a context manager: leaving it waits for the last write.
 
     Args:
-        workdir: The run's.
-        writable: Makes the folder if need be, and clears it of what a killed run left
-            half-written. False is for a look at a run that may be under way.
+        workdir: folder of the run.
+        writable: true to make the folder if need be, and to clear it of what a killed
+            run left half-written; false for a look at a run that may be under way.
     """
     import orbax.checkpoint as ocp
     from orbax.checkpoint import checkpoint_managers as policies
@@ -100,11 +120,11 @@ def save(
     its checkpoint already keeps that one.
 
     Args:
-        manager: See `make_manager`.
-        state: It may be donated as soon as this returns.
-        config: The run's.
+        manager: manager of the run, see `make_manager`.
+        state: state of the run; it may be donated as soon as this returns.
+        config: config of the run.
         meta: JSON values: species table, statistics and checksum of the data, times.
-        validation_loss: Ranks the checkpoint; without it, only recency keeps it.
+        validation_loss: rank of the checkpoint; without it, only recency keeps it.
     """
     import orbax.checkpoint as ocp
 
@@ -125,12 +145,14 @@ def restore(manager: Any, template: TrainState, step: int | None = None) -> Rest
     """Reads a checkpoint, the latest unless `step` names another.
 
     Args:
-        manager: See `make_manager`.
-        template: A state of the same structure. Its arrays are placed where the
+        manager: manager of the run, see `make_manager`.
+        template: state of the same structure. Its arrays are placed where the
             restored ones shall be, on any number of devices.
-        step: Step of the checkpoint.
+        step: step of the checkpoint.
     """
     path, arrays, record = _read(manager, step)
+    config = _config(record, str(path), resumes=True)
+    arrays = old_names.update_paths(configs.kind_of(config), arrays)
 
     def place(name: str, leaf: Any) -> jax.Array:
         value = arrays.get(name)
@@ -138,7 +160,8 @@ def restore(manager: Any, template: TrainState, step: int | None = None) -> Rest
         if found != (leaf.shape, leaf.dtype):
             raise UsageError(
                 f"{path}: expected {name} of shape {leaf.shape} and type {leaf.dtype}, "
-                f"as the config says, found {_describe(value)}"
+                f"as the config says, found {_describe(value)}; version "
+                f"{record['meta']['package_version']} wrote it"
             )
         if isinstance(leaf, jax.Array) and not leaf.committed:
             return jnp.array(value)
@@ -147,20 +170,28 @@ def restore(manager: Any, template: TrainState, step: int | None = None) -> Rest
     leaves = [place(name, leaf) for name, leaf in named_leaves(template)]
     unknown = arrays.keys() - {name for name, _ in named_leaves(template)}
     if unknown:
-        raise UsageError(f"{path}: {min(unknown)} is not in the model of the config")
+        raise UsageError(
+            f"{path}: expected the model of the config, found {min(unknown)} too; "
+            f"version {record['meta']['package_version']} wrote it"
+        )
     state = jax.tree.unflatten(jax.tree.structure(template), leaves)
-    return Restored(state, _config(record), record["meta"])
+    return Restored(state, config, record["meta"])
 
 
 def load_params(
     path: Path, which: str = "best"
 ) -> tuple[ml_collections.ConfigDict, Params, dict[str, Any]]:
-    """Returns config, averaged parameters and metadata: all that a sampler needs.
+    """Returns config, averaged parameters and metadata; see `load_stored`."""
+    return load_stored(path, which)[:3]
+
+
+def load_stored(path: Path, which: str = "best") -> Stored:
+    """Returns all that a sampler needs.
 
     Args:
-        path: A run's workdir, or a directory of packaged weights.
-        which: Of a workdir's checkpoints, "best" by validation loss (the latest, if
-            none has one) or "latest".
+        path: workdir of a run, or a directory of packaged weights.
+        which: checkpoint of a workdir, "best" by validation loss (the latest, if none
+            has one) or "latest".
     """
     if (path / "weights.npz").exists():
         return load_packaged(path)
@@ -173,22 +204,41 @@ def load_params(
         step = _best_step(manager) if which == "best" else None
         _, arrays, record = _read(manager, step)
     names = (name for name in arrays if name.startswith(_EMA_PREFIX))
-    params = _nest({name.removeprefix(_EMA_PREFIX): arrays[name] for name in names})
-    return _config(record), params, record["meta"] | {"step": record["step"]}
+    params = {name.removeprefix(_EMA_PREFIX): arrays[name] for name in names}
+    record["meta"] |= {"step": record["step"]}
+    return _stored(record, params, str(path))
+
+
+def _stored(
+    record: dict[str, Any], arrays: Mapping[str, np.ndarray], source: str
+) -> Stored:
+    """Returns a record and its parameters, by their paths, in today's names."""
+    config = _config(record, source)
+    text = json.dumps(record["config"], sort_keys=True)
+    return Stored(
+        config,
+        _nest(old_names.update_paths(configs.kind_of(config), arrays)),
+        record["meta"],
+        params_checksum(_nest(arrays)),
+        hashlib.sha256(text.encode()).hexdigest(),
+    )
 
 
 def changed_values(
     old: ml_collections.ConfigDict, new: ml_collections.ConfigDict
 ) -> dict[str, list[Any]]:
-    """Returns old and new value of what differs, by names as `config.train.seed`."""
+    """Returns old and new value of what differs, by names as `config.train.seed`.
 
-    def flat(value: Any, name: str) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            return {name: list(value) if isinstance(value, tuple) else value}
-        parts = (flat(item, f"{name}.{key}") for key, item in value.items())
-        return {key: item for part in parts for key, item in part.items()}
+    >>> old, new = (ml_collections.ConfigDict({"seed": seed}) for seed in (0, 1))
+    >>> changed_values(old, new)
+    {'config.seed': [0, 1]}
+    """
 
-    before, after = flat(old.to_dict(), "config"), flat(new.to_dict(), "config")
+    def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
+        values = configs.flat(config).items()
+        return {f"config.{k}": [*v] if isinstance(v, tuple) else v for k, v in values}
+
+    before, after = plain(old), plain(new)
     return {
         name: [before.get(name), after.get(name)]
         for name in sorted(before.keys() | after.keys())
@@ -206,11 +256,11 @@ def save_packaged(
     """Writes parameters as `weights.npz` and `config.json`.
 
     Args:
-        directory: Made if it does not exist.
-        params: Nested dictionaries of arrays.
-        config: The run's.
+        directory: folder to write; made if it does not exist.
+        params: nested dictionaries of arrays.
+        config: config of the run.
         meta: JSON values, as for `save`.
-        half: Stores 16-bit floats, a relative error of 5e-4 at most.
+        half: true to store 16-bit floats, a relative error of 5e-4 at most.
     """
     dtype = np.float16 if half else np.float32
     with np.errstate(over="ignore"):  # Found below.
@@ -229,10 +279,8 @@ def save_packaged(
         np.savez_compressed(file, **arrays)
 
 
-def load_packaged(
-    directory: Path,
-) -> tuple[ml_collections.ConfigDict, Params, dict[str, Any]]:
-    """Returns config, parameters (float32) and metadata of packaged weights.
+def load_packaged(directory: Path) -> Stored:
+    """Returns packaged weights, parameters in float32.
 
     Raises:
         UsageError: A file is missing or damaged, or the two are not of one model.
@@ -241,23 +289,26 @@ def load_packaged(
         record = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         with np.load(directory / "weights.npz", allow_pickle=False) as file:
             arrays = {name: file[name].astype(np.float32) for name in file.files}
-        config, meta, params = _config(record), record["meta"], _nest(arrays)
+        stored = _stored(record, arrays, str(directory))
         checksum = record["weights_sha256"]
     except (*_READ_ERRORS, EOFError) as error:
         raise UsageError(
             f"{directory}: expected weights.npz and config.json, found {_line(error)}"
         ) from error
-    found = params_checksum(params)
-    if found != checksum:
+    if stored.checksum != checksum:
         raise UsageError(
             f"{directory}: expected the weights.npz that config.json was written with "
-            f"(weights_sha256 {checksum[:12]}), found another ({found[:12]})"
+            f"(weights_sha256 {checksum[:12]}), found another ({stored.checksum[:12]})"
         )
-    return config, params, meta
+    return stored
 
 
 def params_checksum(params: Params) -> str:
-    """Returns the SHA-256 of parameters, by name and in float32."""
+    """Returns the SHA-256 of parameters, by name and in float32.
+
+    >>> params_checksum({"bias": np.zeros(2)})[:8]
+    '6f58b405'
+    """
     digest = hashlib.sha256()
     for name, leaf in named_leaves(params):
         digest.update(name.encode())
@@ -281,8 +332,10 @@ def _record(
     }
 
 
-def _config(record: dict[str, Any]) -> ml_collections.ConfigDict:
-    """Returns the config of a record, its lists tuples again."""
+def _config(
+    record: dict[str, Any], source: str, resumes: bool = False
+) -> ml_collections.ConfigDict:
+    """Returns the config of a record in today's names, its lists tuples again."""
     if record["format_version"] > FORMAT_VERSION:
         raise UsageError(
             f"checkpoint: expected format {FORMAT_VERSION} or before, found "
@@ -296,7 +349,9 @@ def _config(record: dict[str, Any]) -> ml_collections.ConfigDict:
             return tuple(restore_tuples(item) for item in value)
         return value
 
-    return ml_collections.ConfigDict(restore_tuples(record["config"]))
+    config = ml_collections.ConfigDict(restore_tuples(record["config"]))
+    version = record["meta"]["package_version"]
+    return old_names.update_config(config, source, version, resumes)
 
 
 def _read(

@@ -28,13 +28,13 @@ class Parts(NamedTuple):
     Attributes:
         loss_fn: `(params, batch, keys) -> (loss, metrics)`, see
             `common.runs.training.make_train_step`.
-        batch_at: The batch of a step, from 0.
-        validate: Metrics of averaged parameters, `validation_<loss_name>` among them.
-        average: Metrics of several steps to one record, `loss_name` among them.
-        loss_name: Of the number that is shown, and that chooses the best checkpoint.
-        unit: Of that number.
-        steps_per_epoch: For the log.
-        fixed: Names of config values, or their beginnings, that a resumed run must have
+        batch_at: batch of a step, from 0.
+        validate: metrics of averaged parameters, `validation_<loss_name>` among them.
+        average: metrics of several steps to one record, `loss_name` among them.
+        loss_name: name of the number that is shown, and that ranks checkpoints.
+        unit: unit of that number.
+        steps_per_epoch: number of steps, for the log.
+        fixed: names of config values, or their beginnings, that a resumed run must have
             begun with.
     """
 
@@ -60,7 +60,7 @@ def train(
     """Trains to `config.train.num_steps`, going on with what `workdir` holds.
 
     Args:
-        config: Its group `train` is read here.
+        config: config of the run, of which `train` is read here.
         workdir: Receives `checkpoints/`, `config.json` and `metrics.jsonl`.
         params: At the start of a fresh run.
         parts: See `Parts`.
@@ -86,18 +86,12 @@ def train(
     # for its all-reduce can take the thread that the other needs, and neither goes on.
     shares_cpu = mesh is not None and jax.default_backend() == "cpu"
 
-    elapsed = training.Elapsed(0.0, 0.0)
     with (
         cli.locked(workdir),
         checkpoints.make_manager(workdir) as manager,
         training.StopOnSignal() as stop,
     ):
-        if checkpoints.latest_checkpoint(manager) is not None:
-            state, former, saved = checkpoints.restore(manager, state)
-            _check_same_data(workdir, saved, meta)
-            elapsed = training.Elapsed(*saved["elapsed"])
-            _check_same_model(workdir, former, config, parts.fixed)
-            meta["changes"] = _note_changes(saved, int(state.step), former, config)
+        state, elapsed = _resume(manager, workdir, state, config, meta, parts.fixed)
         _write_config(workdir, config)
         first, last = int(state.step) + 1, int(settings.num_steps)
         clock = training.start_clock(elapsed)
@@ -127,12 +121,7 @@ def train(
                 advance(1, note)
                 evaluates = step == last or step % settings.eval_every == 0
                 if evaluates or ends or step % settings.checkpoint_every == 0:
-                    loss = None
-                    if evaluates:
-                        record = parts.validate(state.ema_params)
-                        writer.write(step, record)
-                        loss = record[f"validation_{parts.loss_name}"]
-                        logging.info("step %d: validation %s", step, describe(record))
+                    loss = _validate(parts, state, writer) if evaluates else None
                     now = meta | {"elapsed": list(clock())}
                     checkpoints.save(manager, state, config, now, loss)
                 if ends:
@@ -140,6 +129,37 @@ def train(
             if first <= step < last:
                 logging.info("stopped after step %d; run again, it goes on", step)
     return state
+
+
+def _resume(
+    manager: Any,
+    workdir: Path,
+    state: training.TrainState,
+    config: ml_collections.ConfigDict,
+    meta: dict[str, Any],
+    fixed: tuple[str, ...],
+) -> tuple[training.TrainState, training.Elapsed]:
+    """Returns the state and the times of the latest checkpoint, fresh ones if none is.
+
+    What was changed since goes to `meta`.
+    """
+    if checkpoints.latest_checkpoint(manager) is None:
+        return state, training.NOTHING_ELAPSED
+    state, former, saved = checkpoints.restore(manager, state)
+    _check_same_data(workdir, saved, meta)
+    _check_same_model(workdir, former, config, fixed)
+    meta["changes"] = _note_changes(saved, int(state.step), former, config)
+    return state, training.Elapsed(*saved["elapsed"])
+
+
+def _validate(
+    parts: Parts, state: training.TrainState, writer: metrics.MetricsWriter
+) -> float:
+    """Writes the metrics of averaged parameters; returns the validation loss."""
+    step, record = int(state.step), parts.validate(state.ema_params)
+    writer.write(step, record)
+    logging.info("step %d: validation %s", step, describe(record))
+    return record[f"validation_{parts.loss_name}"]
 
 
 def make_folder(workdir: Path) -> None:
@@ -201,13 +221,21 @@ def _write_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
 
 
 def average(records: Sequence[training.Metrics]) -> dict[str, float]:
-    """Averages the metrics of several steps: for `Parts.average`."""
+    """Averages the metrics of several steps: for `Parts.average`.
+
+    >>> average([{"loss": 1.0}, {"loss": 3.0}])
+    {'loss': 2.0}
+    """
     records = jax.device_get(list(records))
     return {name: float(np.mean([r[name] for r in records])) for name in records[0]}
 
 
 def describe(record: dict[str, float]) -> str:
-    """Returns one line of metrics."""
+    """Returns one line of metrics.
+
+    >>> describe({"validation_nll": -3.5, "validation_focus": 0.25})
+    'nll -3.500, focus 0.250'
+    """
     return ", ".join(
         f"{name.removeprefix('validation_')} {value:.3f}"
         for name, value in record.items()

@@ -28,9 +28,9 @@ class MetricsWriter:
         """Opens the file.
 
         Args:
-            workdir: Made if it does not exist.
-            clock: See `training.start_clock`.
-            resume_step: Step of the restored state; 0 starts a new record.
+            workdir: folder of the run; made if it does not exist.
+            clock: clock of the run, see `training.start_clock`.
+            resume_step: step of the restored state; 0 starts a new record.
         """
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / FILE_NAME

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, TypeAlias
@@ -46,7 +47,11 @@ TrainStep: TypeAlias = Callable[
 
 
 def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Yields the leaves of a tree with their paths, as `params/Dense_0/kernel`."""
+    """Yields the leaves of a tree with their paths, as `params/Dense_0/kernel`.
+
+    >>> list(named_leaves({"params": {"Dense_0": {"kernel": 0, "bias": 1}}}))
+    [('params/Dense_0/bias', 1), ('params/Dense_0/kernel', 0)]
+    """
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
 
@@ -74,8 +79,13 @@ def make_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
     cosine from `learning_rate` to `final_factor * learning_rate` at `num_steps`, and
     stays there.
 
+    >>> fields = {"learning_rate": 1.0, "final_factor": 0.0, "warmup_steps": 1}
+    >>> schedule = make_schedule(ml_collections.ConfigDict({**fields, "num_steps": 5}))
+    >>> [round(float(schedule(count)), 3) for count in (0, 1, 3, 5)]
+    [0.5, 1.0, 0.5, 0.0]
+
     Args:
-        config: Has `learning_rate`, `warmup_steps`, `num_steps`, `final_factor`.
+        config: group with `learning_rate`, `warmup_steps`, `num_steps`, `final_factor`.
     """
     peak, floor = float(config.learning_rate), float(config.final_factor)
     warmup, last = int(config.warmup_steps), int(config.num_steps)
@@ -95,6 +105,10 @@ def muon_dimensions(params: Params) -> Any:
     Matrices are parameters whose own name starts with `kernel`; their last two axes are
     in and out, and any before those count separate matrices. Embeddings, biases, scales
     and whatever else has another name go to Adam.
+
+    >>> muon_dimensions({"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)})["bias"]
+    >>> muon_dimensions({"kernel": jnp.ones((3, 4))})["kernel"]
+    MuonDimensionNumbers(reduction_axis=0, output_axis=1)
     """
 
     def dimensions(
@@ -118,40 +132,49 @@ def make_optimizer(
     step counter inside the optimiser's state.
 
     Args:
-        config: Beside the schedule's fields: `optimizer`, "adam" or "muon";
+        config: group with the schedule's fields and
+            `optimizer`, a row of `OPTIMIZERS`;
             `clip_norm`, largest global norm of the gradient, 0 for no clipping;
             `weight_decay`, decoupled, times the learning rate, of matrices only, as
             `muon_dimensions` tells them;
             `adam_b2`.
     """
-    schedule = make_schedule(config)
-
-    def is_matrix(params: Params) -> Any:
-        return jax.tree_util.tree_map_with_path(_is_matrix, params)
-
-    if config.optimizer == "adam":
-        step = optax.adamw(
-            schedule,
-            b2=config.adam_b2,
-            weight_decay=config.weight_decay,
-            mask=is_matrix,
-        )
-    elif config.optimizer == "muon":
-        step = optax.contrib.muon(
-            schedule,
-            weight_decay=config.weight_decay,
-            adam_weight_decay=0.0,
-            adam_b2=config.adam_b2,
-            muon_weight_dimension_numbers=muon_dimensions,
-            consistent_rms=MUON_RMS,
-        )
-    else:
+    if config.optimizer not in OPTIMIZERS:
         raise UsageError(
-            f'optimizer: expected "adam" or "muon", found "{config.optimizer}"'
+            f"optimizer: expected one of {', '.join(OPTIMIZERS)}, found "
+            f"{config.optimizer}"
         )
+    step = OPTIMIZERS[config.optimizer](config, make_schedule(config))
     if config.clip_norm:
         return optax.chain(optax.clip_by_global_norm(config.clip_norm), step)
     return step
+
+
+def _adam(
+    config: ml_collections.ConfigDict, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    return optax.adamw(
+        schedule,
+        b2=config.adam_b2,
+        weight_decay=config.weight_decay,
+        mask=lambda params: jax.tree_util.tree_map_with_path(_is_matrix, params),
+    )
+
+
+def _muon(
+    config: ml_collections.ConfigDict, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    return optax.contrib.muon(
+        schedule,
+        weight_decay=config.weight_decay,
+        adam_weight_decay=0.0,
+        adam_b2=config.adam_b2,
+        muon_weight_dimension_numbers=muon_dimensions,
+        consistent_rms=MUON_RMS,
+    )
+
+
+OPTIMIZERS = {"adam": _adam, "muon": _muon}
 
 
 def update_average(
@@ -161,6 +184,9 @@ def update_average(
 
     The decay is $\min(d, (1 + t) / (10 + t))$ at step $t$, so that the random initial
     parameters are forgotten early in a run.
+
+    >>> print(update_average(jnp.zeros(2), jnp.ones(2), 1, 0.999).round(3))
+    [0.818 0.818]
     """
     decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
     return optax.incremental_update(params, average, 1.0 - decay)
@@ -183,11 +209,11 @@ def make_train_step(
     Args:
         loss_fn: `(params, batch, keys) -> (loss, metrics)`, both means over the
             examples it is given; metrics are scalars.
-        optimizer: See `make_optimizer`.
-        ema_decay: Largest decay of the parameters' moving average.
-        mesh: Splits the batch over its axis `data`; the state, which must have been
-            through `parallel.replicate`, is the same on all devices.
-        num_microbatches: Pieces of a batch, computed one after another, so that what
+        optimizer: optimiser, see `make_optimizer`.
+        ema_decay: largest decay of the parameters' moving average.
+        mesh: devices that share the batch along the axis `data`; the state, which must
+            have been through `parallel.replicate`, is the same on all.
+        num_microbatches: pieces of a batch, computed one after another, so that what
             one piece needs stays in cache or memory. Devices share the pieces; each has
             at least one.
 
@@ -198,32 +224,7 @@ def make_train_step(
     """
     num_devices = 1 if mesh is None else mesh.shape["data"]
     num_pieces = max(num_microbatches // num_devices, 1)
-
-    def value_and_grads(
-        params: Params, batch: Any, keys: Key[Array, " batch"]
-    ) -> tuple[Params, Metrics]:
-        return _accumulate(loss_fn, params, batch, keys, num_pieces)
-
-    def local_value_and_grads(
-        params: Params, batch: Any, keys: Key[Array, " batch"]
-    ) -> tuple[Params, Metrics]:
-        return jax.lax.pmean(value_and_grads(params, batch, keys), "data")
-
-    if mesh is not None:
-        everywhere, split = PartitionSpec(), PartitionSpec("data")
-        # Each device runs the loss on its own examples as if alone; left to the
-        # compiler, a scan over blocks of atoms would gather the whole batch. Carries of
-        # such scans start as constants, which the check for replication refuses.
-        value_and_grads_fn = jax.shard_map(
-            local_value_and_grads,
-            mesh=mesh,
-            in_specs=(everywhere, split, split),
-            out_specs=everywhere,
-            check_vma=False,
-        )
-    else:
-        value_and_grads_fn = value_and_grads
-
+    value_and_grads = _on_devices(partial(_accumulate, loss_fn, num_pieces), mesh)
     num_traces = 0
 
     def gradients(
@@ -239,40 +240,10 @@ def make_train_step(
                 f"found {batch_size}"
             )
         keys = jax.random.split(jax.random.fold_in(key, step), batch_size)
-        return value_and_grads_fn(params, batch, keys)
+        return value_and_grads(params, batch, keys)
 
-    def update(
-        state: TrainState, grads: Params, metrics: Metrics
-    ) -> tuple[TrainState, Metrics]:
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        step = state.step + 1
-        metrics = metrics | {"grad_norm": optax.tree.norm(grads)}
-        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-        new_state = TrainState(
-            step=step,
-            params=params,
-            ema_params=update_average(state.ema_params, params, step, ema_decay),
-            opt_state=opt_state,
-            first_bad_step=jnp.where(
-                finite | (state.first_bad_step >= 0), state.first_bad_step, step
-            ),
-        )
-        return new_state, metrics
-
-    # Two programs: the update, long to compile, is the same for every size of batch.
-    if mesh is None:
-        gradients_fn = jax.jit(gradients)
-        update_fn = jax.jit(update, donate_argnums=0)
-    else:
-        whole = NamedSharding(mesh, PartitionSpec())
-        over_data = NamedSharding(mesh, PartitionSpec("data"))
-        gradients_fn = jax.jit(
-            gradients,
-            in_shardings=(whole, whole, over_data, whole),
-            out_shardings=whole,
-        )
-        update_fn = jax.jit(update, donate_argnums=0, out_shardings=whole)
+    update = partial(_update, optimizer, ema_decay)
+    gradients_fn, update_fn = _compile(gradients, update, mesh)
 
     def train_step(
         state: TrainState, batch: Any, key: Key[Array, ""]
@@ -284,14 +255,75 @@ def make_train_step(
     return train_step
 
 
+def _on_devices(
+    value_and_grads: Callable[..., tuple[Params, Metrics]], mesh: Mesh | None
+) -> Callable[..., tuple[Params, Metrics]]:
+    """Returns the same function of a batch that is split over the devices of a mesh."""
+    if mesh is None:
+        return value_and_grads
+    everywhere, split = PartitionSpec(), PartitionSpec("data")
+    # Each device runs the loss on its own examples as if alone; left to the
+    # compiler, a scan over blocks of atoms would gather the whole batch. Carries of
+    # such scans start as constants, which the check for replication refuses.
+    return jax.shard_map(
+        lambda *given: jax.lax.pmean(value_and_grads(*given), "data"),
+        mesh=mesh,
+        in_specs=(everywhere, split, split),
+        out_specs=everywhere,
+        check_vma=False,
+    )
+
+
+def _update(
+    optimizer: optax.GradientTransformation,
+    ema_decay: float,
+    state: TrainState,
+    grads: Params,
+    metrics: Metrics,
+) -> tuple[TrainState, Metrics]:
+    """Returns the state after one step, and its metrics with the gradient's norm."""
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    step = state.step + 1
+    metrics = metrics | {"grad_norm": optax.tree.norm(grads)}
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    keeps = finite | (state.first_bad_step >= 0)
+    new_state = TrainState(
+        step=step,
+        params=params,
+        ema_params=update_average(state.ema_params, params, step, ema_decay),
+        opt_state=opt_state,
+        first_bad_step=jnp.where(keeps, state.first_bad_step, step),
+    )
+    return new_state, metrics
+
+
+def _compile(
+    gradients: Callable[..., Any], update: Callable[..., Any], mesh: Mesh | None
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Returns two programs: the update is the same for every size of batch."""
+    if mesh is None:
+        return jax.jit(gradients), jax.jit(update, donate_argnums=0)
+    whole = NamedSharding(mesh, PartitionSpec())
+    over_data = NamedSharding(mesh, PartitionSpec("data"))
+    shardings = (whole, whole, over_data, whole)
+    return (
+        jax.jit(gradients, in_shardings=shardings, out_shardings=whole),
+        jax.jit(update, donate_argnums=0, out_shardings=whole),
+    )
+
+
 def check_finite(state: TrainState, last_good: Path | None) -> None:
     """Raises `RunError` if a loss or gradient of the run was not finite.
 
     Waits for the device. Called where a line is logged, and before anything is saved.
 
+    >>> state = make_state({"bias": jnp.zeros(2)}, optax.sgd(0.1))
+    >>> check_finite(state, None)
+
     Args:
-        state: State of the run.
-        last_good: The latest checkpoint, if there is one.
+        state: state of the run.
+        last_good: latest checkpoint, if there is one.
     """
     first_bad_step = int(state.first_bad_step)
     if first_bad_step >= 0:
@@ -309,7 +341,7 @@ class StopOnSignal:
     handlers, signals keep their meaning and the flag stays down.
 
     Attributes:
-        requested: Whether a signal has come.
+        requested: true once a signal has come.
     """
 
     def __init__(self) -> None:
@@ -345,8 +377,11 @@ NOTHING_ELAPSED = Elapsed(0.0, 0.0)
 def start_clock(carried: Elapsed = NOTHING_ELAPSED) -> Callable[[], Elapsed]:
     """Returns a function that reads the run's clocks.
 
+    >>> start_clock(Elapsed(100.0, 200.0))().wall_seconds >= 200.0
+    True
+
     Args:
-        carried: What the run had taken when the checkpoint that it resumes was written.
+        carried: times of the run when the checkpoint that it resumes was written.
     """
     cpu_start, wall_start = time.process_time(), time.monotonic()
 
@@ -361,10 +396,10 @@ def start_clock(carried: Elapsed = NOTHING_ELAPSED) -> Callable[[], Elapsed]:
 
 def _accumulate(
     loss_fn: LossFn,
+    num_pieces: int,
     params: Params,
     batch: Any,
     keys: Key[Array, " batch"],
-    num_pieces: int,
 ) -> tuple[Params, Metrics]:
     """Returns the gradient and metrics of a batch computed in equal pieces."""
 

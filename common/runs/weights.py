@@ -1,33 +1,40 @@
 """Trained weights by the name of a packaged model or by the folder of a run."""
 
-import hashlib
-import json
 import os
 import platform
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import ml_collections
+from absl import logging
 
 from common import __version__
 from common.errors import UsageError
 from common.runs import checkpoints
+from common.runs import config as configs
+from common.runs.training import named_leaves
+
+Model = TypeVar("Model")
 
 
 class Trained(NamedTuple):
     """What is known of a trained model before its network is made.
 
     Attributes:
-        path: The folder found.
-        config: The run's.
-        params: Averaged parameters.
-        meta: As given to `checkpoints.save`.
+        name: name as the user gave it.
+        path: folder found.
+        config: config of the run.
+        params: averaged parameters.
+        meta: metadata as given to `checkpoints.save`.
         checksum: SHA-256 of the parameters, by name and in float32.
         config_checksum: SHA-256 of the config.
     """
 
+    name: str
     path: Path
     config: ml_collections.ConfigDict
     params: Any
@@ -37,7 +44,10 @@ class Trained(NamedTuple):
 
 
 def load(
-    name_or_path: str | os.PathLike[str], packaged: Path, flag: str = "--checkpoint"
+    name_or_path: str | os.PathLike[str],
+    packaged: Path,
+    kinds: Sequence[str],
+    flag: str = "--checkpoint",
 ) -> Trained:
     """Loads packaged weights by their name, or any by the path of their folder.
 
@@ -45,24 +55,72 @@ def load(
     a folder of that name lies in the current one.
 
     Args:
-        name_or_path: As `qm9` or `workdir/qm9`.
-        packaged: Folder with a folder for each packaged model.
-        flag: What the user gave it to, for the message of an error.
+        name_or_path: name as `qm9`, or path as `workdir/qm9`.
+        packaged: folder with a folder for each packaged model.
+        kinds: kinds of model that will do, see `common.runs.config.DEFAULTS`.
+        flag: flag that the user gave it to, for the message of an error.
 
     Raises:
         UsageError: There is nothing of that name, or it cannot be read.
     """
     path = locate(name_or_path, packaged, flag)
-    config, params, meta = checkpoints.load_params(path)
-    text = json.dumps(config.to_dict(), sort_keys=True)
-    return Trained(
-        path=path,
-        config=config,
-        params=jax.device_put(params),
-        meta=meta,
-        checksum=checkpoints.params_checksum(params),
-        config_checksum=hashlib.sha256(text.encode()).hexdigest(),
-    )
+    stored = checkpoints.load_stored(path)
+    kind = configs.kind_of(stored.config)
+    if kind not in kinds:
+        raise UsageError(
+            f"{flag}: expected weights of kind {' or '.join(kinds)}, found "
+            f"{kind or 'another kind'} in {name_or_path}"
+        )
+    params = jax.device_put(stored.params)
+    return Trained(str(name_or_path), path, *stored._replace(params=params))
+
+
+def build(trained: Trained, make: Callable[[Trained], Model]) -> Model:
+    """Returns what `make` builds of trained weights.
+
+    Raises:
+        UsageError: Its network cannot be built, or the metadata lacks a value.
+    """
+    try:
+        return make(trained)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise UsageError(
+            f"{trained.path}: expected the config and the metadata of a trained "
+            f"{configs.kind_of(trained.config)} model, found {error}"
+        ) from error
+
+
+def adopt(fresh: Any, given: Any, source: str) -> Any:
+    """Returns fresh parameters with the given ones in their places.
+
+    Those that the network has beyond the given ones stay fresh, and are named.
+
+    >>> fresh = {"bias": jnp.zeros(2), "kernel": jnp.zeros((2, 2))}
+    >>> adopt(fresh, {"bias": jnp.ones(2)}, "others")["bias"].tolist()
+    [1.0, 1.0]
+
+    Args:
+        fresh: parameters of the network that is trained.
+        given: parameters to start from.
+        source: name of the given ones.
+
+    Raises:
+        UsageError: The given parameters are of another network.
+    """
+    ours, theirs = (dict(named_leaves(tree)) for tree in (fresh, given))
+    for path, leaf in sorted(theirs.items()):
+        expected = f"of shape {ours[path].shape}" if path in ours else "absent"
+        if expected != f"of shape {leaf.shape}":
+            raise UsageError(
+                "config.train.start_from: expected the network of config.model, with "
+                f"{path} {expected}, found {leaf.shape} in {source}"
+            )
+    added = ", ".join(sorted(ours.keys() - theirs.keys()))
+    if added:
+        logging.warning("not in the weights of %s, and fresh: %s", source, added)
+    logging.info("starting from the weights of %s", source)
+    leaves = [jnp.asarray((ours | theirs)[path]) for path in ours]
+    return jax.tree.unflatten(jax.tree.structure(fresh), leaves)
 
 
 def locate(
@@ -83,7 +141,11 @@ def locate(
 
 
 def versions(program: str, *libraries: str) -> dict[str, str]:
-    """Returns the versions that a result depends on, by name."""
+    """Returns the versions that a result depends on, by name.
+
+    >>> list(versions("symphony", "numpy"))
+    ['symphony', 'python', 'numpy']
+    """
     return {
         program: __version__,
         "python": platform.python_version(),
@@ -96,11 +158,13 @@ def check_same(
 ) -> None:
     """Raises `UsageError` at the first setting that differs from an earlier command's.
 
+    >>> check_same(Path("out.sdf"), {"seed": 1}, {"seed": 1}, frozenset())
+
     Args:
-        path: What the earlier command wrote, for the message.
+        path: file that the earlier command wrote, for the message.
         begun: JSON values with which it was begun.
-        wanted: Those of this command.
-        free: Names that may differ.
+        wanted: values of this command.
+        free: names that may differ.
     """
     for name in [name for name in {**begun, **wanted} if name not in free]:
         was, now = begun.get(name), wanted.get(name)

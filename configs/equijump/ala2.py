@@ -1,6 +1,6 @@
 r"""EquiJump on alanine dipeptide in implicit solvent at 300 K, jumps of 10 ps.
 
-    equijump train --config=configs/equijump/ala2.py --workdir=workdir/ala2
+    equijump train --config=ala2 --workdir=workdir/ala2
 
 By default on the packaged trajectories, eight of 10 ns: six train, two validate. Forty
 minutes on a core.
@@ -49,8 +49,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.loss = ml_collections.ConfigDict()
     config.loss.kind = "quadratic"  # Or "vector_map".
     config.loss.alignment = "single"  # Or another where no source is on the path.
-    config.loss.bond_weight = 0.0  # Å^-2
-    config.loss.clash_weight = 0.0  # Å^-2
     config.loss.unroll = 0  # Jumps of the network's own that lead to the source.
 
     config.train = ml_collections.ConfigDict()

@@ -1,6 +1,6 @@
 """EquiJump on alanine dipeptide without solvent at 600 K, which crosses to phi > 0.
 
-    equijump train --config=configs/equijump/ala2_600K.py --workdir=workdir/ala2_600K \
+    equijump train --config=ala2_600K --workdir=workdir/ala2_600K \
         --config.data.trajectories="('md/ala2_vacuum_600K_*.xtc',)" \
         --config.data.topology=md/ala2_vacuum_600K.pdb
 
@@ -10,11 +10,11 @@ trajectories. Of each of them the last fifth validates, so that both seeds are l
 
 import ml_collections
 
-from configs.equijump import ala2
+from common.runs import config as configs
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = ala2.get_config()
+    config = configs.find("equijump", "ala2").get_config()
     config.data.trajectories = ("workdir/md/ala2_600K/*.xtc",)
     config.data.held_out = 2
     config.train.num_steps = 25_000

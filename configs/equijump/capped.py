@@ -1,6 +1,6 @@
 """EquiJump on all capped amino acids at once: one network for the twenty of them.
 
-    equijump train --config=configs/equijump/capped.py --workdir=workdir/capped \
+    equijump train --config=capped --workdir=workdir/capped \
         --config.data.trajectories="('md/capped/*.xtc',)"
 
 `equijump simulate --sequence=W --caps --temperature=500 --solvent=none` makes such a
@@ -10,11 +10,11 @@ single trajectory the last fifth validates.
 
 import ml_collections
 
-from configs.equijump import ala2
+from common.runs import config as configs
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = ala2.get_config()
+    config = configs.find("equijump", "ala2").get_config()
     config.data.trajectories = ("workdir/md/capped/*.xtc",)
     config.data.temperatures = (500.0,)
     config.model.num_channels = 48

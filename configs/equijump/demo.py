@@ -1,17 +1,17 @@
 """EquiJump on alanine dipeptide for a minute or two: shows training, no more.
 
-    equijump train --config=configs/equijump/demo.py --workdir=workdir/mine
+    equijump train --config=demo --workdir=workdir/mine
 
 The network is that of `ala2.py`, and far from done.
 """
 
 import ml_collections
 
-from configs.equijump import ala2
+from common.runs import config as configs
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = ala2.get_config()
+    config = configs.find("equijump", "ala2").get_config()
     config.train.num_steps = 1_000
     config.train.batch_size = 64
     config.train.warmup_steps = 50

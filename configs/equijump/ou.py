@@ -1,17 +1,17 @@
 """EquiJump on an Ornstein-Uhlenbeck process, at any lag of a range: all is known of it.
 
-    equijump train --config=configs/equijump/ou.py --workdir=workdir/ou
+    equijump train --config=ou --workdir=workdir/ou
 
 See `equijump/data/synthetic.py`. Two minutes on a core, compilation included.
 """
 
 import ml_collections
 
-from configs.equijump import ala2
+from common.runs import config as configs
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = ala2.get_config()
+    config = configs.find("equijump", "ala2").get_config()
     config.data.trajectories = ("ou",)
     config.data.lags = (4.0, 32.0)
     config.data.log_uniform = True

@@ -1,17 +1,17 @@
 """EquiJump as small as it gets: for tests.
 
-    equijump train --config=configs/equijump/tiny.py --workdir=workdir/tiny
+    equijump train --config=tiny --workdir=workdir/tiny
 
 Six steps, half a minute, most of it compilation.
 """
 
 import ml_collections
 
-from configs.equijump import ala2
+from common.runs import config as configs
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = ala2.get_config()
+    config = configs.find("equijump", "ala2").get_config()
     config.model.num_channels = 8
     config.model.num_conditioner_layers = 1
     config.model.num_layers = 1

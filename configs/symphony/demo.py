@@ -1,6 +1,6 @@
 r"""Symphony on 5,000 molecules in about two minutes: the training of `make demo`.
 
-    symphony train --config=configs/symphony/demo.py --workdir=workdir/demo/train
+    symphony train --config=demo --workdir=workdir/demo/train
 
 It shows that everything works, and makes a valid molecule now and then. For good ones
 there are the packaged weights, `qm9_cpu.py` and `qm9.py`.
@@ -8,11 +8,11 @@ there are the packaged weights, `qm9_cpu.py` and `qm9.py`.
 
 import ml_collections
 
-from configs.symphony import qm9_cpu
+from common.runs import config as configs
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = qm9_cpu.get_config()
+    config = configs.find("symphony", "qm9_cpu").get_config()
     config.data.path = "qm9-sample"
     config.data.num_buckets = 1
     config.model.num_channels = 32

@@ -1,6 +1,6 @@
 r"""Ethanol alone, learnt by heart: what a model that can hold one molecule must do.
 
-    symphony train --config=configs/symphony/ethanol.py --workdir=workdir/ethanol
+    symphony train --config=ethanol --workdir=workdir/ethanol
 
 Of 200 samples at temperature 1, 99.5 % were ethanol and 98 % had all heavy atoms
 within 0.05 Å (RMSD, best matching); three CPU minutes, compilation included.
@@ -8,12 +8,12 @@ within 0.05 Å (RMSD, best matching); three CPU minutes, compilation included.
 
 import ml_collections
 
-from configs.symphony import qm9_cpu
+from common.runs import config as configs
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = qm9_cpu.get_config()
-    config.data.path = "symphony/packaged/ethanol.xyz"
+    config = configs.find("symphony", "qm9_cpu").get_config()
+    config.data.path = "ethanol"
     config.data.max_atoms = 9
     config.data.num_buckets = 1
     config.model.num_channels = 32

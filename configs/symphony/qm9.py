@@ -1,6 +1,6 @@
 r"""Symphony on QM9, quality first: `qm9_cpu.py` with a wider and deeper network.
 
-    symphony train --config=configs/symphony/qm9.py --workdir=workdir/qm9
+    symphony train --config=qm9 --workdir=workdir/qm9
 
 Made for a GPU, where one piece of a batch (`num_microbatches = 1`) keeps the device
 busy: 19 minutes on one H200 give the packaged weights `qm9`. A CPU takes days, with
@@ -10,11 +10,11 @@ busy: 19 minutes on one H200 give the packaged weights `qm9`. A CPU takes days, 
 
 import ml_collections
 
-from configs.symphony import qm9_cpu
+from common.runs import config as configs
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = qm9_cpu.get_config()
+    config = configs.find("symphony", "qm9_cpu").get_config()
     config.data.num_buckets = 3
     config.model.num_channels = 128
     config.model.num_layers = 4

@@ -1,6 +1,6 @@
 r"""Symphony on QM9: the best for two hours of two CPU cores, 14,400 CPU-seconds.
 
-    symphony train --config=configs/symphony/qm9_cpu.py --workdir=workdir/qm9_cpu
+    symphony train --config=qm9_cpu --workdir=workdir/qm9_cpu
 
 `--config.data.path` names the data, a file or a data set that is downloaded; add
 `--config.train.num_devices=2` to use both cores. What to reach: 80 % valid molecules at

@@ -1,6 +1,6 @@
 r"""Symphony as published, on QM9.
 
-    symphony train --config=configs/symphony/qm9_paper.py --workdir=workdir/qm9_paper
+    symphony train --config=qm9_paper --workdir=workdir/qm9_paper
 
 The published figures (arXiv 2311.16199, tables 1 and 2) took 7.5 million steps of
 about eleven fragments, days on a GPU; `docs/paper_model.md` says what differs here.
@@ -8,11 +8,11 @@ about eleven fragments, days on a GPU; `docs/paper_model.md` says what differs h
 
 import ml_collections
 
-from configs.symphony import qm9_cpu
+from common.runs import config as configs
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = qm9_cpu.get_config()
+    config = configs.find("symphony", "qm9_cpu").get_config()
     config.kind = "paper"
     config.data.heavy_first = False
     config.data.noise_std = 0.0  # Å; the model adds its own, always.

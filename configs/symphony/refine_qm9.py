@@ -1,6 +1,6 @@
 r"""A denoiser of QM9's molecules at .01 to .5 Å, which refines sampled ones.
 
-    symphony train --config=configs/symphony/refine_qm9.py --workdir=workdir/refine_qm9
+    symphony train --config=refine_qm9 --workdir=workdir/refine_qm9
     symphony refine --checkpoint=workdir/refine_qm9 --molecules=molecules.sdf \
       --output=refined.sdf
 
@@ -9,7 +9,7 @@ r"""A denoiser of QM9's molecules at .01 to .5 Å, which refines sampled ones.
 
 import ml_collections
 
-from configs.symphony import qm9_cpu
+from common.runs import config as configs
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -42,7 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.loss.max_noise = 0.5  # Å
     config.loss.fixed_share = 0.3  # Of molecules in which some atoms are known.
 
-    config.train = qm9_cpu.get_config().train
+    config.train = configs.find("symphony", "qm9_cpu").get_config().train
     config.train.num_steps = 60_000
     config.train.clip_norm = 5.0
 

@@ -1,6 +1,6 @@
 r"""The published model, small, on the five Platonic solids.
 
-    symphony train --config=configs/symphony/solids.py --workdir=workdir/solids
+    symphony train --config=solids --workdir=workdir/solids
 
 A divergence has a floor that symmetry sets: 5.8885 nats for a lone atom, 3.3716 and
 0.6931 for two and three atoms of a tetrahedron.
@@ -8,11 +8,11 @@ A divergence has a floor that symmetry sets: 5.8885 nats for a lone atom, 3.3716
 
 import ml_collections
 
-from configs.symphony import qm9_paper
+from common.runs import config as configs
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = qm9_paper.get_config()
+    config = configs.find("symphony", "qm9_paper").get_config()
     config.data.path = "platonic-solids"
     config.data.species = (1,)
     config.data.max_atoms = 20

@@ -1,6 +1,6 @@
 r"""The published model, small, on the eight pieces of tetris.
 
-    symphony train --config=configs/symphony/tetris.py --workdir=workdir/tetris
+    symphony train --config=tetris --workdir=workdir/tetris
 
 The two chiral pieces grow from prefixes that are their own mirror images, so that a
 network without handedness makes them equally often.
@@ -8,11 +8,11 @@ network without handedness makes them equally often.
 
 import ml_collections
 
-from configs.symphony import solids
+from common.runs import config as configs
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = solids.get_config()
+    config = configs.find("symphony", "solids").get_config()
     config.data.path = "tetris"
     config.data.max_atoms = 4
     config.data.num_buckets = 1

@@ -1,17 +1,17 @@
 """Symphony as small as it gets: for tests.
 
-    symphony train --config=configs/symphony/tiny.py --workdir=workdir/tiny
+    symphony train --config=tiny --workdir=workdir/tiny
 
 Six steps, half a minute, most of it compilation.
 """
 
 import ml_collections
 
-from configs.symphony import qm9_cpu
+from common.runs import config as configs
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = qm9_cpu.get_config()
+    config = configs.find("symphony", "qm9_cpu").get_config()
     config.data.path = "qm9-sample"
     config.data.num_buckets = 1
     config.model.num_channels = 8

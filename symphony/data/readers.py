@@ -35,7 +35,10 @@ PARSE_ERRORS = (ValueError, TypeError, IndexError, KeyError, OverflowError)
 """What the readers raise at contents that are nothing like what they expect."""
 
 _MADE = {"platonic-solids": platonic_solids, "tetris": tetris}
-_PACKAGED = {"qm9-sample": qm9.PACKAGED / "qm9_sample.npz"}
+_PACKAGED = {
+    "qm9-sample": qm9.PACKAGED / "qm9_sample.npz",
+    "ethanol": qm9.PACKAGED / "ethanol.xyz",
+}
 
 _DOWNLOADED = {"qm9": True, "qm9-moleculenet": False}
 

@@ -12,35 +12,35 @@ from equijump import cli
         (["train", "--workdir=a"], "--config"),
         (
             [
-                "train", "--workdir=a", "--config=configs/equijump/tiny.py",
+                "train", "--workdir=a", "--config=tiny",
                 "--config.transport.kind=jump",
             ],
             "config.transport.kind: expected one of foellmer, two_sided, ",
         ),
         (
             [
-                "train", "--workdir=a", "--config=configs/equijump/tiny.py",
+                "train", "--workdir=a", "--config=tiny",
                 "--config.train.batch_size=0",
             ],
             "config.train.batch_size: expected 1 or more, found 0",
         ),
         (
             [
-                "train", "--workdir=a", "--config=configs/equijump/tiny.py",
-                "--config.transport.kind=two_sided", "--config.loss.bond_weight=1.0",
+                "train", "--workdir=a", "--config=tiny",
+                "--config.transport.kind=two_sided", "--config.loss.kind=vector_map",
             ],
             "with two_sided, which does not tell the end of a jump",
         ),
         (
             [
-                "train", "--workdir=a", "--config=configs/equijump/tiny.py",
+                "train", "--workdir=a", "--config=tiny",
                 "--config.sample.method=heun",
             ],
             "config.sample.method: expected one of bridge, euler_maruyama, found heun",
         ),
         (
             [
-                "train", "--workdir=a", "--config=configs/equijump/tiny.py",
+                "train", "--workdir=a", "--config=tiny",
                 "--config.data.temperatures=(300.0, 600.0)",
             ],
             "config.data.temperatures: expected one, or 1 as data.trajectories has",

@@ -85,7 +85,7 @@ def test_the_config_of_another_model_is_told(packaged, tmp_path):
     del record["config"]["model"]["cutoff"]
     (tmp_path / "config.json").write_text(json.dumps(record))
     (tmp_path / "weights.npz").write_bytes((packaged / "weights.npz").read_bytes())
-    with pytest.raises(UsageError, match="config of an EquiJump model"):
+    with pytest.raises(UsageError, match=r"expected config.model.cutoff.*found none"):
         weights.load_weights(tmp_path)
 
 

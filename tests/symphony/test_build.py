@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from common.errors import UsageError
 from common.runs import training
 from configs.symphony import qm9_cpu, tiny
 from symphony import build, data
@@ -31,7 +32,7 @@ def tiny_params():
 def test_an_unknown_kind_is_refused_by_name():
     config = tiny.get_config()
     config.kind = "dance"
-    with pytest.raises(ValueError, match=r"symphony.*dance"):
+    with pytest.raises(UsageError, match=r"config.kind: .*symphony.*dance"):
         build.make_model(config)
 
 

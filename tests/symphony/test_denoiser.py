@@ -15,11 +15,10 @@ from common.commands import cli
 from common.errors import UsageError
 from common.runs import checkpoints
 from configs.symphony import refine_qm9
-from symphony import molfile, options, refine, sample, train
+from symphony import build, data, molfile, options, refine, sample, train
 from symphony.data.xyz import read_xyz
 from symphony.kinds.denoiser import loss
 from symphony.kinds.denoiser import sample as denoiser
-from symphony.kinds.denoiser import train as denoiser_train
 from symphony.weights import Weights
 from tests.common.geometry.test_alignment import random_rotation
 from tests.symphony import small
@@ -50,7 +49,7 @@ def small_config():
 @pytest.fixture(scope="module")
 def params():
     """Of a network whose moves are large enough to tell apart."""
-    params = denoiser_train.init_params(small_config(), jax.random.key(0))
+    params = build.init_params(small_config(), jax.random.key(0))
     rng = np.random.default_rng(0)
     moved = lambda leaf: leaf + 0.2 * rng.normal(size=leaf.shape).astype(np.float32)
     return jax.tree.map(moved, params)
@@ -65,7 +64,7 @@ def packaged(params, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def denoise(params):
-    apply = jax.jit(denoiser_train.make_model(small_config()).apply)
+    apply = jax.jit(build.make_model(small_config()).apply)
 
     def denoise(species, y, node_mask, fixed, sigma=0.2):
         given = (jnp.asarray(x) for x in (species, y, np.float32(sigma)))
@@ -167,12 +166,12 @@ def test_a_run_trains_logs_and_goes_on(run):
 
 def test_the_loss_falls_on_one_batch():
     config = small_config()
-    packed, held_out, _ = train.load_data(config)
-    parts = denoiser_train.parts(config, packed, held_out)
-    batch = parts.batch_at(0)
+    packed, _, meta = train.load_data(config)
+    batch = data.batch_at(packed, config.train.batch_size, config.seed, 0)
+    loss_fn = build.make_loss(config, build.kind_of(config).mean_steps(meta))
     keys = jax.random.split(jax.random.key(0), 8)
-    slope = jax.jit(jax.value_and_grad(lambda p: parts.loss_fn(p, batch, keys)[0]))
-    params = denoiser_train.init_params(config, jax.random.key(0))
+    slope = jax.jit(jax.value_and_grad(lambda p: loss_fn(p, batch, keys)[0]))
+    params = build.init_params(config, jax.random.key(0))
     first, _ = slope(params)
     for _ in range(60):
         value, grads = slope(params)
@@ -185,15 +184,18 @@ def test_the_loss_falls_on_one_batch():
     [
         ("--config.loss.alignment=best", ("loss.alignment", "exact", "found best")),
         ("--config.loss.min_noise=2.0", ("min_noise < max_noise", "found 2.0 and 0.5")),
-        ("--config.loss.fixed_share=2.0", ("fixed_share", "0 to 1")),
+        ("--config.loss.fixed_share=2.0", ("fixed_share", "0 to 1", "found 2")),
         ("--config.refine.num_steps=0", ("refine.num_steps", "found 0")),
         ("--config.model.sigma_data=0.0", ("sigma_data", "found 0.0")),
-        ("--config.train.start_from=qm9", ("start_from", "config.model")),
+        (
+            "--config.train.start_from=qm9",
+            ("start_from", "kind denoiser, found"),
+        ),
     ],
 )
 def test_a_value_that_cannot_be_used_is_told(flag, named, tmp_path, capfd):
     given = [
-        "--config=configs/symphony/refine_qm9.py", f"--workdir={tmp_path}",
+        "--config=refine_qm9", f"--workdir={tmp_path}",
         "--config.data.path=qm9-sample", flag,
     ]  # fmt: skip
     assert cli.run("symphony train", train.main, given) == 2

@@ -9,8 +9,7 @@ fragment will be.
 """
 
 import math
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +26,10 @@ class Settings(NamedTuple):
     """What the loss takes from the config.
 
     Attributes:
-        min_noise: Å, least noise.
-        max_noise: Å, largest one.
-        fixed_share: Of molecules in which some atoms are known.
-        alignment: A method of `alignment.rotation_target`.
+        min_noise: least noise, in Å.
+        max_noise: largest noise, in Å.
+        fixed_share: share of molecules in which some atoms are known.
+        alignment: method of `alignment.rotation_target`.
     """
 
     min_noise: float
@@ -63,10 +62,10 @@ def molecule_loss(
     """Returns the loss of one molecule at one random noise.
 
     Args:
-        model: Bound to its parameters.
-        settings: See `Settings`.
-        batch: One molecule.
-        key: Draws the noise and what is known.
+        model: network bound to its parameters.
+        settings: values of the config, see `Settings`.
+        batch: one molecule.
+        key: key of the noise and of the atoms that are known.
     """
     key_level, key_noise, key_fixed = jax.random.split(key, 3)
     low, high = math.log(settings.min_noise), math.log(settings.max_noise)
@@ -90,18 +89,3 @@ def molecule_loss(
         weights_of(fixed),
         settings.alignment,
     )
-
-
-def batch_loss(
-    model: Denoiser,
-    settings: Settings,
-    params: Any,
-    batch: Batch,
-    keys: Key[Array, " batch"],
-) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Returns the mean over molecules, and the same as a metric."""
-    one = partial(molecule_loss, model.bind(params), settings)
-    real = batch.node_mask[:, 0]
-    total = jnp.sum(jnp.where(real, jax.vmap(one)(batch, keys), 0.0))
-    mean = total / jnp.maximum(jnp.sum(real), 1)
-    return mean, {"denoising": mean}

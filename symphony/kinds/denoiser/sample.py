@@ -22,12 +22,12 @@ from common.errors import UsageError
 from common.generative import denoising
 from common.generative.schedules import karras_schedule
 from common.geometry import alignment
-from common.runs.weights import load
+from common.runs import weights
 from symphony.data.elements import SYMBOLS
 from symphony.data.molecules import to_species
-from symphony.kinds.denoiser import train
+from symphony.kinds.denoiser.build import make_model
 from symphony.kinds.denoiser.model import Denoiser, weights_of
-from symphony.weights import PRETRAINED
+from symphony.weights import PRETRAINED, unseen_of
 
 BATCH = 32
 """Molecules at a time; with few of one size some are computed in vain."""
@@ -75,7 +75,7 @@ def load_refiner(
 
     Args:
         name_or_path: Packaged weights or the folder of a run.
-        flag: What the user gave it to, for the message of an error.
+        flag: flag that the user gave it to, for the message of an error.
         noise: Å; the config's where None, as the rest.
         num_steps: Levels of noise.
         method: One of `denoising.METHODS`.
@@ -83,13 +83,8 @@ def load_refiner(
     Raises:
         UsageError: There are no such weights, or a number is out of range.
     """
-    trained = load(name_or_path, PRETRAINED, flag)
+    trained = weights.load(name_or_path, PRETRAINED, ("denoiser",), flag)
     config = trained.config
-    if config.get("kind") != train.KIND:
-        raise UsageError(
-            f"{flag}: expected weights of kind {train.KIND}, as refine_qm9, found "
-            f"{config.get('kind')} in {name_or_path}"
-        )
     choose = lambda value, default: default if value is None else value
     noise = float(choose(noise, config.refine.noise))
     num_steps = int(choose(num_steps, config.refine.num_steps))
@@ -106,14 +101,12 @@ def load_refiner(
         raise UsageError(
             f"--method: expected one of {', '.join(denoising.METHODS)}, found {method}"
         )
-    species = tuple(config.data.species)
-    seen = trained.meta.get("species_counts")  # Of weights made by hand there are none.
     return Refiner(
-        name=str(name_or_path),
+        name=trained.name,
         checksum=trained.checksum,
-        species=species,
-        unseen=tuple(n for n in species if seen and not seen[str(n)]),
-        model=train.make_model(config),
+        species=tuple(config.data.species),
+        unseen=unseen_of(trained),
+        model=weights.build(trained, lambda trained: make_model(trained.config)),
         params=trained.params,
         noise=noise,
         num_steps=num_steps,
@@ -166,13 +159,13 @@ def refine(
     """Returns the refined positions of at most `BATCH` molecules.
 
     Args:
-        refiner: See `load_refiner`.
-        atomic_numbers: Of the atoms of each molecule.
+        refiner: denoiser and its use, see `load_refiner`.
+        atomic_numbers: atomic numbers of each molecule.
         positions: Å.
-        fixed: True for atoms that stay where they are.
-        indices: Of the molecules; with the seed they decide the noise, whatever else
-            is in the batch.
-        seed: Of the random numbers.
+        fixed: true for atoms that stay where they are.
+        indices: numbers of the molecules; with the seed they decide the noise, whatever
+            else is in the batch.
+        seed: seed of the noise.
     """
     sizes = np.array([len(numbers) for numbers in atomic_numbers])
     capacity = int(-(-sizes.max() // SIZE_STEP) * SIZE_STEP)

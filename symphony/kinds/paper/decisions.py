@@ -46,11 +46,11 @@ def decide(
     """Draws one step: the first species, or stop, or focus, species and position.
 
     Args:
-        model: Bound to its parameters.
-        cache: Nothing.
-        fragment: The atoms so far.
-        key: Of this step of this molecule.
-        settings: See `generate.Settings`; the level of noise is not told.
+        model: network bound to its parameters.
+        cache: nothing.
+        fragment: atoms so far.
+        key: key of this step of this molecule.
+        settings: settings of the sampler, see `generate.Settings`.
         mode: `exact`, `tempered` or `basin`; see `generate.generate`.
     """
     del cache

@@ -30,8 +30,8 @@ def target_log_density(
     r \cdot \hat t)$; L is the degree of the grid's harmonics.
 
     Args:
-        direction: Unit vector to the target.
-        grid: Directions.
+        direction: unit vector to the target.
+        grid: directions.
         inverse_temperature: $\beta$.
     """
     max_degree = math.isqrt(grid.harmonics.shape[1]) - 1
@@ -77,9 +77,9 @@ def focus_divergence(
     """Returns the divergence of focus, species and stop from their shares.
 
     Args:
-        logits: Of (focus, species); that of stopping is 0.
-        labels: Shares of the candidate edges; ignored at the last step.
-        is_last: Whether the molecule is complete and the label is to stop.
+        logits: logits of (focus, species); that of stopping is 0.
+        labels: shares of the candidate edges; ignored at the last step.
+        is_last: true where the molecule is complete and the label is to stop.
     """
     log_total = jnp.logaddexp(jax.nn.logsumexp(logits), 0.0)
     real = (labels > 0) & ~is_last
@@ -111,8 +111,8 @@ class Divergences(NamedTuple):
     """Divergences of one step from its targets, in nats.
 
     Attributes:
-        focus: Of focus, species and stop.
-        position: Of the position; 0 at the last step.
+        focus: divergence of focus, species and stop.
+        position: divergence of the position; 0 at the last step.
     """
 
     focus: Float[Array, ""]
@@ -125,9 +125,9 @@ def step_divergences(
     """Evaluates one step of a molecule, teacher-forced.
 
     Args:
-        model: Bound to its parameters.
-        cut: The molecule in an order of generation.
-        step: Atoms `0..step` are placed.
+        model: network bound to its parameters.
+        cut: molecule in an order of generation.
+        step: last atom that is placed: `0..step` are.
         noise: Å, added to the atoms of the fragment. The target stays relative to the
             focus without noise.
     """

@@ -1,0 +1,178 @@
+"""Old runs and weights in today's names: one table for configs and parameters.
+
+It is applied where checkpoints and packaged weights are read, nowhere else. A row
+applies once the default config of its kind has the new field, or lacks the old one.
+Who adds a field to a default config adds a row; without one, old runs are refused.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import ml_collections
+
+from common import __version__
+from common.errors import UsageError
+from common.runs import config as configs
+
+SYMPHONY = ("symphony", "paper", "denoiser")
+
+
+class Added(NamedTuple):
+    """A field that configs did not have, with the value that means "as before"."""
+
+    kinds: tuple[str, ...]
+    field: str
+    value: Any
+
+
+class Renamed(NamedTuple):
+    """A field with another name, and the new value for each old one."""
+
+    kinds: tuple[str, ...]
+    field: str
+    new: str
+    values: Mapping[Any, Any]
+
+
+class Removed(NamedTuple):
+    """A field that went, the value that is still served, and who serves the others.
+
+    Attributes:
+        kinds: kinds of model that had it.
+        field: full name.
+        value: the value that means "as today".
+        version: last version of this package that knew others.
+    """
+
+    kinds: tuple[str, ...]
+    field: str
+    value: Any
+    version: str
+
+
+class Moved(NamedTuple):
+    """A part of a parameter's path, as a regular expression, and what replaces it."""
+
+    kinds: tuple[str, ...]
+    pattern: str
+    new: str
+
+
+FIELDS: tuple[Added | Renamed | Removed, ...] = (
+    Renamed(
+        ("equijump",),
+        "model.has_temperature",
+        "model.conditions",
+        {False: ("lag",), True: ("lag", "temperature")},
+    ),
+    Removed(("symphony",), "model.causal", True, "0.1.0"),
+    Removed(("symphony",), "model.learned_stop", True, "0.1.0"),
+    Removed(("equijump",), "loss.bond_weight", 0.0, "0.1.0"),
+    Removed(("equijump",), "loss.clash_weight", 0.0, "0.1.0"),
+    Added(("symphony",), "model.conditions", ("noise_std",)),
+    Added(("equijump",), "model.conditions", ("lag",)),
+    Added(("symphony", "denoiser"), "model.block", "symphony"),
+    Added(("equijump",), "model.block", "equijump"),
+    Added(("symphony", "denoiser", "equijump"), "model.product", "scalar"),
+    Added(SYMPHONY, "train.start_from", ""),
+    Added(("equijump",), "data.ensemble_share", 0.0),
+    Added(("equijump",), "data.num_clusters", 0),
+    Added(("equijump",), "loss.alignment", "single"),
+    Added(("equijump",), "loss.unroll", 0),
+)
+
+PARAMS = (
+    Moved(("denoiser",), r"TrunkLayer_(\d+)", r"layers_\1"),
+    Moved(("symphony",), r"embed_noise", r"embed_conditions/noise_std"),
+)
+
+Value = TypeVar("Value")
+
+
+def update_config(
+    config: ml_collections.ConfigDict, source: str, version: str, resumes: bool = False
+) -> ml_collections.ConfigDict:
+    """Returns a stored config with the fields of today; of an unknown kind, as it is.
+
+    Args:
+        config: config as it was stored.
+        source: where it was stored, for the message of an error.
+        version: version of this package that wrote it.
+        resumes: whether training goes on with it, so that a removed field outside of
+            the model matters too.
+
+    Raises:
+        UsageError: It has a value that this version cannot serve, or lacks one.
+    """
+    kind = configs.kind_of(config)
+    if kind is None:
+        return config
+    default = configs.flat(configs.default_of(kind))
+    values = configs.flat(config)
+    for row in FIELDS:
+        if kind in row.kinds:
+            _apply(row, values, default, source, resumes)
+    for name in default.keys() - values.keys():
+        raise UsageError(
+            f"{source}: expected config.{name}, which version {__version__} needs, "
+            f"found none; version {version} reads it"
+        )
+    return _nested(values)
+
+
+def _apply(
+    row: Added | Renamed | Removed,
+    values: dict[str, Any],
+    default: Mapping[str, Any],
+    source: str,
+    resumes: bool,
+) -> None:
+    """Applies one row to the values of a config, by their full names."""
+    if isinstance(row, Added):
+        if row.field in default:
+            values.setdefault(row.field, row.value)
+    elif row.field in default or row.field not in values:
+        return
+    elif isinstance(row, Renamed):
+        if row.new in default:
+            values[row.new] = row.values[values.pop(row.field)]
+    else:
+        found = values.pop(row.field)
+        if found != row.value and (resumes or row.field.startswith("model.")):
+            raise UsageError(
+                f"{source}: expected config.{row.field} = {row.value}, found {found}; "
+                f"version {row.version} reads it"
+            )
+
+
+def _nested(values: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """Returns a config from values by their full names."""
+    nested = ml_collections.ConfigDict()
+    for name, value in values.items():
+        *groups, last = name.split(".")
+        node = nested
+        for group in groups:
+            if group not in node:
+                node[group] = ml_collections.ConfigDict()
+            node = node[group]
+        node[last] = value
+    return nested
+
+
+def update_paths(kind: str | None, arrays: Mapping[str, Value]) -> dict[str, Value]:
+    """Returns arrays under the paths that the parameters of a kind have today.
+
+    >>> update_paths("denoiser", {"params/TrunkLayer_2/kernel": 0})
+    {'params/layers_2/kernel': 0}
+
+    Args:
+        kind: kind of model, see `common.runs.config.kind_of`.
+        arrays: arrays by path, as `params/Dense_0/kernel`.
+    """
+    found = dict(arrays)
+    for row in PARAMS:
+        if kind in row.kinds:
+            part = re.compile(rf"(?<![^/]){row.pattern}(?![^/])")
+            found = {part.sub(row.new, path): leaf for path, leaf in found.items()}
+    return found

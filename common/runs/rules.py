@@ -1,0 +1,43 @@
+"""What `config.seed` and `config.train` must be, for every kind of model."""
+
+import ml_collections
+
+from common.errors import UsageError
+from common.runs import training
+from common.runs.config import Range
+
+_COUNTS = (
+    "num_steps", "batch_size", "num_microbatches", "num_devices", "num_validation",
+    "log_every", "eval_every", "checkpoint_every",
+)  # fmt: skip
+
+VALUES: dict[str, Range | tuple[str, ...]] = {
+    "seed": Range(0, 2**32 - 1),
+    **{f"train.{name}": Range(1) for name in _COUNTS},
+    "train.optimizer": tuple(training.OPTIMIZERS),
+    "train.learning_rate": Range(0.0, 1e3),
+    "train.warmup_steps": Range(0),
+    "train.final_factor": Range(0.0, 1.0),
+    "train.weight_decay": Range(0.0, 1e3),
+    "train.adam_b2": Range(0.0, 1.0),
+    "train.clip_norm": Range(0.0),
+    "train.ema_decay": Range(0.0, 1.0),
+}
+"""Ranges and choices by name, see `common.runs.config.check`."""
+
+
+def check_batch_size(config: ml_collections.ConfigDict) -> None:
+    """Raises `UsageError` if devices and microbatches do not divide a batch.
+
+    >>> counts = {"batch_size": 8, "num_devices": 2, "num_microbatches": 4}
+    >>> check_batch_size(ml_collections.ConfigDict({"train": counts}))
+    """
+    settings = config.train
+    num_devices = settings.num_devices
+    pieces = num_devices * max(settings.num_microbatches // num_devices, 1)
+    if settings.batch_size % pieces:
+        raise UsageError(
+            f"config.train.batch_size: expected a multiple of {pieces} "
+            f"(num_devices {num_devices}, num_microbatches "
+            f"{settings.num_microbatches}), found {settings.batch_size}"
+        )

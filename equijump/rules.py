@@ -1,0 +1,102 @@
+"""What the values of EquiJump's configs must be; see `common.runs.config.check`."""
+
+import ml_collections
+
+from common.errors import UsageError
+from common.nn.conditions import CONDITIONS
+from common.runs import rules
+from common.runs.config import Range, Rules
+from equijump import build, loss
+
+
+def _check_method(config: ml_collections.ConfigDict) -> None:
+    methods = build.TRANSPORTS[config.transport.kind].METHODS
+    if config.sample.method not in ("", *methods):
+        raise UsageError(
+            f"config.sample.method: expected one of {', '.join(methods)}, "
+            f"found {config.sample.method}"
+        )
+
+
+def _check_temperatures(config: ml_collections.ConfigDict) -> None:
+    given, patterns = len(config.data.temperatures), len(config.data.trajectories)
+    if given not in (0, 1, patterns):
+        raise UsageError(
+            f"config.data.temperatures: expected one, or {patterns} as "
+            f"data.trajectories has, found {given}"
+        )
+
+
+def _check_unroll(config: ml_collections.ConfigDict) -> None:
+    transport, unroll = build.TRANSPORTS[config.transport.kind], config.loss.unroll
+    if unroll and not hasattr(transport, "remake"):
+        raise UsageError(
+            "config.loss.unroll: expected 0 with a transport other than foellmer, "
+            f"found {unroll}"
+        )
+    if unroll and config.data.ensemble_share:
+        raise UsageError(
+            f"config.loss.unroll: expected 0 with data.ensemble_share, found {unroll}"
+        )
+
+
+def _check_kind(config: ml_collections.ConfigDict) -> None:
+    kind = config.transport.kind
+    if config.loss.kind != "quadratic" and build.TRANSPORTS[kind].HEADS != ("end",):
+        raise UsageError(
+            f"config.loss.kind: expected quadratic with {kind}, which does not tell "
+            f"the end of a jump, found {config.loss.kind}"
+        )
+
+
+def _check_alignment(config: ml_collections.ConfigDict) -> None:
+    method, kind = config.loss.alignment, config.transport.kind
+    if method == "single":
+        return
+    if not (
+        build.starts_from_noise(build.TRANSPORTS[kind]) or config.data.ensemble_share
+    ):
+        raise UsageError(
+            f"config.loss.alignment: expected single with {kind}: source and target "
+            "share a frame, so that no rotation between them is left to average over; "
+            "one_sided, flow_matching, ddpm and data.ensemble_share have others; found "
+            f"{method}"
+        )
+    if config.loss.kind != "quadratic":
+        raise UsageError(
+            f"config.loss.alignment: expected single with loss.kind "
+            f"{config.loss.kind}, which compares vectors in one frame; found {method}"
+        )
+
+
+RULES = Rules(
+    {
+        **rules.VALUES,
+        "data.temperatures": Range(1.0, 1e5),
+        "data.spacing": Range(0.0),
+        "data.lags": Range(1e-6),
+        "data.held_out": Range(0),
+        "data.source_noise": Range(0.0, 10.0),
+        "data.ensemble_share": Range(0.0, 0.99),
+        "data.num_clusters": Range(0),
+        "model.num_*": Range(1),
+        "model.max_degree": Range(1),
+        "model.reach": Range(0),
+        "model.cutoff": Range(1e-3, 1e3),
+        "model.conditions": tuple(CONDITIONS),
+        "transport.kind": tuple(build.TRANSPORTS),
+        "transport.noise_factor": Range(0.0, 1e3),
+        "loss.kind": loss.KINDS,
+        "loss.alignment": ("single", "mode", "laplace1", "exact"),
+        "loss.unroll": Range(0),
+        "sample.num_steps": Range(1),
+    },
+    (
+        _check_method,
+        _check_temperatures,
+        _check_unroll,
+        _check_kind,
+        _check_alignment,
+        rules.check_batch_size,
+    ),
+)

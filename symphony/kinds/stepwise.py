@@ -1,0 +1,114 @@
+"""What the kinds that build a molecule atom by atom share: its order and its steps."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import logging
+from jaxtyping import Array, Float, Key
+
+from common.errors import UsageError
+from common.nn.conditions import Conditions, known
+from symphony import data
+from symphony.fragments import Cut, cut, draw_cut_noise
+
+Totals = dict[str, Float[Array, ""]]
+Terms = Callable[[nn.Module, Cut, Conditions, Key[Array, ""]], Totals]
+"""`(bound model, cut, conditions, key) -> Totals` of one molecule in one order."""
+
+
+def draw_cut(
+    config: ml_collections.ConfigDict,
+    key: Key[Array, ""],
+    positions: Float[Array, "num_nodes 3"],
+    species: Array,
+    node_mask: Array,
+) -> Cut:
+    """Draws the order in which a molecule is built, by the law in `config.data`."""
+    settings = config.data
+    return cut(
+        draw_cut_noise(key, positions.shape[0]),
+        positions,
+        species,
+        node_mask,
+        jnp.asarray(np.array(settings.species) > 1),
+        settings.nn_tolerance,
+        settings.cutoff,
+        settings.heavy_first,
+    )
+
+
+def molecule_totals(
+    terms: Terms,
+    config: ml_collections.ConfigDict,
+    model: nn.Module,
+    batch: data.Batch,
+    key: Key[Array, ""],
+    train: bool,
+) -> Totals:
+    """Cuts one molecule and evaluates its steps; no coordinate noise outside training.
+
+    Half of the molecules in training have none either; for the others its standard
+    deviation is uniform up to `config.data.noise_std`. (The paper's model adds its own,
+    always.)
+    """
+    key_cut, key_level, key_terms = jax.random.split(key, 3)
+    drawn = draw_cut(config, key_cut, batch.positions, batch.species, batch.node_mask)
+    coin, level = jax.random.uniform(key_level, (2,))
+    noise_std = jnp.where(coin < 0.5, 0.0, level) * config.data.noise_std
+    noise_std = noise_std if train else jnp.zeros(())
+    given = known({"noise_std": noise_std})
+    return terms(model, drawn, given, key_terms)
+
+
+def run(terms: Terms, config: ml_collections.ConfigDict, model: nn.Module) -> Totals:
+    """Evaluates a chain of four atoms, so that every parameter is made."""
+    num_nodes = 4
+    example = Cut(
+        positions=jnp.asarray(np.eye(num_nodes, 3), jnp.float32),
+        species=jnp.zeros(num_nodes, jnp.int32),
+        node_mask=jnp.ones(num_nodes, bool),
+        focus=jnp.zeros(num_nodes, jnp.int32),
+        labels=jnp.zeros((num_nodes, num_nodes, len(config.data.species))),
+        log_law=jnp.zeros(num_nodes),
+        log_first=jnp.zeros(()),
+        order=jnp.arange(num_nodes, dtype=jnp.int32),
+        complete=jnp.array(True),
+    )
+    given = known({"noise_std": jnp.zeros(())})
+    return terms(model, example, given, jax.random.key(0))
+
+
+def prepare(
+    config: ml_collections.ConfigDict, molecules: data.Molecules
+) -> data.Molecules:
+    """Leaves out, and names, the molecules that the model's steps cannot build.
+
+    Raises:
+        UsageError: They are too many.
+    """
+    low, high = config.model.min_radius, config.model.max_radius
+    furthest = min(high, config.data.cutoff) - config.data.nn_tolerance
+    bad = data.unreachable(molecules, low, furthest, config.data.heavy_first)
+    if not bad.any():
+        return molecules
+    reason = f"atoms that no step of {low:g} to {furthest:g} Å reaches"
+    names = tuple(molecules.names[bad].tolist())
+    report = data.SkipReport(len(bad), {reason: names})
+    line = f"{config.data.path}: {data.describe(report)}"
+    if np.mean(bad) > data.MAX_BAD_FRACTION:
+        raise UsageError(
+            f"{line}; at most {data.MAX_BAD_FRACTION:.0%} may be bad; "
+            "config.model.min_radius and max_radius set the range"
+        )
+    logging.warning("%s", line)
+    return data.select(molecules, ~bad)
+
+
+def mean_steps(meta: dict[str, Any]) -> float:
+    """Returns the mean number of steps of a molecule of the data."""
+    return meta["mean_num_atoms"]

@@ -1,0 +1,75 @@
+"""What the values of Symphony's configs must be; see `common.runs.config.check`."""
+
+import ml_collections
+
+from common.errors import UsageError
+from common.generative import diffusion
+from common.geometry import alignment
+from common.nn.conditions import CONDITIONS
+from common.runs import rules
+from common.runs.config import Range, Rules
+
+
+def _check_species(config: ml_collections.ConfigDict) -> None:
+    species = tuple(config.data.species)
+    if not species or len({*species}) < len(species):
+        raise UsageError(
+            "config.data.species: expected different atomic numbers, at least one, "
+            f"found {species}"
+        )
+
+
+def _check_radii(config: ml_collections.ConfigDict) -> None:
+    if config.model.min_radius > config.model.max_radius:
+        raise UsageError(
+            f"config.model.min_radius: expected at most the max_radius of "
+            f"{config.model.max_radius:g} Å, found {config.model.min_radius}"
+        )
+
+
+def _check_noises(config: ml_collections.ConfigDict) -> None:
+    low, high = config.loss.min_noise, config.loss.max_noise
+    if low >= high:
+        raise UsageError(
+            f"config.loss: expected min_noise < max_noise, found {low} and {high}"
+        )
+
+
+_VALUES = {
+    **rules.VALUES,
+    "data.species": Range(1, 118),
+    "data.max_atoms": Range(1),
+    "data.num_buckets": Range(1),
+    "model.num_*": Range(0),
+    "model.*max_degree": Range(0),
+    "model.cutoff": Range(1e-3, 1e3),
+    "model.conditions": tuple(CONDITIONS),
+}
+
+STEPWISE = Rules(
+    {
+        **_VALUES,
+        "data.nn_tolerance": Range(0.0, 1e3),
+        "data.cutoff": Range(0.0, 1e3),
+        "data.noise_std": Range(0.0, 10.0),
+        "model.min_radius": Range(0.0),
+        "sample.max_atoms": Range(1),
+        "sample.noise_std": Range(0.0, 10.0),
+    },
+    (_check_species, _check_radii, rules.check_batch_size),
+)
+
+DENOISER = Rules(
+    {
+        **_VALUES,
+        "model.sigma_data": Range(1e-3, 1e3),
+        "loss.alignment": tuple(alignment.METHODS),
+        "loss.*_noise": Range(1e-6, 10.0),
+        "loss.fixed_share": Range(0.0, 1.0),
+        "refine.noise": Range(0.0, 10.0),
+        "refine.num_steps": Range(1),
+        "refine.method": tuple(diffusion.METHODS),
+        "refine.num_final": Range(0),
+    },
+    (_check_species, _check_noises, rules.check_batch_size),
+)
