@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Key
 from rich.console import Console
 from rich.table import Table
 
+from common.nn.conditions import known
 from symphony import build, data, densities
 from symphony.fragments import Cut
 from symphony.model import Symphony
@@ -34,7 +35,9 @@ def widths(
     num_nodes = cut.species.shape[0]
     steps = jnp.arange(num_nodes)
     placed = (steps <= steps[:, None]) & cut.node_mask
-    node_feats, next_atom = step_features(model, cut, jnp.zeros(()))
+    node_feats, next_atom = step_features(
+        model, cut, known({"noise_std": jnp.zeros(())})
+    )
     target = jnp.minimum(steps + 1, num_nodes - 1)
     vectors = cut.positions[target] - cut.positions[cut.focus]
     radius, direction = densities.polar(vectors, model.min_radius, model.max_radius)
@@ -84,7 +87,7 @@ def main() -> None:
 
     @jax.jit
     def measure(batch: data.Batch, keys: Key[Array, " batch"]) -> dict[str, Array]:
-        cuts = jax.vmap(partial(build.draw_cut, config))(keys, *batch)
+        cuts = jax.vmap(partial(build.draw_cut, config))(keys, *batch[:3])
         return jax.vmap(partial(widths, bound))(cuts, keys)
 
     found: dict[str, list[np.ndarray]] = {}

@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import timing
+from common.nn.conditions import known
 from common.runs import training
 from configs.symphony import qm9_cpu, qm9_paper
 from symphony import build, data, generate, weights
@@ -80,7 +81,7 @@ def cutter(packed: tuple[data.Batch, ...], rounds: int = 5) -> Line:
     @jax.jit
     @jax.vmap
     def run(key: jax.Array, batch: data.Batch) -> Any:
-        return build.draw_cut(config, key, *batch)
+        return build.draw_cut(config, key, *batch[:3])
 
     num_fragments, seconds = 0.0, 0.0
     for bucket in packed:
@@ -163,9 +164,8 @@ def sampling(name: str, num_molecules: int) -> tuple[Line, Line]:
         focus_temperature=jnp.ones(()),
         position_temperature=jnp.ones(()),
         basin_temperature=jnp.ones(()),
-        noise_std=jnp.zeros(()),
+        conditions=known({"noise_std": jnp.zeros(())}),
         max_atoms=jnp.array(config.sample.max_atoms, jnp.int32),
-        species_mask=jnp.ones(len(config.data.species), bool),
     )
     capacity = config.sample.max_atoms + 1
     run = generate.make_run(decoder, model, "exact")

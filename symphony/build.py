@@ -11,7 +11,9 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from common.nn.conditions import Conditions, known
 from symphony import decisions, loss
+from symphony.conditions import names_of, some_known
 from symphony.data import Batch
 from symphony.fragments import Cut, cut, draw_cut_noise
 from symphony.generate import Decoder
@@ -28,7 +30,7 @@ class Kind(NamedTuple):
 
     Attributes:
         make: `(atomic_numbers=..., **config.model) -> module`.
-        totals: `(bound model, cut, noise_std, key) -> Totals`: terms of the negative
+        totals: `(bound model, cut, conditions, key) -> Totals`: terms of the negative
             log-likelihood of one molecule summed over its steps (for a model that
             evaluates one step, that step times their number), among them `nll`, in
             nats, and `num_steps`.
@@ -36,7 +38,7 @@ class Kind(NamedTuple):
     """
 
     make: Callable[..., nn.Module]
-    totals: Callable[[nn.Module, Cut, Float[Array, ""], Key[Array, ""]], Totals]
+    totals: Callable[[nn.Module, Cut, Conditions, Key[Array, ""]], Totals]
     decoder: Decoder
 
 
@@ -95,12 +97,13 @@ def molecule_totals(
     always.)
     """
     key_cut, key_level, key_terms = jax.random.split(key, 3)
-    drawn = draw_cut(config, key_cut, *batch)
+    drawn = draw_cut(config, key_cut, batch.positions, batch.species, batch.node_mask)
     coin, level = jax.random.uniform(key_level, (2,))
     noise_std = jnp.where(coin < 0.5, 0.0, level) * config.data.noise_std
     noise_std = noise_std if train else jnp.zeros(())
     bound = model.bind(params)
-    return kind_of(config).totals(bound, drawn, noise_std, key_terms)
+    given = {**batch.conditions, **known({"noise_std": noise_std})}
+    return kind_of(config).totals(bound, drawn, given, key_terms)
 
 
 def make_loss(
@@ -141,7 +144,8 @@ def init_params(config: ml_collections.ConfigDict, key: Key[Array, ""]) -> Any:
     )
 
     def run(module: nn.Module) -> Totals:
-        return kind.totals(module, example, jnp.zeros(()), jax.random.key(0))
+        given = some_known({"noise_std": 0.0}, names_of(config))
+        return kind.totals(module, example, given, jax.random.key(0))
 
     return jax.jit(lambda key: nn.init(run, make_model(config))(key))(key)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from common.nn.conditions import Conditions
 from common.so3.harmonics import SphereGrid
 from symphony import densities
 from symphony.generate import Fragment, Placement, Settings, draw_first, first_or_next
@@ -52,7 +53,7 @@ def extend_cache(
     model: Symphony,
     cache: Cache,
     fragment: Fragment,
-    noise_std: Float[Array, ""],
+    conditions: Conditions,
 ) -> Cache:
     """Adds the last atom of a fragment to the cache: one row of every layer."""
     if not model.causal:
@@ -62,7 +63,7 @@ def extend_cache(
     at_new = jnp.arange(capacity) == new
     before = jnp.arange(capacity) < new
     row = model.pairs(fragment.positions[new][None], fragment.positions, before[None])
-    receiver = model.embed(fragment.species[new][None], noise_std)
+    receiver = model.embed(fragment.species[new][None], conditions["noise_std"].value)
     levels = []
     for level, layer in enumerate(model.layers):
         stored = jnp.where(at_new[:, None, None], receiver, cache.layer_feats[level])
@@ -83,7 +84,7 @@ def embed_fragment(
     model: Symphony,
     cache: Cache,
     fragment: Fragment,
-    noise_std: Float[Array, ""],
+    conditions: Conditions,
 ) -> tuple[Float[Array, "num_nodes components num_channels"], NextAtom]:
     """Returns the features of the atoms and the logits of the one step there is."""
     capacity = fragment.species.shape[0]
@@ -97,6 +98,7 @@ def embed_fragment(
         )
     others = placed[:, None] & placed & ~jnp.eye(capacity, dtype=bool)
     pairs = model.pairs(fragment.positions, fragment.positions, others)
+    noise_std = conditions["noise_std"].value
     return model.embed_steps(fragment.species, noise_std, pairs, others, placed[None])
 
 
@@ -115,7 +117,7 @@ def decide(
     mode: str,
 ) -> Placement:
     """Draws one step: the first species, or stop or an atom; see `draw_next`."""
-    embedded = embed_fragment(model, cache, fragment, settings.noise_std)
+    embedded = embed_fragment(model, cache, fragment, settings.conditions)
     placed = _placed(fragment)
     drawn = draw_next(model, key, settings, mode, fragment.positions, placed, *embedded)
     first = draw_first(key, model.first_species, settings)
@@ -129,7 +131,7 @@ class Choice(NamedTuple):
         stop: True if the molecule is complete.
         focus: Index of the focus; 0 at a stop.
         species: Of the new atom; 0 at a stop.
-        log_likelihood: Nats, at temperature one and before any mask on species.
+        log_likelihood: Nats, at temperature one.
     """
 
     stop: Bool[Array, ""]
@@ -148,9 +150,7 @@ def draw_choice(
     num_species = focus_species.shape[1]
     # Stop comes first: what is drawn shall not depend on the rows of padding.
     logits = jnp.concatenate([stop[None], focus_species.reshape(-1)])
-    allowed = jnp.where(settings.species_mask, focus_species, -jnp.inf)
-    allowed = jnp.concatenate([stop[None], allowed.reshape(-1)])
-    chosen = jax.random.categorical(key, allowed / settings.focus_temperature)
+    chosen = jax.random.categorical(key, logits / settings.focus_temperature)
     stops = chosen == 0
     pair = jnp.maximum(chosen - 1, 0)
     return Choice(

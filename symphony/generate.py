@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from common.nn.conditions import Known
+
 
 class Settings(NamedTuple):
     """What the user asks of the sampler.
@@ -26,17 +28,15 @@ class Settings(NamedTuple):
         position_temperature: The density of positions is raised to its inverse:
             radius and coarse direction by its power, the fine stage by its width.
         basin_temperature: Narrows every mode of the position and keeps its weight.
-        noise_std: Å, the level of coordinate noise that the network is told.
+        conditions: all that the network is given, `noise_std` among them.
         max_atoms: Molecules that reach it without stopping are ended, not stopped.
-        species_mask: False forbids a species.
     """
 
     focus_temperature: Float[Array, ""]
     position_temperature: Float[Array, ""]
     basin_temperature: Float[Array, ""]
-    noise_std: Float[Array, ""]
+    conditions: dict[str, Known]
     max_atoms: Int[Array, ""]
-    species_mask: Bool[Array, " num_species"]
 
 
 class Fragment(NamedTuple):
@@ -166,8 +166,7 @@ def draw_first(
     key: Key[Array, ""], logits: Float[Array, " num_species"], settings: Settings
 ) -> Placement:
     """Draws the species of the first atom; it sits at the origin."""
-    allowed = jnp.where(settings.species_mask, logits, -jnp.inf)
-    species = jax.random.categorical(key, allowed / settings.focus_temperature)
+    species = jax.random.categorical(key, logits / settings.focus_temperature)
     return Placement(
         stop=jnp.array(False),
         species=species.astype(jnp.int32),
@@ -217,7 +216,7 @@ def advance(
     )
     grown = slot._replace(
         fragment=fragment,
-        cache=decoder.extend_cache(model, slot.cache, fragment, settings.noise_std),
+        cache=decoder.extend_cache(model, slot.cache, fragment, settings.conditions),
         log_likelihood=slot.log_likelihood + step.log_likelihood,
     )
     stopped = grown._replace(

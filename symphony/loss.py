@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from common.nn.conditions import Conditions
 from symphony.densities import (
     blur,
     blur_log_density,
@@ -66,7 +67,7 @@ def step_terms(
     cut: Cut,
     steps: Int[Array, " num_steps"],
     pair_mask: Bool[Array, "num_nodes num_nodes"],
-    noise_std: Float[Array, ""],
+    conditions: Conditions,
     noise: Float[Array, "num_nodes 3"],
     key: Key[Array, ""],
 ) -> StepTerms:
@@ -77,11 +78,13 @@ def step_terms(
         cut: The molecule in an order of generation.
         steps: The steps `t` to evaluate.
         pair_mask: Which sender (column) each atom (row) receives from in the trunk.
-        noise_std: Å, of the noise on the atoms already placed; the network is told.
+        conditions: what the network is given; `noise_std` (Å) is of the noise on the
+            atoms already placed.
         noise: Standard normal numbers.
         key: Draws the coarse directions.
     """
     num_nodes = cut.species.shape[0]
+    noise_std = conditions["noise_std"].value
     positions = cut.positions + noise_std * noise
     placed = (jnp.arange(num_nodes) <= steps[:, None]) & cut.node_mask
     num_atoms = jnp.sum(cut.node_mask)
@@ -150,7 +153,7 @@ def totals(terms: StepTerms) -> dict[str, Float[Array, ""]]:
 
 
 def molecule_totals(
-    model: Symphony, cut: Cut, noise_std: Float[Array, ""], key: Key[Array, ""]
+    model: Symphony, cut: Cut, conditions: Conditions, key: Key[Array, ""]
 ) -> dict[str, Float[Array, ""]]:
     """Evaluates all steps of a molecule, or one at random times their number.
 
@@ -170,7 +173,7 @@ def molecule_totals(
         placed = jnp.arange(num_nodes) <= steps
         pair_mask = placed[:, None] & placed
         weight = num_atoms.astype(jnp.float32)
-    terms = step_terms(model, cut, steps, pair_mask, noise_std, noise, key_direction)
+    terms = step_terms(model, cut, steps, pair_mask, conditions, noise, key_direction)
     sums = totals(terms)
     sums["nll"] -= terms.first
     sums = {name: weight * value for name, value in sums.items()}

@@ -1,6 +1,7 @@
 """What is asked of the sampler besides the weights, checked. Positions are in Å."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ from jaxtyping import Float, UInt8
 
 from common.errors import UsageError
 from symphony import data
+from symphony.conditions import check as check_conditions
+from symphony.conditions import names_read
 from symphony.data.elements import ATOMIC_NUMBERS, SYMBOLS
 from symphony.weights import Weights, warn_of_unseen
 
@@ -34,6 +37,7 @@ class Options(NamedTuple):
         basin_temperature: Narrows every mode of the position, keeps its weight.
         max_atoms: Largest size; a molecule that would grow beyond it is ended.
         core: Atomic numbers and positions (Å) that every molecule starts from.
+        conditions: numbers of the properties that molecules shall have, by name.
     """
 
     temperature_focus: float
@@ -41,6 +45,7 @@ class Options(NamedTuple):
     basin_temperature: float
     max_atoms: int
     core: Core | None
+    conditions: dict[str, float]
 
 
 def choose(
@@ -52,6 +57,7 @@ def choose(
     start: str | None = None,
     fragment: Any = None,
     basin: bool = False,
+    conditions: Mapping[str, float] | None = None,
 ) -> Options:
     """Checks what is asked of a sampler.
 
@@ -66,6 +72,7 @@ def choose(
             and positions in Å, or an RDKit molecule with a conformer. Its atoms come
             first and never move.
         basin: Short for a basin temperature of `BASIN_TEMPERATURE`.
+        conditions: numbers by the names of conditions; others are unknown.
 
     Raises:
         UsageError: A value is out of range, or the fragment cannot be used.
@@ -93,6 +100,8 @@ def choose(
         raise UsageError(f"--max_atoms: expected 1 to {MAX_ATOMS}, found {max_atoms}")
     if start is not None and fragment is not None:
         raise UsageError("expected one of --start and --fragment, found both")
+    given = {name: float(value) for name, value in (conditions or {}).items()}
+    check_conditions(given, names_read(config), weights.name)
     core = None
     if start is not None:
         core = _single_atom(start, config.data)
@@ -103,7 +112,7 @@ def choose(
     if core is not None:
         warn_of_unseen(weights, core[0], "start" if start else "fragment")
         _warn_of_hydrogens(config.data, core[0])
-    return Options(**temperatures, max_atoms=max_atoms, core=core)
+    return Options(**temperatures, max_atoms=max_atoms, core=core, conditions=given)
 
 
 def _warn_of_hydrogens(config: Any, atomic_numbers: UInt8[np.ndarray, " n"]) -> None:

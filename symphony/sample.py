@@ -24,6 +24,7 @@ from common.commands import cli
 from common.errors import UsageError
 from common.runs.weights import versions
 from symphony import build, data, molfile
+from symphony.conditions import names_of, parse, some_known
 from symphony.generate import Finished, Settings, Start, generate
 from symphony.kinds.denoiser import sample as denoiser
 from symphony.kinds.denoiser.sample import Refiner, load_refiner
@@ -244,13 +245,13 @@ def _draw(
 
 
 def _settings(config: Any, options: Options) -> Settings:
+    given = {"noise_std": config.sample.noise_std, **options.conditions}
     return Settings(
         focus_temperature=jnp.float32(options.temperature_focus),
         position_temperature=jnp.float32(options.temperature_position),
         basin_temperature=jnp.float32(options.basin_temperature),
-        noise_std=jnp.float32(config.sample.noise_std),
+        conditions=some_known(given, names_of(config)),
         max_atoms=jnp.int32(options.max_atoms),
-        species_mask=jnp.ones(len(config.data.species), bool),
     )
 
 
@@ -445,6 +446,8 @@ def header(
     """Returns what decides the molecules, for the head of the manifest."""
     settings = options._asdict()
     core = settings.pop("core")
+    if not options.conditions:
+        del settings["conditions"]
     if core is not None:
         atoms = zip(core[0].tolist(), core[1].tolist(), strict=True)
         settings["start"] = [[number, *position] for number, position in atoms]
@@ -480,6 +483,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.start,
         arguments.fragment,
         arguments.basin,
+        parse(arguments.condition),
     )
     seed, total = arguments.seed, arguments.num_molecules
     check_numbers(seed, total, arguments.num_slots)
@@ -548,6 +552,13 @@ def _parser() -> argparse.ArgumentParser:
         "--fragment",
         default=None,
         help="file with one molecule (.sdf, .xyz, .npz) to start from",
+    )
+    add(
+        "--condition",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="property that molecules shall have, as gap=6.5; once for each",
     )
     add("--max_atoms", type=int, default=None, help="largest size; by the config")
     add(

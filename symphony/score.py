@@ -31,7 +31,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from common.commands import cli
 from common.errors import UsageError
+from common.nn.conditions import Conditions, Known, known
 from symphony import build, data, decisions, densities
+from symphony.conditions import names_read, some_known
 from symphony.data.elements import SYMBOLS
 from symphony.fragments import Cut
 from symphony.generate import compiler_options, in_full_precision
@@ -105,7 +107,7 @@ class Score(NamedTuple):
 
 
 def step_features(
-    model: Symphony, cut: Cut, noise_std: Float[Array, ""]
+    model: Symphony, cut: Cut, conditions: Conditions
 ) -> tuple[Float[Array, "num_steps num_nodes components num_channels"], NextAtom]:
     """Returns the features of the atoms, and the logits, at every step of an order.
 
@@ -120,6 +122,7 @@ def step_features(
     others = cut.node_mask[:, None] & cut.node_mask & ~jnp.eye(num_nodes, dtype=bool)
     pairs = model.pairs(cut.positions, cut.positions, others)
 
+    noise_std = conditions["noise_std"].value
     embed = partial(model.embed_steps, cut.species, noise_std, pairs)
     if model.causal:
         node_feats, next_atom = embed(causal_mask(num_nodes), placed)
@@ -136,7 +139,7 @@ def order_terms(
     model: Symphony,
     cut: Cut,
     near: NearPairs,
-    noise_std: Float[Array, ""],
+    conditions: Conditions,
     key: Key[Array, ""],
     num_draws: int,
 ) -> OrderTerms:
@@ -147,12 +150,12 @@ def order_terms(
         cut: The molecule in the order.
         near: All pairs within the reach of a step; each belongs to one step, that of
             its later atom, with its earlier one as the focus.
-        noise_std: Å, the level of coordinate noise that the network is told.
+        conditions: all that the network is given, `noise_std` among them.
         key: Draws the coarse directions.
         num_draws: Coarse directions for each pair.
     """
     num_nodes = cut.species.shape[0]
-    node_feats, next_atom = step_features(model, cut, noise_std)
+    node_feats, next_atom = step_features(model, cut, conditions)
     log_total = jax.nn.logsumexp(next_atom.focus_species, axis=(1, 2))
     log_total = jnp.logaddexp(log_total, next_atom.stop)
 
@@ -253,10 +256,7 @@ def find_near_pairs(
 def make_scorer(
     config: ml_collections.FrozenConfigDict, model: nn.Module, num_draws: int
 ) -> Callable[..., OrderTerms]:
-    """Returns the compiled `(params, keys, positions, species, node_mask, near)`.
-
-    It evaluates one random order for each key.
-    """
+    """Returns the compiled function that evaluates a random order for each key."""
 
     @partial(jax.jit, compiler_options=compiler_options())
     @in_full_precision
@@ -267,14 +267,16 @@ def make_scorer(
         species: Int[Array, " num_nodes"],
         node_mask: Bool[Array, " num_nodes"],
         near: NearPairs,
+        conditions: Conditions,
     ) -> OrderTerms:
         bound = model.bind(params)
-        noise_std = jnp.float32(config.sample.noise_std)
+        noise = known({"noise_std": jnp.float32(config.sample.noise_std)})
+        given = {**noise, **conditions}
 
         def one(key: Key[Array, ""]) -> OrderTerms:
             key_cut, key_draws = jax.random.split(key)
             drawn = build.draw_cut(config, key_cut, positions, species, node_mask)
-            return order_terms(bound, drawn, near, noise_std, key_draws, num_draws)
+            return order_terms(bound, drawn, near, given, key_draws, num_draws)
 
         return jax.vmap(one)(keys)
 
@@ -324,6 +326,7 @@ def score_molecules(
             inputs = _pad(
                 molecules.positions[rows], species[rows], near[index], size, num_pairs
             )
+            inputs += (_conditions_of(molecules, int(index)),)
             key = jax.random.fold_in(seed_key, int(index))
             run = partial(scorer, weights.params)
             terms = _all_orders(run, key, inputs, num_orders)
@@ -333,6 +336,13 @@ def score_molecules(
                     f"hang together over steps below {config.data.cutoff} Å"
                 )
             yield int(index), summarise(terms, int(molecules.num_atoms[index]))
+
+
+def _conditions_of(molecules: data.Molecules, index: int) -> dict[str, Known]:
+    """Returns the properties of a molecule, unknown where the file has none."""
+    values = {k: float(v[index]) for k, v in molecules.properties.items()}
+    found = {name: value for name, value in values.items() if np.isfinite(value)}
+    return some_known(found, tuple(values))
 
 
 def _pad(
@@ -465,7 +475,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError(f"--seed: expected 0 to {2**32 - 1}, found {arguments.seed}")
     weights = load_weights(arguments.checkpoint)
     molecules, _ = data.read_molecules(
-        arguments.molecules, tuple(weights.config.data.species), MAX_ATOMS, strict=True
+        arguments.molecules,
+        tuple(weights.config.data.species),
+        MAX_ATOMS,
+        strict=True,
+        properties=names_read(weights.config),
     )
     warn_of_unseen(weights, molecules.atomic_numbers, arguments.molecules)
     cli.announce_device()

@@ -23,7 +23,7 @@ from common.errors import UsageError
 from common.runs import checkpoints, parallel, training
 from common.runs import loop as run
 from common.runs.weights import load as load_trained
-from symphony import build, data, weights
+from symphony import build, conditions, data, weights
 from symphony.kinds.denoiser import train as denoiser
 
 VALIDATION_BATCH = 32
@@ -168,7 +168,11 @@ def load_data(
     """
     species = tuple(config.data.species)
     read = partial(
-        data.read_molecules, config.data.path, species, config.data.max_atoms
+        data.read_molecules,
+        config.data.path,
+        species,
+        config.data.max_atoms,
+        properties=conditions.names_read(config),
     )
     molecules, report = read(split="train")
     logging.info("training molecules: %s", data.describe(report))

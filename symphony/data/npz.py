@@ -2,13 +2,14 @@
 
 Two forms: `positions` in Å as floats, or `positions_1e4` (`_1e3`, ...) as integers
 in units of 1e-4 Å. Beside them `num_atoms` and `atomic_numbers`, and as the file
-likes `names`, `gdb_index` and `split` (0 training, 1 validation, 2 test).
+likes `names`, `gdb_index`, `split` (0 training, 1 validation, 2 test), and properties
+under the names of their conditions.
 """
 
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,9 @@ def _positions(
     )
 
 
-def _check_shapes(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+def _check_shapes(
+    arrays: Mapping[str, np.ndarray], path: Path, properties: Sequence[str]
+) -> None:
     for name in ("num_atoms", "atomic_numbers"):
         if name not in arrays:
             raise UsageError(
@@ -70,7 +73,7 @@ def _check_shapes(arrays: Mapping[str, np.ndarray], path: Path) -> None:
     num_molecules = len(arrays["num_atoms"])
     total = int(arrays["num_atoms"].sum(dtype=np.int64))
     shapes = {"atomic_numbers": (total,), "names": (num_molecules,)}
-    shapes |= dict.fromkeys(("split", "gdb_index"), (num_molecules,))
+    shapes |= dict.fromkeys(("split", "gdb_index", *properties), (num_molecules,))
     for name, array in arrays.items():
         expected = (total, 3) if name.startswith("positions") else shapes.get(name)
         if expected is not None and array.shape != expected:
@@ -80,13 +83,29 @@ def _check_shapes(arrays: Mapping[str, np.ndarray], path: Path) -> None:
             )
 
 
-def read_npz(path: Path) -> Records:
+def _properties(
+    arrays: Mapping[str, np.ndarray], path: Path, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    unknown = np.full(len(arrays["num_atoms"]), np.nan, np.float32)
+    for name in names:
+        if name in arrays and arrays[name].dtype.kind not in "fiu":
+            raise UsageError(
+                f"{path}: expected {name} as numbers, found {arrays[name].dtype}"
+            )
+    return {name: arrays.get(name, unknown) for name in names}
+
+
+def read_npz(path: Path, properties: Sequence[str] = ()) -> Records:
     """Reads an archive of either form.
+
+    Args:
+        path: the archive.
+        properties: names of the properties to read; unknown where it has none.
 
     Raises:
         UsageError: The file is no complete archive, or its arrays do not fit together.
     """
-    wanted = {"num_atoms", "atomic_numbers", "names", "gdb_index", "split"}
+    wanted = {"num_atoms", "atomic_numbers", "names", "gdb_index", "split", *properties}
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {
@@ -100,13 +119,17 @@ def read_npz(path: Path) -> Records:
             f"{path}: expected a complete NumPy archive without pickled objects, "
             f"found none ({e})"
         ) from e
-    _check_shapes(arrays, path)
+    _check_shapes(arrays, path, properties)
     if "names" in arrays:
         names = arrays["names"].astype(str)
     else:
         names = gdb_names(arrays["gdb_index"]) if "gdb_index" in arrays else None
     molecules = make_molecules(
-        arrays["num_atoms"], arrays["atomic_numbers"], _positions(arrays, path), names
+        arrays["num_atoms"],
+        arrays["atomic_numbers"],
+        _positions(arrays, path),
+        names,
+        _properties(arrays, path, properties),
     )
     split = arrays["split"].astype(np.int8) if "split" in arrays else None
     return Records(molecules, split, ())
@@ -122,4 +145,5 @@ def write_npz(molecules: Molecules, path: Path, compress: bool = True) -> None:
             atomic_numbers=molecules.atomic_numbers,
             positions=molecules.positions,
             names=molecules.names,
+            **molecules.properties,
         )

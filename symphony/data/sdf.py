@@ -1,10 +1,11 @@
-"""SDF, V2000 and V3000: the atoms only, bonds and properties are passed over.
+"""SDF, V2000 and V3000: the atoms, and data fields that are asked for; no bonds.
 
 A V2000 atom has its coordinates in columns 0-29 and its symbol in 31-33; blocks of
 the file are read as matrices of bytes, one row an atom, with no loop over atoms.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from io import BufferedIOBase
 
 import numpy as np
@@ -79,7 +80,33 @@ def _is_delimiter(
     return (begins == starts) & (columns == _END_OF_RECORD[0]).all(axis=1)
 
 
-def _parse_v2000(text: UInt8[np.ndarray, " num_bytes"]) -> Molecules:
+def _data_fields(
+    records: Iterator[bytes], names: Sequence[str]
+) -> dict[str, list[float]]:
+    """Returns the numbers in the data fields of each record, NaN where it has none.
+
+    Raises:
+        _MalformedError: A field holds no number.
+    """
+    patterns = {
+        name: re.compile(rb"^>.*<%s>.*\n(.*)$" % name.encode(), re.MULTILINE)
+        for name in names
+    }
+    values: dict[str, list[float]] = {name: [] for name in names}
+    for record in records if names else ():
+        for name, pattern in patterns.items():
+            found = pattern.search(record)
+            try:
+                text = found.group(1).strip() if found else b""
+                values[name].append(float(text or b"nan"))
+            except ValueError as error:
+                raise _MalformedError from error
+    return values
+
+
+def _parse_v2000(
+    text: UInt8[np.ndarray, " num_bytes"], fields: Sequence[str]
+) -> Molecules:
     """Parses whole records, all of them V2000.
 
     Raises:
@@ -112,7 +139,11 @@ def _parse_v2000(text: UInt8[np.ndarray, " num_bytes"]) -> Molecules:
     names = np.char.strip(_fields(titles, 0, MAX_NAME_LENGTH))
     names = np.char.decode(names, "utf-8", "replace")
     return make_molecules(
-        num_atoms, _atomic_numbers(atoms), np.stack(axes, axis=1), names
+        num_atoms,
+        _atomic_numbers(atoms),
+        np.stack(axes, axis=1),
+        names,
+        _data_fields(_records(text.tobytes()), fields),
     )
 
 
@@ -127,7 +158,7 @@ def _v3000_lines(record: bytes) -> Iterator[list[bytes]]:
                 yield words.split()
 
 
-def _parse_v3000(record: bytes) -> Molecules:
+def _parse_v3000(record: bytes, fields: Sequence[str]) -> Molecules:
     """Parses one V3000 record.
 
     Raises:
@@ -153,18 +184,21 @@ def _parse_v3000(record: bytes) -> Molecules:
         np.array(numbers, np.int64),
         np.array(positions, np.float64).reshape(-1, 3),
         [title[:MAX_NAME_LENGTH]],
+        _data_fields(iter([record]), fields),
     )
 
 
-def _parse_singly(text: bytes) -> tuple[list[Molecules], list[str]]:
+def _parse_singly(
+    text: bytes, fields: Sequence[str]
+) -> tuple[list[Molecules], list[str]]:
     """Parses record by record; returns also the titles of those that cannot be."""
     parsed, unreadable = [], []
     for record in _records(text):
         try:
             if b"V3000" in b"".join(record.split(b"\n", 4)[3:4]):
-                parsed.append(_parse_v3000(record))
+                parsed.append(_parse_v3000(record, fields))
             else:
-                parsed.append(_parse_v2000(np.frombuffer(record, np.uint8)))
+                parsed.append(_parse_v2000(np.frombuffer(record, np.uint8), fields))
         except _MalformedError:
             title = record.split(b"\n", 1)[0].strip().decode("utf-8", "replace")
             unreadable.append(title[:MAX_NAME_LENGTH])
@@ -204,12 +238,15 @@ def _whole_records(file: BufferedIOBase, source: str) -> Iterator[bytes]:
     yield rest.rstrip() + tail + b"\n"
 
 
-def read_sdf(file: BufferedIOBase, source: str) -> Records:
+def read_sdf(
+    file: BufferedIOBase, source: str, properties: Sequence[str] = ()
+) -> Records:
     """Reads an SDF or a single mol block.
 
     Args:
         file: Opened for bytes.
         source: What to call the file in messages.
+        properties: names of the data fields to read, numbers.
 
     Raises:
         UsageError: The file ends within a record.
@@ -218,13 +255,15 @@ def read_sdf(file: BufferedIOBase, source: str) -> Records:
     unreadable: list[str] = []
     for block in _whole_records(file, source):
         try:
-            parsed.append(_parse_v2000(np.frombuffer(block, np.uint8)))
+            parsed.append(_parse_v2000(np.frombuffer(block, np.uint8), properties))
         except _MalformedError:
-            good, bad = _parse_singly(block)
+            good, bad = _parse_singly(block, properties)
             parsed += good
             unreadable += bad
     if not parsed:
-        parsed = [make_molecules(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 3)))]
+        none = np.zeros(0, int)
+        unknown = dict.fromkeys(properties, none)
+        parsed = [make_molecules(none, none, np.zeros((0, 3)), None, unknown)]
     molecules = concatenate(parsed)
     index = np.arange(len(molecules.names)).astype(str)
     names = np.where(molecules.names == "", index, molecules.names)

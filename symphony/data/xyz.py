@@ -6,7 +6,7 @@ QM9 writes `1.2*^-6` for 1.2e-6 and follows the atoms with three lines of its ow
 import itertools
 import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from io import BufferedIOBase
 
 import numpy as np
@@ -20,6 +20,10 @@ _NAME = re.compile(rb'(?:^|\s)name\s*=\s*(?:"([^"]*)"|(\S+))')
 _SYMBOL_COLUMNS = (b"species", b"symbols", b"element")
 _NUMBER_COLUMNS = (b"z", b"numbers", b"atomic_numbers")
 _NUMBER_OF_SYMBOL = {s.encode(): n for s, n in ATOMIC_NUMBERS.items()}
+
+
+Frame = tuple[str, bytes, list[bytes]]
+"""Name, comment, and one line for each atom."""
 
 
 def _columns(comment: bytes) -> tuple[int, int]:
@@ -54,14 +58,23 @@ def _coordinates(words: list[bytes]) -> list[float]:
         return [float(word.replace(b"*^", b"e")) for word in words]
 
 
-def collect(frames: Iterable[tuple[str, bytes, list[bytes]]]) -> Records:
+def _value(comment: bytes, name: str) -> float:
+    """Returns the number of `name=...` in a comment, NaN if it has none."""
+    pattern = rb'(?:^|\s)%s\s*=\s*"?([^\s"]+)' % re.escape(name).encode()
+    found = re.search(pattern, comment)
+    return float(found.group(1)) if found else float("nan")
+
+
+def collect(frames: Iterable[Frame], properties: Sequence[str] = ()) -> Records:
     """Parses frames one after another.
 
     Args:
-        frames: Of each the name, the comment, and one line for each of its atoms.
+        frames: name, comment and lines of the atoms of each.
+        properties: names of the numbers to read from the comments.
     """
     num_atoms, numbers, positions = array("l"), array("B"), array("d")
     names, unreadable = [], []
+    values: dict[str, list[float]] = {name: [] for name in properties}
     for name, comment, lines in frames:
         try:
             symbol, x = _columns(comment)
@@ -71,6 +84,7 @@ def collect(frames: Iterable[tuple[str, bytes, list[bytes]]]) -> Records:
             new_positions = _coordinates(new_words)
             if len(new_positions) != 3 * len(rows):
                 raise ValueError("a line has too few columns")
+            new_values = [_value(comment, key) for key in properties]
         except (ValueError, KeyError, IndexError):
             unreadable.append(name)
             continue
@@ -78,19 +92,20 @@ def collect(frames: Iterable[tuple[str, bytes, list[bytes]]]) -> Records:
         numbers.extend(new_numbers)
         positions.extend(new_positions)
         names.append(name)
+        for key, value in zip(properties, new_values, strict=True):
+            values[key].append(value)
     with np.errstate(over="ignore"):  # Becomes infinite, and is refused as such.
         molecules = make_molecules(
             np.array(num_atoms, np.int64),
             np.array(numbers, np.uint8),
             np.array(positions, np.float64).reshape(-1, 3).astype(np.float32),
             names,
+            values,
         )
     return Records(molecules, None, tuple(unreadable))
 
 
-def _frames(
-    file: BufferedIOBase, source: str
-) -> Iterator[tuple[str, bytes, list[bytes]]]:
+def _frames(file: BufferedIOBase, source: str) -> Iterator[Frame]:
     line_number = 0
     for index in itertools.count():
         head = file.readline()
@@ -119,14 +134,17 @@ def _frames(
         yield name, comment, lines
 
 
-def read_xyz(file: BufferedIOBase, source: str) -> Records:
+def read_xyz(
+    file: BufferedIOBase, source: str, properties: Sequence[str] = ()
+) -> Records:
     """Reads frames of plain or extended XYZ, in Å.
 
     Args:
         file: Opened for bytes.
         source: What to call the file in messages.
+        properties: names of the numbers to read from the comments, as `gap=6.8`.
 
     Raises:
         UsageError: A frame has no number of atoms, or the file ends within it.
     """
-    return collect(_frames(file, source))
+    return collect(_frames(file, source), properties)

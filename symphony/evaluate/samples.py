@@ -13,10 +13,8 @@ from rdkit import Chem, rdBase
 
 from common.errors import UsageError
 from symphony import data
-from symphony.data import Molecules, Records, read_npz
-from symphony.data.readers import PARSE_ERRORS
-from symphony.data.sdf import read_sdf
-from symphony.data.xyz import read_xyz
+from symphony.data import Molecules
+from symphony.data.readers import PLAIN_FORMS, read_file
 from symphony.evaluate.bonds import Molecule
 
 _FORMS = ".sdf, .extxyz, .xyz or .npz"
@@ -52,27 +50,6 @@ def to_pairs(molecules: Molecules) -> list[Molecule]:
             strict=True,
         )
     )
-
-
-def _read_records(path: Path) -> Records:
-    suffix = path.suffix.lower()
-    if suffix not in (".sdf", ".mol", ".xyz", ".extxyz", ".npz"):
-        raise UsageError(f"{path}: expected {_FORMS}, found {suffix!r}")
-    if not path.is_file():
-        raise UsageError(f"{path}: expected a file of molecules, found nothing there")
-    try:
-        if suffix == ".npz":
-            return read_npz(path)
-        reader = read_sdf if suffix in (".sdf", ".mol") else read_xyz
-        with path.open("rb") as file:
-            return reader(file, str(path))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except PARSE_ERRORS as error:
-        raise UsageError(
-            f"{path}: expected {_FORMS}, found a file that cannot be parsed "
-            f"({type(error).__name__}: {error})"
-        ) from error
 
 
 def _read_manifest(path: Path) -> list[dict] | None:
@@ -117,7 +94,7 @@ def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
     everything = path.with_suffix(".extxyz")
     if path.suffix.lower() == ".sdf" and everything.is_file():
         path = everything
-    records = _read_records(path)
+    records = read_file(path, (), PLAIN_FORMS, _FORMS)
     molecules = to_pairs(records.molecules)
     faults: list[str | None] = [None] * len(molecules)
     manifest = _read_manifest(path.with_suffix(".jsonl"))

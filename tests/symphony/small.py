@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from common.nn.conditions import known
 from configs.symphony import tiny
 from symphony import build, densities, loss
 from symphony.fragments import cut, draw_cut_noise
@@ -16,6 +17,9 @@ NUM_NODES = 6
 
 # Moves coarse directions off the true ones, in place of random numbers.
 NOISE = np.random.default_rng(5).normal(size=(16, 3)).astype(np.float32)
+
+NO_NOISE = known({"noise_std": jnp.zeros(())})
+"""Conditions of a network without properties."""
 
 
 def make_config(causal=True):
@@ -108,7 +112,11 @@ def step_terms(model, params, drawn, rotation=None, noise_std=0.0):
     rotation = jnp.eye(3) if rotation is None else rotation
     noise = jnp.asarray(NOISE) @ rotation.T
     bound = model.bind(params)
-    arguments = (jnp.asarray(noise_std), noise[:num_nodes], jax.random.key(0))
+    arguments = (
+        known({"noise_std": jnp.asarray(noise_std)}),
+        noise[:num_nodes],
+        jax.random.key(0),
+    )
 
     def full(step):
         placed = jnp.arange(num_nodes) <= step

@@ -20,6 +20,7 @@ def make_batch(seeds, num_atoms, num_nodes):
         np.stack([np.pad(x, [(0, missing), (0, 0)]) for x, _ in chains]),
         np.stack([np.pad(s, (0, missing)) for _, s in chains]).astype(np.int32),
         np.arange(num_nodes) < np.full((len(seeds), 1), num_atoms),
+        {},
     )
 
 

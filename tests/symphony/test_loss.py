@@ -123,7 +123,7 @@ def test_a_full_trunk_estimates_the_sum_from_one_step():
     @jax.jit
     @jax.vmap
     def draws(key):
-        return loss.molecule_totals(model.bind(params), drawn, jnp.zeros(()), key)
+        return loss.molecule_totals(model.bind(params), drawn, small.NO_NOISE, key)
 
     totals = draws(jax.random.split(jax.random.key(0), 40))
     found = np.stack([totals["focus"], totals["radial"]], axis=-1)
@@ -161,7 +161,7 @@ def angular_nll(head_max_degree, num_steps=400):
     config.model.max_curvature = 100.0
     config.model.res_beta, config.model.res_alpha = 20, 39
     species = np.array([1] * 3 + [0] * 6, np.int32)
-    one = data.Batch(CYCLOPROPANE, species, np.ones(9, bool))
+    one = data.Batch(CYCLOPROPANE, species, np.ones(9, bool), {})
     batch = jax.tree.map(lambda x: jnp.stack([x] * 8), one)
     loss_fn = build.make_loss(config, 9.0)
     optimizer = optax.adam(optax.cosine_decay_schedule(5e-3, num_steps))

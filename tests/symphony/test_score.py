@@ -52,8 +52,8 @@ def compiled_terms(causal, num_draws):
     @jax.jit
     def run(drawn, near, key):
         bound = model.bind(params)
-        zero = jnp.float32(0.0)
-        return score.order_terms(bound, drawn, near, zero, key, num_draws)
+        given = small.NO_NOISE
+        return score.order_terms(bound, drawn, near, given, key, num_draws)
 
     return run
 
@@ -128,7 +128,7 @@ def test_a_step_sums_over_every_atom_it_can_be_reached_from():
     found = compiled_terms(True, num_draws)(drawn, near, key)
 
     bound = model.bind(params)
-    feats, logits = score.step_features(bound, drawn, jnp.float32(0.0))
+    feats, logits = score.step_features(bound, drawn, small.NO_NOISE)
     step, new = 1, 2
     now = jax.tree.map(lambda x: x[step][None], logits)
     log_total = jax.nn.logsumexp(jnp.append(now.focus_species, now.stop))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from common.nn.conditions import Conditions
 from symphony.decisions import draw_choice, draw_direction
 from symphony.generate import Fragment, Placement, Settings, draw_first, first_or_next
 from symphony.kinds.paper.loss import log_mass, position_log_density
@@ -27,10 +28,10 @@ def extend_cache(
     model: PaperSymphony,
     cache: tuple[()],
     fragment: Fragment,
-    noise_std: Float[Array, ""],
+    conditions: Conditions,
 ) -> tuple[()]:
     """Returns the cache as it is."""
-    del model, fragment, noise_std
+    del model, fragment, conditions
     return cache
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from common.nn.conditions import Conditions
 from common.so3.harmonics import SphereGrid, spherical_harmonics
 from symphony.densities import coarse_logits, grid_logits
 from symphony.fragments import Cut
@@ -150,7 +151,7 @@ def step_divergences(
 
 
 def molecule_totals(
-    model: PaperSymphony, cut: Cut, noise_std: Float[Array, ""], key: Key[Array, ""]
+    model: PaperSymphony, cut: Cut, conditions: Conditions, key: Key[Array, ""]
 ) -> dict[str, Float[Array, ""]]:
     """Evaluates one random step of a molecule, times the number of its steps.
 
@@ -162,11 +163,11 @@ def molecule_totals(
     Args:
         model: Bound to its parameters.
         cut: The molecule in an order of generation.
-        noise_std: Not used: the noise on the fragment is always `model.noise_std`,
+        conditions: not used; the noise on the fragment is always `model.noise_std`,
             in validation too.
         key: Draws the step and the noise.
     """
-    del noise_std
+    del conditions
     key_noise, key_step = jax.random.split(key)
     num_atoms = jnp.sum(cut.node_mask)
     step = jax.random.randint(key_step, (), 0, jnp.maximum(num_atoms, 1))
