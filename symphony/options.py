@@ -80,39 +80,49 @@ def choose(
     config = weights.config
     if basin and basin_temperature == 1.0:
         basin_temperature = BASIN_TEMPERATURE
-    if hasattr(fragment, "GetConformer"):
-        fragment = _of_rdkit(fragment)
-    temperatures = {
-        "temperature_focus": temperature_focus,
-        "temperature_position": temperature_position,
-        "basin_temperature": basin_temperature,
-    }
-    for name, value in temperatures.items():
-        if not 1e-6 <= value <= 1e6:
-            raise UsageError(f"--{name}: expected 1e-6 to 1e6, found {value}")
-    if temperature_position != 1.0 and basin_temperature != 1.0:
-        raise UsageError(
-            "expected one of --temperature_position and --basin_temperature, found both"
-        )
+    temperatures = (temperature_focus, temperature_position, basin_temperature)
+    _check_temperatures(*temperatures)
     if max_atoms is None:
         max_atoms = int(config.sample.max_atoms)
     if not 1 <= max_atoms <= MAX_ATOMS:
         raise UsageError(f"--max_atoms: expected 1 to {MAX_ATOMS}, found {max_atoms}")
-    if start is not None and fragment is not None:
-        raise UsageError("expected one of --start and --fragment, found both")
     given = {name: float(value) for name, value in (conditions or {}).items()}
     check_conditions(given, names_read(config), weights.name)
-    core = None
+    core = _choose_core(weights, max_atoms, start, fragment)
+    return Options(*temperatures, max_atoms, core, given)
+
+
+def _check_temperatures(focus: float, position: float, basin: float) -> None:
+    names = ("temperature_focus", "temperature_position", "basin_temperature")
+    for name, value in zip(names, (focus, position, basin), strict=True):
+        if not 1e-6 <= value <= 1e6:
+            raise UsageError(f"--{name}: expected 1e-6 to 1e6, found {value}")
+    if position != 1.0 and basin != 1.0:
+        raise UsageError(
+            "expected one of --temperature_position and --basin_temperature, found both"
+        )
+
+
+def _choose_core(
+    weights: Weights, max_atoms: int, start: str | None, fragment: Any
+) -> Core | None:
+    """Returns the atoms that molecules start from; see `choose`."""
+    if start is not None and fragment is not None:
+        raise UsageError("expected one of --start and --fragment, found both")
+    data_config = weights.config.data
+    if hasattr(fragment, "GetConformer"):
+        fragment = _of_rdkit(fragment)
     if start is not None:
-        core = _single_atom(start, config.data)
+        core = _single_atom(start, data_config)
     elif isinstance(fragment, tuple):
         core = _check_core(*fragment, weights, max_atoms)
     elif fragment is not None:
         core = _read_core(fragment, weights, max_atoms)
-    if core is not None:
-        warn_of_unseen(weights, core[0], "start" if start else "fragment")
-        _warn_of_hydrogens(config.data, core[0])
-    return Options(**temperatures, max_atoms=max_atoms, core=core, conditions=given)
+    else:
+        return None
+    warn_of_unseen(weights, core[0], "start" if start else "fragment")
+    _warn_of_hydrogens(data_config, core[0])
+    return core
 
 
 def _warn_of_hydrogens(config: Any, atomic_numbers: UInt8[np.ndarray, " n"]) -> None:

@@ -69,3 +69,18 @@ def test_the_core_never_mentions_a_chemistry_library():
     for path in files("common"):
         used = {module.split(".")[0] for module in imported_modules(path)}
         assert not used & {"rdkit", "mdtraj"}, path
+
+
+INFERENCE = ("sample", "sampler", "starts", "manifest", "refine", "score", "likelihood")
+
+
+@pytest.mark.parametrize("module", INFERENCE)
+def test_sampling_and_scoring_never_import_evaluation(module):
+    used = imported_modules(ROOT / "symphony" / f"{module}.py")
+    assert not {name for name in used if name.startswith("symphony.evaluate")}
+
+
+def test_perception_of_bonds_knows_no_evaluation():
+    for path in files("symphony/chemistry"):
+        used = imported_modules(path)
+        assert not {name for name in used if name.startswith("symphony.evaluate")}

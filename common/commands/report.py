@@ -4,7 +4,7 @@ import base64
 import html
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,26 @@ def html_page(
             f"<p>{html.escape(listed)}</body></html>\n",
         ]
     )
+
+
+def show(
+    report: dict[str, Any],
+    page: str,
+    print_report: Callable[[dict[str, Any], Console], None],
+    folder: Path,
+) -> None:
+    """Writes a report into a folder and prints its tables.
+
+    Args:
+        report: what was measured; JSON values.
+        page: the same as HTML.
+        print_report: prints the tables of the report.
+        folder: made if needed.
+    """
+    write(report, page, folder)
+    console = Console()
+    print_report(report, console)
+    console.print(f"{folder / 'report.html'} and report.json", highlight=False)
 
 
 def write(report: dict[str, Any], page: str, folder: Path) -> None:

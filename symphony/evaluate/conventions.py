@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import rdkit
 
-from symphony.evaluate import bonds, edm, pool, samples
+from symphony.chemistry import bonds, pool
+from symphony.evaluate import edm, samples
 
 EDM = "edm"
 NAMES = (EDM, "xyz2mol", "xyz2mol_hueckel", "strict")

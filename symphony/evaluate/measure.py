@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from common import __version__
-from symphony.evaluate import bonds, conventions, distributions, poses, samples
+from symphony.chemistry import bonds
+from symphony.evaluate import conventions, distributions, poses, samples
 
 # The bonds that distributions are measured on; the data's strained cages need it.
 BOND_PRESET = "xyz2mol_hueckel"

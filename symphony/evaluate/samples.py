@@ -13,9 +13,9 @@ from rdkit import Chem, rdBase
 
 from common.errors import UsageError
 from symphony import data
+from symphony.chemistry.bonds import Molecule
 from symphony.data import Molecules
 from symphony.data.readers import PLAIN_FORMS, read_file
-from symphony.evaluate.bonds import Molecule
 
 _FORMS = ".sdf, .extxyz, .xyz or .npz"
 _ALL_ELEMENTS = tuple(range(1, 119))

@@ -8,7 +8,7 @@ import pytest
 from common.errors import UsageError
 from common.nn import conditions as table
 from configs.symphony import tiny
-from symphony import conditions, data, options, sample, score, train
+from symphony import conditions, data, likelihood, manifest, options, sampler, train
 from symphony.data.molecules import concatenate
 from symphony.data.xyz import read_xyz
 from symphony.weights import Weights
@@ -218,7 +218,7 @@ def test_weights_without_conditions_say_so():
 def test_the_sampler_gets_what_is_given_and_masks_the_rest():
     weights = weights_given("noise_std", "dipole", "gap")
     asked = options.choose(weights, conditions={"gap": 3.0})
-    settings = sample._settings(weights.config, asked)
+    settings = sampler._settings(weights.config, asked)
     assert settings.conditions.keys() == {"noise_std", "dipole", "gap"}
     assert settings.conditions["noise_std"].mask
     assert settings.conditions["gap"].value == 3.0
@@ -227,15 +227,15 @@ def test_the_sampler_gets_what_is_given_and_masks_the_rest():
 
 def test_the_manifest_states_conditions_if_there_are_some():
     weights = weights_given("noise_std", "gap")
-    head = sample.header(weights, options.choose(weights, conditions={"gap": 3.0}), 0)
+    head = manifest.header(weights, options.choose(weights, conditions={"gap": 3.0}), 0)
     assert head["settings"]["conditions"] == {"gap": 3.0}
-    head = sample.header(weights, options.choose(weights), 0)
+    head = manifest.header(weights, options.choose(weights), 0)
     assert "conditions" not in head["settings"]
 
 
 def test_scores_are_under_the_properties_of_the_file(tmp_path):
     molecules = read(write(tmp_path, "npz"))
-    first, second = (score._conditions_of(molecules, index) for index in (0, 1))
+    first, second = (likelihood._conditions_of(molecules, index) for index in (0, 1))
     assert first["dipole"].value == 1.25
     assert first["dipole"].mask
     assert not second["dipole"].mask

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from symphony import build, decisions, score
+from symphony import build, decisions, likelihood
 from symphony.fragments import Cut
 from symphony.generate import (
     Fragment,
@@ -203,7 +203,7 @@ def test_kept_features_equal_one_pass_over_the_whole_molecule():
 
     @jax.jit
     def whole(drawn):
-        return score.step_features(model.bind(params), drawn, small.NO_NOISE)
+        return likelihood.step_features(model.bind(params), drawn, small.NO_NOISE)
 
     @jax.jit
     def from_cache(cache, fragment):
@@ -265,7 +265,7 @@ def position_head():
     focus, target, step = 1, 2, 3
 
     def scene(bound):
-        node_feats, next_atom = score.step_features(bound, drawn, small.NO_NOISE)
+        node_feats, next_atom = likelihood.step_features(bound, drawn, small.NO_NOISE)
         now = jax.tree.map(lambda x: x[step][None], next_atom)
         logits = jnp.full_like(now.focus_species, -jnp.inf).at[0, focus, target].set(0)
         now = now._replace(focus_species=logits, stop=jnp.full(1, -jnp.inf))

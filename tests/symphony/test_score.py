@@ -12,7 +12,7 @@ import pytest
 from common.commands import cli
 from common.errors import UsageError
 from common.runs import checkpoints
-from symphony import data, decisions, score, weights
+from symphony import data, decisions, likelihood, score, weights
 from tests.symphony import small
 
 TRUNKS = pytest.mark.parametrize("causal", [True, False], ids=["causal", "full"])
@@ -37,7 +37,7 @@ def molecules_of(*pairs):
 
 def score_one(positions, species, num_orders=8, num_draws=8, causal=True, seed=0):
     molecules = molecules_of((positions, species))
-    scored = score.score_molecules(
+    scored = likelihood.score_molecules(
         weights_of(causal), molecules, num_orders, num_draws, seed
     )
     ((_, result),) = scored
@@ -53,17 +53,17 @@ def compiled_terms(causal, num_draws):
     def run(drawn, near, key):
         bound = model.bind(params)
         given = small.NO_NOISE
-        return score.order_terms(bound, drawn, near, given, key, num_draws)
+        return likelihood.order_terms(bound, drawn, near, given, key, num_draws)
 
     return run
 
 
 def near_of(positions, num_pairs):
     model, _ = small.model_and_params()
-    near = score.find_near_pairs(positions, model.min_radius, model.max_radius)
+    near = likelihood.find_near_pairs(positions, model.min_radius, model.max_radius)
     count = len(near)
     near = np.pad(near, ((0, num_pairs - count), (0, 0)))
-    return score.NearPairs(near[:, 0], near[:, 1], np.arange(num_pairs) < count)
+    return likelihood.NearPairs(near[:, 0], near[:, 1], np.arange(num_pairs) < count)
 
 
 PAIR = np.array([[0.0, 0.0, 0.0], [0.0, 0.9, 1.1]], np.float32)
@@ -128,7 +128,7 @@ def test_a_step_sums_over_every_atom_it_can_be_reached_from():
     found = compiled_terms(True, num_draws)(drawn, near, key)
 
     bound = model.bind(params)
-    feats, logits = score.step_features(bound, drawn, small.NO_NOISE)
+    feats, logits = likelihood.step_features(bound, drawn, small.NO_NOISE)
     step, new = 1, 2
     now = jax.tree.map(lambda x: x[step][None], logits)
     log_total = jax.nn.logsumexp(jnp.append(now.focus_species, now.stop))
@@ -211,11 +211,11 @@ def test_a_place_out_of_reach_has_no_likelihood():
 
 def test_the_bound_weighs_orders_by_their_law():
     log_p = np.log([0.2, 0.6])
-    terms = score.OrderTerms(
+    terms = likelihood.OrderTerms(
         placed=log_p[:, None], stop=np.zeros(2), log_law=np.log([0.5, 0.5]),
         complete=np.ones(2, bool),
     )  # fmt: skip
-    found = score.summarise(terms, 1)
+    found = likelihood.summarise(terms, 1)
     np.testing.assert_allclose(found.bound, np.log(0.8))
     np.testing.assert_allclose(found.standard_error, 0.5)
     np.testing.assert_allclose(found.effective_orders, 1.6)
@@ -296,7 +296,7 @@ def test_molecules_score_less_the_more_they_are_disturbed():
     means = []
     for scale in (0.0, 0.05, 0.2):
         disturbed = found.positions + (scale * noise).astype(np.float32)
-        scored = score.score_molecules(
+        scored = likelihood.score_molecules(
             trained, found._replace(positions=disturbed), 4, 16, 0
         )
         bounds = np.array([one.bound for _, one in scored])

@@ -1,7 +1,7 @@
 """Bonds from coordinates, by RDKit's xyz2mol, and what they say of a molecule.
 
 A preset names the flags of one convention. Perception runs in worker processes that
-can be killed (`symphony.evaluate.pool`), since RDKit can neither be interrupted nor
+can be killed (`symphony.chemistry.pool`), since RDKit can neither be interrupted nor
 kept from writing to the C level standard output. Positions are in Å.
 """
 
@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDetermineBonds
 
-from symphony.evaluate import pool
+from symphony.chemistry import pool
 
 # Atomic numbers and positions in Å. The axes have no name, which would have to mean
 # one size throughout a sequence of molecules.
@@ -300,7 +300,7 @@ def perceive_all(
         for numbers, positions in molecules
     ]
     answers = pool.map_tasks(
-        "symphony.evaluate.worker",
+        "symphony.chemistry.worker",
         tasks,
         num_workers,
         _CLOCK_FACTOR * time_limit,
