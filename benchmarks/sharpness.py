@@ -21,9 +21,9 @@ from rich.table import Table
 
 from common.nn.conditions import known
 from symphony import build, data, densities
-from symphony.fragments import Cut
 from symphony.likelihood import step_features
 from symphony.model import Symphony
+from symphony.orders import Cut
 from symphony.weights import load_weights
 
 

@@ -15,12 +15,12 @@ from common.nn.conditions import Conditions, known
 from symphony import decisions, loss
 from symphony.conditions import names_of, some_known
 from symphony.data import Batch
-from symphony.fragments import Cut, cut, draw_cut_noise
 from symphony.generate import Decoder
 from symphony.kinds.paper import decisions as paper_decisions
 from symphony.kinds.paper import loss as paper_loss
 from symphony.kinds.paper.model import PaperSymphony
 from symphony.model import Symphony
+from symphony.orders import Cut, cut, draw_cut_noise
 
 Totals = dict[str, Float[Array, ""]]
 

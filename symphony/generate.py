@@ -7,6 +7,7 @@ are kept and a step costs the row of the new atom; with a full trunk they are ma
 anew. No pair of atoms is ever dropped.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from functools import cache, partial, wraps
 from typing import Any, NamedTuple
@@ -207,29 +208,39 @@ def advance(
     )
     is_given = new < slot.num_given
     step = jax.tree.map(lambda a, b: jnp.where(is_given, a, b), given, drawn)
-
-    at_new = jnp.arange(capacity) == new
-    fragment = Fragment(
-        positions=jnp.where(at_new[:, None], step.position, fragment.positions),
-        species=jnp.where(at_new, step.species, fragment.species),
-        num_atoms=new + 1,
+    after = _grow(decoder, model, slot, step, settings)
+    is_full = new >= jnp.maximum(settings.max_atoms, slot.num_given)
+    cut_short = slot._replace(done=is_full)
+    stopped = slot._replace(
+        log_likelihood=after.log_likelihood,
+        done=jnp.array(True),
+        stopped=jnp.array(True),
     )
-    grown = slot._replace(
+    after = jax.tree.map(lambda a, b: jnp.where(is_full, a, b), cut_short, after)
+    after = jax.tree.map(lambda a, b: jnp.where(step.stop, a, b), stopped, after)
+    return jax.tree.map(lambda a, b: jnp.where(slot.done, a, b), slot, after)
+
+
+def _grow(
+    decoder: Decoder,
+    model: nn.Module,
+    slot: Slot,
+    step: Placement,
+    settings: Settings,
+) -> Slot:
+    """Returns the slot with one more atom, in its cache too."""
+    before = slot.fragment
+    at_new = jnp.arange(before.species.shape[0]) == before.num_atoms
+    fragment = Fragment(
+        positions=jnp.where(at_new[:, None], step.position, before.positions),
+        species=jnp.where(at_new, step.species, before.species),
+        num_atoms=before.num_atoms + 1,
+    )
+    return slot._replace(
         fragment=fragment,
         cache=decoder.extend_cache(model, slot.cache, fragment, settings.conditions),
         log_likelihood=slot.log_likelihood + step.log_likelihood,
     )
-    stopped = grown._replace(
-        fragment=slot.fragment,
-        cache=slot.cache,
-        done=jnp.array(True),
-        stopped=jnp.array(True),
-    )
-    is_full = new >= jnp.maximum(settings.max_atoms, slot.num_given)
-    cut_short = slot._replace(done=is_full)
-    after = jax.tree.map(lambda a, b: jnp.where(is_full, a, b), cut_short, grown)
-    after = jax.tree.map(lambda a, b: jnp.where(step.stop, a, b), stopped, after)
-    return jax.tree.map(lambda a, b: jnp.where(slot.done, a, b), slot, after)
 
 
 @cache
@@ -357,19 +368,15 @@ def generate(
     seed_key = jax.random.key(seed)
     slots = empty_slots(decoder, model, capacity, num_slots)
     held = np.full(num_slots, -1)
-    more = True
     while True:
-        free = np.flatnonzero(held < 0)
         new = np.full(num_slots, -1, np.int32)
-        for slot in free:
-            index = next(indices, None) if more else None
-            more = index is not None
-            if not more:
-                break
-            held[slot] = new[slot] = index
+        free = np.flatnonzero(held < 0)
+        taken = list(itertools.islice(indices, len(free)))
+        new[free[: len(taken)]] = taken
+        held = np.maximum(held, new)
         if np.all(held < 0):
             return
-        if np.any(new >= 0):
+        if taken:
             given = _stack_starts(new, start, capacity)
             slots = refill(decoder, model, slots, new, *given)
         slots = run(params, slots, seed_key, settings, steps_per_call)

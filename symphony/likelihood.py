@@ -28,10 +28,10 @@ from common.errors import UsageError
 from common.nn.conditions import Conditions, Known, known
 from symphony import build, data, decisions, densities
 from symphony.conditions import some_known
-from symphony.fragments import Cut
 from symphony.generate import compiler_options, in_full_precision
 from symphony.loss import causal_mask
 from symphony.model import NextAtom, Symphony
+from symphony.orders import Cut
 from symphony.weights import Weights
 
 PAIRS_AT_A_TIME = 128
@@ -147,10 +147,7 @@ def order_terms(
     log_total = jax.nn.logsumexp(next_atom.focus_species, axis=(1, 2))
     log_total = jnp.logaddexp(log_total, next_atom.stop)
 
-    rank = jnp.zeros(num_nodes, jnp.int32)
-    # Padding has the place of atom zero in `order`; it must not write there.
-    target = jnp.where(cut.node_mask, cut.order, num_nodes)
-    rank = rank.at[target].set(jnp.arange(num_nodes, dtype=jnp.int32), mode="drop")
+    rank = _ranks(cut)
     focus = jnp.minimum(rank[near.first], rank[near.second])
     new = jnp.maximum(rank[near.first], rank[near.second])
     step = jnp.maximum(new - 1, 0)
@@ -180,6 +177,15 @@ def order_terms(
         log_law=cut.log_first + jnp.sum(jnp.where(place_mask, cut.log_law, 0.0)),
         complete=cut.complete,
     )
+
+
+def _ranks(cut: Cut) -> Int[Array, " num_nodes"]:
+    """Returns the place in the order of each atom of the input; zero of padding."""
+    num_nodes = cut.order.shape[0]
+    # Padding has the place of atom zero in `order`; it must not write there.
+    target = jnp.where(cut.node_mask, cut.order, num_nodes)
+    steps = jnp.arange(num_nodes, dtype=jnp.int32)
+    return jnp.zeros(num_nodes, jnp.int32).at[target].set(steps, mode="drop")
 
 
 def _pair_log_density(
@@ -301,12 +307,15 @@ def score_molecules(
             key = jax.random.fold_in(seed_key, int(index))
             run = partial(scorer, weights.params)
             terms = _all_orders(run, key, inputs, num_orders)
-            if not np.all(terms.complete):
-                raise UsageError(
-                    f"molecule {index} ({molecules.names[index]}): expected atoms that "
-                    f"hang together over steps below {config.data.cutoff} Å"
-                )
+            _check_complete(terms, f"molecule {index} ({molecules.names[index]})")
             yield int(index), summarise(terms, int(molecules.num_atoms[index]))
+
+
+def _check_complete(terms: OrderTerms, name: str) -> None:
+    if not np.all(terms.complete):
+        raise UsageError(
+            f"{name}: expected atoms that hang together over the steps of the model"
+        )
 
 
 def _conditions_of(molecules: data.Molecules, index: int) -> dict[str, Known]:

@@ -28,8 +28,8 @@ from symphony.densities import (
     log_normaliser,
     radial_log_density,
 )
-from symphony.fragments import Cut
-from symphony.model import Symphony
+from symphony.model import NextAtom, Symphony
+from symphony.orders import Cut
 
 
 class StepTerms(NamedTuple):
@@ -97,47 +97,70 @@ def step_terms(
         cut.species, noise_std, pairs, pair_mask, placed
     )
 
-    labels = cut.labels[steps]
-    logits = next_atom.focus_species
-    log_total = jnp.logaddexp(jax.nn.logsumexp(logits, axis=(1, 2)), next_atom.stop)
-    hit = jnp.sum(jnp.where(labels > 0, labels * logits, 0.0), axis=(1, 2))
-    focus_nll = log_total - jnp.where(place_mask, hit, next_atom.stop)
-
     focus = cut.focus[steps]
     target = jnp.minimum(steps + 1, num_nodes - 1)
     vectors = cut.positions[target] - positions[focus]
     vectors = jnp.where(place_mask[:, None], vectors, jnp.array([1.2, 0.0, 0.0]))
-    length = jnp.linalg.norm(vectors, axis=-1)
-    direction = vectors / length[:, None]
-    margin = 1e-4
-    radius = jnp.clip(length, model.min_radius + margin, model.max_radius - margin)
-
     condition = model.position_condition(
         node_feats, next_atom, focus, cut.species[target]
     )
-    log_radial = radial_log_density(
-        model.radial(condition), radius, model.min_radius, model.max_radius
-    )
     scene = (node_feats, positions, focus, placed)
-    coefficients = model.coarse(condition, radius, *scene)
-    coarse_direction = blur(key, direction, model.blur)
-    log_coarse = coarse_logits(coefficients, coarse_direction)
-    log_coarse -= log_normaliser(coefficients, model.grid)
-    mixture = model.fine(condition, radius, coarse_direction, *scene)
-    log_fine = fine_log_density(mixture, direction)
-    log_fine -= blur_log_density(direction, coarse_direction, model.blur)
-
+    radial, coarse, fine = _position_terms(model, condition, vectors, scene, key)
     first = jax.nn.log_softmax(model.first_species)[cut.species[0]]
     masked = lambda mask, values: jnp.where(mask, values, 0.0)
     return StepTerms(
         first=-first,
-        focus=masked(step_mask, focus_nll),
-        radial=masked(place_mask, -log_radial),
-        coarse=masked(place_mask, -log_coarse),
-        fine=masked(place_mask, -log_fine),
+        focus=masked(step_mask, _focus_nll(next_atom, cut.labels[steps], place_mask)),
+        radial=masked(place_mask, -radial),
+        coarse=masked(place_mask, -coarse),
+        fine=masked(place_mask, -fine),
         step_mask=step_mask,
         place_mask=place_mask,
     )
+
+
+def _focus_nll(
+    next_atom: NextAtom,
+    labels: Float[Array, "num_steps num_nodes num_species"],
+    place_mask: Bool[Array, " num_steps"],
+) -> Float[Array, " num_steps"]:
+    """Returns the cross-entropy of focus and species, or of stopping, in nats."""
+    logits = next_atom.focus_species
+    log_total = jnp.logaddexp(jax.nn.logsumexp(logits, axis=(1, 2)), next_atom.stop)
+    hit = jnp.sum(jnp.where(labels > 0, labels * logits, 0.0), axis=(1, 2))
+    return log_total - jnp.where(place_mask, hit, next_atom.stop)
+
+
+def _position_terms(
+    model: Symphony,
+    condition: Float[Array, "num_steps num_channels"],
+    vectors: Float[Array, "num_steps 3"],
+    scene: tuple[Array, Array, Array, Array],
+    key: Key[Array, ""],
+) -> tuple[Float[Array, " num_steps"], ...]:
+    """Returns the log-densities of radius, coarse direction and fine direction.
+
+    Args:
+        model: bound to its parameters.
+        condition: input of the position heads.
+        vectors: Å, from the focus to the new atom.
+        scene: features and positions of the atoms, focus, mask of the placed atoms.
+        key: draws the coarse directions.
+    """
+    length = jnp.linalg.norm(vectors, axis=-1)
+    direction = vectors / length[:, None]
+    margin = 1e-4
+    low, high = model.min_radius, model.max_radius
+    radius = jnp.clip(length, low + margin, high - margin)
+    radial = radial_log_density(model.radial(condition), radius, low, high)
+    coefficients = model.coarse(condition, radius, *scene)
+    coarse_direction = blur(key, direction, model.blur)
+    coarse = coarse_logits(coefficients, coarse_direction)
+    coarse -= log_normaliser(coefficients, model.grid)
+    mixture = model.fine(condition, radius, coarse_direction, *scene)
+    fine = fine_log_density(mixture, direction)
+    fine -= blur_log_density(direction, coarse_direction, model.blur)
+    return radial, coarse, fine
 
 
 def totals(terms: StepTerms) -> dict[str, Float[Array, ""]]:

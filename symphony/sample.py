@@ -3,13 +3,24 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from common.commands import cli
 from symphony import manifest, molfile, sampler
 from symphony.conditions import parse
-from symphony.kinds.denoiser.sample import load_refiner
-from symphony.options import choose
-from symphony.weights import load_weights
+from symphony.kinds.denoiser.sample import Refiner, load_refiner
+from symphony.options import Options, choose
+from symphony.weights import Weights, load_weights
+
+CHOICES = (
+    "temperature_focus", "temperature_position", "basin_temperature", "max_atoms",
+    "start", "fragment", "basin",
+)  # fmt: skip
+CONDITION_HELP = "name=number of a property, as gap=6.5; once for each"
+SLOTS_HELP = (
+    f"molecules built at a time (default: {sampler.CPU_SLOTS} on a CPU, "
+    f"{sampler.ACCELERATOR_SLOTS} elsewhere)"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,23 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in molfile.paths_of(arguments.output):
         cli.check_apart(path, arguments.fragment)
     weights = load_weights(arguments.checkpoint)
-    options = choose(
-        weights,
-        arguments.temperature_focus,
-        arguments.temperature_position,
-        arguments.basin_temperature,
-        arguments.max_atoms,
-        arguments.start,
-        arguments.fragment,
-        arguments.basin,
-        parse(arguments.condition),
-    )
+    asked = {name: getattr(arguments, name) for name in CHOICES}
+    options = choose(weights, **asked, conditions=parse(arguments.condition))
     seed, total = arguments.seed, arguments.num_molecules
     sampler.check_numbers(seed, total, arguments.num_slots)
-    refiner = None
-    if arguments.refine:
-        refiner = load_refiner(arguments.refiner, "--refiner")
-        sampler.check_refiner(weights, options, refiner)
+    refiner = _load_refiner(arguments, weights, options)
     cli.announce_device()
     head = manifest.header(weights, options, seed, refiner)
     slots = arguments.num_slots
@@ -56,60 +55,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _load_refiner(
+    arguments: argparse.Namespace, weights: Weights, options: Options
+) -> Refiner | None:
+    if not arguments.refine:
+        return None
+    refiner = load_refiner(arguments.refiner, "--refiner")
+    sampler.check_refiner(weights, options, refiner)
+    return refiner
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = cli.argument_parser(
         "symphony sample",
         "Builds molecules. Run again after an interruption, it goes on.",
     )
     add = parser.add_argument
+    number = partial(add, type=float, default=1.0)
+    count = partial(add, type=int, default=None)
     add("--checkpoint", default="qm9", help="packaged weights or a run's folder")
     add("--num_molecules", type=int, default=100, help="how many, failed ones counted")
     add("--seed", type=int, default=0, help="of the random numbers")
     add("--output", default="molecules.sdf", help="an SDF; .extxyz and .jsonl beside")
-    add(
-        "--temperature_focus",
-        type=float,
-        default=1.0,
-        help="of stopping, focus and species; 1 is what was trained",
-    )
-    add(
-        "--temperature_position",
-        type=float,
-        default=1.0,
-        help="of the density of positions; 1 is what was trained",
-    )
-    add(
-        "--basin_temperature",
-        type=float,
-        default=1.0,
-        help="narrows each mode of the position and keeps its weight; 1 does nothing",
-    )
+    number("--temperature_focus", help="of stop, focus and species; 1: as trained")
+    number("--temperature_position", help="of the density of positions; 1: as trained")
+    number("--basin_temperature", help="narrows each mode of the position; 1: does not")
     add("--basin", action="store_true", help="--basin_temperature=0.1")
     add("--refine", action="store_true", help="lay some noise over each and denoise it")
-    add(
-        "--refiner", default="refine_qm9", help="weights of --refine, or a run's folder"
-    )
+    add("--refiner", default="refine_qm9", help="weights of --refine, or a folder")
     add("--start", default=None, help="symbol of the element of the first atom")
-    add(
-        "--fragment",
-        default=None,
-        help="file with one molecule (.sdf, .xyz, .npz) to start from",
-    )
-    add(
-        "--condition",
-        action="append",
-        default=[],
-        metavar="NAME=NUMBER",
-        help="property that molecules shall have, as gap=6.5; once for each",
-    )
-    add("--max_atoms", type=int, default=None, help="largest size; by the config")
-    add(
-        "--num_slots",
-        type=int,
-        default=None,
-        help=f"molecules built at a time (default: {sampler.CPU_SLOTS} on a CPU, "
-        f"{sampler.ACCELERATOR_SLOTS} elsewhere)",
-    )
+    add("--fragment", default=None, help="file with one molecule to start from")
+    add("--condition", action="append", default=[], help=CONDITION_HELP)
+    count("--max_atoms", help="largest size; by the config")
+    count("--num_slots", help=SLOTS_HELP)
     add("--overwrite", action="store_true", help="replace what --output has")
     return parser
 

@@ -69,29 +69,24 @@ def _score(
     stability: edm.Stability | None,
 ) -> Score:
     counts = bonds.summarize(perceptions)
-    num_molecules = max(counts.num_molecules, 1)
+    total, num_unique = max(counts.num_molecules, 1), counts.num_unique
     num_novel = None
     if reference_graphs is not None:
         first = {p.smiles: p.graph_smiles for p in perceptions if p.status == "valid"}
         num_novel = sum(graph not in reference_graphs for graph in first.values())
+    has_novelty = num_novel is not None and num_unique
     return Score(
         definition=DEFINITIONS[name],
         rdkit_version=rdkit.__version__,
         num_molecules=counts.num_molecules,
         num_valid=counts.num_valid,
-        num_unique=counts.num_unique,
+        num_unique=num_unique,
         num_novel=num_novel,
         valid=counts.valid,
-        valid_standard_error=math.sqrt(
-            counts.valid * (1 - counts.valid) / num_molecules
-        ),
+        valid_standard_error=math.sqrt(counts.valid * (1 - counts.valid) / total),
         unique=counts.unique if counts.num_valid else None,
-        valid_and_unique=counts.num_unique / num_molecules,
-        novel=(
-            num_novel / counts.num_unique
-            if num_novel is not None and counts.num_unique
-            else None
-        ),
+        valid_and_unique=num_unique / total,
+        novel=num_novel / num_unique if has_novelty else None,
         failures=counts.failures,
         atom_stability=stability.atom_stability if stability else None,
         molecule_stability=stability.molecule_stability if stability else None,
@@ -156,16 +151,12 @@ def judge(
         advance: Told of every molecule done in a worker.
     """
     scores, perceptions = {}, {}
+    needed = {*names, *([bonds.STRICT_PARENT] if bonds.STRICT in names else [])}
     for name in (EDM, *bonds.PRESETS, bonds.STRICT):
-        needed = name in names
-        if name == bonds.STRICT_PARENT and bonds.STRICT in names:
-            needed = True
-        if not needed:
+        if name not in needed:
             continue
-        stability = None
         if name == EDM:
             found = edm.validity(molecules).perceptions
-            stability = edm.stability(molecules)
         elif name == bonds.STRICT:
             found = [bonds.judge_strictly(p) for p in perceptions[bonds.STRICT_PARENT]]
         else:
@@ -173,16 +164,23 @@ def judge(
             found = bonds.perceive_all(
                 molecules, name, num_workers, time_limit, on_done
             )
-        if faults is not None:
-            found = [
-                perception if fault is None else bonds.Perception(fault)
-                for perception, fault in zip(found, faults, strict=True)
-            ]
-        perceptions[name] = found
-        graphs = None if known_graphs is None else known_graphs.get(name)
+        perceptions[name] = _with_faults(found, faults)
         if name in names:
-            scores[name] = _score(name, found, graphs, stability)
+            stability = edm.stability(molecules) if name == EDM else None
+            graphs = (known_graphs or {}).get(name)
+            scores[name] = _score(name, perceptions[name], graphs, stability)
     return Judgement(scores, perceptions)
+
+
+def _with_faults(
+    perceptions: list[bonds.Perception], faults: Sequence[str | None] | None
+) -> list[bonds.Perception]:
+    if faults is None:
+        return perceptions
+    return [
+        perception if fault is None else bonds.Perception(fault)
+        for perception, fault in zip(perceptions, faults, strict=True)
+    ]
 
 
 def _told_as(name: str, advance: Advance) -> Callable[[int], None]:

@@ -10,7 +10,7 @@ import pytest
 from common.nn.conditions import known
 from configs.symphony import tiny
 from symphony import build, densities, loss
-from symphony.fragments import cut, draw_cut_noise
+from symphony.orders import cut, draw_cut_noise
 
 IS_HEAVY = np.array([False, True, True, True, True])
 NUM_NODES = 6

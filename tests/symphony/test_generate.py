@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from symphony import build, decisions, likelihood
-from symphony.fragments import Cut
 from symphony.generate import (
     Fragment,
     Settings,
@@ -17,6 +16,7 @@ from symphony.generate import (
     in_full_precision,
     make_run,
 )
+from symphony.orders import Cut
 from tests.symphony import small
 
 CAPACITY = 12  # Of the batched loop.

@@ -12,11 +12,11 @@ from common.runs import checkpoints
 from symphony import build, data, likelihood
 from symphony.chemistry import bonds
 from symphony.evaluate.distributions import jensen_shannon
-from symphony.fragments import Cut
 from symphony.kinds.denoiser import sample as denoiser
 from symphony.kinds.denoiser.sample import load_refiner
 from symphony.manifest import BOND_PRESET
 from symphony.model import Symphony
+from symphony.orders import Cut
 from symphony.weights import PRETRAINED, load_weights
 from tests.symphony import small
 

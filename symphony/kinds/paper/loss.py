@@ -16,8 +16,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from common.nn.conditions import Conditions
 from common.so3.harmonics import SphereGrid, spherical_harmonics
 from symphony.densities import coarse_logits, grid_logits
-from symphony.fragments import Cut
 from symphony.kinds.paper.model import JointDensity, PaperSymphony
+from symphony.orders import Cut
 
 
 def target_log_density(
