@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import matplotlib.axes
 import matplotlib.figure
 import numpy as np
 
@@ -20,11 +21,8 @@ def _array(values: Any) -> np.ndarray:
 
 def plot_ramachandran(report: dict[str, Any]) -> matplotlib.figure.Figure | None:
     """Draws free energies over phi and psi, of both sides on one scale of colours."""
-    entries = [
-        (name, entry)
-        for name, entry in report["distributions"].items()
-        if entry["kind"] == "ramachandran"
-    ]
+    found = report["distributions"].items()
+    entries = [pair for pair in found if pair[1]["kind"] == "ramachandran"]
     if not entries:
         return None
     entries = sorted(entries, key=lambda pair: -pair[1]["js"])[:_MOST_MAPS]
@@ -55,6 +53,21 @@ def free_energy(counts: Any) -> np.ndarray:
     return energy - np.nanmin(energy)
 
 
+def _plot_free_energy(
+    axes: matplotlib.axes.Axes, entry: dict[str, Any], side: str
+) -> None:
+    """Draws the free energy of one side, with its band."""
+    edges, counts = _array(entry["edges"][0]), _array(entry["counts"][side])
+    middles, colour = (edges[1:] + edges[:-1]) / 2, _COLOURS[side]
+    low, high = (
+        -np.log(np.where(band > 0, band, np.nan))
+        + np.log(np.max(counts / counts.sum()))
+        for band in _array(entry["bands"][side])
+    )
+    axes.plot(middles, free_energy(counts), ".-", ms=3, color=colour, label=side)
+    axes.fill_between(middles, low, high, color=colour, alpha=0.2, lw=0)
+
+
 def plot_free_energies(report: dict[str, Any]) -> matplotlib.figure.Figure | None:
     """Draws free energies along slow coordinates, folds and side chains."""
     found = report["distributions"].items()
@@ -65,18 +78,8 @@ def plot_free_energies(report: dict[str, Any]) -> matplotlib.figure.Figure | Non
     figure = matplotlib.figure.Figure(figsize=(10, 2.8 * num_rows))
     for index, (name, entry) in enumerate(entries):
         axes = figure.add_subplot(num_rows, 3, index + 1)
-        edges = _array(entry["edges"][0])
-        middles = (edges[1:] + edges[:-1]) / 2
         for side in NAMES:
-            shares = _array(entry["counts"][side]) / np.sum(entry["counts"][side])
-            low, high = (
-                -np.log(np.where(band > 0, band, np.nan)) + np.log(shares.max())
-                for band in _array(entry["bands"][side])
-            )
-            colour = _COLOURS[side]
-            energy = free_energy(entry["counts"][side])
-            axes.plot(middles, energy, ".-", ms=3, color=colour, label=side)
-            axes.fill_between(middles, low, high, color=colour, alpha=0.2, lw=0)
+            _plot_free_energy(axes, entry, side)
         axes.set_xlabel(f"{name} ({entry['unit']})" if entry["unit"] else name)
         axes.set_ylabel("free energy (kT)")
     figure.axes[0].legend(fontsize=8)

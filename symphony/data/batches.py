@@ -74,24 +74,31 @@ def pack(
             f"{species_table}, found {molecules.num_atoms.max()} atoms and elements "
             f"{tuple(np.unique(molecules.atomic_numbers).tolist())}"
         )
-    packed = []
-    for index, size in enumerate(buckets):
-        rows = np.flatnonzero(bucket_of == index)
-        if len(rows) == 0:
-            continue
-        column = np.arange(size)
-        node_mask = column < molecules.num_atoms[rows][:, None]
-        atoms = np.where(node_mask, molecules.offsets[rows][:, None] + column, 0)
-        positions = np.where(node_mask[..., None], molecules.positions[atoms], 0.0)
-        packed.append(
-            Batch(
-                positions.astype(np.float32),
-                np.where(node_mask, species[atoms], 0).astype(np.int32),
-                node_mask,
-                _conditions(molecules, rows),
-            )
-        )
-    return tuple(packed)
+    members = [np.flatnonzero(bucket_of == index) for index in range(len(buckets))]
+    return tuple(
+        _pad(molecules, species, rows, size)
+        for rows, size in zip(members, buckets, strict=True)
+        if len(rows)
+    )
+
+
+def _pad(
+    molecules: Molecules,
+    species: Int32[np.ndarray, " total_atoms"],
+    rows: Integer[np.ndarray, " num_rows"],
+    size: int,
+) -> Batch:
+    """Returns the molecules at the rows, padded to one size."""
+    column = np.arange(size)
+    node_mask = column < molecules.num_atoms[rows][:, None]
+    atoms = np.where(node_mask, molecules.offsets[rows][:, None] + column, 0)
+    positions = np.where(node_mask[..., None], molecules.positions[atoms], 0.0)
+    return Batch(
+        positions.astype(np.float32),
+        np.where(node_mask, species[atoms], 0).astype(np.int32),
+        node_mask,
+        _conditions(molecules, rows),
+    )
 
 
 def _conditions(

@@ -19,6 +19,7 @@ from common.commands.cli import atomic_path
 from common.errors import UsageError
 from symphony.data.molecules import Molecules, Records, make_molecules
 
+Arrays = Mapping[str, np.ndarray]
 _SCALED = re.compile(r"positions_1e(\d)")
 
 
@@ -29,9 +30,7 @@ def gdb_names(
     return np.char.add("gdb_", np.char.zfill(gdb_index.astype("U6"), 6))
 
 
-def _positions(
-    arrays: Mapping[str, np.ndarray], path: Path
-) -> Float32[np.ndarray, "total_atoms 3"]:
+def _positions(arrays: Arrays, path: Path) -> Float32[np.ndarray, "total_atoms 3"]:
     scaled = [match for match in map(_SCALED.fullmatch, arrays) if match]
     if "positions" in arrays:
         positions = arrays["positions"]
@@ -51,9 +50,7 @@ def _positions(
     )
 
 
-def _check_shapes(
-    arrays: Mapping[str, np.ndarray], path: Path, properties: Sequence[str]
-) -> None:
+def _check_counts(arrays: Arrays, path: Path) -> None:
     for name in ("num_atoms", "atomic_numbers"):
         if name not in arrays:
             raise UsageError(
@@ -70,6 +67,10 @@ def _check_shapes(
             f"{path}: expected atomic numbers up to 118, "
             f"found {arrays['atomic_numbers'].max()}"
         )
+
+
+def _check_shapes(arrays: Arrays, path: Path, properties: Sequence[str]) -> None:
+    _check_counts(arrays, path)
     num_molecules = len(arrays["num_atoms"])
     total = int(arrays["num_atoms"].sum(dtype=np.int64))
     shapes = {"atomic_numbers": (total,), "names": (num_molecules,)}
@@ -84,7 +85,7 @@ def _check_shapes(
 
 
 def _properties(
-    arrays: Mapping[str, np.ndarray], path: Path, names: Sequence[str]
+    arrays: Arrays, path: Path, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
     unknown = np.full(len(arrays["num_atoms"]), np.nan, np.float32)
     for name in names:
@@ -95,16 +96,7 @@ def _properties(
     return {name: arrays.get(name, unknown) for name in names}
 
 
-def read_npz(path: Path, properties: Sequence[str] = ()) -> Records:
-    """Reads an archive of either form.
-
-    Args:
-        path: the archive.
-        properties: names of the properties to read; unknown where it has none.
-
-    Raises:
-        UsageError: The file is no complete archive, or its arrays do not fit together.
-    """
+def _load(path: Path, properties: Sequence[str]) -> dict[str, np.ndarray]:
     wanted = {"num_atoms", "atomic_numbers", "names", "gdb_index", "split", *properties}
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -119,6 +111,20 @@ def read_npz(path: Path, properties: Sequence[str] = ()) -> Records:
             f"{path}: expected a complete NumPy archive without pickled objects, "
             f"found none ({e})"
         ) from e
+    return arrays
+
+
+def read_npz(path: Path, properties: Sequence[str] = ()) -> Records:
+    """Reads an archive of either form.
+
+    Args:
+        path: the archive.
+        properties: names of the properties to read; unknown where it has none.
+
+    Raises:
+        UsageError: The file is no complete archive, or its arrays do not fit together.
+    """
+    arrays = _load(path, properties)
     _check_shapes(arrays, path, properties)
     if "names" in arrays:
         names = arrays["names"].astype(str)

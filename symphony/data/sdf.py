@@ -5,7 +5,7 @@ the file are read as matrices of bytes, one row an atom, with no loop over atoms
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BufferedIOBase
 
 import numpy as np
@@ -25,6 +25,7 @@ _CHUNK_BYTES = 1 << 24
 _END_OF_RECORD = b"$$$$"
 _ATOM_COLUMNS = 34
 _COUNTS_COLUMNS = 39
+_HEADER_LINES = 4  # The fourth has the counts.
 _SPACE, _NEWLINE, _RETURN = b" \n\r"
 
 
@@ -116,10 +117,41 @@ def _parse_v2000(
     begins = np.concatenate([[0], ends[:-1] + 1])
     delimiters = np.flatnonzero(_is_delimiter(text, begins))
     first_lines = np.concatenate([[0], delimiters[:-1] + 1])
-    if np.any(first_lines + 3 >= delimiters):
+    lines_of = lambda rows, width: _columns(text, begins[rows], ends[rows], width)
+    num_atoms = _atom_counts(lines_of, first_lines, delimiters)
+    before = np.cumsum(num_atoms) - num_atoms
+    lines = np.arange(num_atoms.sum())
+    lines += np.repeat(first_lines + _HEADER_LINES - before, num_atoms)
+    atoms = lines_of(lines, _ATOM_COLUMNS)
+    try:
+        axes = [_fields(atoms, b, b + 10).astype(np.float32) for b in (0, 10, 20)]
+    except ValueError as error:
+        raise _MalformedError from error
+    titles = lines_of(first_lines, MAX_NAME_LENGTH)
+    names = np.char.strip(_fields(titles, 0, MAX_NAME_LENGTH))
+    return make_molecules(
+        num_atoms,
+        _atomic_numbers(atoms),
+        np.stack(axes, axis=1),
+        np.char.decode(names, "utf-8", "replace"),
+        _data_fields(_records(text.tobytes()), fields),
+    )
+
+
+def _atom_counts(
+    lines_of: Callable[..., UInt8[np.ndarray, "num_lines width"]],
+    first_lines: Int64[np.ndarray, " num_records"],
+    delimiters: Int64[np.ndarray, " num_records"],
+) -> Int64[np.ndarray, " num_records"]:
+    """Returns the number of atoms that the counts line of each record states.
+
+    Raises:
+        _MalformedError: A record is shorter than its counts, or not V2000.
+    """
+    counts = first_lines + _HEADER_LINES - 1
+    if np.any(counts >= delimiters):
         raise _MalformedError
-    counts = first_lines + 3
-    heads = _columns(text, begins[counts], ends[counts], _COUNTS_COLUMNS)
+    heads = lines_of(counts, _COUNTS_COLUMNS)
     try:
         num_atoms = _fields(heads, 0, 3).astype(np.int64)
     except ValueError as error:
@@ -128,23 +160,7 @@ def _parse_v2000(
         raise _MalformedError
     if np.any(counts + num_atoms >= delimiters):
         raise _MalformedError
-    before = np.cumsum(num_atoms) - num_atoms
-    lines = np.arange(num_atoms.sum()) + np.repeat(counts + 1 - before, num_atoms)
-    atoms = _columns(text, begins[lines], ends[lines], _ATOM_COLUMNS)
-    try:
-        axes = [_fields(atoms, b, b + 10).astype(np.float32) for b in (0, 10, 20)]
-    except ValueError as error:
-        raise _MalformedError from error
-    titles = _columns(text, begins[first_lines], ends[first_lines], MAX_NAME_LENGTH)
-    names = np.char.strip(_fields(titles, 0, MAX_NAME_LENGTH))
-    names = np.char.decode(names, "utf-8", "replace")
-    return make_molecules(
-        num_atoms,
-        _atomic_numbers(atoms),
-        np.stack(axes, axis=1),
-        names,
-        _data_fields(_records(text.tobytes()), fields),
-    )
+    return num_atoms
 
 
 def _v3000_lines(record: bytes) -> Iterator[list[bytes]]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from absl import logging
 from jaxtyping import Array, Bool, Float, Int, Integer, Key, UInt8
@@ -89,22 +90,9 @@ def load_refiner(
             f"{flag}: expected weights of kind {train.KIND}, as refine_qm9, found "
             f"{config.get('kind')} in {name_or_path}"
         )
-    choose = lambda value, default: default if value is None else value
-    noise = float(choose(noise, config.refine.noise))
-    num_steps = int(choose(num_steps, config.refine.num_steps))
-    method = str(choose(method, config.refine.method))
-    low, high = float(config.loss.min_noise), float(config.loss.max_noise)
-    if not low <= noise <= high:
-        raise UsageError(
-            f"noise of refinement: expected {low:g} to {high:g} Å, in which "
-            f"{name_or_path} was trained, found {noise:g}"
-        )
-    if num_steps < 1:
-        raise UsageError(f"--num_steps: expected 1 or more, found {num_steps}")
-    if method not in diffusion.METHODS:
-        raise UsageError(
-            f"--method: expected one of {', '.join(diffusion.METHODS)}, found {method}"
-        )
+    chosen = {"noise": noise, "num_steps": num_steps, "method": method}
+    chosen = {k: config.refine[k] if v is None else v for k, v in chosen.items()}
+    _check_use(config, name_or_path, **chosen)
     species = tuple(config.data.species)
     seen = trained.meta.get("species_counts")  # Of weights made by hand there are none.
     return Refiner(
@@ -114,11 +102,31 @@ def load_refiner(
         unseen=tuple(n for n in species if seen and not seen[str(n)]),
         model=train.make_model(config),
         params=trained.params,
-        noise=noise,
-        num_steps=num_steps,
-        method=method,
         num_final=int(config.refine.num_final),
+        **chosen,
     )
+
+
+def _check_use(
+    config: ml_collections.ConfigDict,
+    name: str | os.PathLike[str],
+    noise: float,
+    num_steps: int,
+    method: str,
+) -> None:
+    """Raises `UsageError` for a use that the weights of a name are not made for."""
+    low, high = float(config.loss.min_noise), float(config.loss.max_noise)
+    if not low <= noise <= high:
+        raise UsageError(
+            f"noise of refinement: expected {low:g} to {high:g} Å, in which {name} "
+            f"was trained, found {noise:g}"
+        )
+    if num_steps < 1:
+        raise UsageError(f"--num_steps: expected 1 or more, found {num_steps}")
+    if method not in diffusion.METHODS:
+        raise UsageError(
+            f"--method: expected one of {', '.join(diffusion.METHODS)}, found {method}"
+        )
 
 
 def settings_of(refiner: Refiner) -> dict[str, Any]:
