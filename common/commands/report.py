@@ -102,7 +102,8 @@ def show(
     write(report, page, folder)
     console = Console()
     print_report(report, console)
-    console.print(f"{folder / 'report.html'} and report.json", highlight=False)
+    written = f"{folder / 'report.html'} and report.json"
+    console.print(written, highlight=False, soft_wrap=True)
 
 
 def write(report: dict[str, Any], page: str, folder: Path) -> None:

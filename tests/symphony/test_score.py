@@ -326,3 +326,57 @@ def test_more_orders_narrow_the_bound_and_raise_it():
     }
     assert np.std(bounds[64]) < np.std(bounds[2])
     assert np.mean(bounds[64]) > np.mean(bounds[2])
+
+
+def made_score(bound, effective_orders=8.0, num_atoms=2):
+    per_atom = np.linspace(-1.0, -2.0, num_atoms)
+    return likelihood.Score(bound, 0.5, effective_orders, bound - 1.0, per_atom, -0.1)
+
+
+def test_scores_are_written_by_molecule_and_by_atom(tmp_path):
+    positions = np.eye(2, 3, dtype=np.float32)
+    molecules = molecules_of((positions, [CARBON, 0]), (positions, [NITROGEN, 0]))
+    path = tmp_path / "out" / "scores.csv"
+    scores = {1: made_score(-3.0), 0: made_score(float("-inf"))}
+    atoms_path = score.write_scores(path, molecules, scores, 16, 32)
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["index"] for row in rows] == ["0", "1"]
+    assert rows[0]["log_likelihood"] == "-inf"
+    assert rows[1]["log_likelihood"] == "-3.0000"
+    assert rows[1]["mean_order_log_likelihood"] == "-4.0000"
+    assert rows[1]["num_direction_samples"] == "32"
+    assert atoms_path.name == "scores_atoms.csv"
+    with atoms_path.open() as file:
+        atoms = list(csv.DictReader(file))
+    assert [atom["element"] for atom in atoms] == ["C", "H", "N", "H"]
+    assert [atom["mean_log_likelihood"] for atom in atoms[2:]] == ["-1.0000", "-2.0000"]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ([-1.0, -3.0], "-2.00 nats"),
+        ([-1.0, -np.inf], "-1.00 nats but for 1 of density zero"),
+        ([-np.inf], "minus infinity but for 1 of density zero"),
+    ],
+)
+def test_the_mean_leaves_out_molecules_of_density_zero(bounds, words):
+    scores = {index: made_score(float(bound)) for index, bound in enumerate(bounds)}
+    assert score._mean(scores) == words
+
+
+def test_too_few_orders_are_told_unless_one_was_asked_for(caplog):
+    scores = {0: made_score(-1.0, 1.2), 1: made_score(-1.0, 9.0)}
+    score._warn_of_few(scores, 1)
+    assert caplog.text == ""
+    score._warn_of_few(scores, 16)
+    assert "decide the score of 1 of 2 molecules" in caplog.text
+
+
+def test_atoms_in_parts_are_named_before_any_is_scored():
+    far = np.array([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]], np.float32)
+    near = far / 9.0
+    molecules = molecules_of((near, [CARBON, 0]), (far, [CARBON, 0]))
+    with pytest.raises(UsageError, match=r"below 5\.0 Å, found molecule 1"):
+        score.check_connected(molecules, 5.0, "two.sdf")
