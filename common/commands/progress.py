@@ -110,19 +110,24 @@ def _bar(
         MofNCompleteColumn(),
         TextColumn("{task.fields[details]}", markup=False),
     )
-    terminal = sys.stderr.isatty()
-    log = logging.get_absl_handler().python_handler
-    stream = log.stream
-    with Progress(*columns, redirect_stderr=terminal) as bar:
-        if terminal:
-            log.setStream(sys.stderr)  # Log lines go above the bar, not through it.
+    with Progress(*columns, redirect_stderr=sys.stderr.isatty()) as bar, _log_above():
         task = bar.add_task(description, total=total, completed=completed, details="")
 
         def display(done: int, pace: str, note: str) -> None:
             details = ", ".join(part for part in (pace, note) if part)
             bar.update(task, completed=done, details=details or unit)
 
-        try:
-            yield display
-        finally:
-            log.setStream(stream)
+        yield display
+
+
+@contextlib.contextmanager
+def _log_above() -> Iterator[None]:
+    """Sends log lines to the present standard error, above a bar, not through it."""
+    log = logging.get_absl_handler().python_handler
+    stream = log.stream
+    if sys.stderr.isatty():
+        log.setStream(sys.stderr)
+    try:
+        yield
+    finally:
+        log.setStream(stream)
