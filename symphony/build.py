@@ -20,7 +20,7 @@ from symphony.kinds.paper import decisions as paper_decisions
 from symphony.kinds.paper import loss as paper_loss
 from symphony.kinds.paper.model import PaperSymphony
 from symphony.model import Symphony
-from symphony.orders import Cut, cut, draw_cut_noise
+from symphony.orders import Cut, Law, cut, draw_cut_noise
 
 Totals = dict[str, Float[Array, ""]]
 
@@ -70,16 +70,10 @@ def draw_cut(
 ) -> Cut:
     """Draws the order in which a molecule is built, by the law in `config.data`."""
     data = config.data
-    return cut(
-        draw_cut_noise(key, positions.shape[0]),
-        positions,
-        species,
-        node_mask,
-        jnp.asarray(np.array(data.species) > 1),
-        data.nn_tolerance,
-        data.cutoff,
-        data.heavy_first,
-    )
+    is_heavy = jnp.asarray(np.array(data.species) > 1)
+    law = Law(is_heavy, data.nn_tolerance, data.cutoff, data.heavy_first)
+    noise = draw_cut_noise(key, positions.shape[0])
+    return cut(noise, positions, species, node_mask, law)
 
 
 def molecule_totals(

@@ -132,13 +132,13 @@ def append(output: Output, record: Mapping[str, Any], sdf: str, extxyz: str) -> 
     """Adds one molecule; its line in the manifest comes last.
 
     Args:
-        output: See `open_output`.
+        output: open files.
         record: JSON values of the molecule, `index` among them.
-        sdf: A record of an SDF, empty if the molecule has no bonds.
-        extxyz: A frame.
+        sdf: record of an SDF, empty if the molecule has no bonds.
+        extxyz: frame of an extended XYZ file.
 
     Raises:
-        RunError: A file cannot be written; the molecules before are complete.
+        RunError: A file cannot be written. The molecules before are complete.
     """
     try:
         _write(output.extxyz, extxyz)

@@ -62,36 +62,46 @@ def draw_cut_noise(key: Key[Array, ""], num_nodes: int) -> CutNoise:
     )
 
 
+class Law(NamedTuple):
+    """The law of the cut.
+
+    Attributes:
+        is_heavy: true for species heavier than hydrogen.
+        tolerance: Å, how much longer than the shortest a candidate edge may be.
+        cutoff: Å, the longest edge.
+        heavy_first: whether all heavy atoms come before the first hydrogen.
+    """
+
+    is_heavy: Bool[Array, " num_species"]
+    tolerance: float
+    cutoff: float
+    heavy_first: bool
+
+
 def cut(
     noise: CutNoise,
     positions: Float[Array, "num_nodes 3"],
     species: Int[Array, " num_nodes"],
     node_mask: Bool[Array, " num_nodes"],
-    is_heavy: Bool[Array, " num_species"],
-    tolerance: float,
-    cutoff: float,
-    heavy_first: bool,
+    law: Law,
 ) -> Cut:
     """Draws one generation order and its teacher-forcing targets.
 
     Args:
-        noise: See `draw_cut_noise`; the cut is a function of it.
+        noise: numbers that decide the cut; see `draw_cut_noise`.
         positions: Å.
-        species: Indices into the species table.
-        node_mask: True for real atoms; at least one.
-        is_heavy: Whether each species is heavier than hydrogen.
-        tolerance: Å, how much longer than the shortest a candidate edge may be.
-        cutoff: Å, the longest edge.
-        heavy_first: Place all heavy atoms before the first hydrogen.
-
-    Returns:
-        The cut; see `Cut`.
+        species: indices into the species table.
+        node_mask: true for real atoms; at least one.
+        law: law of the cut.
     """
     num_nodes = positions.shape[0]
-    molecule = _prepare(positions, species, node_mask, is_heavy, cutoff)
+    linked = node_mask[:, None] & node_mask[None] & ~jnp.eye(num_nodes, dtype=bool)
+    distances = jnp.linalg.norm(positions[:, None] - positions[None], axis=-1)
+    distances = jnp.where(linked & (distances < law.cutoff), distances, jnp.inf)
+    heavy = law.is_heavy[species] & node_mask
+    one_hot = jax.nn.one_hot(species, law.is_heavy.shape[0])
     first_mask = node_mask
-    if heavy_first:
-        heavy = molecule.heavy
+    if law.heavy_first:
         first_mask = jnp.where(jnp.any(heavy), heavy, node_mask)
     first = jnp.argmax(jnp.where(first_mask, noise.first, -jnp.inf))
     steps = jnp.arange(num_nodes)
@@ -100,34 +110,13 @@ def cut(
         order=jnp.zeros(num_nodes, jnp.int32).at[0].set(first),
         complete=jnp.array(True),
     )
-    place = partial(_place_next, molecule, tolerance, heavy_first)
+    place = partial(_place_next, _Molecule(distances, heavy, one_hot, node_mask), law)
     placed, chosen = jax.lax.scan(place, begin, (steps, noise.edges))
-
-    order, in_order = placed.order, steps < jnp.sum(node_mask)
-    labels = jnp.take_along_axis(chosen.labels, order[None, :, None], axis=1)
-    labels = labels * (steps[None] <= steps[:, None])[..., None]
-    return Cut(
-        positions=jnp.where(in_order[:, None], positions[order], 0.0),
-        species=jnp.where(in_order, species[order], 0),
-        node_mask=in_order,
-        focus=chosen.focus,
-        labels=labels,
-        log_law=chosen.log_law,
-        log_first=-jnp.log(jnp.sum(first_mask)),
-        order=order,
-        complete=placed.complete,
-    )
+    return _in_order(placed, chosen, positions, species, first_mask, node_mask)
 
 
 class _Molecule(NamedTuple):
-    """A molecule as the law of the cut sees it.
-
-    Attributes:
-        distances: Å; infinite where there is no edge.
-        heavy: true for real atoms heavier than hydrogen.
-        one_hot: species of the atoms.
-        node_mask: true for real atoms.
-    """
+    """A molecule as the law sees it: distances are infinite where no edge is."""
 
     distances: Float[Array, "num_nodes num_nodes"]
     heavy: Bool[Array, " num_nodes"]
@@ -157,52 +146,56 @@ class _Chosen(NamedTuple):
     log_law: Float[Array, ""]
 
 
-def _prepare(
+def _in_order(
+    placed: _Placed,
+    chosen: _Chosen,
     positions: Float[Array, "num_nodes 3"],
     species: Int[Array, " num_nodes"],
+    first_mask: Bool[Array, " num_nodes"],
     node_mask: Bool[Array, " num_nodes"],
-    is_heavy: Bool[Array, " num_species"],
-    cutoff: float,
-) -> _Molecule:
-    others = ~jnp.eye(positions.shape[0], dtype=bool)
-    distances = jnp.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    linked = node_mask[:, None] & node_mask[None] & others
-    return _Molecule(
-        distances=jnp.where(linked & (distances < cutoff), distances, jnp.inf),
-        heavy=is_heavy[species] & node_mask,
-        one_hot=jax.nn.one_hot(species, is_heavy.shape[0]),
-        node_mask=node_mask,
+) -> Cut:
+    """Returns the cut with all atoms in the order of placement."""
+    order, steps = placed.order, jnp.arange(len(species))
+    in_order = steps < jnp.sum(node_mask)
+    labels = jnp.take_along_axis(chosen.labels, order[None, :, None], axis=1)
+    labels = labels * (steps[None] <= steps[:, None])[..., None]
+    return Cut(
+        positions=jnp.where(in_order[:, None], positions[order], 0.0),
+        species=jnp.where(in_order, species[order], 0),
+        node_mask=in_order,
+        focus=chosen.focus,
+        labels=labels,
+        log_law=chosen.log_law,
+        log_first=-jnp.log(jnp.sum(first_mask)),
+        order=order,
+        complete=placed.complete,
     )
 
 
 def _candidates(
-    molecule: _Molecule,
-    placed: Bool[Array, " num_nodes"],
-    tolerance: float,
-    heavy_first: bool,
+    molecule: _Molecule, law: Law, placed: Bool[Array, " num_nodes"]
 ) -> Bool[Array, "num_nodes num_nodes"]:
     """Marks the edges from placed atoms (rows) that may be drawn; none if none is."""
     edges = jnp.where(placed[:, None] & ~placed[None], molecule.distances, jnp.inf)
-    if heavy_first:
+    if law.heavy_first:
         both = molecule.heavy[:, None] & molecule.heavy[None]
         heavy_edges = jnp.where(both, edges, jnp.inf)
         heavy_left = jnp.any(jnp.isfinite(heavy_edges))
         edges = jnp.where(heavy_left, heavy_edges, edges)
     shortest = jnp.min(edges)
-    return jnp.isfinite(shortest) & (edges < shortest + tolerance)
+    return jnp.isfinite(shortest) & (edges < shortest + law.tolerance)
 
 
 def _place_next(
     molecule: _Molecule,
-    tolerance: float,
-    heavy_first: bool,
+    law: Law,
     placed: _Placed,
     inputs: tuple[Int[Array, ""], Float[Array, "num_nodes num_nodes"]],
 ) -> tuple[_Placed, _Chosen]:
     """Draws one edge and places the atom at its end; the step of a scan."""
     step, gumbel = inputs
     num_nodes = gumbel.shape[0]
-    candidates = _candidates(molecule, placed.at < num_nodes, tolerance, heavy_first)
+    candidates = _candidates(molecule, law, placed.at < num_nodes)
     found, count = jnp.any(candidates), jnp.maximum(jnp.sum(candidates), 1)
     drawn = jnp.argmax(jnp.where(candidates, gumbel, -jnp.inf))
     focus, target = drawn // num_nodes, drawn % num_nodes

@@ -209,11 +209,11 @@ def batch_at(
 def batches_in_order(packed: tuple[Batch, ...], batch_size: int) -> Iterator[Batch]:
     """Yields every molecule once; the last batch of a bucket ends in empty rows."""
 
-    def cut(array: np.ndarray, begin: int) -> np.ndarray:
+    def part_of(array: np.ndarray, begin: int) -> np.ndarray:
         part = array[begin : begin + batch_size]
         missing = batch_size - len(part)
         return np.pad(part, ((0, missing),) + ((0, 0),) * (array.ndim - 1))
 
     for bucket in packed:
         for begin in range(0, len(bucket.species), batch_size):
-            yield jax.tree.map(partial(cut, begin=begin), bucket)
+            yield jax.tree.map(partial(part_of, begin=begin), bucket)

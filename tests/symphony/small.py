@@ -9,8 +9,9 @@ import pytest
 
 from common.nn.conditions import known
 from configs.symphony import tiny
-from symphony import build, densities, loss
-from symphony.orders import cut, draw_cut_noise
+from symphony import build, densities, loss, manifest
+from symphony.chemistry import bonds
+from symphony.orders import Law, cut, draw_cut_noise
 
 IS_HEAVY = np.array([False, True, True, True, True])
 NUM_NODES = 6
@@ -64,7 +65,7 @@ def chain(seed, num_atoms):
 def _cut(seed, positions, species, node_mask, num_nodes):
     noise = draw_cut_noise(jax.random.key(seed), num_nodes)
     heavy = jnp.asarray(IS_HEAVY)
-    return cut(noise, positions, species, node_mask, heavy, 0.125, 5.0, False)
+    return cut(noise, positions, species, node_mask, Law(heavy, 0.125, 5.0, False))
 
 
 def cut_of(positions, species, num_nodes, seed=0):
@@ -148,3 +149,11 @@ def value_and_gradients(model):
 def _blur_by(noise, key, direction, scale):
     tangent = densities.tangent_part(direction, noise[: direction.shape[0]])
     return densities.exponential_map(direction, scale * tangent)
+
+
+def with_bonds(samples):
+    """Stands for `manifest.with_bonds`: perceives in this process."""
+    for one in samples:
+        task = manifest._bond_task(one)
+        words = task["preset"], task["name"], task["properties"]
+        yield one, *bonds.to_sdf(one.atomic_numbers, one.positions, *words)

@@ -7,7 +7,6 @@ import pytest
 from rdkit import Chem
 
 from symphony import manifest, molfile, options
-from symphony.chemistry import bonds
 from symphony.manifest import Sample, Written
 from symphony.weights import Weights
 from tests.symphony import small
@@ -23,14 +22,7 @@ SAMPLE = Sample(2, 7, NUMBERS, METHANE, True, -12.34567)
 @pytest.fixture
 def in_process(monkeypatch):
     """Perceives bonds in this process."""
-
-    def with_bonds(samples):
-        for one in samples:
-            task = manifest._bond_task(one)
-            told = task["preset"], task["name"], task["properties"]
-            yield one, *bonds.to_sdf(one.atomic_numbers, one.positions, *told)
-
-    monkeypatch.setattr(manifest, "with_bonds", with_bonds)
+    monkeypatch.setattr(manifest, "with_bonds", small.with_bonds)
 
 
 def make(first):

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from symphony import data
-from symphony.orders import CutNoise, cut, draw_cut_noise
+from symphony.orders import CutNoise, Law, cut, draw_cut_noise
 from tests.symphony import orders_numpy as twin
 
 TABLE = (1, 6, 7, 8, 9)
@@ -55,13 +55,8 @@ HYDRAZINE = np.array(
 
 @functools.partial(jax.jit, static_argnames="heavy_first")
 def cut_batch(noise, positions, species, node_mask, heavy_first):
-    one = functools.partial(
-        cut,
-        is_heavy=jnp.asarray(IS_HEAVY),
-        tolerance=TOLERANCE,
-        cutoff=CUTOFF,
-        heavy_first=heavy_first,
-    )
+    law = Law(jnp.asarray(IS_HEAVY), TOLERANCE, CUTOFF, heavy_first)
+    one = functools.partial(cut, law=law)
     return jax.vmap(one)(noise, positions, species, node_mask)
 
 

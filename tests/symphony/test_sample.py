@@ -80,15 +80,8 @@ def test_a_molecule_is_the_same_however_many_are_asked_for(sampler):
 @pytest.fixture
 def bonds_in_process(monkeypatch):
     """Perceives in this process, by `bonds_for_some`."""
-
-    def with_bonds(samples):
-        for one in samples:
-            task = manifest._bond_task(one)
-            told = task["preset"], task["name"], task["properties"]
-            yield one, *bonds.to_sdf(one.atomic_numbers, one.positions, *told)
-
     monkeypatch.setattr(bonds, "perceive", bonds_for_some)
-    monkeypatch.setattr(manifest, "with_bonds", with_bonds)
+    monkeypatch.setattr(manifest, "with_bonds", small.with_bonds)
 
 
 def bonds_for_some(atomic_numbers, positions, preset):
