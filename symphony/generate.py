@@ -178,8 +178,7 @@ def draw_first(
 
 def first_or_next(fragment: Fragment, first: Placement, drawn: Placement) -> Placement:
     """Returns `first` where there is no atom yet, and else what was drawn from them."""
-    is_first = fragment.num_atoms == 0
-    return jax.tree.map(lambda a, b: jnp.where(is_first, a, b), first, drawn)
+    return _where(fragment.num_atoms == 0, first, drawn)
 
 
 def advance(
@@ -207,18 +206,18 @@ def advance(
         log_likelihood=jnp.zeros(()),
     )
     is_given = new < slot.num_given
-    step = jax.tree.map(lambda a, b: jnp.where(is_given, a, b), given, drawn)
+    step = _where(is_given, given, drawn)
     after = _grow(decoder, model, slot, step, settings)
     is_full = new >= jnp.maximum(settings.max_atoms, slot.num_given)
-    cut_short = slot._replace(done=is_full)
-    stopped = slot._replace(
-        log_likelihood=after.log_likelihood,
-        done=jnp.array(True),
-        stopped=jnp.array(True),
-    )
-    after = jax.tree.map(lambda a, b: jnp.where(is_full, a, b), cut_short, after)
-    after = jax.tree.map(lambda a, b: jnp.where(step.stop, a, b), stopped, after)
-    return jax.tree.map(lambda a, b: jnp.where(slot.done, a, b), slot, after)
+    true, total = jnp.array(True), after.log_likelihood
+    stopped = slot._replace(log_likelihood=total, done=true, stopped=true)
+    after = _where(is_full, slot._replace(done=is_full), after)
+    return _where(slot.done, slot, _where(step.stop, stopped, after))
+
+
+def _where(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:
+    """Chooses between two trees of arrays."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 def _grow(
@@ -360,10 +359,8 @@ def generate(
         ValueError: A slot holds fewer atoms than a molecule may have.
     """
     if capacity < int(settings.max_atoms):
-        raise ValueError(
-            f"capacity: expected at least max_atoms, {int(settings.max_atoms)}, found "
-            f"{capacity}"
-        )
+        least = f"max_atoms, {int(settings.max_atoms)}"
+        raise ValueError(f"capacity: expected at least {least}, found {capacity}")
     run = make_run(decoder, model, mode)
     seed_key = jax.random.key(seed)
     slots = empty_slots(decoder, model, capacity, num_slots)

@@ -221,7 +221,11 @@ def find_near_pairs(
     min_radius: float,
     max_radius: float,
 ) -> Int[np.ndarray, "num_pairs 2"]:
-    """Returns the pairs of atoms whose distance (Å) a step can have."""
+    """Returns the pairs of atoms whose distance (Å) a step can have.
+
+    >>> find_near_pairs(np.array([[0.0, 0, 0], [1.5, 0, 0], [4.0, 0, 0]]), 0.5, 2.0)
+    array([[0, 1]], dtype=int32)
+    """
     first, second = np.triu_indices(len(positions), 1)
     vectors = positions[first].astype(np.float64) - positions[second]
     lengths = np.linalg.norm(vectors, axis=-1)
@@ -364,22 +368,23 @@ def summarise(terms: OrderTerms, num_atoms: int) -> Score:
     """Reduces the terms of all orders of a molecule (first axis) to its score."""
     placed = np.asarray(terms.placed, np.float64)[:, :num_atoms]
     log_p = placed.sum(axis=1) + terms.stop
-    log_ratios = log_p - terms.log_law
-    count = len(log_ratios)
-    highest = log_ratios.max()
-    bound, error, effective = float("-inf"), float("nan"), 0.0
-    if np.isfinite(highest):
-        ratios = np.exp(log_ratios - highest)
-        mean = ratios.mean()
-        bound = float(highest + np.log(mean))
-        effective = float(ratios.sum() ** 2 / np.square(ratios).sum())
-        if count > 1:
-            error = float(ratios.std(ddof=1) / mean / np.sqrt(count))
     return Score(
-        bound=bound,
-        standard_error=error,
-        effective_orders=effective,
+        *_bound(log_p - terms.log_law),
         mean_order=float(log_p.mean()),
         per_atom=placed.mean(axis=0),
         stop=float(terms.stop.mean()),
     )
+
+
+def _bound(log_ratios: Float[np.ndarray, " num_orders"]) -> tuple[float, float, float]:
+    """Returns bound, standard error and effective number of orders; see `Score`."""
+    count, highest = len(log_ratios), log_ratios.max()
+    if not np.isfinite(highest):
+        return float("-inf"), float("nan"), 0.0
+    ratios = np.exp(log_ratios - highest)
+    mean = ratios.mean()
+    effective = float(ratios.sum() ** 2 / np.square(ratios).sum())
+    error = float("nan")
+    if count > 1:
+        error = float(ratios.std(ddof=1) / mean / np.sqrt(count))
+    return float(highest + np.log(mean)), error, effective

@@ -58,7 +58,11 @@ class StepTerms(NamedTuple):
 
 
 def causal_mask(num_nodes: int) -> Bool[Array, "num_nodes num_nodes"]:
-    """Lets atom `i` receive from the atoms placed before it."""
+    """Lets atom `i` receive from the atoms placed before it.
+
+    >>> causal_mask(3).astype(int).tolist()
+    [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
+    """
     return jnp.tril(jnp.ones((num_nodes, num_nodes), bool), k=-1)
 
 

@@ -174,6 +174,15 @@ def _check_core(
 ) -> Core:
     """Screens a fragment given as arrays like one from a file."""
     species = tuple(weights.config.data.species)
+    numbers, positions = _to_arrays(atomic_numbers, positions)
+    molecules = data.make_molecules(np.array([len(numbers)]), numbers, positions)
+    records = data.Records(molecules, None, ())
+    data.molecules.screen(records, species, max_atoms - 1, "fragment", strict=True)
+    _check_geometry(molecules, weights.config, "fragment")
+    return molecules.atomic_numbers, molecules.positions
+
+
+def _to_arrays(atomic_numbers: Any, positions: Any) -> Core:
     numbers = np.asarray(atomic_numbers)
     if numbers.dtype.kind not in "iu" or np.any((numbers < 1) | (numbers > 118)):
         raise UsageError(
@@ -190,11 +199,7 @@ def _check_core(
             "fragment: expected an atomic number and three coordinates for each atom, "
             f"found shapes {numbers.shape} and {positions.shape}"
         )
-    molecules = data.make_molecules(np.array([len(numbers)]), numbers, positions)
-    records = data.Records(molecules, None, ())
-    data.molecules.screen(records, species, max_atoms - 1, "fragment", strict=True)
-    _check_geometry(molecules, weights.config, "fragment")
-    return molecules.atomic_numbers, molecules.positions
+    return numbers, positions
 
 
 def _check_geometry(core: data.Molecules, config: Any, source: str) -> None:

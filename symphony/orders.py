@@ -199,18 +199,17 @@ def _place_next(
     found, count = jnp.any(candidates), jnp.maximum(jnp.sum(candidates), 1)
     drawn = jnp.argmax(jnp.where(candidates, gumbel, -jnp.inf))
     focus, target = drawn // num_nodes, drawn % num_nodes
-    law = jnp.sum(candidates[:, target]) / count
+    share = jnp.sum(candidates[:, target]) / count
     chosen = _Chosen(
         focus=jnp.where(found, placed.at[focus], 0),
         labels=(candidates @ molecule.one_hot) / count,
-        log_law=jnp.where(found, jnp.log(law), 0.0),
+        log_law=jnp.where(found, jnp.log(share), 0.0),
     )
     now = (jnp.arange(num_nodes) == target) & found
-    next_atom = jnp.where(found, target, 0)
     unplaced = jnp.sum(molecule.node_mask) > step + 1
     after = _Placed(
         at=jnp.where(now, step + 1, placed.at),
-        order=placed.order.at[step + 1].set(next_atom, mode="drop"),
+        order=placed.order.at[step + 1].set(jnp.where(found, target, 0), mode="drop"),
         complete=placed.complete & (found | ~unplaced),
     )
     return after, chosen

@@ -45,10 +45,7 @@ def refine_molecules(
     total = len(molecules.num_atoms)
     for start in range(first, total, denoiser.BATCH):
         indices = range(start, min(start + denoiser.BATCH, total))
-        atoms = [
-            slice(molecules.offsets[index], molecules.offsets[index + 1])
-            for index in indices
-        ]
+        atoms = [slice(*molecules.offsets[index : index + 2]) for index in indices]
         numbers = [molecules.atomic_numbers[own] for own in atoms]
         positions = [molecules.positions[own] for own in atoms]
         stay = [np.isin(np.arange(len(one)), fixed) for one in numbers]

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from common.commands import cli
@@ -35,23 +35,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     weights = load_weights(arguments.checkpoint)
     asked = {name: getattr(arguments, name) for name in CHOICES}
     options = choose(weights, **asked, conditions=parse(arguments.condition))
-    seed, total = arguments.seed, arguments.num_molecules
-    sampler.check_numbers(seed, total, arguments.num_slots)
+    seed, total, slots = arguments.seed, arguments.num_molecules, arguments.num_slots
+    sampler.check_numbers(seed, total, slots)
     refiner = _load_refiner(arguments, weights, options)
     cli.announce_device()
     head = manifest.header(weights, options, seed, refiner)
-    slots = arguments.num_slots
-
-    def make(first: int) -> Iterator[manifest.Sample]:
-        drawn = sampler.draw(weights, options, seed, first, total, slots)
-        return sampler.refined(drawn, refiner, options)
-
+    draw = partial(sampler.draw, weights, options, seed, end=total, num_slots=slots)
+    make = lambda first: sampler.refined(draw(first), refiner, options)
     with molfile.open_output(arguments.output, head, arguments.overwrite) as output:
         written = manifest.write_all(output, make, total, "sampling")
     everything = molfile.paths_of(arguments.output).extxyz
-    manifest.tell(
-        arguments.output, written, f"; all, with those that failed, in {everything}"
-    )
+    more = f"; all, with those that failed, in {everything}"
+    manifest.tell(arguments.output, written, more)
     return 0
 
 

@@ -154,7 +154,11 @@ def refined(
 
 
 def root_mean_square(moves: Float[np.ndarray, "num_atoms 3"]) -> float:
-    """Returns the root of the mean squared length."""
+    """Returns the root of the mean squared length.
+
+    >>> root_mean_square(np.array([[3.0, 0.0, 4.0], [0.0, 5.0, 0.0]]))
+    5.0
+    """
     return float(np.sqrt(np.mean(np.sum(np.square(moves), axis=-1))))
 
 
@@ -192,18 +196,10 @@ def _draw(
         num_slots=num_slots,
         capacity=4 * -(-options.max_atoms // 4),
     )
-    for molecule in _in_order(finished, first):
-        numbers, positions = starts.put_back(
-            core, species_table[molecule.species], molecule.positions
-        )
-        yield Sample(
-            index=molecule.index,
-            seed=seed,
-            atomic_numbers=numbers,
-            positions=positions,
-            stopped=molecule.stopped,
-            log_likelihood=molecule.log_likelihood,
-        )
+    for one in _in_order(finished, first):
+        numbers = species_table[one.species]
+        atoms = starts.put_back(core, numbers, one.positions)
+        yield Sample(one.index, seed, *atoms, one.stopped, one.log_likelihood)
 
 
 def _settings(config: Any, options: Options) -> Settings:

@@ -49,7 +49,11 @@ def check_connected(molecules: data.Molecules, cutoff: float, source: str) -> No
 
 
 def atoms_path_of(path: Path) -> Path:
-    """Returns where the scores of atoms lie, beside those of molecules."""
+    """Returns where the scores of atoms lie, beside those of molecules.
+
+    >>> atoms_path_of(Path("scores.csv")).name
+    'scores_atoms.csv'
+    """
     return path.with_name(f"{path.stem}_atoms{path.suffix}")
 
 

@@ -29,7 +29,11 @@ Rows = list[list[str]]
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Returns a number for a table, a dash where there is none."""
+    """Returns a number for a table, a dash where there is none.
+
+    >>> number(0.5, digits=2), number(None)
+    ('0.50', '–')
+    """
     return "–" if value is None else f"{value:.{digits}f}"
 
 
@@ -51,7 +55,11 @@ def print_tables(tables: Iterable[Rows], console: Console) -> None:
 
 
 def html_table(rows: Sequence[Sequence[str]], text: bool = False) -> str:
-    """Returns a table; cells of `text` are set as prose."""
+    """Returns a table; cells of `text` are set as prose.
+
+    >>> html_table([["name"], ["a<b"]]).splitlines()[1]
+    '<tr><td>a&lt;b</td>'
+    """
     header, *body = rows
     cell = '<td class="text">' if text else "<td>"
     lines = ["<table><tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in header)]

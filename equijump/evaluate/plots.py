@@ -26,8 +26,7 @@ def plot_ramachandran(report: dict[str, Any]) -> matplotlib.figure.Figure | None
     if not entries:
         return None
     entries = sorted(entries, key=lambda pair: -pair[1]["js"])[:_MOST_MAPS]
-    size = (8, 3.6 * len(entries))
-    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+    figure = matplotlib.figure.Figure((8, 3.6 * len(entries)), layout="constrained")
     panels = figure.subplots(len(entries), 2, squeeze=False, sharex=True, sharey=True)
     for row, (name, entry) in zip(panels, entries, strict=True):
         edges = np.degrees(entry["edges"][0])
@@ -37,12 +36,11 @@ def plot_ramachandran(report: dict[str, Any]) -> matplotlib.figure.Figure | None
             axes.set_title(f"{name}, {side}", fontsize=9)
             axes.set_aspect("equal")
         row[0].set_ylabel("psi (°)")
-    panels[0, 0].set_xticks([-180, -90, 0, 90, 180])
-    panels[0, 0].set_yticks([-180, -90, 0, 90, 180])
+    ticks = [-180, -90, 0, 90, 180]
+    panels[0, 0].set(xticks=ticks, yticks=ticks)
     for axes in panels[-1]:
         axes.set_xlabel("phi (°)")
-    bar = figure.colorbar(image, ax=panels[0], shrink=0.8)
-    bar.set_label("free energy (kT)")
+    figure.colorbar(image, ax=panels[0], shrink=0.8, label="free energy (kT)")
     return figure
 
 
@@ -105,10 +103,8 @@ def plot_time_scales(report: dict[str, Any]) -> matplotlib.figure.Figure:
             axes.fill_between(lags, low, high, color=colour, alpha=0.2, lw=0)
     shaded = np.linspace(lags[0], lags[-1], 100)  # Faster than the lag can tell.
     axes.fill_between(shaded, 1e-9, shaded, color="0.92", lw=0, zorder=0)
-    axes.set_yscale("log")
+    axes.set(yscale="log", xlabel="lag (ps)", ylabel="implied time-scale (ps)")
     axes.set_ylim(bottom=0.5 * lags[0])
-    axes.set_xlabel("lag (ps)")
-    axes.set_ylabel("implied time-scale (ps)")
     axes.legend()
     return figure
 

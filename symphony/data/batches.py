@@ -40,6 +40,9 @@ def choose_buckets(
     The cost of a molecule in a bucket of size $N$ is $N^2$, its pairs of atoms; the
     sum is minimised exactly, over the histogram of sizes. The largest bucket holds
     the largest molecule. Fewer sizes come back where fewer occur.
+
+    >>> choose_buckets(np.array([3, 3, 3, 20, 21]), num_buckets=2)
+    (3, 21)
     """
     sizes, counts = np.unique(num_atoms, return_counts=True)
     below = np.concatenate([[0], np.cumsum(counts)])

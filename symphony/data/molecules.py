@@ -188,7 +188,11 @@ def choose_molecules(molecules: Molecules, count: int) -> Molecules:
 def to_species(
     atomic_numbers: Integer[np.ndarray, " *shape"], species_table: tuple[int, ...]
 ) -> Int32[np.ndarray, " *shape"]:
-    """Returns the index of each atom in the species table, -1 where it has none."""
+    """Returns the index of each atom in the species table, -1 where it has none.
+
+    >>> to_species(np.array([6, 1, 92]), (1, 6, 7))
+    array([ 1,  0, -1], dtype=int32)
+    """
     lookup = np.full(256, -1, np.int32)
     lookup[list(species_table)] = np.arange(len(species_table))
     return lookup[atomic_numbers]
@@ -332,20 +336,23 @@ def screen(
         if bad.any():
             skipped[reason] = tuple(records.molecules.names[bad].tolist())
             good &= ~bad
-    num_records = len(good) + len(records.unreadable)
-    report = SkipReport(num_records, skipped)
-    num_bad = num_records - int(good.sum())
+    report = SkipReport(len(good) + len(records.unreadable), skipped)
+    _check_share(report, int(good.sum()), source, strict)
+    if skipped:
+        logging.warning("%s: %s", source, describe(report))
+        split = None if records.split is None else records.split[good]
+        records = Records(select(records.molecules, good), split, ())
+    return records, report
+
+
+def _check_share(report: SkipReport, num_good: int, source: str, strict: bool) -> None:
+    """Raises `UsageError` where too many records are bad; see `screen`."""
+    num_bad = report.num_records - num_good
     line = f"{source}: {describe(report)}"
     if num_bad and strict:
         shown = line.replace("skipped", "cannot use")
         raise UsageError(f"{shown}; each molecule must be usable here")
-    if num_bad > MAX_BAD_FRACTION * num_records:
-        limit = f"{MAX_BAD_FRACTION:.0%}"
-        raise UsageError(f"{line}; at most {limit} may be bad")
-    if not good.any():
+    if num_bad > MAX_BAD_FRACTION * report.num_records:
+        raise UsageError(f"{line}; at most {MAX_BAD_FRACTION:.0%} may be bad")
+    if not num_good:
         raise UsageError(f"{source}: expected at least one molecule, found none")
-    if num_bad:
-        logging.warning("%s", line)
-        split = None if records.split is None else records.split[good]
-        records = Records(select(records.molecules, good), split, ())
-    return records, report

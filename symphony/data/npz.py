@@ -26,7 +26,11 @@ _SCALED = re.compile(r"positions_1e(\d)")
 def gdb_names(
     gdb_index: Integer[np.ndarray, " num_molecules"],
 ) -> Shaped[np.ndarray, " num_molecules"]:
-    """Returns `gdb_000017` for the molecule 17 of GDB-9 (counted from 1)."""
+    """Returns `gdb_000017` for the molecule 17 of GDB-9 (counted from 1).
+
+    >>> gdb_names(np.array([17])).tolist()
+    ['gdb_000017']
+    """
     return np.char.add("gdb_", np.char.zfill(gdb_index.astype("U6"), 6))
 
 

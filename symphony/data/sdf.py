@@ -163,6 +163,11 @@ def _atom_counts(
     return num_atoms
 
 
+def _title(record: bytes) -> str:
+    text = record.split(b"\n", 1)[0].strip().decode("utf-8", "replace")
+    return text[:MAX_NAME_LENGTH]
+
+
 def _v3000_lines(record: bytes) -> Iterator[list[bytes]]:
     """Yields the words of each `M  V30` line, continued lines joined."""
     begun = b""
@@ -194,12 +199,11 @@ def _parse_v3000(record: bytes, fields: Sequence[str]) -> Molecules:
             raise _MalformedError from error
     if declared != len(numbers) or any(len(position) != 3 for position in positions):
         raise _MalformedError
-    title = record.split(b"\n", 1)[0].strip().decode("utf-8", "replace")
     return make_molecules(
         np.array([len(numbers)]),
         np.array(numbers, np.int64),
         np.array(positions, np.float64).reshape(-1, 3),
-        [title[:MAX_NAME_LENGTH]],
+        [_title(record)],
         _data_fields(iter([record]), fields),
     )
 
@@ -216,8 +220,7 @@ def _parse_singly(
             else:
                 parsed.append(_parse_v2000(np.frombuffer(record, np.uint8), fields))
         except _MalformedError:
-            title = record.split(b"\n", 1)[0].strip().decode("utf-8", "replace")
-            unreadable.append(title[:MAX_NAME_LENGTH])
+            unreadable.append(_title(record))
     return parsed, unreadable
 
 

@@ -130,13 +130,19 @@ def _name(comment: bytes) -> str:
     return text.decode("utf-8", "replace")[:MAX_NAME_LENGTH]
 
 
+def _skip_empty(file: BufferedIOBase) -> tuple[bytes, int]:
+    """Returns the next line that is not empty, and how many were before it."""
+    line, count = file.readline(), 0
+    while line and not line.strip():
+        line, count = file.readline(), count + 1
+    return line, count
+
+
 def _frames(file: BufferedIOBase, source: str) -> Iterator[Frame]:
     line_number = 0
     for index in itertools.count():
-        head = file.readline()
-        while head and not head.strip():
-            head = file.readline()
-            line_number += 1
+        head, num_empty = _skip_empty(file)
+        line_number += num_empty
         if not head:
             return
         if not head.strip().isdigit():

@@ -6,6 +6,7 @@ means nothing without its convention's name and the version of RDKit.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import rdkit
@@ -62,6 +63,16 @@ class Judgement(NamedTuple):
     perceptions: dict[str, list[bonds.Perception]]
 
 
+def _count_novel(
+    perceptions: Sequence[bonds.Perception], reference_graphs: set[str] | None
+) -> int | None:
+    """Counts the distinct valid molecules whose graphs are not in the data."""
+    if reference_graphs is None:
+        return None
+    first = {p.smiles: p.graph_smiles for p in perceptions if p.status == "valid"}
+    return sum(graph not in reference_graphs for graph in first.values())
+
+
 def _score(
     name: str,
     perceptions: Sequence[bonds.Perception],
@@ -70,10 +81,7 @@ def _score(
 ) -> Score:
     counts = bonds.summarize(perceptions)
     total, num_unique = max(counts.num_molecules, 1), counts.num_unique
-    num_novel = None
-    if reference_graphs is not None:
-        first = {p.smiles: p.graph_smiles for p in perceptions if p.status == "valid"}
-        num_novel = sum(graph not in reference_graphs for graph in first.values())
+    num_novel = _count_novel(perceptions, reference_graphs)
     has_novelty = num_novel is not None and num_unique
     return Score(
         definition=DEFINITIONS[name],
@@ -108,26 +116,24 @@ def reference_graphs(
     """
     if reference.smiles:
         return dict.fromkeys(names, samples.canonical_graphs(reference.smiles))
-    graphs: dict[str, set[str]] = {}
+    graphs = {}
     if EDM in names:
-        perceptions = edm.validity(reference.molecules).perceptions
-        graphs[EDM] = {p.graph_smiles for p in perceptions if p.status == "valid"}
+        graphs[EDM] = _graphs(edm.validity(reference.molecules).perceptions)
     others = [name for name in names if name != EDM]
     if others:
-        perceptions = bonds.perceive_all(
-            reference.molecules, "xyz2mol", num_workers, time_limit, on_done
+        perceived = partial(
+            bonds.perceive_all, num_workers=num_workers, time_limit=time_limit
         )
-        failed = [
-            molecule
-            for molecule, found in zip(reference.molecules, perceptions, strict=True)
-            if found.status != "valid"
-        ]
-        perceptions += bonds.perceive_all(
-            failed, "xyz2mol_hueckel", num_workers, time_limit
-        )
-        known = {p.graph_smiles for p in perceptions if p.status == "valid"}
-        graphs |= dict.fromkeys(others, known)
+        first = perceived(reference.molecules, "xyz2mol", on_done=on_done)
+        pairs = zip(reference.molecules, first, strict=True)
+        failed = [molecule for molecule, found in pairs if found.status != "valid"]
+        second = perceived(failed, "xyz2mol_hueckel")
+        graphs |= dict.fromkeys(others, _graphs([*first, *second]))
     return graphs
+
+
+def _graphs(perceptions: Sequence[bonds.Perception]) -> set[str]:
+    return {p.graph_smiles for p in perceptions if p.status == "valid"}
 
 
 def judge(
@@ -160,7 +166,7 @@ def judge(
         elif name == bonds.STRICT:
             found = [bonds.judge_strictly(p) for p in perceptions[bonds.STRICT_PARENT]]
         else:
-            on_done = None if advance is None else _told_as(name, advance)
+            on_done = None if advance is None else partial(advance, name)
             found = bonds.perceive_all(
                 molecules, name, num_workers, time_limit, on_done
             )
@@ -181,7 +187,3 @@ def _with_faults(
         perception if fault is None else bonds.Perception(fault)
         for perception, fault in zip(perceptions, faults, strict=True)
     ]
-
-
-def _told_as(name: str, advance: Advance) -> Callable[[int], None]:
-    return lambda num_done: advance(name, num_done)

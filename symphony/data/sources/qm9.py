@@ -45,7 +45,7 @@ ZIP = Remote(
 
 
 def packaged_sample() -> Path:
-    """Returns the file of the 3,000 molecules that come with Symphony."""
+    """Returns the file of the molecules of QM9 that come with Symphony."""
     return PACKAGED / "qm9_sample.npz"
 
 

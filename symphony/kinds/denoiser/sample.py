@@ -93,13 +93,12 @@ def load_refiner(
     chosen = {"noise": noise, "num_steps": num_steps, "method": method}
     chosen = {k: config.refine[k] if v is None else v for k, v in chosen.items()}
     _check_use(config, name_or_path, **chosen)
-    species = tuple(config.data.species)
     seen = trained.meta.get("species_counts")  # Of weights made by hand there are none.
     return Refiner(
         name=str(name_or_path),
         checksum=trained.checksum,
-        species=species,
-        unseen=tuple(n for n in species if seen and not seen[str(n)]),
+        species=tuple(config.data.species),
+        unseen=tuple(n for n in config.data.species if seen and not seen[str(n)]),
         model=train.make_model(config),
         params=trained.params,
         num_final=int(config.refine.num_final),
