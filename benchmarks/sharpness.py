@@ -18,10 +18,11 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from benchmarks import report
+from common.nn.conditions import known
 from symphony import build, data, densities
-from symphony.fragments import Cut
-from symphony.model import Symphony
-from symphony.score import step_features
+from symphony.likelihood import step_features
+from symphony.model import Surroundings, Symphony
+from symphony.orders import Cut
 from symphony.weights import load_weights
 
 
@@ -33,16 +34,18 @@ def widths(
     num_nodes = cut.species.shape[0]
     steps = jnp.arange(num_nodes)
     placed = (steps <= steps[:, None]) & cut.node_mask
-    node_feats, next_atom = step_features(model, cut, jnp.zeros(()))
+    node_feats, next_atom = step_features(
+        model, cut, known({"noise_std": jnp.zeros(())})
+    )
     target = jnp.minimum(steps + 1, num_nodes - 1)
     vectors = cut.positions[target] - cut.positions[cut.focus]
     radius, direction = densities.polar(vectors, model.min_radius, model.max_radius)
     condition = model.position_condition(
-        node_feats[0], next_atom, cut.focus, cut.species[target]
+        node_feats, next_atom, cut.focus, cut.species[target]
     )
     coarse = densities.blur(key_blur, direction, model.blur)
-    scene = (node_feats[0], cut.positions, cut.focus, placed)
-    fine = model.fine(condition, radius, coarse, *scene)
+    around = Surroundings(node_feats, cut.positions, cut.focus, placed)
+    fine = model.fine(condition, radius, coarse, around)
     keys = jax.random.split(key_fine, num_nodes)
     drawn = jax.vmap(densities.sample_fine)(keys, fine)
     heaviest = jnp.argmax(fine.logits, axis=-1)[:, None]
@@ -83,7 +86,7 @@ def main() -> None:
 
     @jax.jit
     def measure(batch: data.Batch, keys: Key[Array, " batch"]) -> dict[str, Array]:
-        cuts = jax.vmap(partial(build.draw_cut, config))(keys, *batch)
+        cuts = jax.vmap(partial(build.draw_cut, config))(keys, *batch[:3])
         return jax.vmap(partial(widths, bound))(cuts, keys)
 
     found: dict[str, list[np.ndarray]] = {}

@@ -1,7 +1,7 @@
 """The `equijump` command: `equijump <verb> [flags]` runs the module of that verb."""
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
 from common.commands import cli
 
@@ -13,15 +13,8 @@ VERBS = {
     "package": "weights of a run, to give away: --workdir=workdir/ala2 --output=mine",
 }
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb and returns the exit status.
-
-    Args:
-      argv: The arguments after `equijump`; those of the process where None.
-    """
-    return cli.dispatch("equijump", VERBS, argv)
-
+main = partial(cli.dispatch, "equijump", VERBS)
+"""Runs one verb by the arguments after `equijump`, and returns the exit status."""
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,25 +6,29 @@ until one of them is called.
 """
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from common import __version__ as __version__
 
+if TYPE_CHECKING:
+    from symphony.refine import MoleculeRefiner
+    from symphony.sampler import Sampler
 
-def load(name_or_path: str | os.PathLike[str] = "qm9") -> Any:
+
+def load(name_or_path: str | os.PathLike[str] = "qm9") -> "Sampler":
     """Returns a sampler with the weights of a packaged model or of a user's own run.
 
     Args:
       name_or_path: Name of packaged weights, or the work directory of a training run.
     """
-    from symphony import sample
+    from symphony import sampler
 
-    return sample.load(name_or_path)
+    return sampler.load(name_or_path)
 
 
 def load_refiner(
     name_or_path: str | os.PathLike[str] = "refine_qm9", noise: float | None = None
-) -> Any:
+) -> "MoleculeRefiner":
     """Returns a denoiser, whose `refine` takes RDKit molecules.
 
     Args:

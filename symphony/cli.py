@@ -1,7 +1,7 @@
 """The `symphony` command: `symphony <verb> [flags]` runs the module of that verb."""
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
 from common.commands import cli
 
@@ -14,15 +14,8 @@ VERBS = {
     "score": "log-likelihood of molecules: --molecules=in.sdf --output=scores.csv",
 }
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb and returns the exit status.
-
-    Args:
-      argv: The arguments after `symphony`; those of the process where None.
-    """
-    return cli.dispatch("symphony", VERBS, argv)
-
+main = partial(cli.dispatch, "symphony", VERBS)
+"""Runs one verb by the arguments after `symphony`, and returns the exit status."""
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -54,7 +54,7 @@ def extend_cache(
     model: Symphony,
     cache: Cache,
     fragment: Fragment,
-    given: Conditions,
+    conditions: Conditions,
 ) -> Cache:
     """Adds the last atom of a fragment to the cache: one row of every layer."""
     capacity = fragment.species.shape[0]
@@ -65,7 +65,7 @@ def extend_cache(
         fragment.positions[new][None], fragment.positions, before[None], new[None]
     )
     store = lambda at_row, stored: where(at_new, at_row, stored)
-    receiver = model.embed(fragment.species[new][None], given)
+    receiver = model.embed(fragment.species[new][None], conditions)
     levels = []
     for layer, stored in zip(model.layers, cache.layer_feats[:-1], strict=True):
         levels.append(store(receiver, stored))
@@ -122,7 +122,7 @@ class Choice(NamedTuple):
         stop: True if the molecule is complete.
         focus: Index of the focus; 0 at a stop.
         species: Of the new atom; 0 at a stop.
-        log_likelihood: Nats, at temperature one and before any mask on species.
+        log_likelihood: Nats, at temperature one.
     """
 
     stop: Bool[Array, ""]
@@ -141,9 +141,7 @@ def draw_choice(
     num_species = focus_species.shape[1]
     # Stop comes first: what is drawn shall not depend on the rows of padding.
     logits = jnp.concatenate([stop[None], focus_species.reshape(-1)])
-    allowed = jnp.where(settings.species_mask, focus_species, -jnp.inf)
-    allowed = jnp.concatenate([stop[None], allowed.reshape(-1)])
-    chosen = jax.random.categorical(key, allowed / settings.focus_temperature)
+    chosen = jax.random.categorical(key, logits / settings.focus_temperature)
     stops = chosen == 0
     pair = jnp.maximum(chosen - 1, 0)
     return Choice(

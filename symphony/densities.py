@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from common.so3.grid import SphereGrid, jitter_in_cell
 from common.so3.harmonics import spherical_harmonics
@@ -175,6 +175,16 @@ def log_normaliser(
     return jax.nn.logsumexp(logits, axis=-1)
 
 
+def _draw_cells(
+    key: Key[Array, ""], log_masses: Float[Array, " grid"], count: int
+) -> Int[Array, " count"]:
+    # One cumulative sum serves all draws; a Gumbel draw would cost one grid each.
+    mass_below = jnp.cumsum(jnp.exp(log_masses - jnp.max(log_masses)))
+    drawn = mass_below[-1] * jax.random.uniform(key, (count,))
+    cells = jnp.sum(mass_below <= drawn[:, None], axis=-1)
+    return jnp.minimum(cells, mass_below.shape[0] - 1)
+
+
 def sample_coarse(
     key: Key[Array, ""],
     coefficients: Float[Array, "components channels"],
@@ -192,11 +202,7 @@ def sample_coarse(
     key_cell, key_jitter, key_accept = jax.random.split(key, 3)
     at_points = grid_logits(coefficients, grid) / jnp.maximum(temperature, 0.5)
     log_masses = at_points + jnp.asarray(grid.log_weights)
-    # One cumulative sum serves all proposals; a Gumbel draw would cost one grid each.
-    mass_below = jnp.cumsum(jnp.exp(log_masses - jnp.max(log_masses)))
-    drawn = mass_below[-1] * jax.random.uniform(key_cell, (num_proposals,))
-    cells = jnp.sum(mass_below <= drawn[:, None], axis=-1)
-    cells = jnp.minimum(cells, mass_below.shape[0] - 1)
+    cells = _draw_cells(key_cell, log_masses, num_proposals)
     proposals = jitter_in_cell(key_jitter, grid, cells)
     logits = jax.vmap(coarse_logits, (None, 0))(coefficients, proposals)
     log_ratios = logits / temperature - at_points[cells]

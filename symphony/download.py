@@ -14,13 +14,12 @@ from typing import NamedTuple
 from absl import logging
 
 from common.errors import RunError, UsageError
-from common.runs.cache import cache_folder
 
 _BLOCK_BYTES = 1 << 20
 _LOG_EVERY = 5.0  # s
 
 
-class Source(NamedTuple):
+class Remote(NamedTuple):
     """A published file.
 
     Attributes:
@@ -34,28 +33,6 @@ class Source(NamedTuple):
     name: str
     md5: str | None
     size: int | None
-
-
-_FIGSHARE = "https://ndownloader.figshare.com/files"
-QM9_TAR = Source(
-    f"{_FIGSHARE}/3195389",
-    "dsgdb9nsd.xyz.tar.bz2",
-    "ad1ebd51ee7f5b3a6e32e974e5d54012",
-    86_144_227,
-)
-QM9_EXCLUDED = Source(
-    f"{_FIGSHARE}/3195404",
-    "uncharacterized.txt",
-    "a361887bacb427b8a0ce7903d92a53b4",
-    486_752,
-)
-# The publisher of this one states no checksum: ours is noted at the first download.
-QM9_ZIP = Source(
-    "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/molnet_publish/qm9.zip",
-    "qm9.zip",
-    None,
-    None,
-)
 
 
 def digest(path: Path, algorithm: str) -> str:
@@ -197,18 +174,6 @@ def fetch(
     return path
 
 
-def fetch_source(source: Source, folder: Path) -> Path:
+def fetch_remote(remote: Remote, folder: Path) -> Path:
     """Downloads a published file into a folder, under its own name."""
-    return fetch(source.url, folder / source.name, md5=source.md5, size=source.size)
-
-
-def fetch_qm9(folder: Path | None = None, from_figshare: bool = True) -> Path:
-    """Downloads QM9 and the list of its uncharacterized molecules.
-
-    Args:
-        folder: Where to; the user's cache where None.
-        from_figshare: The archive by QM9's authors, else MoleculeNet's `gdb9.sdf`.
-    """
-    folder = cache_folder() if folder is None else folder
-    fetch_source(QM9_EXCLUDED, folder)
-    return fetch_source(QM9_TAR if from_figshare else QM9_ZIP, folder)
+    return fetch(remote.url, folder / remote.name, md5=remote.md5, size=remote.size)

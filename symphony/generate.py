@@ -7,6 +7,7 @@ are kept and a step costs the row of the new atom; with a full trunk they are ma
 anew. No pair of atoms is ever dropped.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from functools import cache, partial, wraps
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from common.nn.conditions import known
+from common.nn.conditions import Known
 
 
 class Settings(NamedTuple):
@@ -28,17 +29,15 @@ class Settings(NamedTuple):
         position_temperature: The density of positions is raised to its inverse:
             radius and coarse direction by its power, the fine stage by its width.
         basin_temperature: Narrows every mode of the position and keeps its weight.
-        noise_std: Å, the level of coordinate noise that the network is told.
+        conditions: all that the network is given, `noise_std` among them.
         max_atoms: Molecules that reach it without stopping are ended, not stopped.
-        species_mask: False forbids a species.
     """
 
     focus_temperature: Float[Array, ""]
     position_temperature: Float[Array, ""]
     basin_temperature: Float[Array, ""]
-    noise_std: Float[Array, ""]
+    conditions: dict[str, Known]
     max_atoms: Int[Array, ""]
-    species_mask: Bool[Array, " num_species"]
 
 
 class Fragment(NamedTuple):
@@ -168,8 +167,7 @@ def draw_first(
     key: Key[Array, ""], logits: Float[Array, " num_species"], settings: Settings
 ) -> Placement:
     """Draws the species of the first atom; it sits at the origin."""
-    allowed = jnp.where(settings.species_mask, logits, -jnp.inf)
-    species = jax.random.categorical(key, allowed / settings.focus_temperature)
+    species = jax.random.categorical(key, logits / settings.focus_temperature)
     return Placement(
         stop=jnp.array(False),
         species=species.astype(jnp.int32),
@@ -180,8 +178,7 @@ def draw_first(
 
 def first_or_next(fragment: Fragment, first: Placement, drawn: Placement) -> Placement:
     """Returns `first` where there is no atom yet, and else what was drawn from them."""
-    is_first = fragment.num_atoms == 0
-    return jax.tree.map(lambda a, b: jnp.where(is_first, a, b), first, drawn)
+    return _where(fragment.num_atoms == 0, first, drawn)
 
 
 def advance(
@@ -209,32 +206,40 @@ def advance(
         log_likelihood=jnp.zeros(()),
     )
     is_given = new < slot.num_given
-    step = jax.tree.map(lambda a, b: jnp.where(is_given, a, b), given, drawn)
+    step = _where(is_given, given, drawn)
+    after = _grow(decoder, model, slot, step, settings)
+    is_full = new >= jnp.maximum(settings.max_atoms, slot.num_given)
+    true, total = jnp.array(True), after.log_likelihood
+    stopped = slot._replace(log_likelihood=total, done=true, stopped=true)
+    after = _where(is_full, slot._replace(done=is_full), after)
+    return _where(slot.done, slot, _where(step.stop, stopped, after))
 
-    at_new = jnp.arange(capacity) == new
+
+def _where(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:
+    """Chooses between two trees of arrays."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def _grow(
+    decoder: Decoder,
+    model: nn.Module,
+    slot: Slot,
+    step: Placement,
+    settings: Settings,
+) -> Slot:
+    """Returns the slot with one more atom, in its cache too."""
+    before = slot.fragment
+    at_new = jnp.arange(before.species.shape[0]) == before.num_atoms
     fragment = Fragment(
-        positions=jnp.where(at_new[:, None], step.position, fragment.positions),
-        species=jnp.where(at_new, step.species, fragment.species),
-        num_atoms=new + 1,
+        positions=jnp.where(at_new[:, None], step.position, before.positions),
+        species=jnp.where(at_new, step.species, before.species),
+        num_atoms=before.num_atoms + 1,
     )
-    grown = slot._replace(
+    return slot._replace(
         fragment=fragment,
-        cache=decoder.extend_cache(
-            model, slot.cache, fragment, known({"noise_std": settings.noise_std})
-        ),
+        cache=decoder.extend_cache(model, slot.cache, fragment, settings.conditions),
         log_likelihood=slot.log_likelihood + step.log_likelihood,
     )
-    stopped = grown._replace(
-        fragment=slot.fragment,
-        cache=slot.cache,
-        done=jnp.array(True),
-        stopped=jnp.array(True),
-    )
-    is_full = new >= jnp.maximum(settings.max_atoms, slot.num_given)
-    cut_short = slot._replace(done=is_full)
-    after = jax.tree.map(lambda a, b: jnp.where(is_full, a, b), cut_short, grown)
-    after = jax.tree.map(lambda a, b: jnp.where(step.stop, a, b), stopped, after)
-    return jax.tree.map(lambda a, b: jnp.where(slot.done, a, b), slot, after)
 
 
 @cache
@@ -354,27 +359,21 @@ def generate(
         ValueError: A slot holds fewer atoms than a molecule may have.
     """
     if capacity < int(settings.max_atoms):
-        raise ValueError(
-            f"capacity: expected at least max_atoms, {int(settings.max_atoms)}, found "
-            f"{capacity}"
-        )
+        least = f"max_atoms, {int(settings.max_atoms)}"
+        raise ValueError(f"capacity: expected at least {least}, found {capacity}")
     run = make_run(decoder, model, mode)
     seed_key = jax.random.key(seed)
     slots = empty_slots(decoder, model, capacity, num_slots)
     held = np.full(num_slots, -1)
-    more = True
     while True:
-        free = np.flatnonzero(held < 0)
         new = np.full(num_slots, -1, np.int32)
-        for slot in free:
-            index = next(indices, None) if more else None
-            more = index is not None
-            if not more:
-                break
-            held[slot] = new[slot] = index
+        free = np.flatnonzero(held < 0)
+        taken = list(itertools.islice(indices, len(free)))
+        new[free[: len(taken)]] = taken
+        held = np.maximum(held, new)
         if np.all(held < 0):
             return
-        if np.any(new >= 0):
+        if taken:
             given = _stack_starts(new, start, capacity)
             slots = refill(decoder, model, slots, new, *given)
         slots = run(params, slots, seed_key, settings, steps_per_call)

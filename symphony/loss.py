@@ -28,8 +28,8 @@ from symphony.densities import (
     log_normaliser,
     radial_log_density,
 )
-from symphony.fragments import Cut
-from symphony.model import Surroundings, Symphony
+from symphony.model import NextAtom, Surroundings, Symphony
+from symphony.orders import Cut
 
 
 class StepTerms(NamedTuple):
@@ -58,7 +58,11 @@ class StepTerms(NamedTuple):
 
 
 def causal_mask(num_nodes: int) -> Bool[Array, "num_nodes num_nodes"]:
-    """Lets atom `i` receive from the atoms placed before it."""
+    """Lets atom `i` receive from the atoms placed before it.
+
+    >>> causal_mask(3).astype(int).tolist()
+    [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
+    """
     return jnp.tril(jnp.ones((num_nodes, num_nodes), bool), k=-1)
 
 
@@ -66,7 +70,7 @@ def step_terms(
     model: Symphony,
     cut: Cut,
     steps: Int[Array, " num_steps"],
-    given: Conditions,
+    conditions: Conditions,
     noise: Float[Array, "num_nodes 3"],
     key: Key[Array, ""],
 ) -> StepTerms:
@@ -76,13 +80,13 @@ def step_terms(
         model: Bound to its parameters.
         cut: The molecule in an order of generation.
         steps: The steps `t` to evaluate.
-        given: conditions of the molecule; `noise_std`, in Å, is that of the noise on
-            the atoms already placed.
+        conditions: what the network is given; `noise_std` (Å) is of the noise on the
+            atoms already placed.
         noise: Standard normal numbers.
         key: Draws the coarse directions.
     """
     num_nodes = cut.species.shape[0]
-    positions = cut.positions + given["noise_std"].value * noise
+    positions = cut.positions + conditions["noise_std"].value * noise
     placed = (jnp.arange(num_nodes) <= steps[:, None]) & cut.node_mask
     num_atoms = jnp.sum(cut.node_mask)
     step_mask = (steps < num_atoms) & cut.complete
@@ -91,50 +95,73 @@ def step_terms(
     others = cut.node_mask[:, None] & cut.node_mask & ~jnp.eye(num_nodes, dtype=bool)
     graph = model.graph(positions, positions, others)
     node_feats, next_atom = model.embed_steps(
-        cut.species, given, graph, causal_mask(num_nodes), placed
+        cut.species, conditions, graph, causal_mask(num_nodes), placed
     )
-
-    labels = cut.labels[steps]
-    logits = next_atom.focus_species
-    log_total = jnp.logaddexp(jax.nn.logsumexp(logits, axis=(1, 2)), next_atom.stop)
-    hit = jnp.sum(jnp.where(labels > 0, labels * logits, 0.0), axis=(1, 2))
-    focus_nll = log_total - jnp.where(place_mask, hit, next_atom.stop)
 
     focus = cut.focus[steps]
     target = jnp.minimum(steps + 1, num_nodes - 1)
     vectors = cut.positions[target] - positions[focus]
     vectors = jnp.where(place_mask[:, None], vectors, jnp.array([1.2, 0.0, 0.0]))
-    length = jnp.linalg.norm(vectors, axis=-1)
-    direction = vectors / length[:, None]
-    margin = 1e-4
-    radius = jnp.clip(length, model.min_radius + margin, model.max_radius - margin)
-
     condition = model.position_condition(
         node_feats, next_atom, focus, cut.species[target]
     )
-    log_radial = radial_log_density(
-        model.radial(condition), radius, model.min_radius, model.max_radius
-    )
     around = Surroundings(node_feats, positions, focus, placed)
-    coefficients = model.coarse(condition, radius, around)
-    coarse_direction = blur(key, direction, model.blur)
-    log_coarse = coarse_logits(coefficients, coarse_direction)
-    log_coarse -= log_normaliser(coefficients, model.grid)
-    mixture = model.fine(condition, radius, coarse_direction, around)
-    log_fine = fine_log_density(mixture, direction)
-    log_fine -= blur_log_density(direction, coarse_direction, model.blur)
-
+    radial, coarse, fine = _position_terms(model, condition, vectors, around, key)
     first = jax.nn.log_softmax(model.first_species)[cut.species[0]]
     masked = lambda mask, values: jnp.where(mask, values, 0.0)
     return StepTerms(
         first=-first,
-        focus=masked(step_mask, focus_nll),
-        radial=masked(place_mask, -log_radial),
-        coarse=masked(place_mask, -log_coarse),
-        fine=masked(place_mask, -log_fine),
+        focus=masked(step_mask, _focus_nll(next_atom, cut.labels[steps], place_mask)),
+        radial=masked(place_mask, -radial),
+        coarse=masked(place_mask, -coarse),
+        fine=masked(place_mask, -fine),
         step_mask=step_mask,
         place_mask=place_mask,
     )
+
+
+def _focus_nll(
+    next_atom: NextAtom,
+    labels: Float[Array, "num_steps num_nodes num_species"],
+    place_mask: Bool[Array, " num_steps"],
+) -> Float[Array, " num_steps"]:
+    """Returns the cross-entropy of focus and species, or of stopping, in nats."""
+    logits = next_atom.focus_species
+    log_total = jnp.logaddexp(jax.nn.logsumexp(logits, axis=(1, 2)), next_atom.stop)
+    hit = jnp.sum(jnp.where(labels > 0, labels * logits, 0.0), axis=(1, 2))
+    return log_total - jnp.where(place_mask, hit, next_atom.stop)
+
+
+def _position_terms(
+    model: Symphony,
+    condition: Float[Array, "num_steps num_channels"],
+    vectors: Float[Array, "num_steps 3"],
+    around: Surroundings,
+    key: Key[Array, ""],
+) -> tuple[Float[Array, " num_steps"], ...]:
+    """Returns the log-densities of radius, coarse direction and fine direction.
+
+    Args:
+        model: bound to its parameters.
+        condition: input of the position heads.
+        vectors: Å, from the focus to the new atom.
+        around: what the position heads see.
+        key: draws the coarse directions.
+    """
+    length = jnp.linalg.norm(vectors, axis=-1)
+    direction = vectors / length[:, None]
+    margin = 1e-4
+    low, high = model.min_radius, model.max_radius
+    radius = jnp.clip(length, low + margin, high - margin)
+    radial = radial_log_density(model.radial(condition), radius, low, high)
+    coefficients = model.coarse(condition, radius, around)
+    coarse_direction = blur(key, direction, model.blur)
+    coarse = coarse_logits(coefficients, coarse_direction)
+    coarse -= log_normaliser(coefficients, model.grid)
+    mixture = model.fine(condition, radius, coarse_direction, around)
+    fine = fine_log_density(mixture, direction)
+    fine -= blur_log_density(direction, coarse_direction, model.blur)
+    return radial, coarse, fine
 
 
 def totals(terms: StepTerms) -> dict[str, Float[Array, ""]]:
@@ -150,11 +177,11 @@ def totals(terms: StepTerms) -> dict[str, Float[Array, ""]]:
 
 
 def molecule_totals(
-    model: Symphony, cut: Cut, given: Conditions, key: Key[Array, ""]
+    model: Symphony, cut: Cut, conditions: Conditions, key: Key[Array, ""]
 ) -> dict[str, Float[Array, ""]]:
     """Evaluates all steps of a molecule: the causal trunk serves them in one pass."""
     key_noise, _, key_direction = jax.random.split(key, 3)
     num_nodes = cut.species.shape[0]
     noise = jax.random.normal(key_noise, (num_nodes, 3))
     steps = jnp.arange(num_nodes)
-    return totals(step_terms(model, cut, steps, given, noise, key_direction))
+    return totals(step_terms(model, cut, steps, conditions, noise, key_direction))

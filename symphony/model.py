@@ -263,16 +263,18 @@ class Symphony(nn.Module):
         feats = nn.silu(self.pair_hidden(basis))
         return make_graph(vectors, feats, envelope, self.max_degree, receivers=index)
 
-    def embed(self, species: Int[Array, " num_nodes"], given: Conditions) -> Features:
+    def embed(
+        self, species: Int[Array, " num_nodes"], conditions: Conditions
+    ) -> Features:
         """Embeds species and conditions of the molecule."""
-        scalars = self.embed_species(species) + self.embed_conditions(given)
+        scalars = self.embed_species(species) + self.embed_conditions(conditions)
         return from_scalars(scalars, uniform(self.max_degree, self.num_channels))
 
     def trunk(
-        self, species: Int[Array, " num_nodes"], given: Conditions, graph: Graph
+        self, species: Int[Array, " num_nodes"], conditions: Conditions, graph: Graph
     ) -> Features:
         """Embeds the atoms in their surroundings, as far as the graph lets them see."""
-        node_feats = self.embed(species, given)
+        node_feats = self.embed(species, conditions)
         for layer in self.layers:
             node_feats = layer(node_feats, graph)
         return self.trunk_norm(node_feats)
@@ -290,7 +292,7 @@ class Symphony(nn.Module):
     def embed_steps(
         self,
         species: Int[Array, " num_nodes"],
-        given: Conditions,
+        conditions: Conditions,
         graph: Graph,
         mask: Bool[Array, "num_nodes num_nodes"],
         placed: Bool[Array, "num_steps num_nodes"],
@@ -299,12 +301,12 @@ class Symphony(nn.Module):
 
         Args:
             species: indices into the species table.
-            given: conditions of the molecule.
+            conditions: conditions of the molecule.
             graph: edges between all atoms.
             mask: senders (columns) that each atom (row) receives from in the trunk.
             placed: atoms that there are at each step.
         """
-        node_feats = self.trunk(species, given, mask_edges(graph, mask))
+        node_feats = self.trunk(species, conditions, mask_edges(graph, mask))
         pair_feats = edge_feats(graph)
         messages = self.focus_messages(node_feats, pair_feats)
         messages = jnp.einsum("tj,ijc->tic", placed.astype(messages.dtype), messages)

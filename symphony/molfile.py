@@ -51,7 +51,11 @@ class Found(NamedTuple):
 
 
 def formula(atomic_numbers: UInt8[np.ndarray, " num_atoms"]) -> str:
-    """Returns the formula in Hill's order: C, H, then the others by the alphabet."""
+    """Returns the formula in Hill's order: C, H, then the others by the alphabet.
+
+    >>> formula(np.array([8, 6, 1, 1], np.uint8))
+    'CH2O'
+    """
     counts = Counter(SYMBOLS[number - 1] for number in atomic_numbers.tolist())
     first = ("C", "H") if "C" in counts else ()
     names = [name for name in first if name in counts]
@@ -85,7 +89,11 @@ def _coordinate(value: np.floating) -> str:
 
 
 def paths_of(path: str | Path) -> Paths:
-    """Returns the paths of an output that the user names by its SDF."""
+    """Returns the paths of an output that the user names by its SDF.
+
+    >>> paths_of("out/mine.sdf").manifest.name
+    'mine.jsonl'
+    """
     path = Path(path)
     if path.suffix.lower() != ".sdf":
         raise UsageError(f"--output: expected a name that ends in .sdf, found {path}")
@@ -132,13 +140,13 @@ def append(output: Output, record: Mapping[str, Any], sdf: str, extxyz: str) -> 
     """Adds one molecule; its line in the manifest comes last.
 
     Args:
-        output: See `open_output`.
+        output: open files.
         record: JSON values of the molecule, `index` among them.
-        sdf: A record of an SDF, empty if the molecule has no bonds.
-        extxyz: A frame.
+        sdf: record of an SDF, empty if the molecule has no bonds.
+        extxyz: frame of an extended XYZ file.
 
     Raises:
-        RunError: A file cannot be written; the molecules before are complete.
+        RunError: A file cannot be written. The molecules before are complete.
     """
     try:
         _write(output.extxyz, extxyz)

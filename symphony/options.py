@@ -1,6 +1,7 @@
 """What is asked of the sampler besides the weights, checked. Positions are in Å."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ from jaxtyping import Float, UInt8
 
 from common.errors import UsageError
 from symphony import data
+from symphony.conditions import check as check_conditions
+from symphony.conditions import names_read
 from symphony.data.elements import ATOMIC_NUMBERS, SYMBOLS
 from symphony.weights import Weights, warn_of_unseen
 
@@ -34,6 +37,7 @@ class Options(NamedTuple):
         basin_temperature: Narrows every mode of the position, keeps its weight.
         max_atoms: Largest size; a molecule that would grow beyond it is ended.
         core: Atomic numbers and positions (Å) that every molecule starts from.
+        conditions: numbers of the properties that molecules shall have, by name.
     """
 
     temperature_focus: float
@@ -41,6 +45,7 @@ class Options(NamedTuple):
     basin_temperature: float
     max_atoms: int
     core: Core | None
+    conditions: dict[str, float]
 
 
 def choose(
@@ -52,6 +57,7 @@ def choose(
     start: str | None = None,
     fragment: Any = None,
     basin: bool = False,
+    conditions: Mapping[str, float] | None = None,
 ) -> Options:
     """Checks what is asked of a sampler.
 
@@ -66,6 +72,7 @@ def choose(
             and positions in Å, or an RDKit molecule with a conformer. Its atoms come
             first and never move.
         basin: Short for a basin temperature of `BASIN_TEMPERATURE`.
+        conditions: numbers by the names of conditions; others are unknown.
 
     Raises:
         UsageError: A value is out of range, or the fragment cannot be used.
@@ -73,37 +80,49 @@ def choose(
     config = weights.config
     if basin and basin_temperature == 1.0:
         basin_temperature = BASIN_TEMPERATURE
-    if hasattr(fragment, "GetConformer"):
-        fragment = _of_rdkit(fragment)
-    temperatures = {
-        "temperature_focus": temperature_focus,
-        "temperature_position": temperature_position,
-        "basin_temperature": basin_temperature,
-    }
-    for name, value in temperatures.items():
-        if not 1e-6 <= value <= 1e6:
-            raise UsageError(f"--{name}: expected 1e-6 to 1e6, found {value}")
-    if temperature_position != 1.0 and basin_temperature != 1.0:
-        raise UsageError(
-            "expected one of --temperature_position and --basin_temperature, found both"
-        )
+    temperatures = (temperature_focus, temperature_position, basin_temperature)
+    _check_temperatures(*temperatures)
     if max_atoms is None:
         max_atoms = int(config.sample.max_atoms)
     if not 1 <= max_atoms <= MAX_ATOMS:
         raise UsageError(f"--max_atoms: expected 1 to {MAX_ATOMS}, found {max_atoms}")
+    given = {name: float(value) for name, value in (conditions or {}).items()}
+    check_conditions(given, names_read(config), weights.name)
+    core = _choose_core(weights, max_atoms, start, fragment)
+    return Options(*temperatures, max_atoms, core, given)
+
+
+def _check_temperatures(focus: float, position: float, basin: float) -> None:
+    names = ("temperature_focus", "temperature_position", "basin_temperature")
+    for name, value in zip(names, (focus, position, basin), strict=True):
+        if not 1e-6 <= value <= 1e6:
+            raise UsageError(f"--{name}: expected 1e-6 to 1e6, found {value}")
+    if position != 1.0 and basin != 1.0:
+        raise UsageError(
+            "expected one of --temperature_position and --basin_temperature, found both"
+        )
+
+
+def _choose_core(
+    weights: Weights, max_atoms: int, start: str | None, fragment: Any
+) -> Core | None:
+    """Returns the atoms that molecules start from; see `choose`."""
     if start is not None and fragment is not None:
         raise UsageError("expected one of --start and --fragment, found both")
-    core = None
+    data_config = weights.config.data
+    if hasattr(fragment, "GetConformer"):
+        fragment = _of_rdkit(fragment)
     if start is not None:
-        core = _single_atom(start, config.data)
+        core = _single_atom(start, data_config)
     elif isinstance(fragment, tuple):
         core = _check_core(*fragment, weights, max_atoms)
     elif fragment is not None:
         core = _read_core(fragment, weights, max_atoms)
-    if core is not None:
-        warn_of_unseen(weights, core[0], "start" if start else "fragment")
-        _warn_of_hydrogens(config.data, core[0])
-    return Options(**temperatures, max_atoms=max_atoms, core=core)
+    else:
+        return None
+    warn_of_unseen(weights, core[0], "start" if start else "fragment")
+    _warn_of_hydrogens(data_config, core[0])
+    return core
 
 
 def _warn_of_hydrogens(config: Any, atomic_numbers: UInt8[np.ndarray, " n"]) -> None:
@@ -155,6 +174,15 @@ def _check_core(
 ) -> Core:
     """Screens a fragment given as arrays like one from a file."""
     species = tuple(weights.config.data.species)
+    numbers, positions = _to_arrays(atomic_numbers, positions)
+    molecules = data.make_molecules(np.array([len(numbers)]), numbers, positions)
+    records = data.Records(molecules, None, ())
+    data.molecules.screen(records, species, max_atoms - 1, "fragment", strict=True)
+    _check_geometry(molecules, weights.config, "fragment")
+    return molecules.atomic_numbers, molecules.positions
+
+
+def _to_arrays(atomic_numbers: Any, positions: Any) -> Core:
     numbers = np.asarray(atomic_numbers)
     if numbers.dtype.kind not in "iu" or np.any((numbers < 1) | (numbers > 118)):
         raise UsageError(
@@ -171,11 +199,7 @@ def _check_core(
             "fragment: expected an atomic number and three coordinates for each atom, "
             f"found shapes {numbers.shape} and {positions.shape}"
         )
-    molecules = data.make_molecules(np.array([len(numbers)]), numbers, positions)
-    records = data.Records(molecules, None, ())
-    data.molecules.screen(records, species, max_atoms - 1, "fragment", strict=True)
-    _check_geometry(molecules, weights.config, "fragment")
-    return molecules.atomic_numbers, molecules.positions
+    return numbers, positions
 
 
 def _check_geometry(core: data.Molecules, config: Any, source: str) -> None:

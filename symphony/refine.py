@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import numpy as np
 from common.commands import cli
 from common.errors import UsageError
 from common.runs.weights import versions
-from symphony import data, molfile, sample
+from symphony import data, manifest, molfile, sampler
 from symphony.kinds.denoiser import sample as denoiser
 from symphony.kinds.denoiser.sample import Refiner
+from symphony.manifest import Sample
 
 MAX_ATOMS = 200
 """Largest molecule that is refined; the network keeps features of all pairs."""
@@ -30,7 +32,7 @@ def refine_molecules(
     fixed: Sequence[int] = (),
     seed: int = 0,
     first: int = 0,
-) -> Iterator[sample.Sample]:
+) -> Iterator[Sample]:
     """Yields molecules refined, from the first on, in order.
 
     Args:
@@ -43,23 +45,20 @@ def refine_molecules(
     total = len(molecules.num_atoms)
     for start in range(first, total, denoiser.BATCH):
         indices = range(start, min(start + denoiser.BATCH, total))
-        atoms = [
-            slice(molecules.offsets[index], molecules.offsets[index + 1])
-            for index in indices
-        ]
+        atoms = [slice(*molecules.offsets[index : index + 2]) for index in indices]
         numbers = [molecules.atomic_numbers[own] for own in atoms]
         positions = [molecules.positions[own] for own in atoms]
         stay = [np.isin(np.arange(len(one)), fixed) for one in numbers]
         found = denoiser.refine(refiner, numbers, positions, stay, indices, seed)
         for row, index in enumerate(indices):
-            yield sample.Sample(
+            yield Sample(
                 index=index,
                 seed=seed,
                 atomic_numbers=numbers[row],
                 positions=found[row],
                 stopped=True,
                 log_likelihood=None,
-                moved=sample.root_mean_square(found[row] - positions[row]),
+                moved=sampler.root_mean_square(found[row] - positions[row]),
                 name=str(molecules.names[index]),
             )
 
@@ -107,7 +106,7 @@ class MoleculeRefiner:
         return [_moved(mol, one) for mol, one in zip(mols, made, strict=True)]
 
 
-def _moved(mol: Any, one: sample.Sample) -> Any:
+def _moved(mol: Any, one: Sample) -> Any:
     from rdkit import Chem
 
     copy = Chem.Mol(mol)
@@ -154,8 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = _parser().parse_args(argv)
     for path in molfile.paths_of(flags.output):
         cli.check_apart(path, flags.molecules)
-    if not 0 <= flags.seed < 2**32:
-        raise UsageError(f"--seed: expected 0 to {2**32 - 1}, found {flags.seed}")
+    cli.check_seed(flags.seed)
     refiner = denoiser.load_refiner(
         flags.checkpoint, "--checkpoint", flags.noise, flags.num_steps, flags.method
     )
@@ -167,23 +165,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     fixed = _parse_fixed(flags.fixed, molecules)
     cli.announce_device()
     head = _header(refiner, molecules, fixed, flags.seed)
-    moved, num_valid = [], 0
+    make = partial(refine_molecules, refiner, molecules, fixed, flags.seed)
     with molfile.open_output(flags.output, head, flags.overwrite) as output:
-        done = output.num_done
-        refined = refine_molecules(refiner, molecules, fixed, flags.seed, done)
-        with cli.progress(total, "refining", "molecules", completed=done) as advance:
-            for one, smiles, sdf in sample.with_bonds(refined):
-                num_valid += sample.write(output, one, smiles, sdf)
-                moved.append(one.moved)
-                advance()
-    if not moved:
-        sys.stdout.write(f"{flags.output}: all {done} molecules are done\n")
-        return 0
-    before = f", {done} were there before" if done else ""
-    sys.stdout.write(
-        f"{flags.output}: {num_valid} valid molecules ({sample.BOND_PRESET}) of "
-        f"{total - done}{before}, moved by {np.mean(moved):.3f} Å in the mean\n"
-    )
+        written = manifest.write_all(output, make, total, "refining")
+    moved = np.mean(written.moved) if written.moved else 0.0
+    manifest.tell(flags.output, written, f", moved by {moved:.3f} Å in the mean")
     return 0
 
 
@@ -195,7 +181,7 @@ def _header(
         "seed": seed,
         "settings": {**denoiser.settings_of(refiner), "fixed": list(fixed)},
         "molecules_sha256": data.checksum(molecules),
-        "bonds": sample.BOND_PRESET,
+        "bonds": manifest.BOND_PRESET,
         "versions": versions("symphony", "jax", "numpy", "rdkit"),
     }
 

@@ -23,7 +23,7 @@ from common.runs import checkpoints, parallel, training
 from common.runs import config as configs
 from common.runs import loop as run
 from common.runs import weights as trained_weights
-from symphony import build, data, weights
+from symphony import build, conditions, data, weights
 
 VALIDATION_BATCH = 32
 
@@ -45,7 +45,11 @@ def load_data(
     """
     species = tuple(config.data.species)
     read = partial(
-        data.read_molecules, config.data.path, species, config.data.max_atoms
+        data.read_molecules,
+        config.data.path,
+        species,
+        config.data.max_atoms,
+        properties=conditions.names_read(config),
     )
     molecules, report = read(split="train")
     logging.info("training molecules: %s", data.describe(report))

@@ -88,3 +88,18 @@ def test_inference_imports_no_training(module):
 def test_a_config_starts_from_another_by_its_name_alone():
     for path in files("configs"):
         assert not {m for m in imported_modules(path) if m.startswith("configs")}
+
+
+INFERENCE = ("sample", "sampler", "starts", "manifest", "refine", "score", "likelihood")
+
+
+@pytest.mark.parametrize("module", INFERENCE)
+def test_sampling_and_scoring_never_import_evaluation(module):
+    used = imported_modules(ROOT / "symphony" / f"{module}.py")
+    assert not {name for name in used if name.startswith("symphony.evaluate")}
+
+
+def test_perception_of_bonds_knows_no_evaluation():
+    for path in files("symphony/chemistry"):
+        used = imported_modules(path)
+        assert not {name for name in used if name.startswith("symphony.evaluate")}

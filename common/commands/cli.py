@@ -296,6 +296,15 @@ def _is_ours_or_grave(record: standard_logging.LogRecord) -> bool:
     )
 
 
+def check_seed(seed: int) -> None:
+    """Raises `UsageError` for a seed that is no 32-bit number.
+
+    >>> check_seed(7)
+    """
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"--seed: expected 0 to {2**32 - 1}, found {seed}")
+
+
 def check_output(path: Path) -> None:
     """Asks, before work is done for a file, whether it can be written; makes nothing.
 
@@ -309,6 +318,16 @@ def check_output(path: Path) -> None:
         raise UsageError(f"cannot write {path}: {nearest} is not a folder")
     if not os.access(nearest, os.W_OK):
         raise UsageError(f"cannot write {path}: {nearest} is not writable")
+
+
+def check_report(folder: Path) -> None:
+    """Raises `UsageError` if reports cannot be written to a folder; makes nothing.
+
+    >>> check_report(Path("report"))
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--output: expected a folder, found a file: {folder}")
+    check_output(folder / "report.json")
 
 
 def check_apart(output: Path, *inputs: str | os.PathLike[str] | None) -> None:

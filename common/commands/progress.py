@@ -59,6 +59,9 @@ def pace(marks: deque[tuple[float, int]], total: int, unit: str) -> str:
       marks: Pairs of a time in seconds and the work done by then, in order.
       total: Amount of work, in `unit`.
       unit: Plural noun after the rate.
+
+    >>> pace(deque([(10.0, 40), (12.0, 60)]), 100, "steps")
+    '10 steps/s, 0:00:04 remaining'
     """
     (start, before), (now, done) = marks[0], marks[-1]
     if now <= start or done <= before:
@@ -75,27 +78,29 @@ Display = Callable[[int, str, str], None]
 def _lines(
     total: int, description: str, unit: str, completed: int, interval: float
 ) -> Iterator[Display]:
-    shown_at, shown, latest = time.monotonic(), None, None
+    shown = latest = (completed, "", "")
+    shown_at = time.monotonic()
 
-    def write(done: int, pace: str, note: str) -> None:
+    def write() -> None:
         nonlocal shown_at, shown
-        details = "".join(f", {part}" for part in (pace, note) if part)
+        done, *notes = shown = latest
+        details = "".join(f", {part}" for part in notes if part)
         sys.stdout.write(f"{description}: {done}/{total} {unit}{details}\n")
         sys.stdout.flush()
-        shown_at, shown = time.monotonic(), done
+        shown_at = time.monotonic()
 
     def display(done: int, pace: str, note: str) -> None:
         nonlocal latest
         latest = (done, pace, note)
         if time.monotonic() - shown_at >= interval:
-            write(*latest)
+            write()
 
-    write(completed, "", "")
+    write()
     try:
         yield display
     finally:
-        if latest is not None and latest[0] != shown:
-            write(*latest)
+        if latest[0] != shown[0]:
+            write()
 
 
 @contextlib.contextmanager
@@ -110,19 +115,24 @@ def _bar(
         MofNCompleteColumn(),
         TextColumn("{task.fields[details]}", markup=False),
     )
-    terminal = sys.stderr.isatty()
-    log = logging.get_absl_handler().python_handler
-    stream = log.stream
-    with Progress(*columns, redirect_stderr=terminal) as bar:
-        if terminal:
-            log.setStream(sys.stderr)  # Log lines go above the bar, not through it.
+    with Progress(*columns, redirect_stderr=sys.stderr.isatty()) as bar, _log_above():
         task = bar.add_task(description, total=total, completed=completed, details="")
 
         def display(done: int, pace: str, note: str) -> None:
             details = ", ".join(part for part in (pace, note) if part)
             bar.update(task, completed=done, details=details or unit)
 
-        try:
-            yield display
-        finally:
-            log.setStream(stream)
+        yield display
+
+
+@contextlib.contextmanager
+def _log_above() -> Iterator[None]:
+    """Sends log lines to the present standard error, above a bar, not through it."""
+    log = logging.get_absl_handler().python_handler
+    stream = log.stream
+    if sys.stderr.isatty():
+        log.setStream(sys.stderr)
+    try:
+        yield
+    finally:
+        log.setStream(stream)

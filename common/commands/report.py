@@ -4,7 +4,7 @@ import base64
 import html
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,11 @@ Rows = list[list[str]]
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Returns a number for a table, a dash where there is none."""
+    """Returns a number for a table, a dash where there is none.
+
+    >>> number(0.5, digits=2), number(None)
+    ('0.50', '–')
+    """
     return "–" if value is None else f"{value:.{digits}f}"
 
 
@@ -51,7 +55,11 @@ def print_tables(tables: Iterable[Rows], console: Console) -> None:
 
 
 def html_table(rows: Sequence[Sequence[str]], text: bool = False) -> str:
-    """Returns a table; cells of `text` are set as prose."""
+    """Returns a table; cells of `text` are set as prose.
+
+    >>> html_table([["name"], ["a<b"]]).splitlines()[1]
+    '<tr><td>a&lt;b</td>'
+    """
     header, *body = rows
     cell = '<td class="text">' if text else "<td>"
     lines = ["<table><tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in header)]
@@ -83,6 +91,27 @@ def html_page(
             f"<p>{html.escape(listed)}</body></html>\n",
         ]
     )
+
+
+def show(
+    report: dict[str, Any],
+    page: str,
+    print_report: Callable[[dict[str, Any], Console], None],
+    folder: Path,
+) -> None:
+    """Writes a report into a folder and prints its tables.
+
+    Args:
+        report: what was measured; JSON values.
+        page: the same as HTML.
+        print_report: prints the tables of the report.
+        folder: made if needed.
+    """
+    write(report, page, folder)
+    console = Console()
+    print_report(report, console)
+    written = f"{folder / 'report.html'} and report.json"
+    console.print(written, highlight=False, soft_wrap=True)
 
 
 def write(report: dict[str, Any], page: str, folder: Path) -> None:

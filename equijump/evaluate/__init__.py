@@ -6,6 +6,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from common.commands import cli
 from common.errors import UsageError
@@ -19,13 +20,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     _check(arguments)
-    output = Path(arguments.output)
 
     # Imported late, so that --help and mistakes on the command line are quick.
-    from rich.console import Console
+    from common.commands.report import show
+    from equijump.evaluate import measure, report
 
-    from common.commands import report as shown
-    from equijump.evaluate import inputs, measure, report
+    sides = _read(arguments)
+    settings = measure.Settings(arguments.lag, arguments.num_resamples, arguments.seed)
+    total = 2 * arguments.num_resamples
+    with cli.progress(total, "fitting Markov models", "resamples") as advance:
+        result = measure.evaluate(*sides[:2], settings, sides[2], advance)
+    page = report.to_html(result)
+    show(result, page, report.print_report, Path(arguments.output))
+    return 0
+
+
+def _read(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """Returns the trajectory, its reference, and the native structure if there is one.
+
+    The first two are `inputs.Replicas` of the same system.
+    """
+    from equijump.evaluate import inputs
 
     trajectory = inputs.read(
         "--trajectory",
@@ -51,15 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     native = None
     if arguments.native:
         native = inputs.read_native(Path(arguments.native), reference.system)
-    settings = measure.Settings(arguments.lag, arguments.num_resamples, arguments.seed)
-    total = 2 * arguments.num_resamples
-    with cli.progress(total, "fitting Markov models", "resamples") as advance:
-        result = measure.evaluate(trajectory, reference, settings, native, advance)
-    shown.write(result, report.to_html(result), output)
-    console = Console()
-    report.print_report(result, console)
-    console.print(f"{output / 'report.html'} and report.json", highlight=False)
-    return 0
+    return trajectory, reference, native
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,7 +115,4 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"--num_resamples: expected 2 or more, found {arguments.num_resamples}"
         )
-    output = Path(arguments.output)
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"--output: expected a folder, found a file: {output}")
-    cli.check_output(output / "report.json")
+    cli.check_report(Path(arguments.output))

@@ -1,6 +1,7 @@
 """Distributions of torsions, slow coordinates and folds, of both sides."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,41 +41,42 @@ def quantities(
         prepared: Both sides.
         native: Å, the structure that a protein is compared with.
     """
-    system, torsions = prepared.system, prepared.torsions
-    circle = np.linspace(-np.pi, np.pi, NUM_ANGLE_BINS + 1)
-    pairs = geometry.pairs_of_phi_and_psi(torsions)
-    found = {}
-
-    def columns(places: Sequence[int]) -> dict[str, Units]:
-        chosen = list(places)
-        sides = prepared.sides
-        return {
-            name: tuple(x[:, chosen] for x in sides[name].torsions) for name in NAMES
-        }
-
-    for residue, places in pairs.items():
-        label = geometry.residue_label(system, residue)
-        found[f"{label} phi, psi"] = Quantity(
-            "ramachandran", "rad", (circle, circle), columns(places)
-        )
-    together = {place for places in pairs.values() for place in places}
-    for place, (kind, residue) in enumerate(
-        zip(torsions.kinds, torsions.residues, strict=True)
-    ):
-        if place not in together:
-            label = geometry.residue_label(system, residue)
-            found[f"{label} {kind}"] = Quantity(
-                "torsion", "rad", (circle,), columns([place])
-            )
+    found = _angles(prepared)
     for index in range(min(2, prepared.sides["reference"].tics[0].shape[1])):
         values = {
             name: tuple(x[:, [index]] for x in prepared.sides[name].tics)
             for name in NAMES
         }
         found[f"TIC{index + 1}"] = Quantity("tic", "", (_edges(values),), values)
-    if geometry.is_protein(system):
+    if geometry.is_protein(prepared.system):
         found |= _folds(prepared, native)
     return found
+
+
+def _angles(prepared: Prepared) -> dict[str, Quantity]:
+    """Returns phi and psi of each residue together, and every other torsion."""
+    system, torsions = prepared.system, prepared.torsions
+    circle = np.linspace(-np.pi, np.pi, NUM_ANGLE_BINS + 1)
+    pairs = geometry.pairs_of_phi_and_psi(torsions)
+    label = partial(geometry.residue_label, system)
+    found = {}
+    for residue, places in pairs.items():
+        found[f"{label(residue)} phi, psi"] = Quantity(
+            "ramachandran", "rad", (circle, circle), _torsions(prepared, places)
+        )
+    together = {place for places in pairs.values() for place in places}
+    named = zip(torsions.kinds, torsions.residues, strict=True)
+    for place, (kind, residue) in enumerate(named):
+        if place not in together:
+            found[f"{label(residue)} {kind}"] = Quantity(
+                "torsion", "rad", (circle,), _torsions(prepared, [place])
+            )
+    return found
+
+
+def _torsions(prepared: Prepared, places: Sequence[int]) -> dict[str, Units]:
+    chosen, sides = list(places), prepared.sides
+    return {name: tuple(x[:, chosen] for x in sides[name].torsions) for name in NAMES}
 
 
 def _folds(
@@ -128,20 +130,11 @@ def compare(
     divergence = resampling.compare(
         counts["trajectory"], counts["reference"], resamples
     )
-    reweighted = None
-    if weights is not None:
-        shares = [
-            np.bincount(
-                np.concatenate(bins[name]), np.concatenate(weights[name]), num_bins
-            )
-            for name in NAMES
-        ]
-        reweighted = float(resampling.jensen_shannon(*shares))
     return {
         "kind": quantity.kind,
         "unit": quantity.unit,
         **divergence._asdict(),
-        "js_msm_reweighted": reweighted,
+        "js_msm_reweighted": _reweighted(bins, weights, num_bins),
         "thirds": {
             name: _thirds(bins[name], prepared.num_runs[name] > 1, num_bins)
             for name in NAMES
@@ -151,6 +144,22 @@ def compare(
         "counts": {name: counts[name].sum(axis=0).tolist() for name in NAMES},
         "bands": _bands(counts, resamples) if len(quantity.edges) == 1 else None,
     }
+
+
+def _reweighted(
+    bins: Mapping[str, Sequence[Int[np.ndarray, " _"]]],
+    weights: Mapping[str, Sequence[Float[np.ndarray, " _"]]] | None,
+    num_bins: int,
+) -> float | None:
+    """Returns the divergence of frames weighted by the Markov models."""
+    if weights is None:
+        return None
+    joined = np.concatenate
+    shares = [
+        np.bincount(joined(bins[name]), joined(weights[name]), num_bins)
+        for name in NAMES
+    ]
+    return float(resampling.jensen_shannon(*shares))
 
 
 def _thirds(

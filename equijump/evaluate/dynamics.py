@@ -236,6 +236,28 @@ def _measure_basins(
     }
 
 
+def _correlation(
+    units: Sequence[Float[np.ndarray, "_ _"]],
+    every: int,
+    weights: Int[np.ndarray, "_ _"],
+    shown: Int[np.ndarray, " _"],
+    spacing: float,
+) -> dict[str, Any]:
+    """Returns an autocorrelation at the lags shown, its band, and its decay time."""
+    sums, terms = kinetics.correlation_sums(units, int(shown[-1]) + 1, every)
+    whole = kinetics.autocorrelation(sums, terms, np.ones((1, len(units)), int))
+    drawn = kinetics.autocorrelation(sums, terms, weights)
+    decay, decays = (
+        kinetics.time_below(values, np.exp(-1.0)) * spacing
+        for values in (whole[0], drawn)
+    )
+    return {
+        "values": whole[0, shown].tolist(),
+        "band": resampling.interval(drawn[:, shown]).tolist(),
+        "decay_time": estimate(float(decay), decays),
+    }
+
+
 def measure_correlations(prepared: Prepared, resamples: Resamples) -> dict[str, Any]:
     """Returns autocorrelations of cos psi and of TIC1 against time in ps.
 
@@ -257,18 +279,11 @@ def measure_correlations(prepared: Prepared, resamples: Resamples) -> dict[str, 
         found[signal] = {"times": (shown * prepared.spacing).tolist()}
         for name in NAMES:
             side = prepared.sides[name]
-            units = read(side)
-            sums, terms = kinetics.correlation_sums(units, num_lags, side.every)
-            everything = np.ones((1, len(units)), int)
-            whole = kinetics.autocorrelation(sums, terms, everything)
-            drawn = kinetics.autocorrelation(sums, terms, getattr(resamples, name))
-            decay = [
-                kinetics.time_below(values, np.exp(-1.0)) * prepared.spacing
-                for values in (whole[0], drawn)
-            ]
-            found[signal][name] = {
-                "values": whole[0, shown].tolist(),
-                "band": resampling.interval(drawn[:, shown]).tolist(),
-                "decay_time": estimate(float(decay[0]), decay[1]),
-            }
+            found[signal][name] = _correlation(
+                read(side),
+                side.every,
+                getattr(resamples, name),
+                shown,
+                prepared.spacing,
+            )
     return found

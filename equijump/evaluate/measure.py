@@ -82,7 +82,6 @@ def evaluate(
         )
         for name in NAMES
     }
-    weights = dynamics.weights_of_frames(prepared, models)
     norm = validity.norm_of(prepared.sides["reference"].positions, prepared.system)
     report = {
         "versions": versions(),
@@ -96,13 +95,7 @@ def evaluate(
         "spacing": prepared.spacing,
         "num_resamples": settings.num_resamples,
         "seed": settings.seed,
-        "distributions": {
-            name: distributions.compare(quantity, prepared, resamples, weights)
-            for name, quantity in distributions.quantities(prepared, native).items()
-        },
-        "basins": dynamics.measure_basins(prepared, resamples, weights),
-        "models": dynamics.measure_models(prepared, models),
-        "correlations": dynamics.measure_correlations(prepared, resamples),
+        **_compare(prepared, resamples, models, native),
         "validity": {
             name: validity.measure(
                 side.positions, prepared.system, norm, prepared.spacing, side.every
@@ -112,6 +105,25 @@ def evaluate(
         "viewer": viewer.make_scenes(prepared),
     }
     return plain(report)
+
+
+def _compare(
+    prepared: Prepared,
+    resamples: resampling.Resamples,
+    models: dict[str, Any],
+    native: Float[np.ndarray, "num_atoms 3"],
+) -> dict[str, Any]:
+    """Returns the entries that compare both sides, with intervals of resamples."""
+    weights = dynamics.weights_of_frames(prepared, models)
+    return {
+        "distributions": {
+            name: distributions.compare(quantity, prepared, resamples, weights)
+            for name, quantity in distributions.quantities(prepared, native).items()
+        },
+        "basins": dynamics.measure_basins(prepared, resamples, weights),
+        "models": dynamics.measure_models(prepared, models),
+        "correlations": dynamics.measure_correlations(prepared, resamples),
+    }
 
 
 def definitions(norm: validity.Norm) -> dict[str, str]:

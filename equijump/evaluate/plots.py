@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import matplotlib.axes
 import matplotlib.figure
 import numpy as np
 
@@ -20,16 +21,12 @@ def _array(values: Any) -> np.ndarray:
 
 def plot_ramachandran(report: dict[str, Any]) -> matplotlib.figure.Figure | None:
     """Draws free energies over phi and psi, of both sides on one scale of colours."""
-    entries = [
-        (name, entry)
-        for name, entry in report["distributions"].items()
-        if entry["kind"] == "ramachandran"
-    ]
+    found = report["distributions"].items()
+    entries = [pair for pair in found if pair[1]["kind"] == "ramachandran"]
     if not entries:
         return None
     entries = sorted(entries, key=lambda pair: -pair[1]["js"])[:_MOST_MAPS]
-    size = (8, 3.6 * len(entries))
-    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+    figure = matplotlib.figure.Figure((8, 3.6 * len(entries)), layout="constrained")
     panels = figure.subplots(len(entries), 2, squeeze=False, sharex=True, sharey=True)
     for row, (name, entry) in zip(panels, entries, strict=True):
         edges = np.degrees(entry["edges"][0])
@@ -39,12 +36,11 @@ def plot_ramachandran(report: dict[str, Any]) -> matplotlib.figure.Figure | None
             axes.set_title(f"{name}, {side}", fontsize=9)
             axes.set_aspect("equal")
         row[0].set_ylabel("psi (°)")
-    panels[0, 0].set_xticks([-180, -90, 0, 90, 180])
-    panels[0, 0].set_yticks([-180, -90, 0, 90, 180])
+    ticks = [-180, -90, 0, 90, 180]
+    panels[0, 0].set(xticks=ticks, yticks=ticks)
     for axes in panels[-1]:
         axes.set_xlabel("phi (°)")
-    bar = figure.colorbar(image, ax=panels[0], shrink=0.8)
-    bar.set_label("free energy (kT)")
+    figure.colorbar(image, ax=panels[0], shrink=0.8, label="free energy (kT)")
     return figure
 
 
@@ -53,6 +49,21 @@ def free_energy(counts: Any) -> np.ndarray:
     shares = _array(counts) / np.sum(counts)
     energy = -np.log(shares, out=np.full_like(shares, np.nan), where=shares > 0)
     return energy - np.nanmin(energy)
+
+
+def _plot_free_energy(
+    axes: matplotlib.axes.Axes, entry: dict[str, Any], side: str
+) -> None:
+    """Draws the free energy of one side, with its band."""
+    edges, counts = _array(entry["edges"][0]), _array(entry["counts"][side])
+    middles, colour = (edges[1:] + edges[:-1]) / 2, _COLOURS[side]
+    low, high = (
+        -np.log(np.where(band > 0, band, np.nan))
+        + np.log(np.max(counts / counts.sum()))
+        for band in _array(entry["bands"][side])
+    )
+    axes.plot(middles, free_energy(counts), ".-", ms=3, color=colour, label=side)
+    axes.fill_between(middles, low, high, color=colour, alpha=0.2, lw=0)
 
 
 def plot_free_energies(report: dict[str, Any]) -> matplotlib.figure.Figure | None:
@@ -65,18 +76,8 @@ def plot_free_energies(report: dict[str, Any]) -> matplotlib.figure.Figure | Non
     figure = matplotlib.figure.Figure(figsize=(10, 2.8 * num_rows))
     for index, (name, entry) in enumerate(entries):
         axes = figure.add_subplot(num_rows, 3, index + 1)
-        edges = _array(entry["edges"][0])
-        middles = (edges[1:] + edges[:-1]) / 2
         for side in NAMES:
-            shares = _array(entry["counts"][side]) / np.sum(entry["counts"][side])
-            low, high = (
-                -np.log(np.where(band > 0, band, np.nan)) + np.log(shares.max())
-                for band in _array(entry["bands"][side])
-            )
-            colour = _COLOURS[side]
-            energy = free_energy(entry["counts"][side])
-            axes.plot(middles, energy, ".-", ms=3, color=colour, label=side)
-            axes.fill_between(middles, low, high, color=colour, alpha=0.2, lw=0)
+            _plot_free_energy(axes, entry, side)
         axes.set_xlabel(f"{name} ({entry['unit']})" if entry["unit"] else name)
         axes.set_ylabel("free energy (kT)")
     figure.axes[0].legend(fontsize=8)
@@ -102,10 +103,8 @@ def plot_time_scales(report: dict[str, Any]) -> matplotlib.figure.Figure:
             axes.fill_between(lags, low, high, color=colour, alpha=0.2, lw=0)
     shaded = np.linspace(lags[0], lags[-1], 100)  # Faster than the lag can tell.
     axes.fill_between(shaded, 1e-9, shaded, color="0.92", lw=0, zorder=0)
-    axes.set_yscale("log")
+    axes.set(yscale="log", xlabel="lag (ps)", ylabel="implied time-scale (ps)")
     axes.set_ylim(bottom=0.5 * lags[0])
-    axes.set_xlabel("lag (ps)")
-    axes.set_ylabel("implied time-scale (ps)")
     axes.legend()
     return figure
 

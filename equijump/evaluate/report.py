@@ -1,5 +1,6 @@
 """What the report of an evaluation shows: tables, plots, an HTML page."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -60,39 +61,49 @@ def time_rows(report: dict[str, Any], whole: bool = True) -> Rows:
         report: Of `measure.evaluate`.
         whole: Whether the basins of more than two residues are listed.
     """
-    rows = [["estimate (95 %)", *NAMES]]
+    found = [*_model_times(report["models"])]
+    for signal, entry in report["correlations"].items():
+        pair = {n: entry[n]["decay_time"] for n in NAMES}
+        found.append((f"decay of {signal} to 1/e, ps", pair, 1))
+    if whole or len(report["basins"]) <= 2:
+        found += _basin_entries(report["basins"])
     models = report["models"]
-
-    def add(name: str, sides: dict[str, Any], digits: int) -> None:
+    for basin in models["reference"]["weights"]:
+        pair = {n: models[n]["weights"][basin] for n in NAMES}
+        found.append((f"{basin}, MSM-reweighted", pair, 3))
+    for name, entry in report["distributions"].items():
+        if entry["means"]:
+            found.append((f"mean {name} {entry['unit']}".strip(), entry["means"], 3))
+    rows = [["estimate (95 %)", *NAMES]]
+    for name, sides, digits in found:
         pair = [sides[side] for side in NAMES]
         if any(entry["value"] is not None for entry in pair):
             rows.append([name, *(_estimate(entry, digits) for entry in pair)])
+    return rows
 
+
+Entry = tuple[str, dict[str, Any], int]
+"""Name of a row, estimates of both sides, digits."""
+
+
+def _model_times(models: dict[str, Any]) -> Iterator[Entry]:
     for index, lag in enumerate(models["lags"]):
         for place in range(len(models["reference"]["time_scales"][index])):
             if place == 0 or index == 0:
                 pair = {n: models[n]["time_scales"][index][place] for n in NAMES}
-                add(f"time-scale {place + 1}, lag {lag:g}, ps", pair, 1)
+                yield f"time-scale {place + 1}, lag {lag:g}, ps", pair, 1
     for passage in models["reference"]["passage_times"]:
         pair = {n: models[n]["passage_times"][passage] for n in NAMES}
-        add(f"passage {passage}, ps", pair, 1)
-    for signal, entry in report["correlations"].items():
-        pair = {n: entry[n]["decay_time"] for n in NAMES}
-        add(f"decay of {signal} to 1/e, ps", pair, 1)
-    basins = report["basins"] if whole or len(report["basins"]) <= 2 else {}
+        yield f"passage {passage}, ps", pair, 1
+
+
+def _basin_entries(basins: dict[str, Any]) -> Iterator[Entry]:
     for label, sides in basins.items():
         for basin in sides["reference"]["weights"]:
             pair = {n: sides[n]["weights"][basin] for n in NAMES}
-            add(f"{label} in {basin}", pair, 3)
+            yield f"{label} in {basin}", pair, 3
         pair = {n: sides[n]["crossings_per_ns"] for n in NAMES}
-        add(f"{label} crossings per ns", pair, 2)
-    for basin in models["reference"]["weights"]:
-        pair = {n: models[n]["weights"][basin] for n in NAMES}
-        add(f"{basin}, MSM-reweighted", pair, 3)
-    for name, entry in report["distributions"].items():
-        if entry["means"]:
-            add(f"mean {name} {entry['unit']}".strip(), entry["means"], 3)
-    return rows
+        yield f"{label} crossings per ns", pair, 2
 
 
 def chapman_rows(report: dict[str, Any]) -> Rows:

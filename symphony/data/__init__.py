@@ -25,8 +25,9 @@ from symphony.data.molecules import (
     unreachable,
 )
 from symphony.data.npz import read_npz, write_npz
-from symphony.data.readers import SPLITS, locate, read_molecules
-from symphony.data.solids import platonic_solids, tetris
+from symphony.data.readers import SPLITS, read_molecules
+from symphony.data.sources import locate
+from symphony.data.sources.solids import platonic_solids, tetris
 
 __all__ = [
     "MAX_BAD_FRACTION",

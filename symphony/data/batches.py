@@ -5,11 +5,14 @@ Padded atoms have mask False, position 0 and species 0. All on the host, in NumP
 
 import functools
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64, Integer
 
+from common.nn.conditions import Known
 from symphony.data.molecules import Molecules, to_species
 
 
@@ -20,11 +23,13 @@ class Batch(NamedTuple):
         positions: In Å; 0 where padded.
         species: Index into the species table; 0 where padded.
         node_mask: True where there is an atom. A row without any is padding too.
+        conditions: numbers of the molecules by name; unknown ones are masked.
     """
 
     positions: Float32[np.ndarray, "batch num_nodes 3"]
     species: Int32[np.ndarray, "batch num_nodes"]
     node_mask: Bool[np.ndarray, "batch num_nodes"]
+    conditions: dict[str, Known]
 
 
 def choose_buckets(
@@ -35,6 +40,9 @@ def choose_buckets(
     The cost of a molecule in a bucket of size $N$ is $N^2$, its pairs of atoms; the
     sum is minimised exactly, over the histogram of sizes. The largest bucket holds
     the largest molecule. Fewer sizes come back where fewer occur.
+
+    >>> choose_buckets(np.array([3, 3, 3, 20, 21]), num_buckets=2)
+    (3, 21)
     """
     sizes, counts = np.unique(num_atoms, return_counts=True)
     below = np.concatenate([[0], np.cumsum(counts)])
@@ -69,24 +77,41 @@ def pack(
             f"{species_table}, found {molecules.num_atoms.max()} atoms and elements "
             f"{tuple(np.unique(molecules.atomic_numbers).tolist())}"
         )
-    packed = []
-    for index, size in enumerate(buckets):
-        rows = np.flatnonzero(bucket_of == index)
-        if len(rows) == 0:
-            continue
-        column = np.arange(size)
-        node_mask = column < molecules.num_atoms[rows][:, None]
-        atoms = np.where(node_mask, molecules.offsets[rows][:, None] + column, 0)
-        packed.append(
-            Batch(
-                np.where(node_mask[..., None], molecules.positions[atoms], 0.0).astype(
-                    np.float32
-                ),
-                np.where(node_mask, species[atoms], 0).astype(np.int32),
-                node_mask,
-            )
-        )
-    return tuple(packed)
+    members = [np.flatnonzero(bucket_of == index) for index in range(len(buckets))]
+    return tuple(
+        _pad(molecules, species, rows, size)
+        for rows, size in zip(members, buckets, strict=True)
+        if len(rows)
+    )
+
+
+def _pad(
+    molecules: Molecules,
+    species: Int32[np.ndarray, " total_atoms"],
+    rows: Integer[np.ndarray, " num_rows"],
+    size: int,
+) -> Batch:
+    """Returns the molecules at the rows, padded to one size."""
+    column = np.arange(size)
+    node_mask = column < molecules.num_atoms[rows][:, None]
+    atoms = np.where(node_mask, molecules.offsets[rows][:, None] + column, 0)
+    positions = np.where(node_mask[..., None], molecules.positions[atoms], 0.0)
+    return Batch(
+        positions.astype(np.float32),
+        np.where(node_mask, species[atoms], 0).astype(np.int32),
+        node_mask,
+        _conditions(molecules, rows),
+    )
+
+
+def _conditions(
+    molecules: Molecules, rows: Integer[np.ndarray, " num_rows"]
+) -> dict[str, Known]:
+    found = {}
+    for name, values in molecules.properties.items():
+        mask = np.isfinite(values[rows])
+        found[name] = Known(np.where(mask, values[rows], np.float32(0.0)), mask)
+    return found
 
 
 def fill_ratio(packed: tuple[Batch, ...]) -> float:
@@ -181,18 +206,17 @@ def batch_at(
         following = _stream_block(size, batch_size, seed, bucket, block + 1)
         rows = np.concatenate([rows, following])
     rows = rows[:batch_size]
-    return Batch(*(array[rows] for array in molecules_by_bucket[bucket]))
+    return jax.tree.map(lambda array: array[rows], molecules_by_bucket[bucket])
 
 
 def batches_in_order(packed: tuple[Batch, ...], batch_size: int) -> Iterator[Batch]:
     """Yields every molecule once; the last batch of a bucket ends in empty rows."""
+
+    def part_of(array: np.ndarray, begin: int) -> np.ndarray:
+        part = array[begin : begin + batch_size]
+        missing = batch_size - len(part)
+        return np.pad(part, ((0, missing),) + ((0, 0),) * (array.ndim - 1))
+
     for bucket in packed:
         for begin in range(0, len(bucket.species), batch_size):
-            part = Batch(*(array[begin : begin + batch_size] for array in bucket))
-            missing = batch_size - len(part.species)
-            yield Batch(
-                *(
-                    np.pad(array, ((0, missing),) + ((0, 0),) * (array.ndim - 1))
-                    for array in part
-                )
-            )
+            yield jax.tree.map(partial(part_of, begin=begin), bucket)

@@ -1,7 +1,7 @@
 """The parsed form of files that are slow to read, kept in the user's folder."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import logging
@@ -14,18 +14,26 @@ from symphony.data.npz import read_npz, write_npz
 _VERSION = 1  # of the parsers: a change that alters what they return raises it
 
 
-def parsed_once(path: Path, parse: Callable[[Path], Records]) -> Records:
+def parsed_once(
+    path: Path, parse: Callable[[Path], Records], properties: Sequence[str] = ()
+) -> Records:
     """Returns `parse(path)`, from the user's cache if these contents were read before.
 
     What is kept is found by the SHA-256 of the file. A cache that cannot be read or
     written costs time only; a file with unreadable records is not kept.
+
+    Args:
+        path: the file.
+        parse: its parser.
+        properties: names of the properties that it reads.
     """
     with path.open("rb") as file:
         key = hashlib.file_digest(file, "sha256").hexdigest()
-    kept = cache_folder() / f"parsed-{_VERSION}-{key}.npz"
+    name = "-".join((f"parsed-{_VERSION}-{key}", *properties))
+    kept = cache_folder() / f"{name}.npz"
     if kept.is_file():
         try:
-            return read_npz(kept)
+            return read_npz(kept, properties)
         except UsageError as error:
             logging.info("the cache is not used: %s", error)
     records = parse(path)

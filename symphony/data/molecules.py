@@ -5,8 +5,8 @@ them. Nothing here reads a file, and nothing here needs RDKit.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -22,6 +22,9 @@ _NAMES_SHOWN = 5
 _PAIRS_PER_CHUNK = 2_000_000  # bounds the memory of the search for coincident atoms
 
 
+Properties = Mapping[str, Float32[np.ndarray, " num_molecules"]]
+
+
 class Molecules(NamedTuple):
     """Molecules of different sizes in flat arrays.
 
@@ -31,6 +34,8 @@ class Molecules(NamedTuple):
         atomic_numbers: Of every atom; 0 where the source's symbol is no element.
         positions: In Å.
         names: What the source file calls each molecule, as text.
+        properties: for each condition that was asked for, a number per molecule, in
+            the unit of its row of `CONDITIONS`; NaN where unknown.
     """
 
     num_atoms: Int32[np.ndarray, " num_molecules"]
@@ -38,6 +43,7 @@ class Molecules(NamedTuple):
     atomic_numbers: UInt8[np.ndarray, " total_atoms"]
     positions: Float32[np.ndarray, "total_atoms 3"]
     names: Shaped[np.ndarray, " num_molecules"]
+    properties: Properties
 
 
 class Records(NamedTuple):
@@ -71,6 +77,7 @@ def make_molecules(
     atomic_numbers: Integer[np.ndarray, " total_atoms"],
     positions: Float[np.ndarray, "total_atoms 3"],
     names: Shaped[np.ndarray, " num_molecules"] | Sequence[str] | None = None,
+    properties: Mapping[str, Any] | None = None,
 ) -> Molecules:
     """Returns the packed form, with every array in its own type.
 
@@ -79,6 +86,7 @@ def make_molecules(
         atomic_numbers: From 0 (no element) to 118.
         positions: In Å.
         names: Of the molecules; their indices where None.
+        properties: see `Molecules`; none where None.
     """
     offsets = np.zeros(len(num_atoms) + 1, np.int64)
     np.cumsum(num_atoms, out=offsets[1:])
@@ -93,6 +101,10 @@ def make_molecules(
         atomic_numbers=np.asarray(atomic_numbers, np.uint8),
         positions=np.asarray(positions, np.float32),
         names=names,
+        properties={
+            name: np.asarray(values, np.float32)
+            for name, values in (properties or {}).items()
+        },
     )
 
 
@@ -113,6 +125,7 @@ def select(
         molecules.atomic_numbers[atoms],
         molecules.positions[atoms],
         molecules.names[chosen],
+        {name: values[chosen] for name, values in molecules.properties.items()},
     )
 
 
@@ -123,11 +136,15 @@ def concatenate(parts: Sequence[Molecules]) -> Molecules:
         np.concatenate([part.atomic_numbers for part in parts]),
         np.concatenate([part.positions for part in parts]),
         np.concatenate([part.names for part in parts]),
+        {
+            name: np.concatenate([part.properties[name] for part in parts])
+            for name in parts[0].properties
+        },
     )
 
 
 def checksum(molecules: Molecules) -> str:
-    """Returns the SHA-256, in hexadecimal, of sizes, elements and positions.
+    """Returns the SHA-256, in hexadecimal, of sizes, elements, positions, properties.
 
     Names do not enter: a data set renamed trains the same model.
     """
@@ -136,6 +153,7 @@ def checksum(molecules: Molecules) -> str:
         (molecules.num_atoms, "<i4"),
         (molecules.atomic_numbers, "u1"),
         (molecules.positions, "<f4"),
+        *((values, "<f4") for _, values in sorted(molecules.properties.items())),
     ):
         digest.update(np.ascontiguousarray(array, dtype=kind).data)
     return digest.hexdigest()
@@ -170,7 +188,11 @@ def choose_molecules(molecules: Molecules, count: int) -> Molecules:
 def to_species(
     atomic_numbers: Integer[np.ndarray, " *shape"], species_table: tuple[int, ...]
 ) -> Int32[np.ndarray, " *shape"]:
-    """Returns the index of each atom in the species table, -1 where it has none."""
+    """Returns the index of each atom in the species table, -1 where it has none.
+
+    >>> to_species(np.array([6, 1, 92]), (1, 6, 7))
+    array([ 1,  0, -1], dtype=int32)
+    """
     lookup = np.full(256, -1, np.int32)
     lookup[list(species_table)] = np.arange(len(species_table))
     return lookup[atomic_numbers]
@@ -314,20 +336,23 @@ def screen(
         if bad.any():
             skipped[reason] = tuple(records.molecules.names[bad].tolist())
             good &= ~bad
-    num_records = len(good) + len(records.unreadable)
-    report = SkipReport(num_records, skipped)
-    num_bad = num_records - int(good.sum())
+    report = SkipReport(len(good) + len(records.unreadable), skipped)
+    _check_share(report, int(good.sum()), source, strict)
+    if skipped:
+        logging.warning("%s: %s", source, describe(report))
+        split = None if records.split is None else records.split[good]
+        records = Records(select(records.molecules, good), split, ())
+    return records, report
+
+
+def _check_share(report: SkipReport, num_good: int, source: str, strict: bool) -> None:
+    """Raises `UsageError` where too many records are bad; see `screen`."""
+    num_bad = report.num_records - num_good
     line = f"{source}: {describe(report)}"
     if num_bad and strict:
         shown = line.replace("skipped", "cannot use")
         raise UsageError(f"{shown}; each molecule must be usable here")
-    if num_bad > MAX_BAD_FRACTION * num_records:
-        limit = f"{MAX_BAD_FRACTION:.0%}"
-        raise UsageError(f"{line}; at most {limit} may be bad")
-    if not good.any():
+    if num_bad > MAX_BAD_FRACTION * report.num_records:
+        raise UsageError(f"{line}; at most {MAX_BAD_FRACTION:.0%} may be bad")
+    if not num_good:
         raise UsageError(f"{source}: expected at least one molecule, found none")
-    if num_bad:
-        logging.warning("%s", line)
-        split = None if records.split is None else records.split[good]
-        records = Records(select(records.molecules, good), split, ())
-    return records, report

@@ -4,17 +4,16 @@ Every error that a file can cause is a `UsageError` of one line with its path.
 """
 
 import io
-import zipfile
-import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 from jaxtyping import Int8
 
 from common.errors import UsageError
-from symphony.data import qm9
-from symphony.data.cache import parsed_once
+from common.nn.conditions import CONDITIONS
 from symphony.data.molecules import (
     Molecules,
     Records,
@@ -24,50 +23,52 @@ from symphony.data.molecules import (
 )
 from symphony.data.npz import read_npz
 from symphony.data.sdf import read_sdf
-from symphony.data.solids import platonic_solids, tetris
+from symphony.data.sources import SOURCES, Source, locate, qm9, qm9_files
 from symphony.data.xyz import read_xyz
 
 SPLITS = ("train", "validation", "test")
-EXCLUDED_NAME = "uncharacterized.txt"
 SMALL_SET = 20  # molecules; a set below this is not divided
-_FORMS = ".sdf, .mol, .xyz, .extxyz, .npz, dsgdb9nsd.xyz.tar.bz2, a .zip with gdb9.sdf"
+_NAMES = ".sdf, .mol, .xyz, .extxyz, .npz, dsgdb9nsd.xyz.tar.bz2, a .zip with gdb9.sdf"
 PARSE_ERRORS = (ValueError, TypeError, IndexError, KeyError, OverflowError)
 """What the readers raise at contents that are nothing like what they expect."""
 
-_MADE = {"platonic-solids": platonic_solids, "tetris": tetris}
-_PACKAGED = {
-    "qm9-sample": qm9.PACKAGED / "qm9_sample.npz",
-    "ethanol": qm9.PACKAGED / "ethanol.xyz",
-}
 
-_DOWNLOADED = {"qm9": True, "qm9-moleculenet": False}
+def _opened(read: Callable[..., Records]) -> Callable[..., Records]:
+    def opened(path: Path, properties: Sequence[str]) -> Records:
+        with path.open("rb") as file:
+            return read(io.BufferedReader(file), str(path), properties)
+
+    return opened
 
 
-def _excluded_beside(path: Path) -> np.ndarray:
-    """Returns the uncharacterized molecules by the table beside the data, or by ours.
+def _ends(*suffixes: str) -> Callable[[Path], bool]:
+    return lambda path: path.suffix.lower() in suffixes
 
-    The two agree where the table is the published one.
+
+class Form(NamedTuple):
+    """A form of file.
+
+    Attributes:
+        matches: whether a path is of it, by its name.
+        read: `(path, names of properties) -> Records`.
+        curate: `(records, path) -> Records`: what is left out, and the split, by the
+            conventions of a published data set.
     """
-    table = path.parent / EXCLUDED_NAME
-    return qm9.read_excluded(table) if table.is_file() else qm9.packaged_excluded()
+
+    matches: Callable[[Path], bool]
+    read: Callable[..., Records]
+    curate: Callable[[Records, Path], Records] | None = None
 
 
-def _read_zip(path: Path) -> Records:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {Path(name).name: name for name in archive.namelist()}
-            if "gdb9.sdf" not in members:
-                found = ", ".join(sorted(members)[:5]) or "nothing"
-                raise UsageError(f"{path}: expected gdb9.sdf inside, found {found}")
-            table = None
-            if "gdb9.sdf.csv" in members:
-                table = archive.read(members["gdb9.sdf.csv"])
-            with archive.open(members["gdb9.sdf"]) as file:
-                return qm9.read_gdb9_sdf(file, table, str(path))
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UsageError(
-            f"{path}: expected a whole zip archive, found it damaged ({error})"
-        ) from error
+PLAIN_FORMS = (
+    Form(_ends(".npz"), read_npz),
+    Form(_ends(".sdf", ".mol"), _opened(read_sdf)),
+    Form(_ends(".xyz", ".extxyz"), _opened(read_xyz)),
+)
+FORMS = (
+    Form(qm9_files.is_official, qm9_files.read_official, qm9.curate),
+    *PLAIN_FORMS,
+)
 
 
 def _check_not_flat(path: Path, molecules: Molecules) -> None:
@@ -81,61 +82,63 @@ def _check_not_flat(path: Path, molecules: Molecules) -> None:
         )
 
 
-def _read_gdb9(path: Path) -> Records:
-    table = path.with_name(path.name + ".csv")
-    with path.open("rb") as file:
-        contents = table.read_bytes() if table.is_file() else None
-        return qm9.read_gdb9_sdf(file, contents, str(path))
+def read_file(
+    path: Path,
+    properties: Sequence[str] = (),
+    forms: Sequence[Form] = FORMS,
+    names: str = _NAMES,
+    strict: bool = False,
+) -> Records:
+    """Reads a file of one of several forms.
 
+    Args:
+        path: the file.
+        properties: names of the properties to read.
+        forms: what may be read.
+        names: of the forms, for messages.
+        strict: whether records stay that the conventions of a data set leave out.
 
-def _is_qm9(path: Path) -> bool:
-    return (
-        path.name == "gdb9.sdf"
-        or path.name.endswith(".tar.bz2")
-        or path.suffix.lower() == ".zip"
-    )
-
-
-def _read_official(path: Path, strict: bool) -> Records:
-    if path.suffix.lower() == ".zip":
-        records = _read_zip(path)
-    elif path.suffix.lower() == ".sdf":
-        records = _read_gdb9(path)
-    else:
-        records = parsed_once(path, qm9.read_dsgdb9nsd)
-    if strict:
-        return records
-    index = qm9.gdb_index_of(records.molecules.names, str(path))
-    return qm9.apply_conventions(records, index, _excluded_beside(path))
-
-
-def _read_file(path: Path, strict: bool) -> Records:
-    suffix = path.suffix.lower()
+    Raises:
+        UsageError: The file is missing, of another form, or cannot be read or parsed.
+    """
+    form = next((form for form in forms if form.matches(path)), None)
     if not path.is_file():
-        known = ", ".join([*_PACKAGED, *_DOWNLOADED, *_MADE])
+        known = f" (or one of {', '.join(SOURCES)})" if forms is FORMS else ""
         raise UsageError(
-            f"{path}: expected a file of molecules (or one of {known}), found "
+            f"{path}: expected a file of molecules{known}, found "
             f"{'a folder' if path.is_dir() else 'nothing'} there"
         )
-    if _is_qm9(path):
-        return _read_official(path, strict)
-    if suffix == ".npz":
-        return read_npz(path)
-    if suffix not in (".sdf", ".mol", ".xyz", ".extxyz"):
-        raise UsageError(f"{path}: expected one of {_FORMS}; found {suffix!r}")
-    reader = read_sdf if suffix in (".sdf", ".mol") else read_xyz
-    with path.open("rb") as file:
-        return reader(io.BufferedReader(file), str(path))
+    if form is None:
+        raise UsageError(f"{path}: expected one of {names}; found {path.suffix!r}")
+    try:
+        records = form.read(path, properties)
+        curated = form.curate is not None and not strict
+        return form.curate(records, path) if curated else records
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    except PARSE_ERRORS as error:
+        raise UsageError(
+            f"{path}: expected molecules in one of {names}, found a file that "
+            f"cannot be parsed ({type(error).__name__}: {error})"
+        ) from error
 
 
-def locate(path: str | Path) -> Path:
-    """Returns the file of a data set known by name, else the path itself."""
-    if str(path) in _DOWNLOADED:
-        # Imported here: the network is of no use to those who have the file.
-        from symphony.download import fetch_qm9
+def _check_properties(molecules: Molecules, source: str) -> None:
+    """Raises `UsageError` for a property out of its range; warns of one of no molecule.
 
-        return fetch_qm9(from_figshare=_DOWNLOADED[str(path)])
-    return _PACKAGED.get(str(path), Path(path))
+    A number in another unit is mostly out of range.
+    """
+    for name, values in molecules.properties.items():
+        row = CONDITIONS[name]
+        bad = (values < row.low) | (values > row.high)
+        if bad.any():
+            worst = int(np.argmax(bad))
+            raise UsageError(
+                f"{source}: expected {name} of {row.low:g} to {row.high:g} {row.unit}, "
+                f"found {values[worst]:g} (molecule {molecules.names[worst]})"
+            )
+        if np.isnan(values).all():
+            logging.warning("%s: no molecule has the property %s", source, name)
 
 
 def _divide(num_molecules: int) -> Int8[np.ndarray, " num_molecules"]:
@@ -171,12 +174,12 @@ def read_molecules(
     max_atoms: int,
     strict: bool = False,
     split: str | None = None,
+    properties: Sequence[str] = (),
 ) -> tuple[Molecules, SkipReport]:
     """Reads molecules, leaves out those that cannot be used, and says which.
 
     Args:
-        path: A file, by its extension; or `qm9-sample`, `platonic-solids`, `tetris`;
-            or `qm9`, `qm9-moleculenet`, downloaded at first use.
+        path: a file, by its extension, or the name of a row of `SOURCES`.
         species_table: Atomic numbers that the model knows.
         max_atoms: The size of the largest bucket.
         strict: Whether any bad record is an error, and nothing is left out (of QM9
@@ -185,28 +188,27 @@ def read_molecules(
             split, for the official files of QM9 that of EDM; a file without one is
             divided 80 : 10 : 10 at random, always alike, and below 20 molecules not
             at all: each split is then the whole.
+        properties: rows of `CONDITIONS` to read: arrays of an NPZ file, data fields of
+            an SDF, `name=value` in the comments of an extended XYZ file, QM9's own.
 
     Raises:
         UsageError: The file is missing, of no known form or truncated; more than 5 %
             of its records are bad; no molecule is left; or `strict` and one is bad.
     """
     source = str(path)
-    try:
-        if source in _MADE:
-            records = Records(_MADE[source](), None, ())
-        else:
-            records = _read_file(locate(path), strict)
-    except OSError as error:
-        raise UsageError(f"{source}: cannot be read ({error.strerror})") from error
-    except PARSE_ERRORS as error:
-        raise UsageError(
-            f"{source}: expected molecules in one of {_FORMS}, found a file that "
-            f"cannot be parsed ({type(error).__name__}: {error})"
-        ) from error
+    named = SOURCES.get(source, Source())
+    if named.make is not None:
+        molecules = named.make()
+        unknown = np.full(len(molecules.num_atoms), np.nan, np.float32)
+        molecules = molecules._replace(properties=dict.fromkeys(properties, unknown))
+        records = Records(molecules, None, ())
+    else:
+        records = read_file(locate(path), properties, strict=strict)
     if strict and records.split is None:
         _check_not_flat(Path(source), records.molecules)
     records, report = screen(records, species_table, max_atoms, source, strict)
     molecules = records.molecules
+    _check_properties(molecules, source)
     if split is not None:
         molecules = _choose_split(records, split, source)
     return molecules, report

@@ -1,10 +1,11 @@
-"""SDF, V2000 and V3000: the atoms only, bonds and properties are passed over.
+"""SDF, V2000 and V3000: the atoms, and data fields that are asked for; no bonds.
 
 A V2000 atom has its coordinates in columns 0-29 and its symbol in 31-33; blocks of
 the file are read as matrices of bytes, one row an atom, with no loop over atoms.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from io import BufferedIOBase
 
 import numpy as np
@@ -24,6 +25,7 @@ _CHUNK_BYTES = 1 << 24
 _END_OF_RECORD = b"$$$$"
 _ATOM_COLUMNS = 34
 _COUNTS_COLUMNS = 39
+_HEADER_LINES = 4  # The fourth has the counts.
 _SPACE, _NEWLINE, _RETURN = b" \n\r"
 
 
@@ -79,7 +81,33 @@ def _is_delimiter(
     return (begins == starts) & (columns == _END_OF_RECORD[0]).all(axis=1)
 
 
-def _parse_v2000(text: UInt8[np.ndarray, " num_bytes"]) -> Molecules:
+def _data_fields(
+    records: Iterator[bytes], names: Sequence[str]
+) -> dict[str, list[float]]:
+    """Returns the numbers in the data fields of each record, NaN where it has none.
+
+    Raises:
+        _MalformedError: A field holds no number.
+    """
+    patterns = {
+        name: re.compile(rb"^>.*<%s>.*\n(.*)$" % name.encode(), re.MULTILINE)
+        for name in names
+    }
+    values: dict[str, list[float]] = {name: [] for name in names}
+    for record in records if names else ():
+        for name, pattern in patterns.items():
+            found = pattern.search(record)
+            try:
+                text = found.group(1).strip() if found else b""
+                values[name].append(float(text or b"nan"))
+            except ValueError as error:
+                raise _MalformedError from error
+    return values
+
+
+def _parse_v2000(
+    text: UInt8[np.ndarray, " num_bytes"], fields: Sequence[str]
+) -> Molecules:
     """Parses whole records, all of them V2000.
 
     Raises:
@@ -89,10 +117,41 @@ def _parse_v2000(text: UInt8[np.ndarray, " num_bytes"]) -> Molecules:
     begins = np.concatenate([[0], ends[:-1] + 1])
     delimiters = np.flatnonzero(_is_delimiter(text, begins))
     first_lines = np.concatenate([[0], delimiters[:-1] + 1])
-    if np.any(first_lines + 3 >= delimiters):
+    lines_of = lambda rows, width: _columns(text, begins[rows], ends[rows], width)
+    num_atoms = _atom_counts(lines_of, first_lines, delimiters)
+    before = np.cumsum(num_atoms) - num_atoms
+    lines = np.arange(num_atoms.sum())
+    lines += np.repeat(first_lines + _HEADER_LINES - before, num_atoms)
+    atoms = lines_of(lines, _ATOM_COLUMNS)
+    try:
+        axes = [_fields(atoms, b, b + 10).astype(np.float32) for b in (0, 10, 20)]
+    except ValueError as error:
+        raise _MalformedError from error
+    titles = lines_of(first_lines, MAX_NAME_LENGTH)
+    names = np.char.strip(_fields(titles, 0, MAX_NAME_LENGTH))
+    return make_molecules(
+        num_atoms,
+        _atomic_numbers(atoms),
+        np.stack(axes, axis=1),
+        np.char.decode(names, "utf-8", "replace"),
+        _data_fields(_records(text.tobytes()), fields),
+    )
+
+
+def _atom_counts(
+    lines_of: Callable[..., UInt8[np.ndarray, "num_lines width"]],
+    first_lines: Int64[np.ndarray, " num_records"],
+    delimiters: Int64[np.ndarray, " num_records"],
+) -> Int64[np.ndarray, " num_records"]:
+    """Returns the number of atoms that the counts line of each record states.
+
+    Raises:
+        _MalformedError: A record is shorter than its counts, or not V2000.
+    """
+    counts = first_lines + _HEADER_LINES - 1
+    if np.any(counts >= delimiters):
         raise _MalformedError
-    counts = first_lines + 3
-    heads = _columns(text, begins[counts], ends[counts], _COUNTS_COLUMNS)
+    heads = lines_of(counts, _COUNTS_COLUMNS)
     try:
         num_atoms = _fields(heads, 0, 3).astype(np.int64)
     except ValueError as error:
@@ -101,19 +160,12 @@ def _parse_v2000(text: UInt8[np.ndarray, " num_bytes"]) -> Molecules:
         raise _MalformedError
     if np.any(counts + num_atoms >= delimiters):
         raise _MalformedError
-    before = np.cumsum(num_atoms) - num_atoms
-    lines = np.arange(num_atoms.sum()) + np.repeat(counts + 1 - before, num_atoms)
-    atoms = _columns(text, begins[lines], ends[lines], _ATOM_COLUMNS)
-    try:
-        axes = [_fields(atoms, b, b + 10).astype(np.float32) for b in (0, 10, 20)]
-    except ValueError as error:
-        raise _MalformedError from error
-    titles = _columns(text, begins[first_lines], ends[first_lines], MAX_NAME_LENGTH)
-    names = np.char.strip(_fields(titles, 0, MAX_NAME_LENGTH))
-    names = np.char.decode(names, "utf-8", "replace")
-    return make_molecules(
-        num_atoms, _atomic_numbers(atoms), np.stack(axes, axis=1), names
-    )
+    return num_atoms
+
+
+def _title(record: bytes) -> str:
+    text = record.split(b"\n", 1)[0].strip().decode("utf-8", "replace")
+    return text[:MAX_NAME_LENGTH]
 
 
 def _v3000_lines(record: bytes) -> Iterator[list[bytes]]:
@@ -127,7 +179,7 @@ def _v3000_lines(record: bytes) -> Iterator[list[bytes]]:
                 yield words.split()
 
 
-def _parse_v3000(record: bytes) -> Molecules:
+def _parse_v3000(record: bytes, fields: Sequence[str]) -> Molecules:
     """Parses one V3000 record.
 
     Raises:
@@ -147,27 +199,28 @@ def _parse_v3000(record: bytes) -> Molecules:
             raise _MalformedError from error
     if declared != len(numbers) or any(len(position) != 3 for position in positions):
         raise _MalformedError
-    title = record.split(b"\n", 1)[0].strip().decode("utf-8", "replace")
     return make_molecules(
         np.array([len(numbers)]),
         np.array(numbers, np.int64),
         np.array(positions, np.float64).reshape(-1, 3),
-        [title[:MAX_NAME_LENGTH]],
+        [_title(record)],
+        _data_fields(iter([record]), fields),
     )
 
 
-def _parse_singly(text: bytes) -> tuple[list[Molecules], list[str]]:
+def _parse_singly(
+    text: bytes, fields: Sequence[str]
+) -> tuple[list[Molecules], list[str]]:
     """Parses record by record; returns also the titles of those that cannot be."""
     parsed, unreadable = [], []
     for record in _records(text):
         try:
             if b"V3000" in b"".join(record.split(b"\n", 4)[3:4]):
-                parsed.append(_parse_v3000(record))
+                parsed.append(_parse_v3000(record, fields))
             else:
-                parsed.append(_parse_v2000(np.frombuffer(record, np.uint8)))
+                parsed.append(_parse_v2000(np.frombuffer(record, np.uint8), fields))
         except _MalformedError:
-            title = record.split(b"\n", 1)[0].strip().decode("utf-8", "replace")
-            unreadable.append(title[:MAX_NAME_LENGTH])
+            unreadable.append(_title(record))
     return parsed, unreadable
 
 
@@ -204,12 +257,15 @@ def _whole_records(file: BufferedIOBase, source: str) -> Iterator[bytes]:
     yield rest.rstrip() + tail + b"\n"
 
 
-def read_sdf(file: BufferedIOBase, source: str) -> Records:
+def read_sdf(
+    file: BufferedIOBase, source: str, properties: Sequence[str] = ()
+) -> Records:
     """Reads an SDF or a single mol block.
 
     Args:
         file: Opened for bytes.
         source: What to call the file in messages.
+        properties: names of the data fields to read, numbers.
 
     Raises:
         UsageError: The file ends within a record.
@@ -218,13 +274,15 @@ def read_sdf(file: BufferedIOBase, source: str) -> Records:
     unreadable: list[str] = []
     for block in _whole_records(file, source):
         try:
-            parsed.append(_parse_v2000(np.frombuffer(block, np.uint8)))
+            parsed.append(_parse_v2000(np.frombuffer(block, np.uint8), properties))
         except _MalformedError:
-            good, bad = _parse_singly(block)
+            good, bad = _parse_singly(block, properties)
             parsed += good
             unreadable += bad
     if not parsed:
-        parsed = [make_molecules(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 3)))]
+        none = np.zeros(0, int)
+        unknown = dict.fromkeys(properties, none)
+        parsed = [make_molecules(none, none, np.zeros((0, 3)), None, unknown)]
     molecules = concatenate(parsed)
     index = np.arange(len(molecules.names)).astype(str)
     names = np.where(molecules.names == "", index, molecules.names)

@@ -6,8 +6,9 @@ QM9 writes `1.2*^-6` for 1.2e-6 and follows the atoms with three lines of its ow
 import itertools
 import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from io import BufferedIOBase
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,10 @@ _NAME = re.compile(rb'(?:^|\s)name\s*=\s*(?:"([^"]*)"|(\S+))')
 _SYMBOL_COLUMNS = (b"species", b"symbols", b"element")
 _NUMBER_COLUMNS = (b"z", b"numbers", b"atomic_numbers")
 _NUMBER_OF_SYMBOL = {s.encode(): n for s, n in ATOMIC_NUMBERS.items()}
+
+
+Frame = tuple[str, bytes, list[bytes]]
+"""Name, comment, and one line for each atom."""
 
 
 def _columns(comment: bytes) -> tuple[int, int]:
@@ -54,55 +59,97 @@ def _coordinates(words: list[bytes]) -> list[float]:
         return [float(word.replace(b"*^", b"e")) for word in words]
 
 
-def collect(frames: Iterable[tuple[str, bytes, list[bytes]]]) -> Records:
+def _value(comment: bytes, name: str) -> float:
+    """Returns the number of `name=...` in a comment, NaN if it has none."""
+    pattern = rb'(?:^|\s)%s\s*=\s*"?([^\s"]+)' % re.escape(name).encode()
+    found = re.search(pattern, comment)
+    return float(found.group(1)) if found else float("nan")
+
+
+class _Columns(NamedTuple):
+    """Molecules parsed so far, one array for each field."""
+
+    num_atoms: array
+    numbers: array
+    positions: array
+    names: list[str]
+    values: dict[str, list[float]]
+
+
+def _add(found: _Columns, frame: Frame) -> None:
+    """Parses a frame and adds it; adds nothing where it raises.
+
+    Raises:
+        KeyError, IndexError, ValueError: The frame cannot be parsed.
+    """
+    name, comment, lines = frame
+    symbol, x = _columns(comment)
+    rows = [line.split() for line in lines]
+    numbers = [_atomic_number(row[symbol]) for row in rows]
+    positions = _coordinates([word for row in rows for word in row[x : x + 3]])
+    if len(positions) != 3 * len(rows):
+        raise ValueError("a line has too few columns")
+    values = {key: _value(comment, key) for key in found.values}
+    found.num_atoms.append(len(rows))
+    found.numbers.extend(numbers)
+    found.positions.extend(positions)
+    found.names.append(name)
+    for key, value in values.items():
+        found.values[key].append(value)
+
+
+def collect(frames: Iterable[Frame], properties: Sequence[str] = ()) -> Records:
     """Parses frames one after another.
 
     Args:
-        frames: Of each the name, the comment, and one line for each of its atoms.
+        frames: name, comment and lines of the atoms of each.
+        properties: names of the numbers to read from the comments.
     """
-    num_atoms, numbers, positions = array("l"), array("B"), array("d")
-    names, unreadable = [], []
-    for name, comment, lines in frames:
+    values: dict[str, list[float]] = {name: [] for name in properties}
+    found = _Columns(array("l"), array("B"), array("d"), [], values)
+    unreadable = []
+    for frame in frames:
         try:
-            symbol, x = _columns(comment)
-            rows = [line.split() for line in lines]
-            new_numbers = [_atomic_number(row[symbol]) for row in rows]
-            new_words = [word for row in rows for word in row[x : x + 3]]
-            new_positions = _coordinates(new_words)
-            if len(new_positions) != 3 * len(rows):
-                raise ValueError("a line has too few columns")
+            _add(found, frame)
         except (ValueError, KeyError, IndexError):
-            unreadable.append(name)
-            continue
-        num_atoms.append(len(rows))
-        numbers.extend(new_numbers)
-        positions.extend(new_positions)
-        names.append(name)
+            unreadable.append(frame[0])
     with np.errstate(over="ignore"):  # Becomes infinite, and is refused as such.
         molecules = make_molecules(
-            np.array(num_atoms, np.int64),
-            np.array(numbers, np.uint8),
-            np.array(positions, np.float64).reshape(-1, 3).astype(np.float32),
-            names,
+            np.array(found.num_atoms, np.int64),
+            np.array(found.numbers, np.uint8),
+            np.array(found.positions, np.float64).reshape(-1, 3).astype(np.float32),
+            found.names,
+            values,
         )
     return Records(molecules, None, tuple(unreadable))
 
 
-def _frames(
-    file: BufferedIOBase, source: str
-) -> Iterator[tuple[str, bytes, list[bytes]]]:
+def _name(comment: bytes) -> str:
+    named = _NAME.search(comment)
+    text = (named.group(1) or named.group(2) or b"") if named else b""
+    return text.decode("utf-8", "replace")[:MAX_NAME_LENGTH]
+
+
+def _skip_empty(file: BufferedIOBase) -> tuple[bytes, int]:
+    """Returns the next line that is not empty, and how many were before it."""
+    line, count = file.readline(), 0
+    while line and not line.strip():
+        line, count = file.readline(), count + 1
+    return line, count
+
+
+def _frames(file: BufferedIOBase, source: str) -> Iterator[Frame]:
     line_number = 0
     for index in itertools.count():
-        head = file.readline()
-        while head and not head.strip():
-            head = file.readline()
-            line_number += 1
+        head, num_empty = _skip_empty(file)
+        line_number += num_empty
         if not head:
             return
         if not head.strip().isdigit():
+            where = f"frame {index}, line {line_number + 1}"
+            found = repr(head[:40].decode(errors="replace"))
             raise UsageError(
-                f"{source}: expected a number of atoms (frame {index}, line "
-                f"{line_number + 1}), found {head[:40].decode(errors='replace')!r}"
+                f"{source}: expected a number of atoms ({where}), found {found}"
             )
         num_atoms = int(head)
         comment = file.readline()
@@ -113,20 +160,20 @@ def _frames(
                 f"file truncated after {len(lines)}"
             )
         line_number += 2 + num_atoms
-        named = _NAME.search(comment)
-        text = (named.group(1) or named.group(2) or b"") if named else b""
-        name = text.decode("utf-8", "replace")[:MAX_NAME_LENGTH] or str(index)
-        yield name, comment, lines
+        yield _name(comment) or str(index), comment, lines
 
 
-def read_xyz(file: BufferedIOBase, source: str) -> Records:
+def read_xyz(
+    file: BufferedIOBase, source: str, properties: Sequence[str] = ()
+) -> Records:
     """Reads frames of plain or extended XYZ, in Å.
 
     Args:
-        file: Opened for bytes.
-        source: What to call the file in messages.
+        file: file opened for bytes.
+        source: name of the file in messages.
+        properties: names of the numbers to read from the comments, as `gap=6.8`.
 
     Raises:
         UsageError: A frame has no number of atoms, or the file ends within it.
     """
-    return collect(_frames(file, source))
+    return collect(_frames(file, source), properties)

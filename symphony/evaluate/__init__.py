@@ -1,7 +1,6 @@
 """Judges sampled molecules: validity by several conventions, and distributions.
 
-`symphony evaluate` is `main`; from Python, see `measure.evaluate`. Nothing heavy is
-imported here, because every worker process imports this module.
+`symphony evaluate` is `main`; from Python, see `measure.evaluate`.
 """
 
 import argparse
@@ -24,26 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     names = _choose_conventions(arguments.conventions)
-    if arguments.num_workers < 1 or not 0 < arguments.time_limit < 1e6:
-        raise UsageError(
-            "expected --num_workers of at least 1 and --time_limit of 0 to 1e6 s, "
-            f"found {arguments.num_workers} and {arguments.time_limit}"
-        )
-    largest = arguments.max_molecules
-    if arguments.num_perceived < 0 or (largest is not None and largest < 1):
-        raise UsageError(
-            "expected --num_perceived of at least 0 and --max_molecules of at least "
-            f"1, found {arguments.num_perceived} and {largest}"
-        )
-    output = Path(arguments.output)
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"--output: expected a folder, found a file: {output}")
-    cli.check_output(output / "report.json")
+    _check(arguments)
 
     # Imported late, so that --help and mistakes on the command line are quick.
-    from rich.console import Console
-
-    from common.commands import report as shown
+    from common.commands.report import show
     from symphony.evaluate import measure, report, samples
 
     drawn = samples.read_samples(arguments.samples, arguments.max_molecules)
@@ -60,11 +43,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             num_perceived,
             advance,
         )
-    shown.write(result, report.to_html(result), output)
-    console = Console()
-    report.print_report(result, console)
-    console.print(f"{output / 'report.html'} and report.json", highlight=False)
+    page = report.to_html(result)
+    show(result, page, report.print_report, Path(arguments.output))
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.num_workers < 1 or not 0 < arguments.time_limit < 1e6:
+        raise UsageError(
+            "expected --num_workers of at least 1 and --time_limit of 0 to 1e6 s, "
+            f"found {arguments.num_workers} and {arguments.time_limit}"
+        )
+    largest = arguments.max_molecules
+    if arguments.num_perceived < 0 or (largest is not None and largest < 1):
+        raise UsageError(
+            "expected --num_perceived of at least 0 and --max_molecules of at least "
+            f"1, found {arguments.num_perceived} and {largest}"
+        )
+    cli.check_report(Path(arguments.output))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,11 +6,13 @@ means nothing without its convention's name and the version of RDKit.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import rdkit
 
-from symphony.evaluate import bonds, edm, pool, samples
+from symphony.chemistry import bonds, pool
+from symphony.evaluate import edm, samples
 
 EDM = "edm"
 NAMES = (EDM, "xyz2mol", "xyz2mol_hueckel", "strict")
@@ -61,6 +63,16 @@ class Judgement(NamedTuple):
     perceptions: dict[str, list[bonds.Perception]]
 
 
+def _count_novel(
+    perceptions: Sequence[bonds.Perception], reference_graphs: set[str] | None
+) -> int | None:
+    """Counts the distinct valid molecules whose graphs are not in the data."""
+    if reference_graphs is None:
+        return None
+    first = {p.smiles: p.graph_smiles for p in perceptions if p.status == "valid"}
+    return sum(graph not in reference_graphs for graph in first.values())
+
+
 def _score(
     name: str,
     perceptions: Sequence[bonds.Perception],
@@ -68,29 +80,21 @@ def _score(
     stability: edm.Stability | None,
 ) -> Score:
     counts = bonds.summarize(perceptions)
-    num_molecules = max(counts.num_molecules, 1)
-    num_novel = None
-    if reference_graphs is not None:
-        first = {p.smiles: p.graph_smiles for p in perceptions if p.status == "valid"}
-        num_novel = sum(graph not in reference_graphs for graph in first.values())
+    total, num_unique = max(counts.num_molecules, 1), counts.num_unique
+    num_novel = _count_novel(perceptions, reference_graphs)
+    has_novelty = num_novel is not None and num_unique
     return Score(
         definition=DEFINITIONS[name],
         rdkit_version=rdkit.__version__,
         num_molecules=counts.num_molecules,
         num_valid=counts.num_valid,
-        num_unique=counts.num_unique,
+        num_unique=num_unique,
         num_novel=num_novel,
         valid=counts.valid,
-        valid_standard_error=math.sqrt(
-            counts.valid * (1 - counts.valid) / num_molecules
-        ),
+        valid_standard_error=math.sqrt(counts.valid * (1 - counts.valid) / total),
         unique=counts.unique if counts.num_valid else None,
-        valid_and_unique=counts.num_unique / num_molecules,
-        novel=(
-            num_novel / counts.num_unique
-            if num_novel is not None and counts.num_unique
-            else None
-        ),
+        valid_and_unique=num_unique / total,
+        novel=num_novel / num_unique if has_novelty else None,
         failures=counts.failures,
         atom_stability=stability.atom_stability if stability else None,
         molecule_stability=stability.molecule_stability if stability else None,
@@ -112,26 +116,24 @@ def reference_graphs(
     """
     if reference.smiles:
         return dict.fromkeys(names, samples.canonical_graphs(reference.smiles))
-    graphs: dict[str, set[str]] = {}
+    graphs = {}
     if EDM in names:
-        perceptions = edm.validity(reference.molecules).perceptions
-        graphs[EDM] = {p.graph_smiles for p in perceptions if p.status == "valid"}
+        graphs[EDM] = _graphs(edm.validity(reference.molecules).perceptions)
     others = [name for name in names if name != EDM]
     if others:
-        perceptions = bonds.perceive_all(
-            reference.molecules, "xyz2mol", num_workers, time_limit, on_done
+        perceived = partial(
+            bonds.perceive_all, num_workers=num_workers, time_limit=time_limit
         )
-        failed = [
-            molecule
-            for molecule, found in zip(reference.molecules, perceptions, strict=True)
-            if found.status != "valid"
-        ]
-        perceptions += bonds.perceive_all(
-            failed, "xyz2mol_hueckel", num_workers, time_limit
-        )
-        known = {p.graph_smiles for p in perceptions if p.status == "valid"}
-        graphs |= dict.fromkeys(others, known)
+        first = perceived(reference.molecules, "xyz2mol", on_done=on_done)
+        pairs = zip(reference.molecules, first, strict=True)
+        failed = [molecule for molecule, found in pairs if found.status != "valid"]
+        second = perceived(failed, "xyz2mol_hueckel")
+        graphs |= dict.fromkeys(others, _graphs([*first, *second]))
     return graphs
+
+
+def _graphs(perceptions: Sequence[bonds.Perception]) -> set[str]:
+    return {p.graph_smiles for p in perceptions if p.status == "valid"}
 
 
 def judge(
@@ -155,34 +157,33 @@ def judge(
         advance: Told of every molecule done in a worker.
     """
     scores, perceptions = {}, {}
+    needed = {*names, *([bonds.STRICT_PARENT] if bonds.STRICT in names else [])}
     for name in (EDM, *bonds.PRESETS, bonds.STRICT):
-        needed = name in names
-        if name == bonds.STRICT_PARENT and bonds.STRICT in names:
-            needed = True
-        if not needed:
+        if name not in needed:
             continue
-        stability = None
         if name == EDM:
             found = edm.validity(molecules).perceptions
-            stability = edm.stability(molecules)
         elif name == bonds.STRICT:
             found = [bonds.judge_strictly(p) for p in perceptions[bonds.STRICT_PARENT]]
         else:
-            on_done = None if advance is None else _told_as(name, advance)
+            on_done = None if advance is None else partial(advance, name)
             found = bonds.perceive_all(
                 molecules, name, num_workers, time_limit, on_done
             )
-        if faults is not None:
-            found = [
-                perception if fault is None else bonds.Perception(fault)
-                for perception, fault in zip(found, faults, strict=True)
-            ]
-        perceptions[name] = found
-        graphs = None if known_graphs is None else known_graphs.get(name)
+        perceptions[name] = _with_faults(found, faults)
         if name in names:
-            scores[name] = _score(name, found, graphs, stability)
+            stability = edm.stability(molecules) if name == EDM else None
+            graphs = (known_graphs or {}).get(name)
+            scores[name] = _score(name, perceptions[name], graphs, stability)
     return Judgement(scores, perceptions)
 
 
-def _told_as(name: str, advance: Advance) -> Callable[[int], None]:
-    return lambda num_done: advance(name, num_done)
+def _with_faults(
+    perceptions: list[bonds.Perception], faults: Sequence[str | None] | None
+) -> list[bonds.Perception]:
+    if faults is None:
+        return perceptions
+    return [
+        perception if fault is None else bonds.Perception(fault)
+        for perception, fault in zip(perceptions, faults, strict=True)
+    ]

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial import distance
 
+from symphony.chemistry.bonds import Molecule, Perception
 from symphony.data.elements import SYMBOLS
 from symphony.evaluate import bispectrum
-from symphony.evaluate.bonds import Molecule, Perception
 
 BANDWIDTHS = np.logspace(-3, 3, 30)  # γ of exp(-γ d²), in Å⁻² for bond lengths.
 NUM_DRAWS = 1_000  # With replacement, from either side.

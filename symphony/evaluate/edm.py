@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from rdkit import Chem, rdBase
 
-from symphony.evaluate import bonds
+from symphony.chemistry import bonds
 
 # Typical lengths in pm of single, double and triple bonds between two elements.
 _SINGLE = {

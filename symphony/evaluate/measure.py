@@ -7,10 +7,12 @@ import importlib.metadata
 import platform
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from common import __version__
-from symphony.evaluate import bonds, conventions, distributions, poses, samples
+from symphony.chemistry import bonds, pool
+from symphony.evaluate import conventions, distributions, poses, samples
 
 # The bonds that distributions are measured on; the data's strained cages need it.
 BOND_PRESET = "xyz2mol_hueckel"
@@ -59,19 +61,14 @@ def measure_geometry(
     data = _first_valid(reference, reference_perceptions)
     lengths, data_lengths = (distributions.bond_lengths(*side) for side in (ours, data))
     around, data_around = (distributions.environments(*side) for side in (ours, data))
-    # A single kind of neighbour says little about angles between kinds.
-    mixed = {kind: group for kind, group in data_around.items() if "," in kind}
-    listed = distributions.commonest(mixed)
-    bispectra = distributions.compare(
-        distributions.bispectra(around, listed),
-        distributions.bispectra(data_around, listed),
-        listed,
-    )
     lengths_compared = distributions.compare(
         lengths, data_lengths, distributions.commonest(data_lengths)
     )
+    bispectra = _compare_bispectra(around, data_around)
     rings, data_rings = (distributions.ring_counts(side[1]) for side in (ours, data))
     counts = [distributions.species_counts(side[0]) for side in (ours, data)]
+    sides = {"samples": lengths, "reference": data_lengths}
+    plotted = lambda kind: {name: _rounded(x.get(kind)) for name, x in sides.items()}
     return {
         "bonds_perceived_by": BOND_PRESET,
         "num_molecules": len(ours[0]),
@@ -86,14 +83,22 @@ def measure_geometry(
             "samples": _per(rings, len(ours[0])),
             "reference": _per(data_rings, len(data[0])),
         },
-        "bond_lengths": {  # For the plots.
-            kind: {
-                "samples": _rounded(lengths.get(kind)),
-                "reference": _rounded(data_lengths[kind]),
-            }
-            for kind in lengths_compared
-        },
+        "bond_lengths": {kind: plotted(kind) for kind in lengths_compared},
     }
+
+
+def _compare_bispectra(
+    around: dict[str, Any], data_around: dict[str, Any]
+) -> dict[str, distributions.Discrepancy]:
+    """Compares angles in the commonest environments with neighbours of two kinds."""
+    # A single kind of neighbour says little about angles between kinds.
+    mixed = {kind: group for kind, group in data_around.items() if "," in kind}
+    listed = distributions.commonest(mixed)
+    return distributions.compare(
+        distributions.bispectra(around, listed),
+        distributions.bispectra(data_around, listed),
+        listed,
+    )
 
 
 def _per(counts: Counter[int], total: int) -> dict[str, float]:
@@ -150,11 +155,8 @@ def evaluate(
             distributions, the slow part; 0 leaves the distributions out.
         advance: Told of every molecule done in a worker.
     """
-    on_known = None
-    if advance is not None:
-        on_known = lambda num_done: advance("known", num_done)
     known = conventions.reference_graphs(
-        reference, names, num_workers, time_limit, on_known
+        reference, names, num_workers, time_limit, _told_as("known", advance)
     )
     judged = conventions.judge(
         drawn.molecules, names, known, drawn.faults, num_workers, time_limit, advance
@@ -175,12 +177,13 @@ def evaluate(
     found = judged.perceptions.get(BOND_PRESET)
     if found is not None and num_perceived:
         data = samples.choose(reference.molecules, num_perceived)
-        on_done = None
-        if advance is not None:
-            on_done = lambda num_done: advance("reference", num_done)
         data_found = bonds.perceive_all(
-            data, BOND_PRESET, num_workers, time_limit, on_done
+            data, BOND_PRESET, num_workers, time_limit, _told_as("reference", advance)
         )
         report["geometry"] = measure_geometry(drawn.molecules, found, data, data_found)
         report["poses"] = measure_poses(drawn.molecules, found)
     return report
+
+
+def _told_as(name: str, advance: conventions.Advance | None) -> pool.OnDone | None:
+    return None if advance is None else partial(advance, name)

@@ -13,11 +13,9 @@ from rdkit import Chem, rdBase
 
 from common.errors import UsageError
 from symphony import data
-from symphony.data import Molecules, Records, read_npz
-from symphony.data.readers import PARSE_ERRORS
-from symphony.data.sdf import read_sdf
-from symphony.data.xyz import read_xyz
-from symphony.evaluate.bonds import Molecule
+from symphony.chemistry.bonds import Molecule
+from symphony.data import Molecules
+from symphony.data.readers import PLAIN_FORMS, read_file
 
 _FORMS = ".sdf, .extxyz, .xyz or .npz"
 _ALL_ELEMENTS = tuple(range(1, 119))
@@ -54,27 +52,6 @@ def to_pairs(molecules: Molecules) -> list[Molecule]:
     )
 
 
-def _read_records(path: Path) -> Records:
-    suffix = path.suffix.lower()
-    if suffix not in (".sdf", ".mol", ".xyz", ".extxyz", ".npz"):
-        raise UsageError(f"{path}: expected {_FORMS}, found {suffix!r}")
-    if not path.is_file():
-        raise UsageError(f"{path}: expected a file of molecules, found nothing there")
-    try:
-        if suffix == ".npz":
-            return read_npz(path)
-        reader = read_sdf if suffix in (".sdf", ".mol") else read_xyz
-        with path.open("rb") as file:
-            return reader(file, str(path))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except PARSE_ERRORS as error:
-        raise UsageError(
-            f"{path}: expected {_FORMS}, found a file that cannot be parsed "
-            f"({type(error).__name__}: {error})"
-        ) from error
-
-
 def _read_manifest(path: Path) -> list[dict] | None:
     """Returns one record per generated molecule, or None without a manifest."""
     if not path.is_file():
@@ -97,6 +74,30 @@ def _empty_molecule() -> Molecule:
     return np.zeros(0, np.uint8), np.zeros((0, 3), np.float32)
 
 
+def _faults(
+    path: Path, num_read: int, num_unreadable: int, manifest: list[dict] | None
+) -> tuple[list[str | None], list[str]]:
+    """Returns the fault of each molecule read, and the faults of those that are not."""
+    faults: list[str | None] = [None] * num_read
+    if manifest is None:
+        return faults, ["unreadable record"] * num_unreadable
+    if len(manifest) < num_read + num_unreadable:
+        raise UsageError(
+            f"{path}: expected at most {len(manifest)} molecules, the number of "
+            f"records in its manifest; found {num_read + num_unreadable}. If the "
+            "sampler was interrupted, run it again"
+        )
+    # An SDF alone has the molecules with bonds, in the order of the manifest.
+    with_bonds = [record for record in manifest if record.get("smiles") is not None]
+    read = next((some for some in (manifest, with_bonds) if len(some) == num_read), [])
+    for index, record in enumerate(read):
+        if record.get("stopped") is False:
+            faults[index] = "never finished"
+    if read is manifest:
+        return faults, ["unreadable record"] * num_unreadable
+    return faults, ["not in the file"] * (len(manifest) - num_read)
+
+
 def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
     """Reads generated molecules, the failed ones among them.
 
@@ -117,34 +118,16 @@ def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
     everything = path.with_suffix(".extxyz")
     if path.suffix.lower() == ".sdf" and everything.is_file():
         path = everything
-    records = _read_records(path)
+    records = read_file(path, (), PLAIN_FORMS, _FORMS)
     molecules = to_pairs(records.molecules)
-    faults: list[str | None] = [None] * len(molecules)
     manifest = _read_manifest(path.with_suffix(".jsonl"))
-    num_lost, reason = len(records.unreadable), "unreadable record"
-    if manifest is not None:
-        if len(manifest) < len(molecules) + num_lost:
-            raise UsageError(
-                f"{path}: expected at most {len(manifest)} molecules, the number of "
-                f"records in its manifest; found {len(molecules) + num_lost}. If the "
-                "sampler was interrupted, run it again"
-            )
-        # An SDF alone has the molecules with bonds, in the order of the manifest.
-        with_bonds = [record for record in manifest if record.get("smiles") is not None]
-        told = next(
-            (some for some in (manifest, with_bonds) if len(some) == len(molecules)), []
-        )
-        for index, record in enumerate(told):
-            if record.get("stopped") is False:
-                faults[index] = "never finished"
-        if told is not manifest:
-            num_lost, reason = len(manifest) - len(molecules), "not in the file"
+    faults, lost = _faults(path, len(molecules), len(records.unreadable), manifest)
     molecules = [
         molecule if fault is None else _empty_molecule()
         for molecule, fault in zip(molecules, faults, strict=True)
     ]
-    molecules += [_empty_molecule() for _ in range(num_lost)]
-    faults += [reason] * num_lost
+    molecules += [_empty_molecule() for _ in lost]
+    faults += lost
     if not molecules:
         raise UsageError(f"{path}: expected at least one molecule, found none")
     return Samples(molecules[:max_molecules], faults[:max_molecules], str(path))

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Key
 from common.errors import UsageError
 from common.nn.conditions import Conditions, known
 from symphony import data
-from symphony.fragments import Cut, cut, draw_cut_noise
+from symphony.conditions import names_of, some_known
+from symphony.orders import Cut, Law, cut, draw_cut_noise
 
 Totals = dict[str, Float[Array, ""]]
 Terms = Callable[[nn.Module, Cut, Conditions, Key[Array, ""]], Totals]
@@ -29,17 +30,11 @@ def draw_cut(
     node_mask: Array,
 ) -> Cut:
     """Draws the order in which a molecule is built, by the law in `config.data`."""
-    settings = config.data
-    return cut(
-        draw_cut_noise(key, positions.shape[0]),
-        positions,
-        species,
-        node_mask,
-        jnp.asarray(np.array(settings.species) > 1),
-        settings.nn_tolerance,
-        settings.cutoff,
-        settings.heavy_first,
-    )
+    data = config.data
+    is_heavy = jnp.asarray(np.array(data.species) > 1)
+    law = Law(is_heavy, data.nn_tolerance, data.cutoff, data.heavy_first)
+    noise = draw_cut_noise(key, positions.shape[0])
+    return cut(noise, positions, species, node_mask, law)
 
 
 def molecule_totals(
@@ -61,7 +56,7 @@ def molecule_totals(
     coin, level = jax.random.uniform(key_level, (2,))
     noise_std = jnp.where(coin < 0.5, 0.0, level) * config.data.noise_std
     noise_std = noise_std if train else jnp.zeros(())
-    given = known({"noise_std": noise_std})
+    given = {**batch.conditions, **known({"noise_std": noise_std})}
     return terms(model, drawn, given, key_terms)
 
 
@@ -79,7 +74,7 @@ def run(terms: Terms, config: ml_collections.ConfigDict, model: nn.Module) -> To
         order=jnp.arange(num_nodes, dtype=jnp.int32),
         complete=jnp.array(True),
     )
-    given = known({"noise_std": jnp.zeros(())})
+    given = some_known({"noise_std": 0.0}, names_of(config))
     return terms(model, example, given, jax.random.key(0))
 
 

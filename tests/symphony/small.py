@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from common.nn.conditions import known
 from configs.symphony import tiny
-from symphony import build, densities, loss
-from symphony.fragments import cut, draw_cut_noise
+from symphony import build, densities, loss, manifest
+from symphony.chemistry import bonds
+from symphony.orders import Law, cut, draw_cut_noise
 
 IS_HEAVY = np.array([False, True, True, True, True])
 NUM_NODES = 6
@@ -17,20 +19,22 @@ NUM_NODES = 6
 # Moves coarse directions off the true ones, in place of random numbers.
 NOISE = np.random.default_rng(5).normal(size=(16, 3)).astype(np.float32)
 
+NO_NOISE = known({"noise_std": jnp.zeros(())})
+"""Conditions of a network without properties."""
 
-def make_config(causal=True):
+
+def make_config():
     config = tiny.get_config()
     config.model.num_layers = 2
     config.model.max_degree = 2
     config.model.head_max_degree = 3
-    config.model.causal = causal
     return config
 
 
 @functools.cache
-def model_and_params(causal=True):
+def model_and_params():
     """Biases and the nearly zero outputs of a fresh network are moved away from it."""
-    config = make_config(causal)
+    config = make_config()
     params = build.init_params(make_config(), jax.random.key(0))
     rng = np.random.default_rng(0)
 
@@ -60,7 +64,7 @@ def chain(seed, num_atoms):
 def _cut(seed, positions, species, node_mask, num_nodes):
     noise = draw_cut_noise(jax.random.key(seed), num_nodes)
     heavy = jnp.asarray(IS_HEAVY)
-    return cut(noise, positions, species, node_mask, heavy, 0.125, 5.0, False)
+    return cut(noise, positions, species, node_mask, Law(heavy, 0.125, 5.0, False))
 
 
 def cut_of(positions, species, num_nodes, seed=0):
@@ -93,36 +97,31 @@ def pad_cut(drawn, num_nodes, filler=0.0):
 
 
 def step_terms(model, params, drawn, rotation=None, noise_std=0.0):
-    """Evaluates every step, one pass for each if the trunk is full.
+    """Evaluates every step.
 
     Coarse directions are displaced by `NOISE` instead of at random.
 
     Args:
-        model: Causal or not.
-        params: Its parameters.
-        drawn: A cut.
-        rotation: Turns the noise on coordinates and on coarse directions.
-        noise_std: Å.
+        model: the network.
+        params: its parameters.
+        drawn: a cut.
+        rotation: rotation of the noise on coordinates and on coarse directions.
+        noise_std: noise on coordinates, in Å.
     """
     num_nodes = drawn.species.shape[0]
     rotation = jnp.eye(3) if rotation is None else rotation
     noise = jnp.asarray(NOISE) @ rotation.T
     bound = model.bind(params)
-    arguments = (jnp.asarray(noise_std), noise[:num_nodes], jax.random.key(0))
-
-    def full(step):
-        placed = jnp.arange(num_nodes) <= step
-        mask = placed[:, None] & placed
-        return loss.step_terms(bound, drawn, step[None], mask, *arguments)
+    arguments = (
+        known({"noise_std": jnp.asarray(noise_std)}),
+        noise[:num_nodes],
+        jax.random.key(0),
+    )
 
     steps = jnp.arange(num_nodes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loss, "blur", functools.partial(_blur_by, noise))
-        if model.causal:
-            mask = loss.causal_mask(num_nodes)
-            return loss.step_terms(bound, drawn, steps, mask, *arguments)
-        terms = jax.vmap(full)(steps)
-    return jax.tree.map(lambda x: x[:, 0] if x.ndim > 1 else x[0], terms)
+        return loss.step_terms(bound, drawn, steps, *arguments)
 
 
 def value_and_gradients(model):
@@ -140,3 +139,11 @@ def value_and_gradients(model):
 def _blur_by(noise, key, direction, scale):
     tangent = densities.tangent_part(direction, noise[: direction.shape[0]])
     return densities.exponential_map(direction, scale * tangent)
+
+
+def with_bonds(samples):
+    """Stands for `manifest.with_bonds`: perceives in this process."""
+    for one in samples:
+        task = manifest._bond_task(one)
+        words = task["preset"], task["name"], task["properties"]
+        yield one, *bonds.to_sdf(one.atomic_numbers, one.positions, *words)

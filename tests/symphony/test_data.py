@@ -190,8 +190,8 @@ def test_log_names_the_first_of_many(caplog):
 
 
 def test_packaged_sample_is_the_one_of_its_data_card():
-    path = data.qm9.PACKAGED / "qm9_sample.npz"
-    card = (data.qm9.PACKAGED / "DATA_CARD.md").read_text()
+    path = data.sources.qm9.PACKAGED / "qm9_sample.npz"
+    card = (data.sources.qm9.PACKAGED / "DATA_CARD.md").read_text()
     assert hashlib.sha256(path.read_bytes()).hexdigest() in card
     train, report = data.read_molecules("qm9-sample", TABLE, 29, split="train")
     assert len(train.num_atoms) == 5000

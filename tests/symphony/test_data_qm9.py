@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import UsageError
 from symphony import data
-from symphony.data import qm9
+from symphony.data.sources import qm9, qm9_files
 
 TABLE = (1, 6, 7, 8, 9)
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -112,7 +112,7 @@ def test_tar_that_ends_between_members_is_an_error(tmp_path):
     with tarfile.open(fileobj=raw, mode="w") as archive:
         archive.add(FIXTURES / "dsgdb9nsd_000001.xyz", arcname="dsgdb9nsd_000001.xyz")
     path = tmp_path / "dsgdb9nsd.xyz.tar.bz2"
-    path.write_bytes(qm9.bz2.compress(raw.getvalue()[:1536]))
+    path.write_bytes(qm9_files.bz2.compress(raw.getvalue()[:1536]))
     with pytest.raises(UsageError, match="truncated"):
         data.read_molecules(path, TABLE, 29)
 
@@ -120,7 +120,8 @@ def test_tar_that_ends_between_members_is_an_error(tmp_path):
 def test_second_reading_of_the_tar_comes_from_the_cache(tmp_path, monkeypatch):
     path = in_form("tar", tmp_path)
     first, _ = data.read_molecules(path, TABLE, 29)
-    monkeypatch.setattr(qm9, "read_dsgdb9nsd", lambda path: pytest.fail("read again"))
+    again = lambda path, properties: pytest.fail("read again")
+    monkeypatch.setattr(qm9_files, "read_dsgdb9nsd", again)
     second, _ = data.read_molecules(path, TABLE, 29)
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -15,10 +15,11 @@ from common.commands import cli
 from common.errors import UsageError
 from common.runs import checkpoints
 from configs.symphony import refine_qm9
-from symphony import build, data, molfile, options, refine, sample, train
+from symphony import build, data, manifest, molfile, options, refine, train
 from symphony.data.xyz import read_xyz
 from symphony.kinds.denoiser import loss
 from symphony.kinds.denoiser import sample as denoiser
+from symphony.sampler import Sampler, check_refiner
 from symphony.weights import Weights
 from tests.common.geometry.test_alignment import random_rotation
 from tests.symphony import small
@@ -337,7 +338,7 @@ def sampler():
     model, params = small.model_and_params()
     config = small.make_config()
     config.sample.max_atoms = 12
-    return sample.Sampler(Weights("small", config, model, params, "", ""))
+    return Sampler(Weights("small", config, model, params, "", ""))
 
 
 def test_samples_are_refined_on_the_way(packaged, sampler):
@@ -374,26 +375,26 @@ def test_a_fragment_is_not_refined(packaged, sampler):
 
 
 def test_what_is_written_says_whose_the_likelihood_is(tmp_path):
-    one = sample.Sample(0, 3, np.array([1, 9], np.uint8), np.eye(2, 3), True, -1.5)
+    one = manifest.Sample(0, 3, np.array([1, 9], np.uint8), np.eye(2, 3), True, -1.5)
     moved = one._replace(moved=0.1, positions=np.eye(2, 3, dtype=np.float32))
     with molfile.open_output(tmp_path / "out.sdf", {}, False) as output:
-        sample.write(output, moved, "F", "")
+        manifest.write(output, moved, "F", "")
     _, record = map(json.loads, (tmp_path / "out.jsonl").open())
     assert record["log_likelihood_before_refinement"] == -1.5
     assert record["moved"] == 0.1
     assert "log_likelihood" not in record
     frame = (tmp_path / "out.extxyz").read_text()
     assert "log_likelihood_before_refinement=-1.5" in frame
-    assert "log_likelihood" in sample._record(one, "F")
+    assert "log_likelihood" in manifest._record(one, "F")
 
 
 def test_a_refiner_must_know_every_element_that_may_come(packaged, sampler):
     refiner = denoiser.load_refiner(packaged)._replace(species=(1, 6, 7, 8))
     chosen = options.choose(sampler.weights)
     with pytest.raises(UsageError, match=r"molecules of small: .*found F"):
-        sample.check_refiner(sampler.weights, chosen, refiner)
+        check_refiner(sampler.weights, chosen, refiner)
     unseen = sampler.weights._replace(unseen=(9,))
-    sample.check_refiner(unseen, chosen, refiner)
+    check_refiner(unseen, chosen, refiner)
 
 
 def test_molecules_of_rdkit_keep_their_bonds(packaged):

@@ -11,6 +11,7 @@ import pytest
 
 from common.errors import RunError, UsageError
 from symphony import data, download
+from symphony.data.sources import qm9
 
 CONTENTS = np.random.default_rng(0).bytes(300_000)
 MD5 = hashlib.md5(CONTENTS).hexdigest()
@@ -159,19 +160,19 @@ def test_qm9_is_downloaded_by_its_name_and_read(server, tmp_path, monkeypatch):
     with tarfile.open(archive, "w:bz2") as members:
         for member in sorted(FIXTURES.glob("dsgdb9nsd_*.xyz")):
             members.add(member, arcname=member.name)
-    excluded = (data.qm9.PACKAGED / "qm9_uncharacterized.txt").read_bytes()
+    excluded = (data.sources.qm9.PACKAGED / "qm9_uncharacterized.txt").read_bytes()
     server.files = {"/tar": archive.read_bytes(), "/excluded": excluded}
     server.breaks_after = 700
     for name, at, contents in (
-        ("QM9_TAR", "tar", archive.read_bytes()),
-        ("QM9_EXCLUDED", "excluded", excluded),
+        ("TAR", "tar", archive.read_bytes()),
+        ("EXCLUDED", "excluded", excluded),
     ):
-        source = getattr(download, name)._replace(
+        source = getattr(qm9, name)._replace(
             url=f"{server.url}/{at}",
             md5=hashlib.md5(contents).hexdigest(),
             size=len(contents),
         )
-        monkeypatch.setattr(download, name, source)
+        monkeypatch.setattr(qm9, name, source)
     monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
     molecules, _ = data.read_molecules("qm9", (1, 6, 7, 8, 9), 29)
     assert len(molecules.num_atoms) == 6
@@ -181,6 +182,6 @@ def test_qm9_is_downloaded_by_its_name_and_read(server, tmp_path, monkeypatch):
 
 
 def test_published_sources_are_figshares_and_moleculenets():
-    assert download.QM9_TAR.url.endswith("figshare.com/files/3195389")
-    assert download.QM9_EXCLUDED.url.endswith("figshare.com/files/3195404")
-    assert download.QM9_ZIP.url.endswith("molnet_publish/qm9.zip")
+    assert qm9.TAR.url.endswith("figshare.com/files/3195389")
+    assert qm9.EXCLUDED.url.endswith("figshare.com/files/3195404")
+    assert qm9.ZIP.url.endswith("molnet_publish/qm9.zip")

@@ -90,7 +90,7 @@ def test_more_molecules_than_the_manifest_has_is_an_error(tmp_path):
     ("name", "content", "message"),
     [
         ("missing.sdf", None, "found nothing there"),
-        ("molecules.pdb", "", "expected .sdf"),
+        ("molecules.pdb", "", "expected one of .sdf"),
         ("empty.xyz", "", "at least one molecule"),
         ("cut.xyz", "3\n\nO 0 0 0\n", "truncated"),
     ],

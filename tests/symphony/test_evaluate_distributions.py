@@ -8,7 +8,8 @@ import pytest
 from scipy.spatial import distance
 from scipy.spatial.transform import Rotation
 
-from symphony.evaluate import bispectrum, bonds, distributions
+from symphony.chemistry import bonds
+from symphony.evaluate import bispectrum, distributions
 from symphony.evaluate.samples import read_reference
 
 

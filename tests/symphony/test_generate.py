@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from symphony import build, decisions, score
-from symphony.fragments import Cut
+from symphony import build, decisions, likelihood
 from symphony.generate import (
     Fragment,
     Settings,
@@ -17,6 +16,7 @@ from symphony.generate import (
     in_full_precision,
     make_run,
 )
+from symphony.orders import Cut
 from tests.symphony import small
 
 CAPACITY = 12  # Of the batched loop.
@@ -26,7 +26,7 @@ DECODER = build.KINDS["symphony"].decoder
 
 def settings(max_atoms=9):
     ones = (jnp.float32(1.0),) * 3
-    return Settings(*ones, jnp.float32(0.0), jnp.int32(max_atoms), jnp.ones(5, bool))
+    return Settings(*ones, small.NO_NOISE, jnp.int32(max_atoms))
 
 
 def nothing(index):
@@ -65,7 +65,7 @@ def compiled_parts():
     @jax.jit
     def extend(cache, fragment):
         bound = model.bind(params)
-        return decisions.extend_cache(bound, cache, fragment, asked.noise_std)
+        return decisions.extend_cache(bound, cache, fragment, asked.conditions)
 
     return decide, extend, lambda: decisions.empty_cache(model, WIDE)
 
@@ -203,12 +203,12 @@ def test_kept_features_equal_one_pass_over_the_whole_molecule():
 
     @jax.jit
     def whole(drawn):
-        return score.step_features(model.bind(params), drawn, jnp.float32(0.0))
+        return likelihood.step_features(model.bind(params), drawn, small.NO_NOISE)
 
     @jax.jit
     def from_cache(cache, fragment):
         bound = model.bind(params)
-        return decisions.embed_fragment(bound, cache, fragment, jnp.float32(0.0))
+        return decisions.embed_fragment(bound, cache, fragment, small.NO_NOISE)
 
     node_feats, next_atom = whole(in_given_order(positions, species))
     for step, cache in enumerate(caches):
@@ -265,7 +265,7 @@ def position_head():
     focus, target, step = 1, 2, 3
 
     def scene(bound):
-        node_feats, next_atom = score.step_features(bound, drawn, jnp.float32(0.0))
+        node_feats, next_atom = likelihood.step_features(bound, drawn, small.NO_NOISE)
         now = jax.tree.map(lambda x: x[step][None], next_atom)
         logits = jnp.full_like(now.focus_species, -jnp.inf).at[0, focus, target].set(0)
         now = now._replace(focus_species=logits, stop=jnp.full(1, -jnp.inf))

@@ -113,27 +113,6 @@ def test_a_molecule_without_a_complete_order_counts_for_nothing(evaluate):
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradients))
 
 
-def test_a_full_trunk_estimates_the_sum_from_one_step():
-    """Each draw is one of the steps times their number, and all of them occur."""
-    model, params = model_and_params(causal=False)
-    drawn = cut_of(*chain(3, 5), NUM_ATOMS)
-    function = small.value_and_gradients(model)
-    (_, terms), _ = function(params, drawn)
-
-    @jax.jit
-    @jax.vmap
-    def draws(key):
-        return loss.molecule_totals(model.bind(params), drawn, jnp.zeros(()), key)
-
-    totals = draws(jax.random.split(jax.random.key(0), 40))
-    found = np.stack([totals["focus"], totals["radial"]], axis=-1)
-    steps = NUM_ATOMS * np.stack([terms.focus, terms.radial], axis=-1)
-    distances = np.abs(found[:, None] - steps).max(axis=-1)
-    assert distances.min(axis=1).max() < 1e-3
-    assert set(distances.argmin(axis=1).tolist()) == set(range(NUM_ATOMS))
-    np.testing.assert_allclose(totals["num_steps"], NUM_ATOMS)
-
-
 CYCLOPROPANE = np.array(
     [
         [0.870, 0.000, 0.000],
@@ -161,7 +140,7 @@ def angular_nll(head_max_degree, num_steps=400):
     config.model.max_curvature = 100.0
     config.model.res_beta, config.model.res_alpha = 20, 39
     species = np.array([1] * 3 + [0] * 6, np.int32)
-    one = data.Batch(CYCLOPROPANE, species, np.ones(9, bool))
+    one = data.Batch(CYCLOPROPANE, species, np.ones(9, bool), {})
     batch = jax.tree.map(lambda x: jnp.stack([x] * 8), one)
     loss_fn = build.make_loss(config, 9.0)
     optimizer = optax.adam(optax.cosine_decay_schedule(5e-3, num_steps))

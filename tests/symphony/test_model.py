@@ -1,19 +1,17 @@
 """The network's symmetries, what it may see, and its indifference to padding."""
 
 import functools
-from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from scipy.stats import ortho_group
 
 from symphony import loss
+from symphony.model import Surroundings
 from tests.symphony import small
 from tests.symphony.small import NUM_NODES, chain, cut_of, model_and_params
 
-TRUNKS = pytest.mark.parametrize("causal", [True, False], ids=["causal", "full"])
 UP = np.array([0.0, 0.0, 1.0], np.float32)
 
 
@@ -32,27 +30,25 @@ def outputs(model, params, drawn, step, direction=UP):
     placed = ((jnp.arange(num_nodes) <= step) & drawn.node_mask)[None]
     others = drawn.node_mask[:, None] & drawn.node_mask
     others &= ~jnp.eye(num_nodes, dtype=bool)
-    pairs = bound.pairs(drawn.positions, drawn.positions, others)
-    seen = placed[0][:, None] & placed[0]
-    mask = loss.causal_mask(num_nodes) if model.causal else seen
+    graph = bound.graph(drawn.positions, drawn.positions, others)
     node_feats, next_atom = bound.embed_steps(
-        drawn.species, jnp.zeros(()), pairs, mask, placed
+        drawn.species, small.NO_NOISE, graph, loss.causal_mask(num_nodes), placed
     )
     focus = drawn.focus[step][None]
     condition = bound.position_condition(node_feats, next_atom, focus, jnp.array([1]))
-    scene = (node_feats, drawn.positions, focus, placed)
+    around = Surroundings(node_feats, drawn.positions, focus, placed)
     radius = jnp.array([1.4])
     return {
         "stop": next_atom.stop[0],
         "focus_species": next_atom.focus_species[0],
         "radial": bound.radial(condition),
-        "coarse": bound.coarse(condition, radius, *scene),
-        "fine": bound.fine(condition, radius, jnp.asarray(direction)[None], *scene),
+        "coarse": bound.coarse(condition, radius, around),
+        "fine": bound.fine(condition, radius, jnp.asarray(direction)[None], around),
     }
 
 
-def outputs_of_many(causal, drawn, steps, directions):
-    model, params = model_and_params(causal)
+def outputs_of_many(drawn, steps, directions):
+    model, params = model_and_params()
     return _outputs_of_many(model, params, drawn, steps, directions)
 
 
@@ -73,9 +69,8 @@ def largest_difference(a, b):
     return max(float(np.max(np.abs(x - y), initial=0.0)) for x, y in finite)
 
 
-@TRUNKS
-def test_terms_ignore_rotation_reflection_and_translation(causal):
-    model, params = model_and_params(causal)
+def test_terms_ignore_rotation_reflection_and_translation():
+    model, params = model_and_params()
     drawn = cut_of(*chain(0, 5), NUM_NODES)
 
     @jax.jit
@@ -98,25 +93,6 @@ def test_terms_ignore_rotation_reflection_and_translation(causal):
         np.testing.assert_allclose(logits[1:], logits[:1].repeat(20, 0), atol=2e-4)
 
 
-def test_order_of_placed_atoms_is_indifferent_to_the_full_trunk():
-    drawn = cut_of(*chain(1, 6), NUM_NODES)
-    step = 4
-    order = np.array([3, 0, 4, 1, 2, 5])
-    place = np.argsort(order)
-    permuted = drawn._replace(
-        positions=drawn.positions[order],
-        species=drawn.species[order],
-        focus=jnp.asarray(place)[drawn.focus],
-    )
-    many = stacked([drawn, permuted])
-    results = outputs_of_many(False, many, jnp.array([step] * 2), jnp.stack([UP] * 2))
-    first, second = (jax.tree.map(itemgetter(index), results) for index in (0, 1))
-    logits, other = first.pop("focus_species"), second.pop("focus_species")
-    np.testing.assert_allclose(other, logits[order], atol=1e-5)
-    assert np.ptp(logits[:5, 1]) > 1e-2
-    assert largest_difference(first, second) < 1e-4
-
-
 def test_a_causal_step_is_the_same_whatever_comes_later():
     drawn = cut_of(*chain(2, 6), NUM_NODES)
     present = np.arange(NUM_NODES) <= np.arange(NUM_NODES)[:, None]
@@ -129,18 +105,17 @@ def test_a_causal_step_is_the_same_whatever_comes_later():
         for mask in present
     ]
     steps, directions = jnp.arange(NUM_NODES), jnp.stack([UP] * NUM_NODES)
-    whole = outputs_of_many(True, stacked([drawn] * NUM_NODES), steps, directions)
-    cut_off = outputs_of_many(True, stacked(fragments), steps, directions)
+    whole = outputs_of_many(stacked([drawn] * NUM_NODES), steps, directions)
+    cut_off = outputs_of_many(stacked(fragments), steps, directions)
     assert largest_difference(whole, cut_off) <= 1e-6
     # What is already there does count.
     moved = drawn._replace(positions=drawn.positions.at[0].add(0.1))
-    other = outputs_of_many(True, stacked([moved] * NUM_NODES), steps, directions)
+    other = outputs_of_many(stacked([moved] * NUM_NODES), steps, directions)
     assert np.all(np.abs(whole["stop"] - other["stop"])[1:] > 1e-5)
 
 
-@TRUNKS
-def test_padding_changes_nothing_and_receives_no_gradient(causal):
-    model, params = model_and_params(causal)
+def test_padding_changes_nothing_and_receives_no_gradient():
+    model, params = model_and_params()
     drawn = cut_of(*chain(3, 5), 5)
     function = small.value_and_gradients(model)
     (value, terms), (by_params, by_positions) = function(params, drawn)
@@ -168,9 +143,8 @@ DEGENERATE = {
 }
 
 
-@TRUNKS
-def test_degenerate_molecules_have_finite_values_and_gradients(causal):
-    model, params = model_and_params(causal)
+def test_degenerate_molecules_have_finite_values_and_gradients():
+    model, params = model_and_params()
     cuts = [
         cut_of(np.array(positions, np.float32), np.array(species), 4)
         for positions, species in DEGENERATE.values()
@@ -185,7 +159,7 @@ def test_degenerate_molecules_have_finite_values_and_gradients(causal):
 def test_probabilities_of_stop_focus_and_species_cover_placed_atoms_only():
     drawn = cut_of(*chain(4, 5), NUM_NODES)
     many = stacked([drawn] * 3)
-    results = outputs_of_many(True, many, jnp.array([0, 2, 4]), jnp.stack([UP] * 3))
+    results = outputs_of_many(many, jnp.array([0, 2, 4]), jnp.stack([UP] * 3))
     finite = np.isfinite(results["focus_species"]).all(axis=-1)
     assert finite.sum(axis=-1).tolist() == [1, 3, 5]
     assert np.all(np.diff(finite.astype(int), axis=-1) <= 0)

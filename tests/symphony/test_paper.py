@@ -285,8 +285,8 @@ def test_density_integrates_to_one_over_space():
 def asked(max_atoms=6, temperature=1.0):
     one = jnp.float32(1.0)
     return Settings(
-        one, jnp.float32(temperature), jnp.float32(0.1), jnp.float32(0.0),
-        jnp.int32(max_atoms), jnp.ones(5, bool),
+        one, jnp.float32(temperature), jnp.float32(0.1),
+        small.NO_NOISE, jnp.int32(max_atoms),
     )  # fmt: skip
 
 

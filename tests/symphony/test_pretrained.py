@@ -9,15 +9,16 @@ import pytest
 
 import symphony
 from common.runs import checkpoints
-from symphony import build, data, score
-from symphony.evaluate import bonds
+from symphony import build, data, likelihood
+from symphony.chemistry import bonds
 from symphony.evaluate.distributions import jensen_shannon
-from symphony.fragments import Cut
 from symphony.kinds.denoiser import sample as denoiser
 from symphony.kinds.denoiser.sample import load_refiner
+from symphony.manifest import BOND_PRESET
 from symphony.model import Symphony
-from symphony.sample import BOND_PRESET
+from symphony.orders import Cut
 from symphony.weights import PRETRAINED, load_weights
+from tests.symphony import small
 
 pytestmark = pytest.mark.slow
 
@@ -85,9 +86,9 @@ def test_the_probability_of_stopping_is_calibrated(held_out):
     @jax.jit
     @jax.vmap
     def stops(batch, key):
-        drawn: Cut = build.draw_cut(config, key, *batch)
+        drawn: Cut = build.draw_cut(config, key, *batch[:3])
         model: Symphony = weights.model.bind(weights.params)
-        _, now = score.step_features(model, drawn, jnp.float32(0.0))
+        _, now = likelihood.step_features(model, drawn, small.NO_NOISE)
         log_total = jax.nn.logsumexp(now.focus_species, axis=(1, 2))
         return jnp.exp(now.stop - jnp.logaddexp(log_total, now.stop))
 

@@ -17,9 +17,9 @@ import symphony
 from common.commands import cli
 from common.errors import UsageError
 from common.runs import checkpoints
-from symphony import molfile, options, sample
+from symphony import manifest, molfile, options, sample, starts
+from symphony.chemistry import bonds
 from symphony.data.xyz import read_xyz
-from symphony.evaluate import bonds
 from tests.symphony import small
 
 CORE = np.array([[0.0, 0.0, 0.0], [1.47, 0.0, 0.1], [2.0, 1.3, 0.0]]) + 20.0
@@ -80,15 +80,8 @@ def test_a_molecule_is_the_same_however_many_are_asked_for(sampler):
 @pytest.fixture
 def bonds_in_process(monkeypatch):
     """Perceives in this process, by `bonds_for_some`."""
-
-    def with_bonds(samples):
-        for one in samples:
-            task = sample._bond_task(one)
-            told = task["preset"], task["name"], task["properties"]
-            yield one, *bonds.to_sdf(one.atomic_numbers, one.positions, *told)
-
     monkeypatch.setattr(bonds, "perceive", bonds_for_some)
-    monkeypatch.setattr(sample, "with_bonds", with_bonds)
+    monkeypatch.setattr(manifest, "with_bonds", small.with_bonds)
 
 
 def bonds_for_some(atomic_numbers, positions, preset):
@@ -229,7 +222,7 @@ def test_atoms_of_a_fragment_come_first_and_stay_where_they_are(
 
 def test_the_order_in_which_a_fragment_is_taken_in_varies(sampler):
     core = options.choose(sampler.weights, fragment=(np.array([6, 7, 8]), CORE)).core
-    order_of = sample._orders(sampler.weights, core, 0)
+    order_of = starts.orders(sampler.weights, core, 0)
     orders = {tuple(order_of(index).tolist()) for index in range(30)}
     assert len(orders) > 1
     assert {tuple(sorted(order)) for order in orders} == {(0, 1, 2)}
@@ -376,8 +369,8 @@ def test_bad_usage_is_one_line(packaged, tmp_path, capsys, more, told):
 
 def test_a_valid_molecule_is_written_with_bonds_and_properties():
     numbers = np.array([6, 1, 1, 1, 1], np.uint8)
-    methane = sample.Sample(7, 3, numbers, METHANE, True, -12.5)
-    mol, record = sample.finish(methane)
+    methane = manifest.Sample(7, 3, numbers, METHANE, True, -12.5)
+    mol, record = manifest.finish(methane)
     assert record["valid"]
     assert (record["formula"], record["smiles"]) == ("CH4", "C")
     supplier = Chem.SDMolSupplier()
@@ -387,19 +380,19 @@ def test_a_valid_molecule_is_written_with_bonds_and_properties():
     assert read.GetPropsAsDict()["log_likelihood"] == -12.5
     assert read.GetProp("index") == "7"
     assert read.GetProp("valid") == "True"
-    unfinished = sample.finish(methane._replace(stopped=False))[1]
+    unfinished = manifest.finish(methane._replace(stopped=False))[1]
     assert not unfinished["valid"]
 
 
 def test_bonds_come_from_workers_in_the_order_of_the_molecules():
     numbers = np.array([6, 1, 1, 1, 1], np.uint8)
-    methane = sample.Sample(0, 3, numbers, METHANE, True, -12.5)
+    methane = manifest.Sample(0, 3, numbers, METHANE, True, -12.5)
     far = methane._replace(positions=9.0 * METHANE)
     drawn = [(far if i % 3 else methane)._replace(index=i) for i in range(30)]
-    found = list(sample.with_bonds(iter(drawn)))
+    found = list(manifest.with_bonds(iter(drawn)))
     assert [one.index for one, _, _ in found] == list(range(30))
     for one, smiles, sdf in found:
-        mol, record = sample.finish(one)
+        mol, record = manifest.finish(one)
         assert smiles == record["smiles"] == (None if one.index % 3 else "C")
         assert sdf == ("" if mol is None else Chem.SDWriter.GetText(mol))
 
@@ -410,7 +403,7 @@ def test_python_gives_rdkit_molecules(sampler, monkeypatch):
     assert mols
     assert all(isinstance(mol, Chem.Mol) for mol in mols)
     everything = sampler.sample_positions(6, seed=3, num_slots=4)
-    assert len(mols) == sum(sample.finish(one)[0] is not None for one in everything)
+    assert len(mols) == sum(manifest.finish(one)[0] is not None for one in everything)
 
 
 def test_every_coordinate_reads_back_as_it_was():

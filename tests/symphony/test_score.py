@@ -12,16 +12,16 @@ import pytest
 from common.commands import cli
 from common.errors import UsageError
 from common.runs import checkpoints
-from symphony import data, decisions, score, weights
+from symphony import data, decisions, likelihood, score, weights
+from symphony.model import Surroundings
 from tests.symphony import small
 
-TRUNKS = pytest.mark.parametrize("causal", [True, False], ids=["causal", "full"])
 CARBON, NITROGEN = 1, 2  # Indices into the species table.
 
 
-def weights_of(causal=True):
-    model, params = small.model_and_params(causal)
-    config = small.make_config(causal)
+def weights_of():
+    model, params = small.model_and_params()
+    config = small.make_config()
     return weights.Weights("small", config, model, params, "", "")
 
 
@@ -35,46 +35,46 @@ def molecules_of(*pairs):
     )
 
 
-def score_one(positions, species, num_orders=8, num_draws=8, causal=True, seed=0):
+def score_one(positions, species, num_orders=8, num_draws=8, seed=0):
     molecules = molecules_of((positions, species))
-    scored = score.score_molecules(
-        weights_of(causal), molecules, num_orders, num_draws, seed
+    scored = likelihood.score_molecules(
+        weights_of(), molecules, num_orders, num_draws, seed
     )
     ((_, result),) = scored
     return result
 
 
 @functools.cache
-def compiled_terms(causal, num_draws):
+def compiled_terms(num_draws):
     """Evaluates a given cut."""
-    model, params = small.model_and_params(causal)
+    model, params = small.model_and_params()
 
     @jax.jit
     def run(drawn, near, key):
         bound = model.bind(params)
-        zero = jnp.float32(0.0)
-        return score.order_terms(bound, drawn, near, zero, key, num_draws)
+        given = small.NO_NOISE
+        return likelihood.order_terms(bound, drawn, near, given, key, num_draws)
 
     return run
 
 
 def near_of(positions, num_pairs):
     model, _ = small.model_and_params()
-    near = score.find_near_pairs(positions, model.min_radius, model.max_radius)
+    near = likelihood.find_near_pairs(positions, model.min_radius, model.max_radius)
     count = len(near)
     near = np.pad(near, ((0, num_pairs - count), (0, 0)))
-    return score.NearPairs(near[:, 0], near[:, 1], np.arange(num_pairs) < count)
+    return likelihood.NearPairs(near[:, 0], near[:, 1], np.arange(num_pairs) < count)
 
 
 PAIR = np.array([[0.0, 0.0, 0.0], [0.0, 0.9, 1.1]], np.float32)
 
 
-def two_atom_terms(causal):
+def two_atom_terms():
     """Log-likelihoods of the two orders of a pair of atoms, by the training loss.
 
     From a lone atom every direction is as likely as any other.
     """
-    model, params = small.model_and_params(causal)
+    model, params = small.model_and_params()
     run = jax.jit(lambda drawn: small.step_terms(model, params, drawn))
     length = np.linalg.norm(PAIR[1] - PAIR[0])
     terms = {}
@@ -89,11 +89,10 @@ def two_atom_terms(causal):
     return np.array([terms[0], terms[1]])
 
 
-@TRUNKS
-def test_a_pair_of_atoms_scores_the_sum_over_its_two_orders(causal):
-    expected = np.logaddexp(*two_atom_terms(causal))
+def test_a_pair_of_atoms_scores_the_sum_over_its_two_orders():
+    expected = np.logaddexp(*two_atom_terms())
     species = np.array([CARBON, NITROGEN])
-    found = score_one(PAIR, species, num_orders=64, num_draws=64, causal=causal)
+    found = score_one(PAIR, species, num_orders=64, num_draws=64)
     # The law of the cuts takes each order with one half; 64 orders are not quite so.
     np.testing.assert_allclose(
         found.bound, expected, atol=4.0 * found.standard_error + 0.05
@@ -103,15 +102,12 @@ def test_a_pair_of_atoms_scores_the_sum_over_its_two_orders(causal):
     np.testing.assert_allclose(total, found.mean_order, atol=1e-4)
 
 
-@TRUNKS
-def test_one_order_of_a_pair_scores_as_the_training_loss_says(causal):
+def test_one_order_of_a_pair_scores_as_the_training_loss_says():
     species = np.array([CARBON, NITROGEN])
-    by_loss = two_atom_terms(causal)
+    by_loss = two_atom_terms()
     for seed in range(3):
         drawn = small.cut_of(PAIR, species, 2, seed)
-        terms = compiled_terms(causal, 4_096)(
-            drawn, near_of(PAIR, 1), jax.random.key(seed)
-        )
+        terms = compiled_terms(4_096)(drawn, near_of(PAIR, 1), jax.random.key(seed))
         total = float(terms.placed.sum() + terms.stop)
         np.testing.assert_allclose(total, by_loss[int(drawn.order[0])], atol=0.1)
         np.testing.assert_allclose(terms.log_law, np.log(0.5), atol=1e-6)
@@ -125,10 +121,10 @@ def test_a_step_sums_over_every_atom_it_can_be_reached_from():
     drawn = small.cut_of(positions, np.array([1, 2, 3]), 3)
     near = near_of(positions, 3)
     key = jax.random.key(5)
-    found = compiled_terms(True, num_draws)(drawn, near, key)
+    found = compiled_terms(num_draws)(drawn, near, key)
 
     bound = model.bind(params)
-    feats, logits = score.step_features(bound, drawn, jnp.float32(0.0))
+    feats, logits = likelihood.step_features(bound, drawn, small.NO_NOISE)
     step, new = 1, 2
     now = jax.tree.map(lambda x: x[step][None], logits)
     log_total = jax.nn.logsumexp(jnp.append(now.focus_species, now.stop))
@@ -143,12 +139,12 @@ def test_a_step_sums_over_every_atom_it_can_be_reached_from():
         vector = drawn.positions[new] - drawn.positions[focus[0]]
         radius = jnp.linalg.norm(vector)
         placed = jnp.arange(3) <= step
-        condition = bound.position_condition(feats[0], now, focus, species)
-        scene = (feats[0], drawn.positions, focus, placed[None])
-        coefficients = bound.coarse(condition, radius[None], *scene)[0]
+        condition = bound.position_condition(feats, now, focus, species)
+        around = Surroundings(feats, drawn.positions, focus, placed[None])
+        coefficients = bound.coarse(condition, radius[None], around)[0]
         log_density = decisions.position_log_density(
             bound, keys[pair], condition, radius, vector / radius, coefficients,
-            scene, num_draws,
+            around, num_draws,
         )  # fmt: skip
         choice = now.focus_species[0, focus[0], species[0]] - log_total
         terms.append(choice + log_density)
@@ -174,7 +170,7 @@ def padded(drawn, num_nodes):
 def test_padding_changes_nothing():
     positions, species = small.chain(3, 5)
     drawn = small.cut_of(positions, species, 5)
-    run = compiled_terms(True, 4)
+    run = compiled_terms(4)
     # Padded pairs share the keys of the real ones, which come first.
     near = near_of(positions, 12)
     key = jax.random.key(0)
@@ -211,11 +207,11 @@ def test_a_place_out_of_reach_has_no_likelihood():
 
 def test_the_bound_weighs_orders_by_their_law():
     log_p = np.log([0.2, 0.6])
-    terms = score.OrderTerms(
+    terms = likelihood.OrderTerms(
         placed=log_p[:, None], stop=np.zeros(2), log_law=np.log([0.5, 0.5]),
         complete=np.ones(2, bool),
     )  # fmt: skip
-    found = score.summarise(terms, 1)
+    found = likelihood.summarise(terms, 1)
     np.testing.assert_allclose(found.bound, np.log(0.8))
     np.testing.assert_allclose(found.standard_error, 0.5)
     np.testing.assert_allclose(found.effective_orders, 1.6)
@@ -296,7 +292,7 @@ def test_molecules_score_less_the_more_they_are_disturbed():
     means = []
     for scale in (0.0, 0.05, 0.2):
         disturbed = found.positions + (scale * noise).astype(np.float32)
-        scored = score.score_molecules(
+        scored = likelihood.score_molecules(
             trained, found._replace(positions=disturbed), 4, 16, 0
         )
         bounds = np.array([one.bound for _, one in scored])
@@ -326,3 +322,57 @@ def test_more_orders_narrow_the_bound_and_raise_it():
     }
     assert np.std(bounds[64]) < np.std(bounds[2])
     assert np.mean(bounds[64]) > np.mean(bounds[2])
+
+
+def made_score(bound, effective_orders=8.0, num_atoms=2):
+    per_atom = np.linspace(-1.0, -2.0, num_atoms)
+    return likelihood.Score(bound, 0.5, effective_orders, bound - 1.0, per_atom, -0.1)
+
+
+def test_scores_are_written_by_molecule_and_by_atom(tmp_path):
+    positions = np.eye(2, 3, dtype=np.float32)
+    molecules = molecules_of((positions, [CARBON, 0]), (positions, [NITROGEN, 0]))
+    path = tmp_path / "out" / "scores.csv"
+    scores = {1: made_score(-3.0), 0: made_score(float("-inf"))}
+    atoms_path = score.write_scores(path, molecules, scores, 16, 32)
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["index"] for row in rows] == ["0", "1"]
+    assert rows[0]["log_likelihood"] == "-inf"
+    assert rows[1]["log_likelihood"] == "-3.0000"
+    assert rows[1]["mean_order_log_likelihood"] == "-4.0000"
+    assert rows[1]["num_direction_samples"] == "32"
+    assert atoms_path.name == "scores_atoms.csv"
+    with atoms_path.open() as file:
+        atoms = list(csv.DictReader(file))
+    assert [atom["element"] for atom in atoms] == ["C", "H", "N", "H"]
+    assert [atom["mean_log_likelihood"] for atom in atoms[2:]] == ["-1.0000", "-2.0000"]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ([-1.0, -3.0], "-2.00 nats"),
+        ([-1.0, -np.inf], "-1.00 nats but for 1 of density zero"),
+        ([-np.inf], "minus infinity but for 1 of density zero"),
+    ],
+)
+def test_the_mean_leaves_out_molecules_of_density_zero(bounds, words):
+    scores = {index: made_score(float(bound)) for index, bound in enumerate(bounds)}
+    assert score._mean(scores) == words
+
+
+def test_too_few_orders_are_told_unless_one_was_asked_for(caplog):
+    scores = {0: made_score(-1.0, 1.2), 1: made_score(-1.0, 9.0)}
+    score._warn_of_few(scores, 1)
+    assert caplog.text == ""
+    score._warn_of_few(scores, 16)
+    assert "decide the score of 1 of 2 molecules" in caplog.text
+
+
+def test_atoms_in_parts_are_named_before_any_is_scored():
+    far = np.array([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]], np.float32)
+    near = far / 9.0
+    molecules = molecules_of((near, [CARBON, 0]), (far, [CARBON, 0]))
+    with pytest.raises(UsageError, match=r"below 5\.0 Å, found molecule 1"):
+        score.check_connected(molecules, 5.0, "two.sdf")

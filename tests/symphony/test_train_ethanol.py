@@ -9,7 +9,7 @@ import pytest
 import symphony
 from common.commands import cli
 from symphony import data, train
-from symphony.evaluate import bonds
+from symphony.chemistry import bonds
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_SAMPLES = 200

@@ -7,8 +7,8 @@ from rdkit.Chem import AllChem
 
 from configs.symphony import demo
 from symphony import data, train
-from symphony.evaluate import bonds
-from symphony.sample import load
+from symphony.chemistry import bonds
+from symphony.sampler import load
 
 pytestmark = pytest.mark.slow
 

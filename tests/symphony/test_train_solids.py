@@ -13,6 +13,7 @@ from configs.symphony import qm9_cpu, solids, tetris
 from symphony import build, data, loss, train
 from symphony.generate import Settings, Start, generate
 from symphony.kinds.paper import loss as paper_loss
+from tests.symphony import small
 
 pytestmark = pytest.mark.slow
 
@@ -35,8 +36,8 @@ class Trained:
         given = Start(np.float32(start), np.zeros(len(start), np.int32))
         one = jnp.float32(1.0)
         settings = Settings(
-            one, one, jnp.float32(0.1), jnp.float32(0.0), jnp.int32(max_atoms),
-            jnp.ones(1, bool),
+            one, one, jnp.float32(0.1), small.NO_NOISE,
+            jnp.int32(max_atoms),
         )  # fmt: skip
         return list(
             generate(

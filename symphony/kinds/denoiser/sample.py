@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from absl import logging
 from jaxtyping import Array, Bool, Float, Int, Integer, Key, UInt8
@@ -85,22 +86,9 @@ def load_refiner(
     """
     trained = weights.load(name_or_path, PRETRAINED, ("denoiser",), flag)
     config = trained.config
-    choose = lambda value, default: default if value is None else value
-    noise = float(choose(noise, config.refine.noise))
-    num_steps = int(choose(num_steps, config.refine.num_steps))
-    method = str(choose(method, config.refine.method))
-    low, high = float(config.loss.min_noise), float(config.loss.max_noise)
-    if not low <= noise <= high:
-        raise UsageError(
-            f"noise of refinement: expected {low:g} to {high:g} Å, in which "
-            f"{name_or_path} was trained, found {noise:g}"
-        )
-    if num_steps < 1:
-        raise UsageError(f"--num_steps: expected 1 or more, found {num_steps}")
-    if method not in denoising.METHODS:
-        raise UsageError(
-            f"--method: expected one of {', '.join(denoising.METHODS)}, found {method}"
-        )
+    chosen = {"noise": noise, "num_steps": num_steps, "method": method}
+    chosen = {k: config.refine[k] if v is None else v for k, v in chosen.items()}
+    _check_use(config, name_or_path, **chosen)
     return Refiner(
         name=trained.name,
         checksum=trained.checksum,
@@ -108,11 +96,31 @@ def load_refiner(
         unseen=unseen_of(trained),
         model=weights.build(trained, lambda trained: make_model(trained.config)),
         params=trained.params,
-        noise=noise,
-        num_steps=num_steps,
-        method=method,
         num_final=int(config.refine.num_final),
+        **chosen,
     )
+
+
+def _check_use(
+    config: ml_collections.ConfigDict,
+    name: str | os.PathLike[str],
+    noise: float,
+    num_steps: int,
+    method: str,
+) -> None:
+    """Raises `UsageError` for a use that the weights of a name are not made for."""
+    low, high = float(config.loss.min_noise), float(config.loss.max_noise)
+    if not low <= noise <= high:
+        raise UsageError(
+            f"noise of refinement: expected {low:g} to {high:g} Å, in which {name} "
+            f"was trained, found {noise:g}"
+        )
+    if num_steps < 1:
+        raise UsageError(f"--num_steps: expected 1 or more, found {num_steps}")
+    if method not in denoising.METHODS:
+        raise UsageError(
+            f"--method: expected one of {', '.join(denoising.METHODS)}, found {method}"
+        )
 
 
 def settings_of(refiner: Refiner) -> dict[str, Any]:

@@ -28,10 +28,10 @@ def extend_cache(
     model: PaperSymphony,
     cache: tuple[()],
     fragment: Fragment,
-    given: Conditions,
+    conditions: Conditions,
 ) -> tuple[()]:
     """Returns the cache as it is."""
-    del model, fragment, given
+    del model, fragment, conditions
     return cache
 
 

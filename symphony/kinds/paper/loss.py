@@ -17,8 +17,8 @@ from common.nn.conditions import Conditions
 from common.so3.grid import SphereGrid
 from common.so3.harmonics import spherical_harmonics
 from symphony.densities import coarse_logits, grid_logits
-from symphony.fragments import Cut
 from symphony.kinds.paper.model import JointDensity, PaperSymphony
+from symphony.orders import Cut
 
 
 def target_log_density(
@@ -152,7 +152,7 @@ def step_divergences(
 
 
 def molecule_totals(
-    model: PaperSymphony, cut: Cut, given: Conditions, key: Key[Array, ""]
+    model: PaperSymphony, cut: Cut, conditions: Conditions, key: Key[Array, ""]
 ) -> dict[str, Float[Array, ""]]:
     """Evaluates one random step of a molecule, times the number of its steps.
 
@@ -164,11 +164,11 @@ def molecule_totals(
     Args:
         model: Bound to its parameters.
         cut: The molecule in an order of generation.
-        given: not used; the noise on the fragment is always `model.noise_std`,
+        conditions: not used; the noise on the fragment is always `model.noise_std`,
             in validation too.
         key: Draws the step and the noise.
     """
-    del given
+    del conditions
     key_noise, key_step = jax.random.split(key)
     num_atoms = jnp.sum(cut.node_mask)
     step = jax.random.randint(key_step, (), 0, jnp.maximum(num_atoms, 1))

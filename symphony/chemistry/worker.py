@@ -1,4 +1,4 @@
-"""The worker process of `symphony.evaluate.pool`: reads tasks, writes answers.
+"""The worker process of `symphony.chemistry.pool`: reads tasks, writes answers.
 
 A task names a molecule and a convention. The answer is what the convention perceives,
 or, where the task has `properties`, a record of an SDF. One JSON object per line in
@@ -15,7 +15,7 @@ from typing import IO
 
 import numpy as np
 
-from symphony.evaluate import bonds
+from symphony.chemistry import bonds
 
 
 def serve(requests: IO[str], answers: IO[str]) -> None:

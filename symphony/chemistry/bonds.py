@@ -1,7 +1,7 @@
 """Bonds from coordinates, by RDKit's xyz2mol, and what they say of a molecule.
 
 A preset names the flags of one convention. Perception runs in worker processes that
-can be killed (`symphony.evaluate.pool`), since RDKit can neither be interrupted nor
+can be killed (`symphony.chemistry.pool`), since RDKit can neither be interrupted nor
 kept from writing to the C level standard output. Positions are in Å.
 """
 
@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDetermineBonds
 
-from symphony.evaluate import pool
+from symphony.chemistry import pool
 
 # Atomic numbers and positions in Å. The axes have no name, which would have to mean
 # one size throughout a sequence of molecules.
@@ -29,6 +29,7 @@ COINCIDENCE_DISTANCE = 0.05  # Å; two atoms nearer than this are one by mistake
 MAX_ITERATIONS = 10_000
 _CLOCK_FACTOR = 10.0  # Clock time allowed for each second of CPU time.
 
+WORKER = "symphony.chemistry.worker"
 PRESETS = {
     "xyz2mol": {"useHueckel": False, "allowChargedFragments": True},
     "xyz2mol_hueckel": {"useHueckel": True, "allowChargedFragments": True},
@@ -78,7 +79,11 @@ def find_fault(
     atomic_numbers: UInt8[np.ndarray, " num_atoms"],
     positions: Float[np.ndarray, "num_atoms 3"],
 ) -> str | None:
-    """Returns why the molecule cannot be judged by any convention, or None."""
+    """Returns why the molecule cannot be judged by any convention, or None.
+
+    >>> find_fault(np.array([6, 1], np.uint8), np.array([[0.0, 0, 0], [0, 0, 0.01]]))
+    'coincident atoms'
+    """
     if len(atomic_numbers) == 0:
         return "no atoms"
     if not np.all(np.isfinite(positions)):
@@ -299,13 +304,8 @@ def perceive_all(
         }
         for numbers, positions in molecules
     ]
-    answers = pool.map_tasks(
-        "symphony.evaluate.worker",
-        tasks,
-        num_workers,
-        _CLOCK_FACTOR * time_limit,
-        on_done,
-    )
+    by_clock = _CLOCK_FACTOR * time_limit
+    answers = pool.map_tasks(WORKER, tasks, num_workers, by_clock, on_done)
     perceptions = [_from_answer(answer) for answer in answers]
     if preset == STRICT:
         return [judge_strictly(perception) for perception in perceptions]

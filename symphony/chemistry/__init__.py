@@ -1,0 +1,1 @@
+"""Bonds of molecules from their coordinates, perceived by RDKit."""

@@ -1,0 +1,186 @@
+"""QM9's official files: the archive of its authors, and MoleculeNet's `gdb9.sdf`."""
+
+import bz2
+import concurrent.futures
+import csv
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import partial
+from io import BufferedIOBase
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UsageError
+from symphony.data.cache import parsed_once
+from symphony.data.molecules import Properties, Records, select
+from symphony.data.npz import gdb_names
+from symphony.data.sdf import read_sdf
+from symphony.data.sources.qm9 import gdb_index_of
+from symphony.data.xyz import Frame, collect
+
+HARTREE = 27.211386  # eV
+UNITS = dict.fromkeys(
+    ["homo", "lumo", "gap", "zpve", "u0", "u298", "h298", "g298"], HARTREE
+)
+COMMENT = b"A B C mu alpha homo lumo gap r2 zpve u0 u298 h298 g298 cv".split()
+_TAR_BLOCK = 512
+_READ_BYTES = 1 << 21
+_MEMBER = re.compile(r"dsgdb9nsd_(\d{6})\.xyz$")
+
+
+def is_official(path: Path) -> bool:
+    """Returns whether a file is one of QM9's own, by its name."""
+    name = path.name.lower()
+    return path.name == "gdb9.sdf" or name.endswith((".tar.bz2", ".zip"))
+
+
+def read_official(path: Path, properties: Sequence[str] = ()) -> Records:
+    """Reads the archive of QM9's authors, or MoleculeNet's `gdb9.sdf`, zipped or not.
+
+    Args:
+        path: the file; a `gdb9.sdf.csv` beside an SDF is read with it.
+        properties: names of columns of the csv, as `gap`; energies in eV.
+    """
+    if path.suffix.lower() == ".zip":
+        return _read_zip(path, properties)
+    if path.suffix.lower() == ".sdf":
+        table = path.with_name(path.name + ".csv")
+        contents = table.read_bytes() if table.is_file() else None
+        with path.open("rb") as file:
+            return _read_gdb9(file, contents, str(path), properties)
+    return parsed_once(path, partial(read_dsgdb9nsd, properties=properties), properties)
+
+
+def _read_zip(path: Path, properties: Sequence[str]) -> Records:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {Path(name).name: name for name in archive.namelist()}
+            if "gdb9.sdf" not in members:
+                found = ", ".join(sorted(members)[:5]) or "nothing"
+                raise UsageError(f"{path}: expected gdb9.sdf inside, found {found}")
+            table = members.get("gdb9.sdf.csv")
+            contents = archive.read(table) if table else None
+            with archive.open(members["gdb9.sdf"]) as file:
+                return _read_gdb9(file, contents, str(path), properties)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise UsageError(
+            f"{path}: expected a whole zip archive, found it damaged ({error})"
+        ) from error
+
+
+def _read_gdb9(
+    file: BufferedIOBase, table: bytes | None, source: str, properties: Sequence[str]
+) -> Records:
+    """Reads `gdb9.sdf`.
+
+    Args:
+        file: Opened for bytes.
+        table: The contents of `gdb9.sdf.csv`, whose rows are the records of the SDF
+            in their order: it tells a file that lost its end.
+        source: What to call the file in messages.
+        properties: names of columns of the table.
+    """
+    records = read_sdf(file, source)
+    names = records.molecules.names
+    values = {name: np.full(len(names), np.nan, np.float32) for name in properties}
+    if table is not None:
+        rows = list(csv.DictReader(table.decode("latin-1").splitlines()))
+        found = len(names) + len(records.unreadable)
+        if len(rows) != found:
+            what = f"{len(rows)} molecules, as its csv has"
+            raise UsageError(f"{source}: expected {what}, found {found}")
+        if not records.unreadable:
+            names = np.array([row["mol_id"] for row in rows])
+            for name in properties:
+                values[name] = np.float32([row.get(name, "nan") for row in rows])
+    names = gdb_names(gdb_index_of(names, source))
+    return records._replace(
+        molecules=records.molecules._replace(
+            names=names, properties=_in_our_units(values)
+        )
+    )
+
+
+def _in_our_units(values: Properties) -> Properties:
+    return {name: values[name] * np.float32(UNITS.get(name, 1.0)) for name in values}
+
+
+def _read_ahead(stream: BufferedIOBase) -> Iterator[bytes]:
+    """Yields the stream's blocks, the next one being read while this one is used."""
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        pending = thread.submit(stream.read, _READ_BYTES)
+        while block := pending.result():
+            pending = thread.submit(stream.read, _READ_BYTES)
+            yield block
+
+
+def _tar_members(blocks: Iterator[bytes], source: str) -> Iterator[tuple[str, bytes]]:
+    """Yields path and contents of the files in a tar archive.
+
+    The library's tarfile takes longer for as many files than it takes to parse them.
+    """
+    buffer, begin = b"", 0
+    for block in blocks:
+        buffer, begin = buffer[begin:] + block, 0
+        while len(buffer) - begin >= _TAR_BLOCK:
+            header = buffer[begin : begin + _TAR_BLOCK]
+            if not header.strip(b"\0"):
+                return  # An empty header ends an archive.
+            try:
+                size = int(header[124:136].strip(b"\0 "), 8)
+            except ValueError as error:
+                raise UsageError(f"{source}: expected a tar, found none") from error
+            after = begin + _TAR_BLOCK - (-size // _TAR_BLOCK) * _TAR_BLOCK
+            if after > len(buffer):
+                break
+            if header[156:157] in (b"0", b"\0"):  # A regular file.
+                path = header[:100].rstrip(b"\0").decode("latin-1")
+                first = begin + _TAR_BLOCK
+                yield path, buffer[first : first + size]
+            begin = after
+    raise UsageError(f"{source}: expected a whole tar archive, found it truncated")
+
+
+def _tar_frames(
+    members: Iterator[tuple[str, bytes]],
+) -> Iterator[Frame]:
+    """Yields the molecules among the members."""
+    for path, text in members:
+        match = _MEMBER.search(path)
+        if not match:
+            continue
+        head, *lines = text.split(b"\n")
+        num_atoms = int(head) if head.strip().isdigit() else len(lines)
+        if num_atoms > len(lines) - 1:
+            lines, num_atoms = [b"", b""], 1  # No molecule: counted as unreadable.
+        # The comment holds properties of the molecule, without their names.
+        named = zip(COMMENT, lines[0].split()[2:], strict=False)
+        comment = b" ".join(b"%s=%s" % pair for pair in named)
+        yield f"gdb_{match.group(1)}", comment, lines[1 : num_atoms + 1]
+
+
+def read_dsgdb9nsd(path: Path, properties: Sequence[str] = ()) -> Records:
+    """Reads `dsgdb9nsd.xyz.tar.bz2`: one file a molecule, compressed together.
+
+    Args:
+        path: the archive.
+        properties: see `read_official`.
+
+    Raises:
+        UsageError: The archive is truncated, or none.
+    """
+    try:
+        with bz2.open(path) as stream:
+            members = _tar_members(_read_ahead(stream), str(path))
+            records = collect(_tar_frames(members), properties)
+    except (EOFError, OSError) as error:
+        raise UsageError(
+            f"{path}: expected a whole tar.bz2, found it damaged ({error})"
+        ) from error
+    molecules = records.molecules
+    molecules = molecules._replace(properties=_in_our_units(molecules.properties))
+    order = np.argsort(molecules.names, kind="stable")
+    return records._replace(molecules=select(molecules, order))

@@ -1,0 +1,379 @@
+r"""Log-likelihoods of molecules under a trained model, in nats.
+
+For one order of atoms, with $S_t$ the atoms `0..t` of the order,
+
+$$ \log p = \log p(s_0) + \sum_t \log \sum_{i \le t} p(i, s_{t+1} \mid S_t)\,
+   p(r_{t+1} - x_i \mid i, s_{t+1}, S_t) + \log p(\mathrm{stop} \mid S_{n-1}), $$
+
+where $i$ runs over the atoms that the new one could have been reached from. Densities
+of positions are per Å³; the first atom has none, so the place of the molecule in space
+counts nothing. Over $K$ orders drawn from the law $q$ of the cuts in training,
+$\log \frac1K \sum_k p_k / q_k$ bounds the log-likelihood of the molecule from below, in
+the mean. The coarse direction of a position is integrated with $M$ draws.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from common.errors import UsageError
+from common.nn.conditions import Conditions, Known, known
+from common.nn.features import Features
+from symphony import build, data, decisions, densities
+from symphony.conditions import some_known
+from symphony.generate import compiler_options, in_full_precision
+from symphony.loss import causal_mask
+from symphony.model import NextAtom, Surroundings, Symphony
+from symphony.orders import Cut
+from symphony.weights import Weights
+
+PAIRS_AT_A_TIME = 128
+"""Pairs of new atom and focus whose densities are in memory together."""
+
+ORDERS_PER_CALL = 4
+
+NUM_BUCKETS, FEW_MOLECULES = 3, 100
+"""Below this number, to compile for one size costs less than padding."""
+
+
+class NearPairs(NamedTuple):
+    """Pairs of atoms at a distance at which one can have been placed from the other.
+
+    Attributes:
+        first: Index of one atom, in the molecule as given.
+        second: Index of the other.
+        pair_mask: True for real pairs.
+    """
+
+    first: Int[Array, " num_pairs"]
+    second: Int[Array, " num_pairs"]
+    pair_mask: Bool[Array, " num_pairs"]
+
+
+class OrderTerms(NamedTuple):
+    """Log-likelihood of one order, and its parts; nats.
+
+    Attributes:
+        placed: Of placing each atom, in the order of the input; of the first atom of
+            the order, the logarithm of the probability of its species.
+        stop: Of stopping.
+        log_law: Log-probability of the order under the law of the cuts.
+        complete: False if the atoms do not hang together; the rest is then void.
+    """
+
+    placed: Float[Array, " num_nodes"]
+    stop: Float[Array, ""]
+    log_law: Float[Array, ""]
+    complete: Bool[Array, ""]
+
+
+class Score(NamedTuple):
+    r"""What is said of one molecule; nats, positions per Å³.
+
+    Attributes:
+        bound: Of the molecule, over orders.
+        standard_error: Of `bound`, by the spread of $p / q$; NaN for one order.
+        effective_orders: $(\sum w)^2 / \sum w^2$ of the ratios $w = p / q$.
+        mean_order: Mean of the log-likelihood of one order.
+        per_atom: Mean over orders of the term of each atom, in the input's order.
+        stop: Mean over orders of the term of stopping.
+    """
+
+    bound: float
+    standard_error: float
+    effective_orders: float
+    mean_order: float
+    per_atom: Float[np.ndarray, " num_atoms"]
+    stop: float
+
+
+def step_features(
+    model: Symphony, cut: Cut, conditions: Conditions
+) -> tuple[Features, NextAtom]:
+    """Returns the features of the atoms, and the logits, at every step of an order.
+
+    The causal trunk gives an atom the same features at every step.
+    """
+    num_nodes = cut.species.shape[0]
+    steps = jnp.arange(num_nodes)
+    placed = (steps <= steps[:, None]) & cut.node_mask
+    # Step zero always has its atom, also in a row of padding.
+    placed = placed.at[:, 0].set(True)
+    others = cut.node_mask[:, None] & cut.node_mask & ~jnp.eye(num_nodes, dtype=bool)
+    graph = model.graph(cut.positions, cut.positions, others)
+    mask = causal_mask(num_nodes)
+    return model.embed_steps(cut.species, conditions, graph, mask, placed)
+
+
+def order_terms(
+    model: Symphony,
+    cut: Cut,
+    near: NearPairs,
+    conditions: Conditions,
+    key: Key[Array, ""],
+    num_draws: int,
+) -> OrderTerms:
+    """Evaluates one order, all its steps at once.
+
+    Args:
+        model: Bound to its parameters.
+        cut: The molecule in the order.
+        near: All pairs within the reach of a step; each belongs to one step, that of
+            its later atom, with its earlier one as the focus.
+        conditions: all that the network is given, `noise_std` among them.
+        key: Draws the coarse directions.
+        num_draws: Coarse directions for each pair.
+    """
+    num_nodes = cut.species.shape[0]
+    node_feats, next_atom = step_features(model, cut, conditions)
+    log_total = jax.nn.logsumexp(next_atom.focus_species, axis=(1, 2))
+    log_total = jnp.logaddexp(log_total, next_atom.stop)
+
+    rank = _ranks(cut)
+    focus = jnp.minimum(rank[near.first], rank[near.second])
+    new = jnp.maximum(rank[near.first], rank[near.second])
+    step = jnp.maximum(new - 1, 0)
+
+    log_position = partial(
+        _pair_log_density, model, cut, node_feats, next_atom, num_draws
+    )
+    keys = jax.random.split(key, focus.shape[0])
+    log_p = jax.lax.map(
+        lambda of_pair: log_position(*of_pair),
+        (keys, focus, new, step),
+        batch_size=PAIRS_AT_A_TIME,
+    )
+    log_p += next_atom.focus_species[step, focus, cut.species[new]] - log_total[step]
+    log_p = jnp.where(near.pair_mask, log_p, -jnp.inf)
+    of_pair = jax.nn.one_hot(new, num_nodes, dtype=bool) & near.pair_mask[:, None]
+    terms = jax.nn.logsumexp(jnp.where(of_pair, log_p[:, None], -jnp.inf), axis=0)
+    first = jax.nn.log_softmax(model.first_species)[cut.species[0]]
+    terms = jnp.where(jnp.arange(num_nodes) == 0, first, terms)
+
+    last = jnp.sum(cut.node_mask) - 1
+    place_mask = jnp.arange(num_nodes) < last
+    return OrderTerms(
+        # Padding comes last in the order and in the input.
+        placed=jnp.where(cut.node_mask, terms[rank], 0.0),
+        stop=next_atom.stop[last] - log_total[last],
+        log_law=cut.log_first + jnp.sum(jnp.where(place_mask, cut.log_law, 0.0)),
+        complete=cut.complete,
+    )
+
+
+def _ranks(cut: Cut) -> Int[Array, " num_nodes"]:
+    """Returns the place in the order of each atom of the input; zero of padding."""
+    num_nodes = cut.order.shape[0]
+    # Padding has the place of atom zero in `order`; it must not write there.
+    target = jnp.where(cut.node_mask, cut.order, num_nodes)
+    steps = jnp.arange(num_nodes, dtype=jnp.int32)
+    return jnp.zeros(num_nodes, jnp.int32).at[target].set(steps, mode="drop")
+
+
+def _pair_log_density(
+    model: Symphony,
+    cut: Cut,
+    node_feats: Features,
+    next_atom: NextAtom,
+    num_draws: int,
+    key: Key[Array, ""],
+    focus: Int[Array, ""],
+    new: Int[Array, ""],
+    step: Int[Array, ""],
+) -> Float[Array, ""]:
+    """Returns the log-density, per Å³, of the place of a new atom seen from a focus."""
+    now = jax.tree.map(lambda x: x[step][None], next_atom)
+    vector = cut.positions[new] - cut.positions[focus]
+    # Masked pairs may be of one atom with itself; they must only stay finite.
+    radius, direction = densities.polar(vector, model.min_radius, model.max_radius)
+    visible = (jnp.arange(cut.species.shape[0]) <= step) & cut.node_mask
+
+    focus, species = focus[None], cut.species[new][None]
+    condition = model.position_condition(node_feats, now, focus, species)
+    around = Surroundings(node_feats, cut.positions, focus, visible[None])
+    coefficients = model.coarse(condition, radius[None], around)[0]
+    return decisions.position_log_density(
+        model, key, condition, radius, direction, coefficients, around, num_draws
+    )
+
+
+def find_near_pairs(
+    positions: Float[np.ndarray, "num_atoms 3"],
+    min_radius: float,
+    max_radius: float,
+) -> Int[np.ndarray, "num_pairs 2"]:
+    """Returns the pairs of atoms whose distance (Å) a step can have.
+
+    >>> find_near_pairs(np.array([[0.0, 0, 0], [1.5, 0, 0], [4.0, 0, 0]]), 0.5, 2.0)
+    array([[0, 1]], dtype=int32)
+    """
+    first, second = np.triu_indices(len(positions), 1)
+    vectors = positions[first].astype(np.float64) - positions[second]
+    lengths = np.linalg.norm(vectors, axis=-1)
+    near = (lengths > min_radius) & (lengths < max_radius)
+    return np.stack([first[near], second[near]], axis=1).astype(np.int32)
+
+
+@cache
+def make_scorer(
+    config: ml_collections.FrozenConfigDict, model: nn.Module, num_draws: int
+) -> Callable[..., OrderTerms]:
+    """Returns the compiled function that evaluates a random order for each key."""
+
+    @partial(jax.jit, compiler_options=compiler_options())
+    @in_full_precision
+    def run(
+        params: Any,
+        keys: Key[Array, " num_orders"],
+        positions: Float[Array, "num_nodes 3"],
+        species: Int[Array, " num_nodes"],
+        node_mask: Bool[Array, " num_nodes"],
+        near: NearPairs,
+        conditions: Conditions,
+    ) -> OrderTerms:
+        bound = model.bind(params)
+        noise = known({"noise_std": jnp.float32(config.sample.noise_std)})
+        given = {**noise, **conditions}
+
+        def one(key: Key[Array, ""]) -> OrderTerms:
+            key_cut, key_draws = jax.random.split(key)
+            drawn = build.draw_cut(config, key_cut, positions, species, node_mask)
+            return order_terms(bound, drawn, near, given, key_draws, num_draws)
+
+        return jax.vmap(one)(keys)
+
+    return run
+
+
+def score_molecules(
+    weights: Weights,
+    molecules: data.Molecules,
+    num_orders: int,
+    num_draws: int,
+    seed: int,
+) -> Iterator[tuple[int, Score]]:
+    """Yields index and score of each molecule, bucket by bucket.
+
+    Args:
+        weights: The trained model.
+        molecules: At most `MAX_ATOMS` atoms each, of known elements.
+        num_orders: K, random orders for each molecule.
+        num_draws: M, coarse directions for each pair of new atom and focus.
+        seed: Of orders and directions; it decides them together with the index of a
+            molecule and the bucket that holds it.
+
+    Raises:
+        UsageError: The atoms of a molecule do not hang together, or the kind of model
+            cannot score.
+    """
+    config, model = weights.config, weights.model
+    if not isinstance(model, Symphony):
+        raise UsageError(
+            f"{weights.name}: expected a model of kind symphony, found {config.kind}"
+        )
+    scorer = make_scorer(ml_collections.FrozenConfigDict(config), model, num_draws)
+    species = data.to_species(molecules.atomic_numbers, tuple(config.data.species))
+    slices = [slice(*ends) for ends in itertools.pairwise(molecules.offsets)]
+    reach = (model.min_radius, model.max_radius)
+    near = [find_near_pairs(molecules.positions[rows], *reach) for rows in slices]
+    num_buckets = 1 if len(slices) < FEW_MOLECULES else NUM_BUCKETS
+    buckets = data.choose_buckets(molecules.num_atoms, num_buckets)
+    bucket_of = np.searchsorted(buckets, molecules.num_atoms)
+    seed_key = jax.random.key(seed)
+    for bucket, size in enumerate(buckets):
+        members = np.flatnonzero(bucket_of == bucket)
+        num_pairs = 8 * -(-max(1, *(len(near[m]) for m in members)) // 8)
+        for index in members:
+            rows = slices[index]
+            inputs = _pad(
+                molecules.positions[rows], species[rows], near[index], size, num_pairs
+            )
+            inputs += (_conditions_of(molecules, int(index)),)
+            key = jax.random.fold_in(seed_key, int(index))
+            run = partial(scorer, weights.params)
+            terms = _all_orders(run, key, inputs, num_orders)
+            _check_complete(terms, f"molecule {index} ({molecules.names[index]})")
+            yield int(index), summarise(terms, int(molecules.num_atoms[index]))
+
+
+def _check_complete(terms: OrderTerms, name: str) -> None:
+    if not np.all(terms.complete):
+        raise UsageError(
+            f"{name}: expected atoms that hang together over the steps of the model"
+        )
+
+
+def _conditions_of(molecules: data.Molecules, index: int) -> dict[str, Known]:
+    """Returns the properties of a molecule, unknown where the file has none."""
+    values = {k: float(v[index]) for k, v in molecules.properties.items()}
+    found = {name: value for name, value in values.items() if np.isfinite(value)}
+    return some_known(found, tuple(values))
+
+
+def _pad(
+    positions: Float[np.ndarray, "num_atoms 3"],
+    species: Int[np.ndarray, " num_atoms"],
+    near: Int[np.ndarray, "num_near 2"],
+    num_nodes: int,
+    num_pairs: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, NearPairs]:
+    """Returns the arrays of a molecule at the sizes of its bucket, centred."""
+    num_atoms, num_near = len(species), len(near)
+    centred = positions - positions.mean(axis=0, dtype=np.float64)
+    near = np.pad(near, ((0, num_pairs - num_near), (0, 0)))
+    return (
+        np.pad(centred.astype(np.float32), ((0, num_nodes - num_atoms), (0, 0))),
+        np.pad(species, (0, num_nodes - num_atoms)),
+        np.arange(num_nodes) < num_atoms,
+        NearPairs(near[:, 0], near[:, 1], np.arange(num_pairs) < num_near),
+    )
+
+
+def _all_orders(
+    run: Callable[..., OrderTerms],
+    key: Key[Array, ""],
+    inputs: tuple[Any, ...],
+    num_orders: int,
+) -> OrderTerms:
+    """Evaluates the orders in groups of one size; order `k` depends on `k` alone."""
+    parts = []
+    for begin in range(0, num_orders, ORDERS_PER_CALL):
+        numbers = np.arange(begin, begin + min(ORDERS_PER_CALL, num_orders))
+        keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
+        parts.append(jax.tree.map(np.asarray, run(keys, *inputs)))
+    joined = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+    return jax.tree.map(lambda array: array[:num_orders], joined)
+
+
+def summarise(terms: OrderTerms, num_atoms: int) -> Score:
+    """Reduces the terms of all orders of a molecule (first axis) to its score."""
+    placed = np.asarray(terms.placed, np.float64)[:, :num_atoms]
+    log_p = placed.sum(axis=1) + terms.stop
+    return Score(
+        *_bound(log_p - terms.log_law),
+        mean_order=float(log_p.mean()),
+        per_atom=placed.mean(axis=0),
+        stop=float(terms.stop.mean()),
+    )
+
+
+def _bound(log_ratios: Float[np.ndarray, " num_orders"]) -> tuple[float, float, float]:
+    """Returns bound, standard error and effective number of orders; see `Score`."""
+    count, highest = len(log_ratios), log_ratios.max()
+    if not np.isfinite(highest):
+        return float("-inf"), float("nan"), 0.0
+    ratios = np.exp(log_ratios - highest)
+    mean = ratios.mean()
+    effective = float(ratios.sum() ** 2 / np.square(ratios).sum())
+    error = float("nan")
+    if count > 1:
+        error = float(ratios.std(ddof=1) / mean / np.sqrt(count))
+    return float(highest + np.log(mean)), error, effective

@@ -1,0 +1,233 @@
+"""Sampled molecules, their bonds, and what is written of them.
+
+RDKit is imported by the processes that perceive bonds, and by `finish`.
+"""
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from common.commands import cli
+from common.runs.weights import versions
+from symphony import molfile
+from symphony.kinds.denoiser import sample as denoiser
+from symphony.kinds.denoiser.sample import Refiner
+from symphony.options import Options
+from symphony.weights import Weights
+
+BOND_PRESET = "xyz2mol_hueckel"
+
+BOND_SECONDS, CLOCK_FACTOR = 10.0, 10
+"""CPU time for the bonds of one molecule; the clock may show a multiple of it."""
+
+MAX_WORKERS = 8
+"""Processes that perceive bonds; more start only where many molecules wait."""
+
+
+class Sample(NamedTuple):
+    """A molecule as the network left it; the atoms of a user's fragment come first.
+
+    Attributes:
+        index: Which molecule of the seed this is.
+        seed: Of the random numbers.
+        atomic_numbers: Nuclear charges.
+        positions: Å.
+        stopped: False if it would have grown beyond the largest number of atoms.
+        log_likelihood: Nats of the path by which it was built, positions per Å³; a
+            fragment's own atoms count nothing. Of a refined molecule it is that of the
+            molecule before; None of one from a file.
+        moved: Å, root mean square that refinement moved the atoms; None without.
+        name: In the file that it was read from, if it was.
+    """
+
+    index: int
+    seed: int
+    atomic_numbers: UInt8[np.ndarray, " num_atoms"]
+    positions: Float[np.ndarray, "num_atoms 3"]
+    stopped: bool
+    log_likelihood: float | None
+    moved: float | None = None
+    name: str | None = None
+
+
+def finish(sample: Sample) -> tuple[Any, dict[str, Any]]:
+    """Perceives the bonds of a molecule.
+
+    Returns:
+        An RDKit molecule with properties, or None if the convention `xyz2mol_hueckel`
+        finds no bonds; and the molecule's record for the manifest.
+    """
+    from symphony.chemistry import bonds
+
+    mol = bonds.perceive(sample.atomic_numbers, sample.positions, BOND_PRESET)
+    record = _record(sample, None if mol is None else bonds.write_smiles(mol))
+    if mol is not None:
+        fields = {**_properties(sample), "smiles": record["smiles"]}
+        bonds.set_properties(mol, _name(sample), fields)
+    return mol, record
+
+
+def _record(sample: Sample, smiles: str | None) -> dict[str, Any]:
+    """Returns the line of the manifest."""
+    record = {
+        "index": sample.index,
+        "seed": sample.seed,
+        "num_atoms": len(sample.atomic_numbers),
+        "formula": molfile.formula(sample.atomic_numbers),
+        "stopped": sample.stopped,
+        "valid": smiles is not None and sample.stopped,
+        "smiles": smiles,
+    }
+    return {**record, **_numbers(sample)}
+
+
+def _numbers(sample: Sample) -> dict[str, float]:
+    """Returns the log-likelihood, and how far refinement moved the molecule."""
+    numbers = {}
+    if sample.log_likelihood is not None:
+        name = "log_likelihood"
+        name = name if sample.moved is None else f"{name}_before_refinement"
+        numbers[name] = round(sample.log_likelihood, 4)
+    if sample.moved is not None:
+        numbers["moved"] = round(sample.moved, 4)
+    return numbers
+
+
+def _properties(sample: Sample) -> dict[str, Any]:
+    """Returns the fields of a molecule with bonds, but for its SMILES."""
+    record = _record(sample, "")
+    names = ("seed", "index", "stopped", "valid")
+    return {**_numbers(sample), **{name: record[name] for name in names}}
+
+
+def _name(sample: Sample) -> str:
+    if sample.name is not None:
+        return sample.name
+    return f"seed{sample.seed}_{sample.index}"
+
+
+def with_bonds(samples: Iterator[Sample]) -> Iterator[tuple[Sample, str | None, str]]:
+    """Yields molecules with their SMILES and their record of an SDF, in order.
+
+    Bonds are perceived in other processes while the next molecules are built; one that
+    takes longer than `BOND_SECONDS` counts as without bonds.
+    """
+    from symphony.chemistry import pool
+
+    module = "symphony.chemistry.worker"
+    most = min(os.cpu_count() or 1, MAX_WORKERS)
+    waiting: deque[Sample] = deque()
+
+    def pair(answer: dict[str, Any] | str) -> tuple[Sample, str | None, str]:
+        found = {"smiles": None, "sdf": ""} if isinstance(answer, str) else answer
+        return waiting.popleft(), found["smiles"], found["sdf"]
+
+    with pool.Stream(module, most, CLOCK_FACTOR * BOND_SECONDS) as stream:
+        for sample in samples:
+            waiting.append(sample)
+            stream.submit(_bond_task(sample))
+            yield from map(pair, stream.ready())
+        yield from map(pair, stream.rest())
+
+
+def _bond_task(sample: Sample) -> dict[str, Any]:
+    return {
+        "preset": BOND_PRESET,
+        "time_limit": BOND_SECONDS,
+        "atomic_numbers": sample.atomic_numbers.tolist(),
+        "positions": sample.positions.tolist(),
+        "name": _name(sample),
+        "properties": _properties(sample),
+    }
+
+
+def write(output: molfile.Output, sample: Sample, smiles: str | None, sdf: str) -> bool:
+    """Appends a molecule to the files; returns whether it is valid."""
+    record = _record(sample, smiles)
+    names = ("index", "seed", "stopped", "valid", *_numbers(sample))
+    frame = molfile.to_extxyz(
+        sample.atomic_numbers,
+        sample.positions,
+        {"name": _name(sample), **{name: record[name] for name in names}},
+    )
+    molfile.append(output, record, sdf, frame)
+    return record["valid"]
+
+
+class Written(NamedTuple):
+    """What a command has added to its files.
+
+    Attributes:
+        num_before: molecules that were there before.
+        num_valid: valid ones among those added.
+        moved: Å, how far refinement moved each of those added; None without.
+    """
+
+    num_before: int
+    num_valid: int
+    moved: list[float | None]
+
+
+def write_all(
+    output: molfile.Output,
+    make: Callable[[int], Iterator[Sample]],
+    total: int,
+    doing: str,
+) -> Written:
+    """Makes the molecules that an output lacks, writes them, and shows progress.
+
+    Args:
+        output: the open files.
+        make: function of the index of the first molecule that yields the rest.
+        total: number of molecules that there shall be.
+        doing: word for the progress, as `sampling`.
+    """
+    done, num_valid, moved = output.num_done, 0, []
+    if done >= total:
+        return Written(done, 0, [])
+    with cli.progress(total, doing, "molecules", completed=done) as advance:
+        for sample, smiles, sdf in with_bonds(make(done)):
+            num_valid += write(output, sample, smiles, sdf)
+            moved.append(sample.moved)
+            advance()
+    return Written(done, num_valid, moved)
+
+
+def tell(path: str, written: Written, more: str) -> None:
+    """Prints what was written, and further words on it."""
+    line = f"all {written.num_before} molecules are done"
+    if written.moved:
+        before = written.num_before
+        before = f", {before} were there before" if before else ""
+        count = f"{written.num_valid} valid molecules ({BOND_PRESET})"
+        line = f"{count} of {len(written.moved)}{before}{more}"
+    sys.stdout.write(f"{path}: {line}\n")
+
+
+def header(
+    weights: Weights, options: Options, seed: int, refiner: Refiner | None = None
+) -> dict[str, Any]:
+    """Returns what decides the molecules, for the head of the manifest."""
+    settings = options._asdict()
+    core = settings.pop("core")
+    if not options.conditions:
+        del settings["conditions"]
+    if core is not None:
+        atoms = zip(core[0].tolist(), core[1].tolist(), strict=True)
+        settings["start"] = [[number, *position] for number, position in atoms]
+    if refiner is not None:
+        settings["refine"] = denoiser.settings_of(refiner)
+    return {
+        "checkpoint": weights.name,
+        "weights_sha256": weights.checksum,
+        "config_sha256": weights.config_checksum,
+        "seed": seed,
+        "settings": settings,
+        "bonds": BOND_PRESET,
+        "versions": versions("symphony", "jax", "numpy", "rdkit"),
+    }

@@ -1,0 +1,230 @@
+"""The sampler behind `symphony.load` and `symphony sample`.
+
+Molecule `i` of a seed is the same however many are asked for. Positions are in Å.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from common.commands import cli
+from common.errors import UsageError
+from symphony import build, manifest, starts
+from symphony.conditions import names_of, some_known
+from symphony.generate import Finished, Settings, generate
+from symphony.kinds.denoiser import sample as denoiser
+from symphony.kinds.denoiser.sample import Refiner, load_refiner
+from symphony.manifest import Sample
+from symphony.options import Options, choose
+from symphony.weights import Weights, load_weights
+
+CPU_SLOTS, ACCELERATOR_SLOTS = 16, 256
+"""Molecules under construction at a time: more gain nothing on a CPU."""
+
+
+class Sampler:
+    """Trained weights and the three ways to ask them for molecules.
+
+    Each takes the arguments of `stream`, among them the keywords of
+    `symphony.options.choose`: temperatures, `fragment`, `conditions`.
+
+    Attributes:
+        weights: parameters, model and config; see `Weights`.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+
+    def sample(self, num_molecules: int, seed: int = 0, **keywords: Any) -> list[Any]:
+        """Returns as RDKit molecules those whose bonds could be perceived.
+
+        Each has one conformer and the properties that `symphony sample` writes.
+        """
+        drawn = self.stream(num_molecules, seed, **keywords)
+        finished = [manifest.finish(sample) for sample in drawn]
+        return [mol for mol, _ in finished if mol is not None]
+
+    def sample_positions(
+        self, num_molecules: int, seed: int = 0, **keywords: Any
+    ) -> list[Sample]:
+        """Returns every molecule, those without bonds or without end among them."""
+        return list(self.stream(num_molecules, seed, **keywords))
+
+    def stream(
+        self,
+        num_molecules: int,
+        seed: int = 0,
+        *,
+        first: int = 0,
+        num_slots: int | None = None,
+        refine: bool | Refiner = False,
+        **keywords: Any,
+    ) -> Iterator[Sample]:
+        """Yields the molecules `first..num_molecules - 1` of a seed, in order.
+
+        Args:
+            num_molecules: index after the last one.
+            seed: seed of the random numbers.
+            first: index of the first one.
+            num_slots: molecules under construction at a time; see `draw`.
+            refine: true or a `Refiner` for refined molecules.
+            **keywords: see `symphony.options.choose`.
+        """
+        options = choose(self.weights, **keywords)
+        refiner = load_refiner() if refine is True else refine or None
+        if refiner is not None:
+            check_refiner(self.weights, options, refiner)
+        drawn = draw(self.weights, options, seed, first, num_molecules, num_slots)
+        return refined(drawn, refiner, options)
+
+
+def load(name_or_path: str | os.PathLike[str] = "qm9") -> Sampler:
+    """Returns a sampler; see `symphony.load`."""
+    cli.use_compilation_cache()
+    return Sampler(load_weights(name_or_path))
+
+
+def draw(
+    weights: Weights,
+    options: Options,
+    seed: int,
+    first: int,
+    end: int,
+    num_slots: int | None,
+) -> Iterator[Sample]:
+    """Returns an iterator over the molecules `first..end - 1` of a seed, in order.
+
+    Args:
+        weights: The trained model.
+        options: See `choose`.
+        seed: Of the random numbers.
+        first: Index of the first molecule.
+        end: Index after the last one.
+        num_slots: Molecules under construction at a time. It changes no molecule but
+            for the rounding of floats. The device decides where it is None.
+
+    Raises:
+        UsageError: A number is out of range; before anything is drawn.
+    """
+    if num_slots is None:
+        on_cpu = jax.default_backend() == "cpu"
+        num_slots = CPU_SLOTS if on_cpu else ACCELERATOR_SLOTS
+    check_numbers(seed, end, num_slots)
+    return _draw(weights, options, seed, first, end, num_slots)
+
+
+def check_refiner(weights: Weights, options: Options, refiner: Refiner) -> None:
+    """Raises `UsageError` if molecules may have elements that a refiner cannot."""
+    unseen = {*weights.unseen} - {*([] if options.core is None else options.core[0])}
+    known = {*weights.config.data.species} - unseen
+    denoiser.check_species(refiner, sorted(known), f"molecules of {weights.name}")
+
+
+def refined(
+    samples: Iterator[Sample], refiner: Refiner | None, options: Options
+) -> Iterator[Sample]:
+    """Yields molecules refined, or as they are without a refiner, in order.
+
+    The atoms of a fragment stay where they are.
+    """
+    if refiner is None:
+        yield from samples
+        return
+    num_fixed = 0 if options.core is None else len(options.core[0])
+    while batch := list(itertools.islice(samples, denoiser.BATCH)):
+        moved = denoiser.refine(
+            refiner,
+            [one.atomic_numbers for one in batch],
+            [one.positions for one in batch],
+            [np.arange(len(one.atomic_numbers)) < num_fixed for one in batch],
+            [one.index for one in batch],
+            batch[0].seed,
+        )
+        for one, positions in zip(batch, moved, strict=True):
+            yield one._replace(
+                positions=positions, moved=root_mean_square(positions - one.positions)
+            )
+
+
+def root_mean_square(moves: Float[np.ndarray, "num_atoms 3"]) -> float:
+    """Returns the root of the mean squared length.
+
+    >>> root_mean_square(np.array([[3.0, 0.0, 4.0], [0.0, 5.0, 0.0]]))
+    5.0
+    """
+    return float(np.sqrt(np.mean(np.sum(np.square(moves), axis=-1))))
+
+
+def check_numbers(seed: int, num_molecules: int, num_slots: int | None) -> None:
+    """Raises `UsageError` for numbers that no sampler can do with."""
+    if num_molecules < 1 or (num_slots is not None and num_slots < 1):
+        slots = "" if num_slots is None else f" and {num_slots}"
+        raise UsageError(
+            "expected --num_molecules and --num_slots of at least 1, found "
+            f"{num_molecules}{slots}"
+        )
+    cli.check_seed(seed)
+
+
+def _draw(
+    weights: Weights,
+    options: Options,
+    seed: int,
+    first: int,
+    end: int,
+    num_slots: int,
+) -> Iterator[Sample]:
+    config, core = weights.config, options.core
+    order_of = starts.orders(weights, core, seed)
+    species_table = np.array(config.data.species, np.uint8)
+    finished = generate(
+        build.kind_of(config).decoder,
+        weights.model,
+        weights.params,
+        iter(range(first, end)),
+        seed,
+        _settings(config, options),
+        partial(starts.start, core, order_of, config),
+        mode=_mode(options),
+        num_slots=num_slots,
+        capacity=4 * -(-options.max_atoms // 4),
+    )
+    for one in _in_order(finished, first):
+        numbers = species_table[one.species]
+        atoms = starts.put_back(core, numbers, one.positions)
+        yield Sample(one.index, seed, *atoms, one.stopped, one.log_likelihood)
+
+
+def _settings(config: Any, options: Options) -> Settings:
+    given = {"noise_std": config.sample.noise_std, **options.conditions}
+    return Settings(
+        focus_temperature=jnp.float32(options.temperature_focus),
+        position_temperature=jnp.float32(options.temperature_position),
+        basin_temperature=jnp.float32(options.basin_temperature),
+        conditions=some_known(given, names_of(config)),
+        max_atoms=jnp.int32(options.max_atoms),
+    )
+
+
+def _mode(options: Options) -> str:
+    if options.temperature_position != 1.0:
+        return "tempered"
+    return "basin" if options.basin_temperature != 1.0 else "exact"
+
+
+def _in_order(finished: Iterator[Finished], first: int) -> Iterator[Finished]:
+    """Holds molecules back until those before them have come."""
+    waiting: dict[int, Finished] = {}
+    due = first
+    for molecule in finished:
+        waiting[molecule.index] = molecule
+        while due in waiting:
+            yield waiting.pop(due)
+            due += 1

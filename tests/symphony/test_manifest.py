@@ -1,0 +1,118 @@
+"""Tests of what is written of sampled molecules."""
+
+import json
+
+import numpy as np
+import pytest
+from rdkit import Chem
+
+from symphony import manifest, molfile, options
+from symphony.manifest import Sample, Written
+from symphony.weights import Weights
+from tests.symphony import small
+
+METHANE = np.array(
+    [[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], np.float32
+)
+METHANE[1:] *= 1.09 / np.sqrt(3.0)
+NUMBERS = np.array([6, 1, 1, 1, 1], np.uint8)
+SAMPLE = Sample(2, 7, NUMBERS, METHANE, True, -12.34567)
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Perceives bonds in this process."""
+    monkeypatch.setattr(manifest, "with_bonds", small.with_bonds)
+
+
+def make(first):
+    """Yields three molecules; the second has an atom on top of another."""
+    for index in range(first, 3):
+        positions = METHANE.copy()
+        if index == 1:
+            positions[1] = positions[0]
+        yield SAMPLE._replace(index=index, positions=positions)
+
+
+def write_all(path, total=3):
+    with molfile.open_output(path, {"seed": 7}, overwrite=False) as output:
+        return manifest.write_all(output, make, total, "sampling")
+
+
+def test_a_record_states_what_became_of_a_molecule():
+    record = manifest._record(SAMPLE, "C")
+    assert record == {
+        "index": 2, "seed": 7, "num_atoms": 5, "formula": "CH4", "stopped": True,
+        "valid": True, "smiles": "C", "log_likelihood": -12.3457,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("stopped", "smiles"), [(False, "C"), (True, None)])
+def test_a_molecule_without_end_or_bonds_is_not_valid(stopped, smiles):
+    assert not manifest._record(SAMPLE._replace(stopped=stopped), smiles)["valid"]
+
+
+def test_the_likelihood_of_a_refined_molecule_is_that_before():
+    numbers = manifest._numbers(SAMPLE._replace(moved=0.01234567))
+    assert numbers == {"log_likelihood_before_refinement": -12.3457, "moved": 0.0123}
+
+
+def test_a_molecule_from_a_file_has_no_likelihood_and_keeps_its_name():
+    read = SAMPLE._replace(log_likelihood=None, name="mine")
+    assert manifest._numbers(read) == {}
+    assert manifest._name(read) == "mine"
+    assert manifest._name(SAMPLE) == "seed7_2"
+
+
+def test_finished_molecules_have_bonds_and_fields():
+    mol, record = manifest.finish(SAMPLE)
+    assert Chem.MolToSmiles(Chem.RemoveHs(mol)) == record["smiles"] == "C"
+    assert mol.GetProp("_Name") == "seed7_2"
+    assert mol.GetProp("index") == "2"
+
+
+def test_all_molecules_are_written_and_counted(tmp_path, in_process):
+    path = tmp_path / "molecules.sdf"
+    assert write_all(path) == Written(0, 2, [None, None, None])
+    lines = path.with_suffix(".jsonl").read_text().splitlines()
+    assert [json.loads(line).get("valid") for line in lines] == [
+        None,
+        True,
+        False,
+        True,
+    ]
+    assert path.read_text().count("$$$$") == 2
+    assert path.with_suffix(".extxyz").read_text().count("Properties=") == 3
+
+
+def test_writing_goes_on_behind_what_is_there(tmp_path, in_process):
+    whole, parts = tmp_path / "whole.sdf", tmp_path / "parts.sdf"
+    write_all(whole)
+    with molfile.open_output(parts, {"seed": 7}, overwrite=False) as output:
+        first = (one for one in make(0) if one.index < 1)
+        manifest.write_all(output, lambda begin: first, 1, "sampling")
+    assert write_all(parts) == Written(1, 1, [None, None])
+    assert write_all(parts) == Written(3, 0, [])
+    assert parts.read_bytes() == whole.read_bytes()
+
+
+def test_the_last_line_tells_what_was_added(capsys):
+    manifest.tell("out.sdf", Written(0, 2, [None] * 3), "; more")
+    manifest.tell("out.sdf", Written(4, 2, [0.1] * 3), "; more")
+    manifest.tell("out.sdf", Written(7, 0, []), "; more")
+    assert capsys.readouterr().out.splitlines() == [
+        "out.sdf: 2 valid molecules (xyz2mol_hueckel) of 3; more",
+        "out.sdf: 2 valid molecules (xyz2mol_hueckel) of 3, 4 were there before; more",
+        "out.sdf: all 7 molecules are done",
+    ]
+
+
+def test_the_head_states_all_that_decides_the_molecules():
+    model, params = small.model_and_params()
+    weights = Weights("mine", small.make_config(), model, params, "sum", "config")
+    head = manifest.header(weights, options.choose(weights, start="N"), 5)
+    assert (head["weights_sha256"], head["config_sha256"]) == ("sum", "config")
+    assert head["settings"]["start"] == [[7, 0.0, 0.0, 0.0]]
+    assert head["settings"]["temperature_focus"] == 1.0
+    assert head["seed"] == 5
+    json.dumps(head)
