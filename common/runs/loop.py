@@ -223,7 +223,7 @@ def _write_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
 def average(records: Sequence[training.Metrics]) -> dict[str, float]:
     """Averages the metrics of several steps: for `Parts.average`.
 
-    >>> average([{"loss": 1.0}, {"loss": 3.0}])
+    >>> average([{"loss": jax.numpy.float32(loss)} for loss in (1.0, 3.0)])
     {'loss': 2.0}
     """
     records = jax.device_get(list(records))

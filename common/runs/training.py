@@ -185,7 +185,7 @@ def update_average(
     The decay is $\min(d, (1 + t) / (10 + t))$ at step $t$, so that the random initial
     parameters are forgotten early in a run.
 
-    >>> print(update_average(jnp.zeros(2), jnp.ones(2), 1, 0.999).round(3))
+    >>> print(update_average(jnp.zeros(2), jnp.ones(2), jnp.array(1), 0.999).round(3))
     [0.818 0.818]
     """
     decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
