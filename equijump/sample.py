@@ -22,7 +22,6 @@ from common.errors import RunError, UsageError
 from common.runs.weights import versions
 from equijump import rollout, trajfile
 from equijump.data.frames import ANGSTROM_PER_NM
-from equijump.data.pairs import ENSEMBLE_LAG, time_of
 from equijump.data.topology import to_topology
 from equijump.options import MAX_REDRAWS, Options, choose
 from equijump.rollout import Chunk, Plan, State
@@ -111,8 +110,7 @@ def plan_of(options: Options, seed: int, chunk: int) -> Plan:
     return Plan(
         system=options.system,
         starts=options.starts,
-        lag=options.lag,
-        temperature=options.temperature,
+        conditions=options.conditions,
         seed=seed,
         every=options.every,
         chunk=chunk,
@@ -151,7 +149,7 @@ def draw(
             frame, replica = np.argwhere(bad)[0].tolist()
             number = chunk.num_jumps - (len(bad) - 1 - frame) * plan.every
             kept = chunk.num_jumps - len(bad) * plan.every
-            ps = time_of(plan.lag)
+            ps = plan.jump_time
             raise RunError(
                 f"replica {replica} is not finite after jump {number} "
                 f"({number * ps:g} ps); frames up to {kept * ps:g} ps are kept"
@@ -172,9 +170,9 @@ def header(
             "system": options.name,
             "replicas": len(options.starts),
             "starts_sha256": hashlib.sha256(options.starts.tobytes()).hexdigest(),
-            "lag": options.lag,
+            "lag": None,
+            **options.conditions,
             "frame_time": options.frame_time,
-            "temperature": options.temperature,
             "num_steps": options.num_steps,
             "method": options.method,
             "every": options.every,
@@ -225,6 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.temperature,
         arguments.method,
         arguments.ensemble,
+        dict(map(_condition, arguments.condition)),
     )
     total, seed = arguments.num_jumps, arguments.seed
     check_numbers(seed, total, options.every, arguments.chunk)
@@ -252,8 +251,8 @@ def _write_all(
 ) -> None:
     """Writes chunks as they come, and tells of them."""
     done, state = output.num_jumps, output.state
-    per_jump, unit = len(plan.starts) * plan.lag / PS_PER_NS, "ns"
-    if plan.lag >= ENSEMBLE_LAG:
+    per_jump, unit = len(plan.starts) * plan.jump_time / PS_PER_NS, "ns"
+    if "lag" not in plan.conditions:
         per_jump, unit = len(plan.starts), "frames"
     began, mark = time.process_time(), None
     try:
@@ -270,29 +269,40 @@ def _write_all(
                     mark = now, done
                 advance(count, note)
     finally:
-        result = None if state is None else result_of(state, done, time_of(plan.lag))
+        result = None if state is None else result_of(state, done, plan.jump_time)
         trajfile.write_header(output, result)
     seconds = time.process_time() - began
     made = (done - output.num_jumps) * per_jump
-    told = _summary(result, len(plan.starts), plan.max_redraws is not None)
+    summary = _summary(result, len(plan.starts), plan.max_redraws is not None)
     sys.stdout.write(
         f"{output.folder}: {done // plan.every + 1} frames of {len(plan.starts)} "
         f"replicas, {done * per_jump:g} {unit} in all, {made / seconds:.3g} {unit} per "
-        f"CPU-second; {told}\n"
+        f"CPU-second; {summary}\n"
     )
 
 
 def _summary(result: dict[str, Any], num_replicas: int, has_gate: bool) -> str:
-    """Tells which replicas broke, and what the gate let pass."""
-    told = "no geometry is broken"
+    """Returns which replicas broke, and what the gate let pass, in words."""
+    text = "no geometry is broken"
     if result["broken"]:
         count = f"{len(result['broken'])} of {num_replicas} replicas"
         first = min(result["broken"].values())
-        told = f"geometry broke in {count}, first after {first:g} ps"
+        text = f"geometry broke in {count}, first after {first:g} ps"
     if has_gate:
         share = result["num_accepted"] / result["num_draws"]
-        told += f"; the gate let {share:.1%} of draws pass"
-    return told
+        text += f"; the gate let {share:.1%} of draws pass"
+    return text
+
+
+def _condition(text: str) -> tuple[str, float]:
+    """Returns name and number of a `--condition`."""
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise UsageError(
+            f"--condition: expected NAME=VALUE with a number, found {text}"
+        ) from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -319,6 +329,13 @@ def _parser() -> argparse.ArgumentParser:
         help="draw each frame by itself, for weights that have learnt to",
     )
     add("--temperature", type=float, default=None, help="K; by the config")
+    add(
+        "--condition",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another number that the network is given; may be repeated",
+    )
     add("--method", default=None, help="sampler of the transport; by the config")
     add(
         "--num_steps",

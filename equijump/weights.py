@@ -16,9 +16,9 @@ from jaxtyping import Float32
 
 from common.errors import UsageError
 from common.runs import weights
-from equijump import build, rollout, train
-from equijump.data import frames, pairs
-from equijump.data.topology import System
+from equijump import build, rollout
+from equijump.data import frames, pairs, splits
+from equijump.data.topology import System, reordered
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 NUM_STARTS = 100
@@ -73,10 +73,12 @@ def load_weights(
     """
     trained = weights.load(name_or_path, PRETRAINED, flag)
     config, meta = trained.config, trained.meta
+    if "has_temperature" in config.model:  # Of runs up to version 0.1.0.
+        is_told = config.model.pop("has_temperature")
+        config.model.conditions = ("lag", "temperature")[: 1 + is_told]
     try:
         build.make_model(config)
-        measured = {k: np.array(v) for k, v in meta["statistics"].items()}
-        statistics = build.Statistics(**measured)
+        statistics = build.read_statistics(meta["statistics"])
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise UsageError(
             f"{trained.path}: expected the config of an EquiJump model, found {error}"
@@ -105,7 +107,7 @@ def make_jump(weights: Weights, num_steps: int, method: str = "") -> Callable[..
         weights.config.transport.noise_factor,
         num_steps,
         method,
-        build.has_free_frames(weights.config),
+        build.has_random_frames(weights.config),
     )
 
 
@@ -125,7 +127,7 @@ def find_molecules(config: ml_collections.ConfigDict) -> dict[str, Molecule]:
     first few are from everywhere.
     """
     by_system: dict[bytes, list[pairs.Segment]] = {}
-    for segment in train.load_segments(config).validation:
+    for segment in splits.load_segments(config).validation:
         tokens = segment.trajectory.system.tokens
         by_system.setdefault(tokens.tobytes(), []).append(segment)
     found: dict[str, Molecule] = {}
@@ -141,12 +143,15 @@ def find_molecules(config: ml_collections.ConfigDict) -> dict[str, Molecule]:
 def _starts(
     segments: Sequence[pairs.Segment],
 ) -> Float32[np.ndarray, "num_starts num_atoms 3"]:
+    """Returns frames of several files, atoms in the order of the first."""
     ends = np.cumsum([segment.stop - segment.start for segment in segments])
     count = min(NUM_STARTS, int(ends[-1]))
     chosen = np.linspace(0, ends[-1] - 1, count).astype(int)
+    first = segments[0].trajectory.system
     starts = []
     for index in np.random.default_rng(0).permutation(chosen).tolist():
         which = int(np.searchsorted(ends, index, side="right"))
-        segment = segments[which]
-        starts.append(segment.trajectory.positions[segment.stop + index - ends[which]])
+        trajectory = segments[which].trajectory
+        frame = trajectory.positions[segments[which].stop + index - ends[which]]
+        starts.append(reordered(frame, trajectory.system, first))
     return np.stack(starts).astype(np.float32)

@@ -38,7 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.num_neighbours = 16
     config.model.reach = 4
     config.model.cutoff = 20.0  # Å
-    config.model.has_temperature = False
+    config.model.conditions = ("lag",)  # Rows of `common.nn.conditions.CONDITIONS`.
 
     config.transport = ml_collections.ConfigDict()
     config.transport.kind = "foellmer"  # A key of `equijump.build.TRANSPORTS`.

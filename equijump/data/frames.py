@@ -7,8 +7,9 @@ trajectory and topology, so that a file whose contents change is packed anew.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +44,8 @@ class Trajectory(NamedTuple):
         positions: Å, of the kept atoms; memory-mapped.
         spacing: ps from one frame to the next.
         checksum: SHA-256 of trajectory and topology.
+        conditions: numbers that hold for all frames, by names of
+            `common.nn.conditions.CONDITIONS`.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Trajectory(NamedTuple):
     positions: Float[np.ndarray, "num_frames num_atoms 3"]
     spacing: float
     checksum: str
+    conditions: Mapping[str, float] = MappingProxyType({})
 
 
 def read_trajectories(

@@ -196,6 +196,46 @@ def _all_bonds(
     return np.array(bonds, np.int32).reshape(-1, 2)
 
 
+def slot_order(system: System) -> Int[np.ndarray, " num_atoms"]:
+    """Returns the kept atoms in the order of slots."""
+    return system.slot_atoms[system.slot_atoms >= 0]
+
+
+def in_slot_order(system: System) -> System:
+    """Returns the system with its kept atoms numbered in the order of slots."""
+    order = slot_order(system)
+    place = np.append(np.argsort(order), -1).astype(np.int32)  # Its last serves -1.
+    return system._replace(
+        slot_atoms=place[system.slot_atoms],
+        bonds=place[system.bonds],
+        kept=system.kept[order],
+        atom_names=tuple(system.atom_names[index] for index in order),
+    )
+
+
+def is_same(first: System, second: System) -> bool:
+    """Returns whether residues and chains are the same; names may differ."""
+    numbered = lambda chains: np.unique(chains, return_inverse=True)[1]
+    return np.array_equal(first.tokens, second.tokens) and np.array_equal(
+        numbered(first.chains), numbered(second.chains)
+    )
+
+
+def reordered(
+    positions: Float[np.ndarray, "*batch num_atoms 3"], system: System, target: System
+) -> Float[np.ndarray, "*batch num_atoms 3"]:
+    """Returns positions in the order in which another file lists the same atoms.
+
+    Args:
+        positions: positions of the kept atoms of `system`.
+        system: system as the positions have it.
+        target: the same system in the order of atoms that is wanted.
+    """
+    ordered = np.empty_like(positions)
+    ordered[..., slot_order(target), :] = positions[..., slot_order(system), :]
+    return ordered
+
+
 def to_topology(system: System) -> Any:
     """Returns the kept atoms, with their bonds, as a topology of MDTraj."""
     import mdtraj

@@ -16,7 +16,9 @@ from tests.equijump.test_data_topology import tripeptide
 def plan(loaded):
     molecule = loaded.molecules["ala2"]
     starts = molecule.starts[:2]
-    return rollout.Plan(molecule.system, starts, 10.0, seed=0, chunk=40, max_redraws=10)
+    return rollout.Plan(
+        molecule.system, starts, {"lag": 10.0}, 0, chunk=40, max_redraws=10
+    )
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +89,7 @@ def test_centres_with_a_hand_are_found(name, num_centres, tmp_path):
 def corrupting(share):
     """Shakes, and with some probability mirrors the molecule or stretches it."""
 
-    def jump(params, cloud, chain, lag, key):
+    def jump(params, cloud, chain, key):
         noise, which, how = jax.random.split(key, 3)
         mask = chain.slot_mask[..., None]
         moved = cloud + 0.01 * jax.random.normal(noise, cloud.shape) * mask

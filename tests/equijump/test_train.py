@@ -7,9 +7,10 @@ import optax
 import pytest
 
 from common.errors import UsageError
+from common.nn.conditions import known
 from configs.equijump import tiny
 from equijump import build, loss, train
-from equijump.data import pairs
+from equijump.data import pairs, splits
 from equijump.model import to_cloud
 
 
@@ -46,7 +47,7 @@ def test_the_only_trajectory_of_a_system_is_held_out_by_blocks():
     config = tiny.get_config()
     config.data.trajectories = ("equijump/packaged/ala2_300K_0.xtc",)
     config.data.topology = "equijump/packaged/ala2_300K.pdb"
-    found = train.load_segments(config)
+    found = splits.load_segments(config)
     (training,), (held,) = found.training, found.validation
     assert (held.start, held.stop) == (1599, 1999)
     assert training.stop <= held.start - 2
@@ -64,7 +65,7 @@ def test_data_that_cannot_be_used_is_told(name, value, told):
     config = tiny.get_config()
     config.data[name] = value
     with pytest.raises(UsageError, match=told):
-        train.load_segments(config)
+        splits.load_segments(config)
 
 
 def test_the_spread_of_the_displacement_grows_with_the_lag(segments):
@@ -72,7 +73,9 @@ def test_the_spread_of_the_displacement_grows_with_the_lag(segments):
     measured = train.measure(ranged, align=True)
     assert (measured.lags[0], measured.lags[-1]) == (5.0, 500.0)
     assert np.all(np.diff(measured.vectors) > 0)
-    at = lambda lag: build.scales_at(measured, jnp.float32(lag), 4.0)
+    at = lambda lag: build.scales_at(
+        measured, known({"lag": jnp.float32(lag)})["lag"], 4.0
+    )
     np.testing.assert_allclose(at(5.0).displacement[0, 0], measured.vectors[0], 1e-5)
     np.testing.assert_allclose(at(5.0).displacement[1, 0], measured.positions[0], 1e-5)
     np.testing.assert_allclose(at(50.0).noise, 4.0 * at(50.0).displacement, 1e-5)
@@ -97,7 +100,7 @@ def test_the_target_is_superposed_where_asked(segments):
 def test_a_batch_of_padding_has_no_loss_and_no_gradient(segments):
     config = tiny.get_config()
     batch = pairs.batch_at(segments.training, segments.lags, 2, 3, seed=0, step=0)
-    empty = jax.tree.map(np.zeros_like, batch)._replace(lag=batch.lag)
+    empty = jax.tree.map(np.zeros_like, batch)._replace(conditions=batch.conditions)
     loss_fn = train.make_loss(config, train.measure(segments, align=True))
     params = build.init_params(config, jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 2)
@@ -134,7 +137,9 @@ def test_left_and_right_are_learnt_apart(segments):
 
     def answer(params, batch):
         cloud = to_cloud(batch.source, batch.slot_mask)
-        found = model.apply(params, build.scene_of(model, batch), cloud)[0]
+        found = model.apply(
+            params, build.scene_of(model, batch.source[:, 1], batch), cloud
+        )[0]
         return found[1, 0], cloud[1, 0]  # Of alanine's nitrogen.
 
     def error(params, batch):
@@ -176,7 +181,7 @@ def test_sources_of_its_own_are_near_those_of_the_trajectory(segments):
     @jax.jit
     @jax.vmap
     def both(one, key):
-        made = loss.own_source(model, transport, statistics, settings, one, key)
+        made = loss.self_rollout(model, transport, statistics, settings, one, key)
         return loss.centred_pair(one._replace(target=made.source), align=True)
 
     given = jax.tree.map(jnp.asarray, batch)
