@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from equijump.data.residues import RESIDUES
-from equijump.data.topology import System
+from equijump.data.topology import System, nearby
+
+BLOCK = 128
+"""Atoms whose distances to all others are in memory at once."""
 
 _REDRAW_STREAM = 1_000_000  # Beyond every key that a jump makes of its own.
 _CENTRES = {
@@ -80,11 +82,6 @@ class Reference(NamedTuple):
 
 def graph_of(system: System) -> Graph:
     """Returns bonds, distant pairs and centres of a system."""
-    num_atoms = len(system.kept)
-    bonded = np.eye(num_atoms, dtype=bool)
-    first, second = system.bonds.T
-    bonded[first, second] = bonded[second, first] = True
-    near = bonded @ bonded @ bonded
     centres = []
     for token, row in zip(system.tokens, system.slot_atoms, strict=True):
         residue = RESIDUES[token - 1]
@@ -94,7 +91,7 @@ def graph_of(system: System) -> Graph:
                 centres.append([atom_of[name] for name in names])
     return Graph(
         bonds=jnp.asarray(system.bonds, jnp.int32),
-        is_far=jnp.asarray(~near),
+        is_far=jnp.asarray(~nearby(system.bonds, len(system.kept))),
         centres=jnp.array(centres, jnp.int32).reshape(-1, 4),
     )
 
@@ -109,12 +106,24 @@ def is_intact(
 ) -> Bool[Array, ""]:
     """Returns whether a frame is within the limits; one with NaN is not."""
     stretch = _lengths(graph, atoms) / reference.lengths
-    squares = jnp.sum(jnp.square(atoms[:, None] - atoms[None]), axis=-1)
     intact = jnp.all((stretch <= limits.stretch) & (stretch >= limits.squeeze))
-    intact &= jnp.all((squares >= limits.closest**2) | ~graph.is_far)
+    intact &= _least_square(graph, atoms) >= limits.closest**2
     if limits.keeps_hands:
         intact &= jnp.all(_volumes(graph, atoms) * reference.hands > 0.0)
     return intact
+
+
+def _least_square(graph: Graph, atoms: Atoms) -> Float[Array, ""]:
+    """Returns the least squared distance of distant pairs, in blocks of atoms."""
+
+    def of_atom(row: tuple[Array, Array]) -> Float[Array, ""]:
+        squares = jnp.sum(jnp.square(atoms - row[0]), axis=-1)
+        return jnp.min(jnp.where(row[1], squares, jnp.inf))
+
+    rows = (atoms, graph.is_far)
+    if len(atoms) <= BLOCK:
+        return jnp.min(jax.vmap(of_atom)(rows))
+    return jnp.min(jax.lax.map(of_atom, rows, batch_size=BLOCK))
 
 
 def _lengths(graph: Graph, atoms: Atoms) -> Float[Array, " num_bonds"]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+import scipy.sparse
+from jaxtyping import Bool, Float, Int
 
 from common.errors import UsageError
 from equijump.data.residues import NUM_SLOTS, RESIDUES, TOKENS, Residue
@@ -194,6 +195,30 @@ def _all_bonds(
         if chains[i] == chains[i + 1]:
             bonds.append((slots[i, 2], slots[i + 1, 0]))
     return np.array(bonds, np.int32).reshape(-1, 2)
+
+
+def nearby(
+    bonds: Int[np.ndarray, "num_bonds 2"], num_atoms: int, num_bonds: int = 3
+) -> Bool[np.ndarray, "num_atoms num_atoms"]:
+    """Returns which pairs of atoms have at most so many bonds between them.
+
+    >>> nearby(np.array([[0, 1], [1, 2]]), 3, num_bonds=1)[0]
+    array([ True,  True, False])
+
+    Args:
+        bonds: pairs of bonded atoms.
+        num_atoms: number of atoms.
+        num_bonds: largest number of bonds between two atoms that are near.
+    """
+    rows, columns = np.concatenate([bonds, bonds[:, ::-1]]).T
+    ones = np.ones(len(rows), bool)
+    shape = num_atoms, num_atoms
+    step = scipy.sparse.csr_array((ones, (rows, columns)), shape)
+    step = step + scipy.sparse.eye_array(num_atoms, dtype=bool)
+    near = step
+    for _ in range(num_bonds - 1):
+        near = near @ step
+    return near.toarray()
 
 
 def slot_order(system: System) -> Int[np.ndarray, " num_atoms"]:

@@ -14,7 +14,7 @@ from mdtraj.geometry import dihedral
 
 from equijump.data.frames import ANGSTROM_PER_NM
 from equijump.data.residues import CA_SLOT, RESIDUES
-from equijump.data.topology import System
+from equijump.data.topology import System, nearby
 
 PROTEIN_SIZE = 10
 """Amino acids from which a system counts as a protein, not as a small peptide."""
@@ -108,10 +108,7 @@ def find_distant_pairs(
     bonds: Int[np.ndarray, "num_bonds 2"], num_atoms: int
 ) -> Int[np.ndarray, "num_pairs 2"]:
     """Lists pairs of atoms with more than three bonds between them."""
-    step = np.eye(num_atoms, dtype=int)
-    step[bonds[:, 0], bonds[:, 1]] = step[bonds[:, 1], bonds[:, 0]] = 1
-    near = np.linalg.matrix_power(step, 3) > 0
-    return np.argwhere(np.triu(~near)).astype(np.int32)
+    return np.argwhere(np.triu(~nearby(bonds, num_atoms))).astype(np.int32)
 
 
 def find_centres(
