@@ -45,27 +45,27 @@ class Statistics(NamedTuple):
         positions: root mean square of the displacement of CA, in Å, per degree of
             freedom of positions that are centred.
         vectors: the same of the vectors to the other atoms, in Å.
-        ensemble: both of a frame whose source is hidden, in Å: its own spread; NaN
+        ensemble: both of a frame whose source is hidden, in Å: its own spread; None
             where it was not measured.
     """
 
     lags: Float[np.ndarray, " num_lags"]
     positions: Float[np.ndarray, " num_lags"]
     vectors: Float[np.ndarray, " num_lags"]
-    ensemble: Float[np.ndarray, " 2"] = np.full(2, np.nan)
+    ensemble: Float[np.ndarray, " 2"] | None = None
 
 
 _OLD_ENSEMBLE_LAG = 1e6  # ps; runs up to version 0.1.0 listed hidden sources under it.
 
 
-def read_statistics(record: Mapping[str, Sequence[float]]) -> Statistics:
+def read_statistics(record: Mapping[str, Sequence[float] | None]) -> Statistics:
     """Returns the statistics that a run has written as lists of numbers.
 
     >>> old = {"lags": [10.0, 1e6], "positions": [0.2, 3.0], "vectors": [0.3, 2.0]}
     >>> read_statistics(old).ensemble
     array([3., 2.])
     """
-    columns = {name: np.array(values, float) for name, values in record.items()}
+    columns = {k: None if v is None else np.array(v, float) for k, v in record.items()}
     if "ensemble" in columns:
         return Statistics(**columns)
     rows = np.stack([columns.pop(name) for name in ("lags", "positions", "vectors")])
@@ -74,6 +74,12 @@ def read_statistics(record: Mapping[str, Sequence[float]]) -> Statistics:
     if rows[0, -1] == _OLD_ENSEMBLE_LAG:
         return Statistics(*rows[:, :-1], ensemble=rows[1:, -1])
     return Statistics(*rows)
+
+
+def write_statistics(statistics: Statistics) -> dict[str, list[float] | None]:
+    """Returns statistics as lists of numbers; see `read_statistics`."""
+    columns = statistics._asdict().items()
+    return {name: None if x is None else x.tolist() for name, x in columns}
 
 
 def make_model(config: ml_collections.ConfigDict) -> EquiJump:
@@ -132,7 +138,9 @@ def scales_at(statistics: Statistics, lag: Known, noise_factor: float) -> Scales
         jnp.interp(jnp.log(lag.value), log(statistics.lags), log(values))
     )
     spreads = jnp.stack([at(statistics.positions), at(statistics.vectors)])
-    ensemble = jnp.asarray(statistics.ensemble, jnp.float32)
+    ensemble = jnp.full(2, jnp.nan)
+    if statistics.ensemble is not None:
+        ensemble = jnp.asarray(statistics.ensemble, jnp.float32)
     position, vector = jnp.where(lag.mask, spreads, ensemble)
     is_position = (jnp.arange(NUM_SLOTS) == CA_SLOT)[:, None]
     displacement = jnp.where(is_position, position, vector)

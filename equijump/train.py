@@ -294,7 +294,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
         parallel.make_mesh(settings.num_devices) if settings.num_devices > 1 else None
     )
     meta = splits.describe(segments) | {
-        "statistics": {k: v.tolist() for k, v in statistics._asdict().items()},
+        "statistics": build.write_statistics(statistics),
         "num_nodes": segments.num_nodes,
     }
     num_frames = sum(s.stop - s.start for s in segments.training)

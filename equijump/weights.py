@@ -74,8 +74,10 @@ def load_weights(
     trained = weights.load(name_or_path, PRETRAINED, flag)
     config, meta = trained.config, trained.meta
     if "has_temperature" in config.model:  # Of runs up to version 0.1.0.
-        is_told = config.model.pop("has_temperature")
-        config.model.conditions = ("lag", "temperature")[: 1 + is_told]
+        with config.unlocked():
+            is_given = config.model.has_temperature
+            config.model.conditions = ("lag", "temperature")[: 1 + is_given]
+            del config.model.has_temperature
     try:
         build.make_model(config)
         statistics = build.read_statistics(meta["statistics"])

@@ -22,6 +22,7 @@ from common.commands import cli
 from common.errors import UsageError
 from equijump import sample, trajfile
 from equijump.data.topology import to_topology
+from equijump.weights import make_jump
 from tests.equijump.test_data_topology import ALANINE_DIPEPTIDE, tripeptide
 
 STRUCTURE = Path("equijump/packaged/ala2_300K.pdb").resolve()
@@ -356,13 +357,14 @@ def test_lags_inside_a_range_are_allowed(loaded):
         choose(lag=150.0)
 
 
-def test_an_ensemble_does_not_look_at_what_was_before(loaded, jump):
+def test_an_ensemble_does_not_look_at_what_was_before(loaded):
     with pytest.raises(UsageError, match=r"config\.data\.ensemble_share above 0"):
         sample.choose(loaded, ensemble=True)
     config = loaded.config.copy_and_resolve_references()
     config.data.ensemble_share = 0.5
     statistics = loaded.statistics._replace(ensemble=np.ones(2))
     both = loaded._replace(config=config, statistics=statistics)
+    jump = make_jump(both, 3)
     options = sample.choose(both, 2, ensemble=True, gate=False)
     assert options.frame_time == 1.0
     plan = sample.plan_of(options, seed=0, chunk=2)

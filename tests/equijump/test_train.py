@@ -1,5 +1,7 @@
 """Tests of training on the packaged trajectories."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from common.errors import UsageError
 from common.nn.conditions import known
+from common.runs import checkpoints
 from configs.equijump import tiny
 from equijump import build, loss, train
 from equijump.data import pairs, splits
@@ -66,6 +69,71 @@ def test_data_that_cannot_be_used_is_told(name, value, told):
     config.data[name] = value
     with pytest.raises(UsageError, match=told):
         splits.load_segments(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("data.held_out", 3, "expected the training data that this run was begun with"),
+        ("data.align", False, r"expected config\.data\.align = True"),
+        (
+            "transport.noise_factor",
+            2.0,
+            r"expected .*noise_factor = 4",
+        ),
+        ("model.num_hidden", 32, "as the config says"),
+    ],
+)
+def test_a_run_goes_on_with_the_same_division_only(
+    finished, tmp_path, name, value, told
+):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    config = tiny.get_config()
+    config.sample.num_steps = 3
+    config.update_from_flattened_dict({name: value})
+    with pytest.raises(UsageError, match=told):
+        train.train(config, workdir)
+
+
+def test_checksums_and_names_of_what_validates_are_kept(finished, segments):
+    _, _, meta = checkpoints.load_params(finished[0])
+    assert meta["held_out"] == ["ala2_300K_6.xtc", "ala2_300K_7.xtc"]
+    assert meta.items() >= splits.describe(segments).items()
+    # Runs of version 0.1.0 have only this one, and go on with it.
+    assert meta["data_checksum"] == (
+        "266ff50eaa3d7c8882a1ee99ce60ddb5ce3b7e19788cf13957f5143bb3375838"
+    )
+
+
+def count_pairs(params, batch, keys):
+    """Stands for the errors of a network: other for each pair and key."""
+    noise = jax.vmap(jax.random.uniform)(keys)
+    return params * jnp.sum(jnp.square(batch.target), axis=(1, 2, 3)) + noise
+
+
+@pytest.mark.parametrize("count", [5, 8, 13])
+def test_validation_in_parts_is_the_mean_over_all_pairs(segments, monkeypatch, count):
+    config = tiny.get_config()
+    config.train.num_validation = count
+    whole = train.make_validate(config, segments, count_pairs)(jnp.float32(0.1))
+    monkeypatch.setattr(train, "VALIDATION_BATCH", 4)
+    traced = []
+
+    def errors(params, batch, keys):
+        traced.append(batch.tokens.shape[0])
+        return count_pairs(params, batch, keys)
+
+    validate = train.make_validate(config, segments, errors)
+    parts = validate(jnp.float32(0.1))
+    assert parts["validation_error"] == pytest.approx(whole["validation_error"], 1e-6)
+    assert validate(jnp.float32(0.1)) == parts
+    assert traced == [4]  # One program, for batches of one size.
+    batch = pairs.batch_at(
+        segments.validation, segments.lags, count, segments.num_nodes, seed=0, step=0
+    )
+    keys = jax.random.split(jax.random.key(0), count)
+    expected = np.mean(count_pairs(jnp.float32(0.1), batch, keys))
+    assert parts["validation_error"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_spread_of_the_displacement_grows_with_the_lag(segments):
