@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from jaxtyping import Float32
@@ -47,6 +47,23 @@ class Options(NamedTuple):
     def frame_time(self) -> float:
         """Returns ps from frame to frame; those of an ensemble are a ps apart."""
         return self.every * self.conditions.get("lag", 1.0)
+
+
+class Request(TypedDict, total=False):
+    """Keywords of `choose` that a user may give; it documents them."""
+
+    lag: float | None
+    num_steps: int | None
+    start: Any
+    topology: str | os.PathLike[str] | None
+    system: str | None
+    every: int
+    gate: bool
+    max_redraws: int
+    temperature: float | None
+    method: str | None
+    ensemble: bool
+    conditions: Mapping[str, float] | None
 
 
 def choose(

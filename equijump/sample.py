@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from jaxtyping import Float32
@@ -23,9 +23,12 @@ from common.runs.weights import versions
 from equijump import rollout, trajfile
 from equijump.data.frames import ANGSTROM_PER_NM
 from equijump.data.topology import to_topology
-from equijump.options import MAX_REDRAWS, Options, choose
+from equijump.options import MAX_REDRAWS, Options, Request, choose
 from equijump.rollout import Chunk, Plan, State
 from equijump.weights import Weights, load_weights, make_jump
+
+if TYPE_CHECKING:
+    import mdtraj
 
 CHUNK = 100
 """Frames in memory at a time, and between two writes."""
@@ -34,13 +37,10 @@ PS_PER_NS = 1_000.0
 
 
 class Sampler:
-    """Trained weights and the two ways to ask them for trajectories.
-
-    Each takes, besides the number of jumps, replicas and the seed, the keywords of
-    `choose`.
+    """Trained weights, and two ways to draw trajectories from them.
 
     Attributes:
-        weights: See `Weights`.
+        weights: trained model.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -48,12 +48,23 @@ class Sampler:
         self._jump = functools.cache(functools.partial(make_jump, weights))
 
     def sample(
-        self, num_jumps: int, replicas: int = 1, seed: int = 0, **keywords: Any
-    ) -> list[Any]:
-        """Returns a trajectory of MDTraj for each replica, its heavy atoms."""
+        self, num_jumps: int, replicas: int = 1, seed: int = 0, **asked: Unpack[Request]
+    ) -> "list[mdtraj.Trajectory]":
+        """Returns a trajectory of MDTraj for each replica, its heavy atoms.
+
+        Args:
+            num_jumps: number of jumps of each replica.
+            replicas: number of trajectories side by side.
+            seed: seed of the random numbers.
+            asked: other keywords of `equijump.options.choose`, as `lag` or `start`.
+
+        Raises:
+            UsageError: A value is out of range, or a start cannot be used.
+            RunError: A position is not finite.
+        """
         import mdtraj
 
-        options = choose(self.weights, replicas, **keywords)
+        options = choose(self.weights, replicas, **asked)
         chunks = self._draw(options, num_jumps, seed, CHUNK)
         frames = np.concatenate(list(chunks)) / np.float32(ANGSTROM_PER_NM)
         topology = to_topology(options.system)
@@ -70,20 +81,32 @@ class Sampler:
         seed: int = 0,
         *,
         chunk: int = CHUNK,
-        **keywords: Any,
+        **asked: Unpack[Request],
     ) -> Iterator[Float32[np.ndarray, "num_frames num_replicas num_atoms 3"]]:
-        """Yields frames in Å as they come, the starts alone first."""
-        options = choose(self.weights, replicas, **keywords)
+        """Yields frames in Å as they come, the starts alone first.
+
+        Args:
+            num_jumps: number of jumps of each replica.
+            replicas: number of trajectories side by side.
+            seed: seed of the random numbers.
+            chunk: frames that come at once.
+            asked: see `sample`.
+
+        Raises:
+            UsageError: A value is out of range, or a start cannot be used.
+            RunError: A position is not finite.
+        """
+        options = choose(self.weights, replicas, **asked)
         return self._draw(options, num_jumps, seed, chunk)
 
     def _draw(
         self, options: Options, num_jumps: int, seed: int, chunk: int
-    ) -> Iterator[Any]:
+    ) -> Iterator[Float32[np.ndarray, "num_frames num_replicas num_atoms 3"]]:
         check_numbers(seed, num_jumps, options.every, chunk)
         plan = plan_of(options, seed, chunk)
         jump = self._jump(options.num_steps, options.method)
         drawn = draw(jump, self.weights.params, plan, None, 0, num_jumps)
-        return (one.frames for one in drawn)
+        return (chunk.frames for chunk in drawn)
 
 
 def load(name_or_path: str | os.PathLike[str] = "ala2") -> Sampler:
@@ -209,22 +232,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     weights = load_weights(arguments.checkpoint)
-    options = choose(
-        weights,
-        arguments.replicas,
-        arguments.lag,
-        arguments.num_steps,
-        arguments.start,
-        arguments.topology,
-        arguments.system,
-        arguments.every,
-        arguments.gate,
-        arguments.max_redraws,
-        arguments.temperature,
-        arguments.method,
-        arguments.ensemble,
-        dict(map(_condition, arguments.condition)),
-    )
+    arguments.conditions = dict(map(_condition, arguments.condition))
+    asked = {name: getattr(arguments, name) for name in Request.__annotations__}
+    options = choose(weights, arguments.replicas, **asked)
     total, seed = arguments.num_jumps, arguments.seed
     check_numbers(seed, total, options.every, arguments.chunk)
     head = header(weights, options, seed, arguments.format)
