@@ -177,30 +177,31 @@ def make_predict(
     x_0: Float[Array, "num_nodes num_slots 3"],
     origin: Float[Array, "num_nodes num_slots 3"],
 ) -> Callable[..., tuple[Float[Array, "num_nodes num_slots 3"], ...]]:
-    """Returns `(x_t, t) -> heads`, what samplers ask.
+    """Returns `(x_t, t) -> heads`, the function that samplers evaluate.
 
     Args:
-        model: Bound to its parameters.
-        transport: A module of `equijump.transport`.
-        scales: Å, of each slot.
-        scene: Of the source.
-        x_0: Å, the source that the network sees.
-        origin: Å, that of the path; the source, or zero where frames are random.
+        model: network, bound to its parameters.
+        transport: module of `equijump.transport`.
+        scales: scales of the slots, in Å.
+        scene: scene of the source.
+        x_0: source that the network sees, in Å.
+        origin: start of the path, in Å: the source, or zero where frames are random.
     """
     conditioned = model.conditioner(scene, x_0)
 
     def predict(
         x_t: Float[Array, "num_nodes num_slots 3"], t: Float[Array, ""]
     ) -> tuple[Float[Array, "num_nodes num_slots 3"], ...]:
-        known = paths.estimate(transport.path(t), scales, origin, x_t)
-        beyond = model.transport(
-            scene, x_0, conditioned, known.mean, known.displacement, known.log_level
-        )
+        estimate = paths.estimate(transport.path(t), scales, origin, x_t)
+        outputs = model.transport(
+            scene, x_0, conditioned, estimate.mean, estimate.displacement,
+            estimate.log_level,
+        )  # fmt: skip
         priors = [
             heads.prior(head, transport.path, t, scales, origin, x_t)
             for head in transport.HEADS
         ]
-        return tuple(p.mean + p.std * f for p, f in zip(priors, beyond, strict=True))
+        return tuple(p.mean + p.std * f for p, f in zip(priors, outputs, strict=True))
 
     return predict
 

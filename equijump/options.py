@@ -228,44 +228,58 @@ def _find(
     at_most: int,
 ) -> tuple[str, Molecule]:
     """Returns the system that is asked for, and the starts."""
-    known = weights.molecules
-    if name is not None and name not in known:
-        raise UsageError(f"--system: expected one of {', '.join(known)}, found {name}")
+    molecules = weights.molecules
+    if name is not None and name not in molecules:
+        raise UsageError(
+            f"--system: expected one of {', '.join(molecules)}, found {name}"
+        )
     if name is not None:
-        known = {name: known[name]}
-    if start is None:
-        if len(known) > 1:
-            raise UsageError(
-                f"expected --start, or --system as one of {', '.join(known)}; found "
-                "neither"
-            )
-        return next(iter(known.items()))
+        molecules = {name: molecules[name]}
+    if start is not None:
+        return _starts(molecules, start, topology, at_most)
+    if len(molecules) > 1:
+        raise UsageError(
+            f"expected --start, or --system as one of {', '.join(molecules)}; found "
+            "neither"
+        )
+    return next(iter(molecules.items()))
+
+
+def _starts(
+    molecules: dict[str, Molecule],
+    start: Any,
+    topology: str | os.PathLike[str] | None,
+    at_most: int,
+) -> tuple[str, Molecule]:
+    """Reads structures, all of one of the systems."""
     if hasattr(start, "xyz"):
-        found = [("start", *frames.of_mdtraj(start, "start", at_most))]
+        read = [("start", *frames.of_mdtraj(start, "start", at_most))]
     else:
         is_one = isinstance(start, str | os.PathLike)
         given: Sequence[Any] = [start] if is_one else start
-        found = [(p, *frames.read_structures(p, topology, at_most)) for p in given]
-    matched = [_match(known, *one) for one in found]
+        read = [(p, *frames.read_structures(p, topology, at_most)) for p in given]
+    matched = [_match(molecules, *structure) for structure in read]
     name = matched[0][0]
-    for (path, _, _), (other, _) in zip(found, matched, strict=True):
+    for (path, _, _), (other, _) in zip(read, matched, strict=True):
         if other != name:
             raise UsageError(f"{path}: expected {name} as in the first, found {other}")
     starts = np.concatenate([positions for _, positions in matched])
-    return name, Molecule(known[name].system, starts)
+    return name, Molecule(molecules[name].system, starts)
 
 
 def _match(
-    known: dict[str, Molecule],
+    molecules: dict[str, Molecule],
     path: str | os.PathLike[str],
     system: System,
     positions: Float32[np.ndarray, "num_frames num_atoms 3"],
 ) -> tuple[str, Float32[np.ndarray, "num_frames num_atoms 3"]]:
     """Returns the trained system of some structures, and them in its order of atoms."""
-    for name, (trained, _) in known.items():
+    for name, (trained, _) in molecules.items():
         if is_same(trained, system):
             return name, reordered(positions, system, trained)
-    listed = "; ".join(f"{name}: {_sequence(m.system)}" for name, m in known.items())
+    listed = "; ".join(
+        f"{name}: {_sequence(m.system)}" for name, m in molecules.items()
+    )
     raise UsageError(
         f"{path}: expected a system that the network was trained on ({listed}), found "
         f"{_sequence(system)}"

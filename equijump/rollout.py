@@ -271,31 +271,9 @@ def _compiled(
     def run(
         fixed: _Fixed, state: State, first: Int[Array, ""], num_frames: Int[Array, ""]
     ) -> tuple[State, Float[Array, "chunk num_replicas num_atoms 3"]]:
-        def advance(
-            number: Array, key: Array, reference: gate.Reference, now: State
-        ) -> State:
-            """Makes jump `number`, from 0, of one replica."""
-            key = jax.random.fold_in(key, number)
-            propose = partial(jump, fixed.params, now.cloud, fixed.chain)
-            intact = lambda limits, cloud: gate.is_intact(
-                fixed.graph, reference, limits, atoms_of(cloud, fixed.chain.places)
-            )
-            if max_redraws is None:
-                drawn = gate.Drawn(propose(key), jnp.int32(1), jnp.asarray(True))
-            else:
-                passes = partial(intact, gate.GATE)
-                drawn = gate.draw(propose, passes, now.cloud, key, max_redraws)
-            breaks = (now.broken_at == 0) & ~intact(gate.BROKEN, drawn.cloud)
-            return State(
-                cloud=drawn.cloud,
-                num_draws=now.num_draws + drawn.num_draws,
-                num_accepted=now.num_accepted + drawn.accepted,
-                broken_at=jnp.where(breaks, number + 1, now.broken_at),
-            )
-
-        def step(number: Array, state: State) -> State:
-            side_by_side = jax.vmap(advance, (None, 0, 0, 0))
-            return side_by_side(number, fixed.keys, fixed.references, state)
+        advance = partial(_advance, jump, max_redraws, fixed)
+        all_replicas = jax.vmap(advance, (None, 0, 0, 0))
+        step = lambda n, state: all_replicas(n, fixed.keys, fixed.references, state)
 
         def add_frame(index: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
             state, frames = carry
@@ -308,3 +286,32 @@ def _compiled(
         return jax.lax.fori_loop(0, num_frames, add_frame, (state, frames))
 
     return run
+
+
+def _advance(
+    jump: Callable[..., Array],
+    max_redraws: int | None,
+    fixed: _Fixed,
+    number: Array,
+    key: Array,
+    reference: gate.Reference,
+    state: State,
+) -> State:
+    """Makes jump `number`, from 0, of one replica."""
+    key = jax.random.fold_in(key, number)
+    propose = partial(jump, fixed.params, state.cloud, fixed.chain)
+    intact = lambda limits, cloud: gate.is_intact(
+        fixed.graph, reference, limits, atoms_of(cloud, fixed.chain.places)
+    )
+    if max_redraws is None:
+        drawn = gate.Drawn(propose(key), jnp.int32(1), jnp.asarray(True))
+    else:
+        passes = partial(intact, gate.GATE)
+        drawn = gate.draw(propose, passes, state.cloud, key, max_redraws)
+    breaks = (state.broken_at == 0) & ~intact(gate.BROKEN, drawn.cloud)
+    return State(
+        cloud=drawn.cloud,
+        num_draws=state.num_draws + drawn.num_draws,
+        num_accepted=state.num_accepted + drawn.accepted,
+        broken_at=jnp.where(breaks, number + 1, state.broken_at),
+    )

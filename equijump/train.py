@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from common.commands import cli
 from common.errors import UsageError
@@ -245,8 +245,7 @@ def make_validate(
     def total(params: Any, batch: pairs.Batch, keys: Any, counts: Any) -> Any:
         return jnp.sum(jnp.where(counts, errors(params, batch, keys), 0.0))
 
-    def part(params: training.Params, first: int) -> float:
-        numbers = np.arange(first, first + size)
+    def part(params: training.Params, numbers: Int[np.ndarray, " batch"]) -> float:
         rows = numbers % count
         batch = pairs.batch_at(
             segments.validation, segments.lags, count, segments.num_nodes, seed=0,
@@ -255,11 +254,9 @@ def make_validate(
         given = parallel.split_batch((batch, keys[rows], numbers < count), mesh)
         return float(total(params, *given))
 
-    def validate(params: training.Params) -> dict[str, float]:
-        sums = [part(params, first) for first in range(0, count, size)]
-        return {"validation_error": sum(sums) / count}
-
-    return validate
+    starts = [first + np.arange(size) for first in range(0, count, size)]
+    mean = lambda params: sum(part(params, numbers) for numbers in starts) / count
+    return lambda params: {"validation_error": mean(params)}
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainState:

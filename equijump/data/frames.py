@@ -143,13 +143,10 @@ def _read_one(
             logging.info("packing %s", path)
         _pack(path, topology, spacing, finite, in_slots, packed)
     record = json.loads(described.read_text("utf-8"))
-    tuples = ("residue_names", "atom_names")
-    system = System(
-        **{
-            name: tuple(value) if name in tuples else np.array(value, np.int32)
-            for name, value in record["system"].items()
-        }
-    )
+    names = ("residue_names", "atom_names")
+    columns = record["system"].items()
+    arrays = {k: np.array(v, np.int32) for k, v in columns if k not in names}
+    system = System(**arrays, **{k: tuple(v) for k, v in columns if k in names})
     positions = PackedFrames(packed, record["num_frames"], len(system.kept))
     return Trajectory(path.name, system, positions, record["spacing"], key.hexdigest())
 
