@@ -35,10 +35,10 @@ class Limits(NamedTuple):
     """How far a frame may be from its start.
 
     Attributes:
-        stretch: Largest length of a bond over that in the start.
-        squeeze: Smallest.
-        closest: Å, between atoms more than three bonds apart.
-        keeps_hands: Whether centres are looked at.
+        stretch: largest length of a bond over that in the start.
+        squeeze: smallest length of a bond over that in the start.
+        closest: least distance of atoms more than three bonds apart, in Å.
+        keeps_hands: whether the handedness of centres counts.
     """
 
     stretch: float
@@ -58,9 +58,9 @@ class Graph(NamedTuple):
     """Which atoms the geometry is about.
 
     Attributes:
-        bonds: Pairs of atoms.
-        is_far: True for pairs more than three bonds apart.
-        centres: Atoms with a hand, and three that are bonded to each.
+        bonds: pairs of atoms.
+        is_far: true for pairs more than three bonds apart.
+        centres: chiral atoms, and three that are bonded to each.
     """
 
     bonds: Int[Array, "num_bonds 2"]
@@ -72,8 +72,8 @@ class Reference(NamedTuple):
     """Geometry of a start.
 
     Attributes:
-        lengths: Å, of the bonds.
-        hands: Sign of the triple product at each centre.
+        lengths: lengths of the bonds, in Å.
+        hands: sign of the triple product at each centre.
     """
 
     lengths: Float[Array, " num_bonds"]
@@ -140,9 +140,9 @@ class Drawn(NamedTuple):
     """What one jump through the gate came to.
 
     Attributes:
-        cloud: The end of the jump; its source, if no draw passed.
-        num_draws: How many there were.
-        accepted: Whether the last one passed.
+        cloud: end of the jump; its source, if no draw passed.
+        num_draws: number of draws.
+        accepted: whether the last draw passed.
     """
 
     cloud: Cloud
@@ -163,11 +163,11 @@ def draw(
     end that is not finite passes: the rollout stops there and says so.
 
     Args:
-        propose: Draws the end of a jump.
-        passes: Says whether an end is good.
-        source: Where the jump begins.
-        key: Of the jump.
-        max_redraws: Draws after the first.
+        propose: function that draws the end of a jump.
+        passes: test of an end.
+        source: frame that the jump begins with.
+        key: key of the jump.
+        max_redraws: number of draws after the first.
     """
 
     def again(carry: Drawn) -> Bool[Array, ""]:

@@ -239,12 +239,12 @@ def expected(
     """Returns the end of a jump and the noise as expected over all orientations.
 
     Args:
-        path: At the time of the noised frame; has no source.
-        scales: Å, of each slot.
-        x_t: Å, the noised frame.
-        x_1: Å, the end, in any orientation.
-        mask: True for atoms.
-        method: See `alignment.rotation_target`.
+        path: path at the time of the noised frame, without a source.
+        scales: scales of each slot, in Å.
+        x_t: noised frame, in Å.
+        x_1: end of the jump, in Å, in any orientation.
+        mask: true for atoms.
+        method: method of `alignment.rotation_target`.
     """
     flat = lambda x: x.reshape(-1, 3)
     # All noises in units of that of one slot.

@@ -115,10 +115,10 @@ class State(NamedTuple):
     """Where replicas stand, or one of them: all that a rollout goes on from.
 
     Attributes:
-        cloud: Å.
-        num_draws: Jumps drawn so far, those that the gate rejected among them.
-        num_accepted: Those that it let pass; all, without a gate.
-        broken_at: First jump whose end was broken, from 1; 0 for none. See
+        cloud: tensor cloud, in Å.
+        num_draws: number of jumps drawn so far, rejected ones among them.
+        num_accepted: number of jumps that passed the gate; all, without one.
+        broken_at: first jump whose end was broken, from 1; 0 for none. See
             `equijump.gate.BROKEN`.
     """
 
@@ -132,9 +132,9 @@ class Chunk(NamedTuple):
     """Frames of a rollout, on the host.
 
     Attributes:
-        frames: Å, the kept atoms.
-        num_jumps: Of each replica, up to the last of these frames.
-        state: Behind the last of these frames.
+        frames: positions of the kept atoms, in Å.
+        num_jumps: jumps of each replica up to the last of these frames.
+        state: state after the last of these frames.
     """
 
     frames: Float32[np.ndarray, "num_frames num_replicas num_atoms 3"]
@@ -203,12 +203,12 @@ def rollout(
     The device works on the next chunk while the caller has this one.
 
     Args:
-        jump: See `make_jump`.
-        params: Of the network.
-        plan: See `Plan`.
-        state: Of `begin`, or of the chunk to go on from.
-        first: Jumps done already.
-        num_jumps: Of each replica, those done included; a multiple of `plan.every`,
+        jump: function of `make_jump`.
+        params: parameters of the network.
+        plan: request, see `Plan`.
+        state: state of `begin`, or of the chunk to go on from.
+        first: number of jumps done already.
+        num_jumps: jumps of each replica, with those done; a multiple of `plan.every`,
             as `first` is.
     """
     fixed = _fixed(params, plan)

@@ -152,12 +152,12 @@ def draw(
     """Yields the chunks of a rollout, the starts first if it begins.
 
     Args:
-        jump: See `equijump.rollout.make_jump`.
-        params: Of the network.
-        plan: See `Plan`.
-        state: To go on from; None to begin.
-        first: Jumps done already.
-        num_jumps: Of each replica, those done included.
+        jump: function of `equijump.rollout.make_jump`.
+        params: parameters of the network.
+        plan: request, see `Plan`.
+        state: state to go on from; None to begin.
+        first: number of jumps done already.
+        num_jumps: jumps of each replica, with those done.
 
     Raises:
         RunError: A position is not finite; the chunks before are whole.
@@ -228,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `equijump sample` and returns the exit status.
 
     Args:
-        argv: The arguments after the command; those of the process where None.
+        argv: arguments after the command; those of the process where None.
     """
     arguments = _parser().parse_args(argv)
     weights = load_weights(arguments.checkpoint)

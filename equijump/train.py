@@ -263,8 +263,8 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     """Trains to `config.train.num_steps`, going on with what `workdir` holds.
 
     Args:
-        config: See `configs/equijump/ala2.py`.
-        workdir: Receives `checkpoints/`, `config.json` and `metrics.jsonl`.
+        config: config as `configs/equijump/ala2.py`.
+        workdir: folder of `checkpoints/`, `config.json` and `metrics.jsonl`.
 
     Raises:
         UsageError: The config, the data or what `workdir` holds cannot be used.

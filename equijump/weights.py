@@ -29,8 +29,8 @@ class Molecule(NamedTuple):
     """A system that weights were trained on.
 
     Attributes:
-        system: What does not change along a trajectory.
-        starts: Å, held-out frames in random order.
+        system: constants of a trajectory.
+        starts: held-out frames in random order, in Å.
     """
 
     system: System
@@ -41,11 +41,11 @@ class Weights(NamedTuple):
     """A trained model, ready to be asked.
 
     Attributes:
-        name: As the user gave it.
-        config: The run's.
-        params: Averaged parameters.
-        statistics: Of the training data.
-        molecules: Systems of the training data, by name.
+        name: name as the user gave it.
+        config: config of the run.
+        params: averaged parameters.
+        statistics: spreads of the training data.
+        molecules: systems of the training data, by name.
         checksum: SHA-256 of the parameters, by name and in float32.
         config_checksum: SHA-256 of the config.
     """
@@ -65,8 +65,8 @@ def load_weights(
     """Loads packaged weights by their name, or any by the path of their folder.
 
     Args:
-        name_or_path: As `ala2` or `workdir/ala2`.
-        flag: What the user gave it to, for the message of an error.
+        name_or_path: name or folder, as `ala2` or `workdir/ala2`.
+        flag: flag that has it, for the message of an error.
 
     Raises:
         UsageError: There is nothing of that name, or it cannot be used.

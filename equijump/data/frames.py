@@ -40,8 +40,8 @@ class Trajectory(NamedTuple):
     """One trajectory at a constant spacing.
 
     Attributes:
-        name: Of its file.
-        system: What does not change along it.
+        name: name of its file.
+        system: constants of the trajectory.
         positions: positions of the kept atoms, in Å; read when they are indexed.
         spacing: ps from one frame to the next.
         checksum: SHA-256 of trajectory and topology.
@@ -67,11 +67,11 @@ def read_trajectories(
     """Reads trajectories of one topology, from the user's cache if seen before.
 
     Args:
-        paths: XTC, DCD, H5, NetCDF, multi-model PDB: whatever MDTraj reads.
-        topology: A file that MDTraj reads a topology from, of the same atoms.
+        paths: files that MDTraj reads: XTC, DCD, H5, NetCDF, multi-model PDB.
+        topology: file that MDTraj reads a topology from, of the same atoms.
         spacing: ps between frames, for formats that keep no times (DCD, PDB); 0 reads
             them from the file.
-        finite: Whether a position that is not finite is an error. Where it is not,
+        finite: whether a position that is not finite is an error. Where it is not,
             bonds are read from the positions of the topology's file, since the first
             frame may be one of the broken ones.
         in_slots: whether atoms come in the order of slots, not in that of the file.
@@ -92,9 +92,9 @@ def read_structures(
     """Reads the kept atoms of the first frames of a file, in Å.
 
     Args:
-        path: A structure, or a trajectory.
-        topology: Of a trajectory whose file has none.
-        at_most: Frames that are read.
+        path: file of a structure or a trajectory.
+        topology: topology of a trajectory whose file has none.
+        at_most: largest number of frames that are read.
 
     Raises:
         UsageError: The file cannot be read, or a position is not finite.

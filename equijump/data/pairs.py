@@ -21,10 +21,10 @@ class Segment(NamedTuple):
     """Frames `start` to `stop` (not included) of a trajectory.
 
     Attributes:
-        trajectory: Where the frames are.
-        start: First frame.
-        stop: One past the last.
-        weights: Of each frame as a source; all the same where None.
+        trajectory: trajectory that has the frames.
+        start: first frame.
+        stop: one past the last frame.
+        weights: weight of each frame as a source; all the same where None.
     """
 
     trajectory: Trajectory
@@ -62,8 +62,8 @@ class Lags(NamedTuple):
     """Lags in ps: a few, drawn evenly, or two ends of a range, log-uniform in frames.
 
     Attributes:
-        values: The lags, or smallest and largest.
-        is_range: Whether `values` are ends.
+        values: lags in ps, or the smallest and the largest.
+        is_range: whether `values` are ends of a range.
     """
 
     values: tuple[float, ...]
@@ -251,10 +251,10 @@ def blocks(
     """Cuts one trajectory into blocks of time, and holds one of them out.
 
     Args:
-        trajectory: The only one of its system.
-        num_blocks: Number of equal blocks.
-        held_out: Which block validates.
-        gap: Frames left out on either side of it; more than the largest lag.
+        trajectory: only trajectory of its system.
+        num_blocks: number of equal blocks.
+        held_out: number of the block that validates.
+        gap: frames left out on either side of it; more than the largest lag.
 
     Returns:
         Segments to train on, and the one held out.

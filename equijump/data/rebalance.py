@@ -29,9 +29,9 @@ def rebalance(
     """Weighs sources so that all clusters of their system come equally often.
 
     Args:
-        segments: To train on, of any number of systems.
-        lag: ps, of the time-lagged correlations.
-        num_clusters: Of each system.
+        segments: segments to train on, of any number of systems.
+        lag: lag of the time-lagged correlations, in ps.
+        num_clusters: number of clusters of each system.
     """
     systems = [s.trajectory.system.tokens.tobytes() for s in segments]
     weighted = list(segments)

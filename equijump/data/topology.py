@@ -25,14 +25,14 @@ class System(NamedTuple):
     """What does not change along a trajectory; kept atoms are numbered anew.
 
     Attributes:
-        tokens: Residue types, see `equijump.data.residues`.
-        chains: Number of the chain of each residue.
-        numbers: Place of each residue in its chain.
-        slot_atoms: Kept atom in each slot, -1 for an empty one.
-        bonds: Pairs of kept atoms, over all residues.
-        kept: Index of each kept atom in the topology of the file.
-        residue_names: As in the file.
-        atom_names: Of the kept atoms, as in the file.
+        tokens: residue types, see `equijump.data.residues`.
+        chains: number of the chain of each residue.
+        numbers: place of each residue in its chain.
+        slot_atoms: kept atom in each slot, -1 for an empty one.
+        bonds: pairs of kept atoms, over all residues.
+        kept: index of each kept atom in the topology of the file.
+        residue_names: names of residues as in the file.
+        atom_names: names of the kept atoms as in the file.
     """
 
     tokens: Int[np.ndarray, " num_nodes"]
@@ -51,9 +51,9 @@ def read_system(
     """Maps the residues of a topology; hydrogens, water and ions are dropped.
 
     Args:
-        topology: Of MDTraj.
-        positions: Å, of one frame, from which bonds inside a residue are read.
-        source: File name, for the message of an error.
+        topology: topology of MDTraj.
+        positions: positions of one frame, in Å, which tell the bonds in a residue.
+        source: file name, for the message of an error.
 
     Raises:
         UsageError: A residue is unknown, or lacks heavy atoms.

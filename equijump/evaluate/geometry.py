@@ -34,8 +34,8 @@ class Torsions(NamedTuple):
 
     Attributes:
         kinds: phi, psi, omega, chi1 ... of each.
-        residues: Number of the residue each belongs to; omega to the later one.
-        atoms: The four atoms of each.
+        residues: number of the residue each belongs to; omega to the later one.
+        atoms: four atoms of each.
     """
 
     kinds: tuple[str, ...]
@@ -202,8 +202,8 @@ def fold_measures(
     """Compares frames of a protein with its native structure.
 
     Args:
-        carbons: Å, alpha carbons of the amino acids.
-        native: Å, the same of the native structure.
+        carbons: alpha carbons of the amino acids, in Å.
+        native: alpha carbons of the native structure, in Å.
 
     Returns:
         `rmsd` in Å after the best proper superposition; `gdt_ts`, the mean share of

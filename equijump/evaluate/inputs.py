@@ -28,8 +28,8 @@ class Replicas(NamedTuple):
     """Trajectories of one system at one spacing.
 
     Attributes:
-        names: Of the files.
-        system: With kept atoms numbered in the order of slots.
+        names: names of the files.
+        system: system with kept atoms numbered in the order of slots.
         positions: positions of each trajectory, in Å; read at each access.
         spacing: ps from one frame to the next.
     """
@@ -104,11 +104,11 @@ def read(
     """Reads trajectories of one system.
 
     Args:
-        flag: That gave the files, for the messages of errors.
-        paths: One or more.
-        topology: Of all of them; by `find_topology` where None.
-        spacing: ps, for formats without times; 0 reads them.
-        finite: See `equijump.data.frames.read_trajectories`.
+        flag: flag that has the files, for the messages of errors.
+        paths: one file or more.
+        topology: topology of all of them; by `find_topology` where None.
+        spacing: spacing in ps, for formats without times; 0 reads it.
+        finite: as of `equijump.data.frames.read_trajectories`.
 
     Raises:
         UsageError: A file cannot be read, or systems or spacings differ.

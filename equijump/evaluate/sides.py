@@ -33,11 +33,11 @@ class Side(NamedTuple):
     """One side, unit by unit.
 
     Attributes:
-        every: Frames in a step of the common spacing.
+        every: number of frames in a step of the common spacing.
         positions: positions in Å, read at each access.
-        torsions: Radians, in the order of `geometry.find_torsions`.
-        tics: Time-lagged independent components, fitted to the reference.
-        states: Of Markov models.
+        torsions: torsions in radians, in the order of `geometry.find_torsions`.
+        tics: time-lagged independent components, fitted to the reference.
+        states: states of Markov models.
     """
 
     every: int
@@ -51,14 +51,14 @@ class Prepared(NamedTuple):
     """What every measure starts from.
 
     Attributes:
-        system: Of both sides.
-        torsions: Of the system.
-        sides: By their names.
-        num_runs: Trajectories on each side, before a single one is cut into blocks.
-        spacing: ps, the smallest common multiple of those of the files.
-        lags: Steps of the spacing, of models; the first one also of TICA.
-        num_states: Of models.
-        states: What they are, in words.
+        system: system of both sides.
+        torsions: torsions of the system.
+        sides: sides by their names.
+        num_runs: trajectories on each side, before a single one is cut into blocks.
+        spacing: smallest common multiple of the files' spacings, in ps.
+        lags: lags of models in steps of the spacing; the first one also of TICA.
+        num_states: number of states of models.
+        states: description of the states.
     """
 
     system: System
@@ -105,9 +105,9 @@ def choose_lags(
     """Returns the lags of models in steps.
 
     Args:
-        lag: ps, the first; 0 for the least multiple of the spacing from 10 ps on.
-        spacing: ps, of a step.
-        units: Of either side.
+        lag: first lag in ps; 0 for the least multiple of the spacing from 10 ps on.
+        spacing: spacing of a step, in ps.
+        units: units of either side.
 
     Raises:
         UsageError: The lag is no multiple of the spacing, or a unit is too short.
@@ -140,10 +140,10 @@ def prepare(
     """Cuts into units, and finds slow coordinates and states.
 
     Args:
-        trajectory: Whole replicas.
-        reference: Of the same system.
-        lag: See `choose_lags`.
-        seed: Of clusters.
+        trajectory: whole replicas.
+        reference: reference of the same system.
+        lag: first lag, see `choose_lags`.
+        seed: seed of clusters.
 
     Raises:
         UsageError: See `choose_lags`; or the system has no torsions.
