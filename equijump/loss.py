@@ -11,7 +11,7 @@ orientation, and $x_1$ gives way to what is expected of it over all of them, giv
 (`common.geometry.alignment`).
 
 Of a transport that is asked for the end of the jump, DeepJump's vector map may take the
-place of the square, and two terms may be added on its bonds and contacts.
+place of the square.
 """
 
 from functools import partial
@@ -34,10 +34,6 @@ KINDS = ("quadratic", "vector_map")
 VECTOR_MAP_RADIUS, VECTOR_MAP_CLIP = 25.0, 10.0
 """Å, and Å, of `vector_map_error`."""
 
-BOND, CONTACT, BOND_LEVEL = 1.95, 2.0, 0.1
-"""Å: the longest bond of heavy atoms but of two sulphurs, the closest contact of atoms
-that have none, and the level of noise from which lengths lose their meaning."""
-
 
 class Settings(NamedTuple):
     """Settings of the loss, from the config.
@@ -48,8 +44,6 @@ class Settings(NamedTuple):
             forgive their own errors.
         align: whether the target is superposed on the source.
         kind: "quadratic", or "vector_map" for transports whose only head is the end.
-        bond_weight: weight of `bond_error`, in Å^-2.
-        clash_weight: weight of `clash_error`, in Å^-2.
         unroll: number of jumps of the network that lead to the source, see
             `self_rollout`.
         num_steps: evaluations of the network in a jump of the sampler.
@@ -62,8 +56,6 @@ class Settings(NamedTuple):
     source_noise: float
     align: bool
     kind: str = "quadratic"
-    bond_weight: float = 0.0
-    clash_weight: float = 0.0
     unroll: int = 0
     num_steps: int = 10
     alignment: str = "single"
@@ -146,11 +138,11 @@ def pair_loss(
         pair.scene, pair.x_0, conditioned, estimate.mean, estimate.displacement,
         estimate.log_level,
     )  # fmt: skip
-    total = head_errors(transport, settings, pair, outputs)
-    if transport.HEADS != ("end",):
-        return total
+    if settings.kind == "quadratic":
+        return head_errors(transport, settings, pair, outputs)
+    atoms = lambda cloud: from_cloud(cloud).reshape(-1, 3)
     end = estimate.mean + estimate.std * outputs[0]
-    return end_error(settings, pair, end, estimate.log_level, total)
+    return vector_map_error(atoms(end), atoms(pair.x_1), batch.slot_mask.reshape(-1))
 
 
 def noise_pair(
@@ -196,35 +188,6 @@ def head_errors(
         truth = heads.truth(head, path, pair.t, scales, origin, end, z)
         error = jnp.where(mask[..., None], output - (truth - mean) / std, 0.0)
         total += jnp.sum(jnp.square(error)) / (3 * jnp.maximum(jnp.sum(mask), 1))
-    return total
-
-
-def end_error(
-    settings: Settings,
-    pair: Noised,
-    end: Float[Array, "num_nodes num_slots 3"],
-    log_level: Float[Array, ""],
-    total: Float[Array, ""],
-) -> Float[Array, ""]:
-    """Returns the loss of a transport whose only head is the end of the jump.
-
-    Args:
-        settings: see `Settings`.
-        pair: pair on its path.
-        end: output of the network, in Å.
-        log_level: logarithm of the noise on the end, in Å.
-        total: squared error, which the other terms replace or add to.
-    """
-    clouds = (pair.x_0, pair.x_1, end)
-    atoms = [from_cloud(cloud).reshape(-1, 3) for cloud in clouds]
-    mask = pair.scene.slot_mask.reshape(-1)
-    if settings.kind == "vector_map":
-        total = vector_map_error(atoms[2], atoms[1], mask)
-    if settings.bond_weight:
-        level = jnp.exp(log_level)
-        total += settings.bond_weight * bond_error(*atoms, mask, level)
-    if settings.clash_weight:
-        total += settings.clash_weight * clash_error(atoms[0], atoms[2], mask)
     return total
 
 
@@ -325,41 +288,6 @@ def vector_map_error(
     counts = _pairs(mask) & (safe_norm(vectors) < VECTOR_MAP_RADIUS)
     total = jnp.sum(jnp.where(counts, jnp.minimum(huber, VECTOR_MAP_CLIP), 0.0))
     return total / jnp.maximum(jnp.sum(counts), 1)
-
-
-def bond_error(
-    source: Float[Array, "num_atoms 3"],
-    truth: Float[Array, "num_atoms 3"],
-    output: Float[Array, "num_atoms 3"],
-    mask: Bool[Array, " num_atoms"],
-    level: Float[Array, ""],
-) -> Float[Array, ""]:
-    """Returns the mean squared error of the lengths of bonds, Å^2.
-
-    Pairs closer than `BOND` in the source are bonds. Where much noise is on the end of
-    the jump (`level`, Å), the expected end has shorter bonds than any end, so the error
-    loses its weight from `BOND_LEVEL` on.
-    """
-    apart = lambda x: safe_norm(x[:, None] - x[None])
-    bonded = _pairs(mask) & (apart(source) < BOND)
-    error = jnp.where(bonded, jnp.square(apart(output) - apart(truth)), 0.0)
-    weight = 1.0 / (1.0 + jnp.square(level / BOND_LEVEL))
-    return weight * jnp.sum(error) / jnp.maximum(jnp.sum(bonded), 1)
-
-
-def clash_error(
-    source: Float[Array, "num_atoms 3"],
-    output: Float[Array, "num_atoms 3"],
-    mask: Bool[Array, " num_atoms"],
-) -> Float[Array, ""]:
-    """Returns the mean square, Å^2 an atom, by which unbonded atoms overlap.
-
-    No two heavy atoms that are not bonded come closer than `CONTACT`.
-    """
-    apart = lambda x: safe_norm(x[:, None] - x[None])
-    free = _pairs(mask) & (apart(source) >= BOND)
-    overlap = jnp.where(free, jnp.maximum(CONTACT - apart(output), 0.0), 0.0)
-    return jnp.sum(jnp.square(overlap)) / jnp.maximum(jnp.sum(mask), 1)
 
 
 def _pairs(mask: Bool[Array, " num_atoms"]) -> Bool[Array, "num_atoms num_atoms"]:

@@ -101,9 +101,7 @@ def _check_loss(config: ml_collections.ConfigDict) -> None:
                 "config.loss.unroll: expected 0 with data.ensemble_share, found "
                 f"{config.loss.unroll}"
             )
-    plain = config.loss.kind == "quadratic" and not (
-        config.loss.bond_weight or config.loss.clash_weight
-    )
+    plain = config.loss.kind == "quadratic"
     if not plain and build.TRANSPORTS[config.transport.kind].HEADS != ("end",):
         raise UsageError(
             f"config.loss: expected quadratic and no other terms with "

@@ -47,8 +47,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.loss = ml_collections.ConfigDict()
     config.loss.kind = "quadratic"  # Or "vector_map".
     config.loss.alignment = "single"  # Or another where no source is on the path.
-    config.loss.bond_weight = 0.0  # Å^-2
-    config.loss.clash_weight = 0.0  # Å^-2
     config.loss.unroll = 0  # Jumps of the network's own that lead to the source.
 
     config.train = ml_collections.ConfigDict()

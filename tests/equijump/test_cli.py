@@ -27,7 +27,7 @@ from equijump import cli
         (
             [
                 "train", "--workdir=a", "--config=configs/equijump/tiny.py",
-                "--config.transport.kind=two_sided", "--config.loss.bond_weight=1.0",
+                "--config.transport.kind=two_sided", "--config.loss.kind=vector_map",
             ],
             "with two_sided, which does not tell the end of a jump",
         ),

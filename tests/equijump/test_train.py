@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import UsageError
 from common.nn.conditions import known
-from common.runs import checkpoints
+from common.runs import checkpoints, parallel
 from configs.equijump import tiny
 from equijump import build, loss, train
 from equijump.data import pairs, splits
@@ -123,7 +123,8 @@ def test_validation_in_parts_is_the_mean_over_all_pairs(segments, monkeypatch, c
         traced.append(batch.tokens.shape[0])
         return count_pairs(params, batch, keys)
 
-    validate = train.make_validate(config, segments, errors)
+    mesh = parallel.make_mesh(1) if count == 8 else None
+    validate = train.make_validate(config, segments, errors, mesh)
     parts = validate(jnp.float32(0.1))
     assert parts["validation_error"] == pytest.approx(whole["validation_error"], 1e-6)
     assert validate(jnp.float32(0.1)) == parts
