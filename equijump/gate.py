@@ -1,10 +1,10 @@
 r"""The geometry of a molecule against that of its start, and a gate that asks for it.
 
 A frame is intact within `Limits` if no bond is stretched or compressed too far, no two
-atoms more than three bonds apart are too close, and no centre has changed its hand: the
-triple product of its three bonds has the sign that it had in the start. The gate draws
-a jump until it ends intact, and so changes the law of what it rejects: weights that
-leave basins by way of broken frames leave them less often.
+atoms more than three bonds apart are too close, and every chiral centre keeps the sign
+of the triple product of its three bonds. The gate draws a jump until it ends intact,
+and so changes the law of what it rejects: weights that leave basins by way of broken
+frames leave them less often.
 """
 
 from collections.abc import Callable
@@ -38,19 +38,19 @@ class Limits(NamedTuple):
         stretch: largest length of a bond over that in the start.
         squeeze: smallest length of a bond over that in the start.
         closest: least distance of atoms more than three bonds apart, in Å.
-        keeps_hands: whether the handedness of centres counts.
+        keeps_chirality: whether the handedness of centres counts.
     """
 
     stretch: float
     squeeze: float
     closest: float
-    keeps_hands: bool
+    keeps_chirality: bool
 
 
-GATE = Limits(stretch=1.25, squeeze=0.75, closest=2.0, keeps_hands=True)
+GATE = Limits(stretch=1.25, squeeze=0.75, closest=2.0, keeps_chirality=True)
 """What the gate asks for; in MD at 300 K bonds stay within 10 %."""
 
-BROKEN = Limits(stretch=1.5, squeeze=0.0, closest=1.2, keeps_hands=False)
+BROKEN = Limits(stretch=1.5, squeeze=0.0, closest=1.2, keeps_chirality=False)
 """Beyond these a molecule counts as broken, with a gate or without."""
 
 
@@ -73,11 +73,11 @@ class Reference(NamedTuple):
 
     Attributes:
         lengths: lengths of the bonds, in Å.
-        hands: sign of the triple product at each centre.
+        chirality: sign of the triple product at each centre.
     """
 
     lengths: Float[Array, " num_bonds"]
-    hands: Float[Array, " num_centres"]
+    chirality: Float[Array, " num_centres"]
 
 
 def graph_of(system: System) -> Graph:
@@ -108,22 +108,22 @@ def is_intact(
     stretch = _lengths(graph, atoms) / reference.lengths
     intact = jnp.all((stretch <= limits.stretch) & (stretch >= limits.squeeze))
     intact &= _least_square(graph, atoms) >= limits.closest**2
-    if limits.keeps_hands:
-        intact &= jnp.all(_volumes(graph, atoms) * reference.hands > 0.0)
+    if limits.keeps_chirality:
+        intact &= jnp.all(_volumes(graph, atoms) * reference.chirality > 0.0)
     return intact
 
 
 def _least_square(graph: Graph, atoms: Atoms) -> Float[Array, ""]:
     """Returns the least squared distance of distant pairs, in blocks of atoms."""
 
-    def of_atom(row: tuple[Array, Array]) -> Float[Array, ""]:
+    def least_square(row: tuple[Array, Array]) -> Float[Array, ""]:
         squares = jnp.sum(jnp.square(atoms - row[0]), axis=-1)
         return jnp.min(jnp.where(row[1], squares, jnp.inf))
 
     rows = (atoms, graph.is_far)
     if len(atoms) <= BLOCK:
-        return jnp.min(jax.vmap(of_atom)(rows))
-    return jnp.min(jax.lax.map(of_atom, rows, batch_size=BLOCK))
+        return jnp.min(jax.vmap(least_square)(rows))
+    return jnp.min(jax.lax.map(least_square, rows, batch_size=BLOCK))
 
 
 def _lengths(graph: Graph, atoms: Atoms) -> Float[Array, " num_bonds"]:

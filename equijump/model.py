@@ -91,14 +91,14 @@ def make_scene(
     far = 1e6 * (~(real[:, None] & real[None]) | jnp.eye(len(tokens), dtype=bool))
     rank = jnp.where(forced, -1.0 / (1.0 + jnp.abs(along)), distances) + far
     senders = jnp.argsort(rank, axis=1)[:, : min(num_neighbours, len(tokens) - 1)]
-    of_edge = lambda table: jnp.take_along_axis(table, senders, axis=1)
-    offsets = jnp.clip(of_edge(along), -reach, reach) + reach
+    gather = lambda table: jnp.take_along_axis(table, senders, axis=1)
+    offsets = jnp.clip(gather(along), -reach, reach) + reach
     return Scene(
         tokens=tokens,
         slot_mask=slot_mask,
         senders=senders,
-        edge_mask=of_edge(far) == 0.0,
-        offsets=jnp.where(of_edge(same), offsets, 2 * reach + 1),
+        edge_mask=gather(far) == 0.0,
+        offsets=jnp.where(gather(same), offsets, 2 * reach + 1),
         conditions=conditions,
     )
 

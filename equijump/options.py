@@ -190,7 +190,7 @@ def _check_temperature(config: Any, temperature: float | None) -> float:
         )
     if "temperature" not in config.model.conditions and temperature != known[0]:
         raise UsageError(
-            f"--temperature: expected {known[0]:g} K, since the network is not told "
+            f"--temperature: expected {known[0]:g} K, since the network is not given "
             f"the temperature, found {temperature:g}"
         )
     return float(temperature)
@@ -253,7 +253,7 @@ def _starts(
 ) -> tuple[str, Molecule]:
     """Reads structures, all of one of the systems."""
     if hasattr(start, "xyz"):
-        read = [("start", *frames.of_mdtraj(start, "start", at_most))]
+        read = [("start", *frames.from_mdtraj(start, "start", at_most))]
     else:
         is_one = isinstance(start, str | os.PathLike)
         given: Sequence[Any] = [start] if is_one else start

@@ -122,9 +122,9 @@ def check_numbers(seed: int, num_jumps: int, every: int, chunk: int) -> None:
     if chunk < 1:
         raise UsageError(f"--chunk: expected 1 or more, found {chunk}")
     if not 1 <= num_jumps < 2**31 or num_jumps % every:
-        of_every = f", a multiple of --every={every}" if every > 1 else ""
+        multiple = f", a multiple of --every={every}" if every > 1 else ""
         raise UsageError(
-            f"--num_jumps: expected 1 to {2**31 - 1}{of_every}, found {num_jumps}"
+            f"--num_jumps: expected 1 to {2**31 - 1}{multiple}, found {num_jumps}"
         )
 
 
@@ -259,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _write_all(
     output: trajfile.Output, drawn: Iterator[Chunk], plan: Plan, total: int
 ) -> None:
-    """Writes chunks as they come, and tells of them."""
+    """Writes chunks as they come, and reports the speed."""
     done, state = output.num_jumps, output.state
     per_jump, unit = len(plan.starts) * plan.jump_time / PS_PER_NS, "ns"
     if "lag" not in plan.conditions:

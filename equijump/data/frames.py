@@ -27,7 +27,7 @@ CHUNK = 20_000
 """Frames in memory at once while a trajectory is packed."""
 
 LARGE = 100_000_000
-"""Bytes of a trajectory from which it is told that packing takes a while."""
+"""Bytes of a trajectory from which packing is announced, since it takes a while."""
 
 _VERSION = 1  # of the packed form; one that alters it raises it
 _WITHOUT_TIMES = frozenset((".dcd", ".pdb", ".pdb.gz", ".mdcrd", ".crd"))
@@ -111,10 +111,10 @@ def read_structures(
     chunk = next(iterate(path, loaded, min(at_most, CHUNK)), None)
     if chunk is None:
         raise UsageError(f"{path}: expected a frame, found none")
-    return of_mdtraj(chunk, str(path), at_most)
+    return from_mdtraj(chunk, str(path), at_most)
 
 
-def of_mdtraj(
+def from_mdtraj(
     trajectory: Any, source: str, at_most: int
 ) -> tuple[System, Float32[np.ndarray, "num_frames num_atoms 3"]]:
     """Returns the kept atoms of the first frames of a trajectory of MDTraj, in Å."""

@@ -18,7 +18,7 @@ from common.commands import cli
 from common.runs import cache
 
 _SETTLED = 2.0
-"""Seconds after a change from which a file's time of change tells of the next one."""
+"""Seconds after a change from which another one shows in the time of change."""
 
 
 class PackedFrames:

@@ -238,11 +238,11 @@ def _shares(segments: Sequence[Segment]) -> Float[np.ndarray, " num_segments"]:
     lengths = np.array([
         s.stop - s.start if s.weights is None else s.weights.sum() for s in segments
     ], float)  # fmt: skip
-    of_system = dict.fromkeys(names, 0.0)
+    totals = dict.fromkeys(names, 0.0)
     for name, length in zip(names, lengths, strict=True):
-        of_system[name] += length
-    shares = lengths / np.array([of_system[name] for name in names])
-    return shares / len(of_system)
+        totals[name] += length
+    shares = lengths / np.array([totals[name] for name in names])
+    return shares / len(totals)
 
 
 def blocks(

@@ -174,9 +174,9 @@ def _places(
     """Counts residues from the start of their chain, gaps in the numbering kept."""
     places = np.zeros(len(chains), np.int32)
     for chain in np.unique(chains):
-        of_chain = chains == chain
-        steps = np.maximum(np.diff(numbers[of_chain]), 1)
-        places[of_chain] = np.concatenate([[0], np.cumsum(steps)])
+        members = chains == chain
+        steps = np.maximum(np.diff(numbers[members]), 1)
+        places[members] = np.concatenate([[0], np.cumsum(steps)])
     return places
 
 

@@ -80,7 +80,7 @@ def test_centres_with_a_hand_are_found(name, num_centres, tmp_path):
     system, positions = read_structures(path, None, at_most=1)
     graph = gate.graph_of(system)
     assert len(graph.centres) == num_centres
-    hands = gate.reference_of(graph, jnp.asarray(positions[0])).hands
+    hands = gate.reference_of(graph, jnp.asarray(positions[0])).chirality
     # N, C and CB run clockwise seen from the side of HA, in every L amino acid.
     np.testing.assert_array_equal(np.unique(hands[:1]), [1.0][: min(num_centres, 1)])
 

@@ -111,7 +111,7 @@ def test_the_temperature_is_inside_that_of_training():
 def test_a_network_that_is_not_given_the_temperature_has_one():
     weights = make_weights(**{"data.temperatures": (300.0, 400.0)})
     assert choose(weights, temperature=300.0).conditions["temperature"] == 300.0
-    with pytest.raises(UsageError, match="since the network is not told"):
+    with pytest.raises(UsageError, match="since the network is not given"):
         choose(weights, temperature=400.0)
 
 

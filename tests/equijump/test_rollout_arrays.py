@@ -136,7 +136,7 @@ def test_numbers_that_are_not_finite_are_not_intact_in_any_block(monkeypatch, bl
     graph = gate.graph_of(SYSTEM)
     atoms = jnp.asarray(starts(1)[0])
     reference = gate.reference_of(graph, atoms)
-    wide = gate.Limits(9.0, 0.0, 0.0, keeps_hands=False)
+    wide = gate.Limits(9.0, 0.0, 0.0, keeps_chirality=False)
     assert gate.is_intact(graph, reference, wide, atoms)
     for bad in (jnp.nan, jnp.inf):
         spoilt = atoms.at[4, 1].set(bad)

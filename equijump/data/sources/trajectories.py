@@ -53,8 +53,8 @@ def beside(path: Path, suffix: str) -> Path:
     """
     stem, _, number = path.stem.rpartition("_")
     own = path.with_name(f"{path.stem}{suffix}")
-    of_replicas = path.with_name(f"{stem}{suffix}")
-    return of_replicas if number.isdigit() and not own.is_file() else own
+    shared = path.with_name(f"{stem}{suffix}")
+    return shared if number.isdigit() and not own.is_file() else own
 
 
 def read_conditions(path: Path) -> dict[str, float]:
