@@ -261,9 +261,7 @@ def _write_all(
 ) -> None:
     """Writes chunks as they come, and reports the speed."""
     done, state = output.num_jumps, output.state
-    per_jump, unit = len(plan.starts) * plan.jump_time / PS_PER_NS, "ns"
-    if "lag" not in plan.conditions:
-        per_jump, unit = len(plan.starts), "frames"
+    per_jump, unit = _work(plan)
     began, mark = time.process_time(), None
     try:
         with cli.progress(total, "sampling", "jumps", completed=done) as advance:
@@ -281,13 +279,26 @@ def _write_all(
     finally:
         result = None if state is None else result_of(state, done, plan.jump_time)
         trajfile.write_header(output, result)
-    seconds = time.process_time() - began
+    _report(output, plan, result, time.process_time() - began)
+
+
+def _work(plan: Plan) -> tuple[float, str]:
+    """Returns how much a jump of all replicas makes, and its unit."""
+    if "lag" not in plan.conditions:
+        return len(plan.starts), "frames"
+    return len(plan.starts) * plan.jump_time / PS_PER_NS, "ns"
+
+
+def _report(
+    output: trajfile.Output, plan: Plan, result: dict[str, Any], seconds: float
+) -> None:
+    per_jump, unit = _work(plan)
+    done, count = result["num_jumps"], len(plan.starts)
     made = (done - output.num_jumps) * per_jump
-    summary = _summary(result, len(plan.starts), plan.max_redraws is not None)
     sys.stdout.write(
-        f"{output.folder}: {done // plan.every + 1} frames of {len(plan.starts)} "
-        f"replicas, {done * per_jump:g} {unit} in all, {made / seconds:.3g} {unit} per "
-        f"CPU-second; {summary}\n"
+        f"{output.folder}: {done // plan.every + 1} frames of {count} replicas, "
+        f"{done * per_jump:g} {unit} in all, {made / seconds:.3g} {unit} per "
+        f"CPU-second; {_summary(result, count, plan.max_redraws is not None)}\n"
     )
 
 
@@ -315,57 +326,60 @@ def _condition(text: str) -> tuple[str, float]:
         ) from None
 
 
+_FLAGS: dict[str, dict[str, Any]] = {
+    "checkpoint": {"default": "ala2", "help": "packaged weights or a run's folder"},
+    "start": {
+        "nargs": "+",
+        "help": "structures that replicas begin with in turn (default: of the weights)",
+    },
+    "topology": {"help": "of --start, where its files have none"},
+    "system": {"help": "name, for weights of several systems"},
+    "num_jumps": {"type": int, "default": 1_000, "help": "of each replica, in all"},
+    "replicas": {"type": int, "default": 100, "help": "trajectories side by side"},
+    "lag": {"type": float, "help": "ps, of a jump; by the config"},
+    "ensemble": {
+        "action": "store_true",
+        "help": "draw each frame by itself, for weights that have learnt to",
+    },
+    "temperature": {"type": float, "help": "K; by the config"},
+    "condition": {
+        "action": "append",
+        "default": [],
+        "metavar": "NAME=VALUE",
+        "help": "another number that the network is given; may be repeated",
+    },
+    "method": {"help": "sampler of the transport; by the config"},
+    "num_steps": {
+        "type": int, "help": "evaluations of the network in a jump; by the config",
+    },
+    "seed": {"type": int, "default": 0, "help": "of the random numbers"},
+    "output": {
+        "type": Path, "default": Path("workdir/rollout"), "help": "folder to write",
+    },
+    "format": {
+        "choices": trajfile.FORMATS, "default": "xtc", "help": "of trajectories",
+    },
+    "every": {"type": int, "default": 1, "help": "keep every n-th jump"},
+    "gate": {
+        "action": argparse.BooleanOptionalAction,
+        "default": True,
+        "help": "draw jumps again that break the geometry",
+    },
+    "max_redraws": {
+        "type": int, "default": MAX_REDRAWS, "help": "of a jump by the gate",
+    },
+    "chunk": {"type": int, "default": CHUNK, "help": "frames between two writes"},
+    "overwrite": {"action": "store_true", "help": "replace what --output has"},
+}  # fmt: skip
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = cli.argument_parser(
         "equijump sample",
         "Rolls out trajectories. Run again after an interruption, it goes on.",
     )
-    add = parser.add_argument
-    add("--checkpoint", default="ala2", help="packaged weights or a run's folder")
-    add(
-        "--start",
-        nargs="+",
-        default=None,
-        help="structures that replicas begin with, in turn (default: of the weights)",
-    )
-    add("--topology", default=None, help="of --start, where its files have none")
-    add("--system", default=None, help="name, for weights of several systems")
-    add("--num_jumps", type=int, default=1_000, help="of each replica, in all")
-    add("--replicas", type=int, default=100, help="trajectories side by side")
-    add("--lag", type=float, default=None, help="ps, of a jump; by the config")
-    add(
-        "--ensemble",
-        action="store_true",
-        help="draw each frame by itself, for weights that have learnt to",
-    )
-    add("--temperature", type=float, default=None, help="K; by the config")
-    add(
-        "--condition",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="another number that the network is given; may be repeated",
-    )
-    add("--method", default=None, help="sampler of the transport; by the config")
-    add(
-        "--num_steps",
-        type=int,
-        default=None,
-        help="evaluations of the network in a jump; by the config",
-    )
-    add("--seed", type=int, default=0, help="of the random numbers")
-    add("--output", type=Path, default=Path("workdir/rollout"), help="folder to write")
-    add("--format", choices=trajfile.FORMATS, default="xtc", help="of trajectories")
-    add("--every", type=int, default=1, help="keep every n-th jump")
-    add(
-        "--gate",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="draw jumps again that break the geometry",
-    )
-    add("--max_redraws", type=int, default=MAX_REDRAWS, help="of a jump by the gate")
-    add("--chunk", type=int, default=CHUNK, help="frames between two writes")
-    add("--overwrite", action="store_true", help="replace what --output has")
+    for name, keywords in _FLAGS.items():
+        parser.add_argument(f"--{name}", **keywords)
     return parser
 
 

@@ -268,43 +268,49 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
         UsageError: The config, the data or what `workdir` holds cannot be used.
         RunError: The loss became non-finite.
     """
-    settings = config.train
     check_config(config)
     run.make_folder(workdir)
     segments = splits.load_segments(config)
-    share = config.data.ensemble_share
-    statistics = measure(
-        segments, config.data.align, share > 0.0 or build.has_random_frames(config)
-    )
-
-    def batch_at(step: int) -> pairs.Batch:
-        batch = pairs.batch_at(
-            segments.training, segments.lags, settings.batch_size, segments.num_nodes,
-            config.seed, step, num_before=config.loss.unroll,
-        )  # fmt: skip
-        return pairs.hide_sources(batch, share, config.seed, step) if share else batch
-
+    ensemble = config.data.ensemble_share > 0.0 or build.has_random_frames(config)
+    statistics = measure(segments, config.data.align, ensemble)
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
-    mesh = (
-        parallel.make_mesh(settings.num_devices) if settings.num_devices > 1 else None
-    )
+    num_devices = config.train.num_devices
+    mesh = parallel.make_mesh(num_devices) if num_devices > 1 else None
     meta = splits.describe(segments) | {
         "statistics": build.write_statistics(statistics),
         "num_nodes": segments.num_nodes,
     }
+    parts = _make_parts(config, segments, statistics, mesh)
+    params = build.init_params(config, init_key)
+    return run.train(config, workdir, params, parts, meta, train_key, mesh)
+
+
+def _make_parts(
+    config: ml_collections.ConfigDict,
+    segments: Segments,
+    statistics: build.Statistics,
+    mesh: Mesh | None,
+) -> run.Parts:
+    size, share = config.train.batch_size, config.data.ensemble_share
     num_frames = sum(s.stop - s.start for s in segments.training)
-    parts = run.Parts(
+
+    def batch_at(step: int) -> pairs.Batch:
+        batch = pairs.batch_at(
+            segments.training, segments.lags, size, segments.num_nodes, config.seed,
+            step, num_before=config.loss.unroll,
+        )  # fmt: skip
+        return pairs.hide_sources(batch, share, config.seed, step) if share else batch
+
+    return run.Parts(
         loss_fn=make_loss(config, statistics),
         batch_at=batch_at,
         validate=make_validate(config, segments, make_errors(config, statistics), mesh),
         average=run.average,
         loss_name="error",
         unit="of unit variance",
-        steps_per_epoch=-(-num_frames // settings.batch_size),
+        steps_per_epoch=-(-num_frames // size),
         fixed=FIXED,
     )
-    params = build.init_params(config, init_key)
-    return run.train(config, workdir, params, parts, meta, train_key, mesh)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

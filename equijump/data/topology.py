@@ -266,24 +266,22 @@ def to_topology(system: System) -> Any:
     import mdtraj
     from mdtraj.core.element import get_by_symbol
 
-    topology = mdtraj.Topology()
-    letters = string.ascii_uppercase
+    topology, letters = mdtraj.Topology(), string.ascii_uppercase
     chains = {
         number: topology.add_chain(letters[place % len(letters)])
         for place, number in enumerate(np.unique(system.chains).tolist())
     }
-    place_of = {}
-    for index, row in enumerate(system.slot_atoms.tolist()):
-        chain = chains[int(system.chains[index])]
-        number = int(system.numbers[index]) + 1
-        topology.add_residue(system.residue_names[index], chain, number)
-        slots = RESIDUES[system.tokens[index] - 1].slots
-        place_of |= {
-            atom: (index, name) for atom, name in zip(row, slots, strict=False)
-        }
-    for atom, name in enumerate(system.atom_names):
-        index, slot = place_of[atom]
-        topology.add_atom(name, get_by_symbol(slot[0]), topology.residue(index))
+    for name, chain, number in zip(
+        system.residue_names, system.chains.tolist(), system.numbers, strict=True
+    ):
+        topology.add_residue(name, chains[chain], int(number) + 1)
+    rows, slots = np.nonzero(system.slot_atoms >= 0)
+    order = np.argsort(system.slot_atoms[rows, slots])
+    for name, row, slot in zip(
+        system.atom_names, rows[order], slots[order], strict=True
+    ):
+        element = RESIDUES[system.tokens[row] - 1].slots[slot][0]
+        topology.add_atom(name, get_by_symbol(element), topology.residue(int(row)))
     for first, second in system.bonds.tolist():
         topology.add_bond(topology.atom(first), topology.atom(second))
     return topology
