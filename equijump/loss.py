@@ -256,7 +256,7 @@ def self_rollout(
     later = jnp.concatenate([batch.before[1:], batch.source[None]])
     scales = scales_at(statistics, batch.conditions["lag"], settings.noise_factor)
     noise = partial(paths.draw_noise, slot_mask=batch.slot_mask)
-    keys = jax.random.split(key, settings.unroll)
+    keys = jax.random.split(key, len(later))
     source = batch.before[0]
     for target, key in zip(later, keys, strict=True):
         pair = batch._replace(source=source, target=target)
