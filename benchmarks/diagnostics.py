@@ -35,7 +35,7 @@ def frames() -> Float[np.ndarray, "num_frames num_atoms 3"]:
     """Returns the packaged frames of alanine dipeptide, Å."""
     import mdtraj
 
-    from equijump.train import PACKAGED
+    from equijump.data.sources.trajectories import PACKAGED
 
     top = mdtraj.load(PACKAGED / "ala2_300K.pdb")
     paths = sorted(map(str, PACKAGED.glob("ala2_300K_*.xtc")))

@@ -26,9 +26,9 @@ from configs.equijump import ala2
 from equijump import build, md, rollout
 from equijump.data import frames
 from equijump.data.residues import NUM_SLOTS
+from equijump.data.sources.trajectories import PACKAGED
 from equijump.data.topology import System, read_system
 from equijump.options import MAX_REDRAWS
-from equijump.train import PACKAGED
 from equijump.weights import load_weights
 
 SEQUENCE = "ACDEFGHIKLMNPQRSTVWY"
@@ -76,7 +76,7 @@ def make_jump(network: Network) -> Callable[..., Any]:
         network.statistics,
         config.transport.noise_factor,
         config.sample.num_steps,
-        free_frames=build.has_free_frames(config),
+        random_frames=build.has_random_frames(config),
     )
 
 
@@ -97,7 +97,7 @@ def make_rollout(
         FloatingPointError: A position became non-finite.
     """
     plan = rollout.Plan(
-        system, starts, lag, seed=0, chunk=num_jumps, max_redraws=max_redraws
+        system, starts, {"lag": lag}, seed=0, chunk=num_jumps, max_redraws=max_redraws
     )
     state = rollout.begin(plan).state
 
@@ -233,11 +233,10 @@ def sizes(
         seconds = float(np.median(times))
         num_nodes = len(system.tokens)
         memory = timing.temporary_bytes(
-            jax.vmap(jump, (None, 0, None, None, 0)),
+            jax.vmap(jump, (None, 0, None, 0)),
             fresh.params,
             jnp.zeros((replicas, num_nodes, NUM_SLOTS, 3)),
-            rollout.chain_of(system),
-            jnp.float32(lag),
+            rollout.chain_of(system, {"lag": lag}),
             jax.random.split(jax.random.key(0), replicas),
         )
         what = f"{name}, {num_nodes} residues, {replicas} replicas"

@@ -5,16 +5,21 @@ heavy is imported until `load` is called.
 """
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from common import __version__ as __version__
 
+if TYPE_CHECKING:
+    import equijump.sample
 
-def load(name_or_path: str | os.PathLike[str] = "ala2") -> Any:
+
+def load(
+    name_or_path: str | os.PathLike[str] = "ala2",
+) -> "equijump.sample.Sampler":
     """Returns a sampler with the weights of a packaged model or of a user's own run.
 
     Args:
-      name_or_path: Name of packaged weights, or the work directory of a training run.
+      name_or_path: name of packaged weights, or the work directory of a training run.
     """
     from equijump import sample
 

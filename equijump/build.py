@@ -1,6 +1,6 @@
 """Puts a config's pieces together: network, transport, scales."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,9 +11,9 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from equijump.data.pairs import ENSEMBLE_LAG, Batch
+from common.nn.conditions import Known, known
 from equijump.data.residues import CA_SLOT, NUM_SLOTS
-from equijump.model import ROOM_TEMPERATURE, EquiJump, Scene, make_scene
+from equijump.model import EquiJump, Scene, make_scene
 from equijump.transport import TRANSPORTS, heads, paths
 from equijump.transport.paths import Scales
 
@@ -22,15 +22,45 @@ class Statistics(NamedTuple):
     """Spread of the displacement against the lag, measured on the training data.
 
     Attributes:
-        lags: ps, rising; the last is `ENSEMBLE_LAG` where sources are hidden at times.
-        positions: Å, root mean square of the displacement of CA, per degree of freedom
-            of positions that are centred.
-        vectors: Å, of the vectors to the other atoms.
+        lags: lags in ps, rising.
+        positions: root mean square of the displacement of CA, in Å, per degree of
+            freedom of positions that are centred.
+        vectors: the same of the vectors to the other atoms, in Å.
+        ensemble: both of a frame whose source is hidden, in Å: its own spread; None
+            where it was not measured.
     """
 
     lags: Float[np.ndarray, " num_lags"]
     positions: Float[np.ndarray, " num_lags"]
     vectors: Float[np.ndarray, " num_lags"]
+    ensemble: Float[np.ndarray, " 2"] | None = None
+
+
+_OLD_ENSEMBLE_LAG = 1e6  # ps; runs up to version 0.1.0 listed hidden sources under it.
+
+
+def read_statistics(record: Mapping[str, Sequence[float] | None]) -> Statistics:
+    """Returns the statistics that a run has written as lists of numbers.
+
+    >>> old = {"lags": [10.0, 1e6], "positions": [0.2, 3.0], "vectors": [0.3, 2.0]}
+    >>> read_statistics(old).ensemble
+    array([3., 2.])
+    """
+    columns = {k: None if v is None else np.array(v, float) for k, v in record.items()}
+    if "ensemble" in columns:
+        return Statistics(**columns)
+    rows = np.stack([columns.pop(name) for name in ("lags", "positions", "vectors")])
+    if columns:
+        raise ValueError(f"statistics named {', '.join(columns)}")
+    if rows[0, -1] == _OLD_ENSEMBLE_LAG:
+        return Statistics(*rows[:, :-1], ensemble=rows[1:, -1])
+    return Statistics(*rows)
+
+
+def write_statistics(statistics: Statistics) -> dict[str, list[float] | None]:
+    """Returns statistics as lists of numbers; see `read_statistics`."""
+    columns = statistics._asdict().items()
+    return {name: None if x is None else x.tolist() for name, x in columns}
 
 
 def make_model(config: ml_collections.ConfigDict) -> EquiJump:
@@ -44,7 +74,7 @@ def starts_from_noise(transport: Any) -> bool:
     return float(transport.path(jnp.array(0.5)).alpha) == 0.0
 
 
-def has_free_frames(config: ml_collections.ConfigDict) -> bool:
+def has_random_frames(config: ml_collections.ConfigDict) -> bool:
     """Whether the end of a jump may come in any orientation, whatever its source's.
 
     So it is where targets are aligned to what is noised, see `config.loss.alignment`,
@@ -56,53 +86,58 @@ def has_free_frames(config: ml_collections.ConfigDict) -> bool:
 
 
 def begin_path(
-    x_0: Float[Array, "num_nodes num_slots 3"],
-    lag: Float[Array, ""],
-    free_frames: bool,
-) -> tuple[Float[Array, "num_nodes num_slots 3"], Float[Array, ""]]:
-    """Returns the origin of a path, Å, and the lag that decides its scales, ps.
+    x_0: Float[Array, "num_nodes num_slots 3"], lag: Known, random_frames: bool
+) -> tuple[Float[Array, "num_nodes num_slots 3"], Known]:
+    """Returns the origin of a path, in Å, and the lag that decides its scales, in ps.
 
-    They are the source and its lag; where frames are free, none and the ensemble's.
+    They are the source and its lag; where frames are random, zero and an unknown lag.
     """
-    if not free_frames:
+    if not random_frames:
         return x_0, lag
-    return jnp.zeros_like(x_0), jnp.full_like(lag, ENSEMBLE_LAG)
+    return jnp.zeros_like(x_0), lag._replace(mask=jnp.zeros_like(lag.mask))
 
 
-def scales_at(
-    statistics: Statistics, lag: Float[Array, ""], noise_factor: float
-) -> Scales:
+def scales_at(statistics: Statistics, lag: Known, noise_factor: float) -> Scales:
     """Returns the scales of the slots at a lag, between measured ones by interpolation.
 
     Without a source the displacement is the frame itself, whose spread is noise enough.
 
     Args:
-        statistics: Of the training data.
-        lag: ps.
-        noise_factor: Noise over displacement.
+        statistics: spreads of the training data.
+        lag: lag in ps; unknown where there is no source.
+        noise_factor: noise over displacement.
     """
-    known = jnp.log(jnp.asarray(statistics.lags, jnp.float32))
+    log = lambda values: jnp.log(jnp.asarray(values, jnp.float32))
     at = lambda values: jnp.exp(
-        jnp.interp(jnp.log(lag), known, jnp.log(jnp.asarray(values, jnp.float32)))
+        jnp.interp(jnp.log(lag.value), log(statistics.lags), log(values))
     )
+    spreads = jnp.stack([at(statistics.positions), at(statistics.vectors)])
+    ensemble = jnp.full(2, jnp.nan)
+    if statistics.ensemble is not None:
+        ensemble = jnp.asarray(statistics.ensemble, jnp.float32)
+    position, vector = jnp.where(lag.mask, spreads, ensemble)
     is_position = (jnp.arange(NUM_SLOTS) == CA_SLOT)[:, None]
-    displacement = jnp.where(
-        is_position, at(statistics.positions), at(statistics.vectors)
-    )
-    factor = jnp.where(lag < ENSEMBLE_LAG, noise_factor, 1.0)
-    return Scales(displacement, factor * displacement)
+    displacement = jnp.where(is_position, position, vector)
+    return Scales(displacement, jnp.where(lag.mask, noise_factor, 1.0) * displacement)
 
 
-def scene_of(model: EquiJump, batch: Batch) -> Scene:
-    """Returns the scene of one pair, neighbours by its source frame."""
+def scene_of(
+    model: EquiJump, positions: Float[Array, "num_nodes 3"], molecule: Any
+) -> Scene:
+    """Returns the scene of one molecule.
+
+    Args:
+        model: network, which decides the number of neighbours.
+        positions: positions of CA in the source frame, in Å.
+        molecule: a pair of `equijump.data.pairs.Batch` or an `equijump.rollout.Chain`.
+    """
     return make_scene(
-        batch.source[:, CA_SLOT],
-        batch.tokens,
-        batch.slot_mask,
-        batch.chains,
-        batch.numbers,
-        batch.lag,
-        batch.temperature,
+        positions,
+        molecule.tokens,
+        molecule.slot_mask,
+        molecule.chains,
+        molecule.numbers,
+        molecule.conditions,
         model.num_neighbours,
         model.reach,
     )
@@ -116,30 +151,31 @@ def make_predict(
     x_0: Float[Array, "num_nodes num_slots 3"],
     origin: Float[Array, "num_nodes num_slots 3"],
 ) -> Callable[..., tuple[Float[Array, "num_nodes num_slots 3"], ...]]:
-    """Returns `(x_t, t) -> heads`, what samplers ask.
+    """Returns `(x_t, t) -> heads`, the function that samplers evaluate.
 
     Args:
-        model: Bound to its parameters.
-        transport: A module of `equijump.transport`.
-        scales: Å, of each slot.
-        scene: Of the source.
-        x_0: Å, the source that the network sees.
-        origin: Å, that of the path; the source, or zero where frames are free.
+        model: network, bound to its parameters.
+        transport: module of `equijump.transport`.
+        scales: scales of the slots, in Å.
+        scene: scene of the source.
+        x_0: source that the network sees, in Å.
+        origin: start of the path, in Å: the source, or zero where frames are random.
     """
     conditioned = model.conditioner(scene, x_0)
 
     def predict(
         x_t: Float[Array, "num_nodes num_slots 3"], t: Float[Array, ""]
     ) -> tuple[Float[Array, "num_nodes num_slots 3"], ...]:
-        known = paths.estimate(transport.path(t), scales, origin, x_t)
-        beyond = model.transport(
-            scene, x_0, conditioned, known.mean, known.displacement, known.log_level
-        )
+        estimate = paths.estimate(transport.path(t), scales, origin, x_t)
+        outputs = model.transport(
+            scene, x_0, conditioned, estimate.mean, estimate.displacement,
+            estimate.log_level,
+        )  # fmt: skip
         priors = [
             heads.prior(head, transport.path, t, scales, origin, x_t)
             for head in transport.HEADS
         ]
-        return tuple(p.mean + p.std * f for p, f in zip(priors, beyond, strict=True))
+        return tuple(p.mean + p.std * f for p, f in zip(priors, outputs, strict=True))
 
     return predict
 
@@ -147,18 +183,16 @@ def make_predict(
 def init_params(config: ml_collections.ConfigDict, key: Key[Array, ""]) -> Any:
     """Returns fresh parameters."""
     model = make_model(config)
-    num_nodes = 3
-    batch = Batch(
-        source=jnp.asarray(np.random.default_rng(0).normal(size=(num_nodes, 14, 3))),
-        target=jnp.zeros((num_nodes, NUM_SLOTS, 3)),
-        tokens=jnp.ones(num_nodes, jnp.int32),
-        slot_mask=jnp.ones((num_nodes, NUM_SLOTS), bool),
-        chains=jnp.zeros(num_nodes, jnp.int32),
-        numbers=jnp.arange(num_nodes, dtype=jnp.int32),
-        lag=jnp.ones(()),
-        temperature=jnp.full((), ROOM_TEMPERATURE),
-        before=jnp.zeros((0, num_nodes, NUM_SLOTS, 3)),
+    source = np.random.default_rng(0).normal(size=(3, NUM_SLOTS, 3))
+    scene = make_scene(
+        jnp.asarray(source[:, CA_SLOT], jnp.float32),
+        tokens=jnp.ones(3, jnp.int32),
+        slot_mask=jnp.ones((3, NUM_SLOTS), bool),
+        chains=jnp.zeros(3, jnp.int32),
+        numbers=jnp.arange(3, dtype=jnp.int32),
+        conditions=known({name: jnp.ones(()) for name in model.conditions}),
+        num_neighbours=model.num_neighbours,
+        reach=model.reach,
     )
-    scene = scene_of(model, batch)
-    source = jnp.asarray(batch.source, jnp.float32)
-    return jax.jit(partial(nn.Module.init, model))(key, scene, source)
+    init = jax.jit(partial(nn.Module.init, model))
+    return init(key, scene, jnp.asarray(source, jnp.float32))

@@ -1,10 +1,10 @@
 r"""The geometry of a molecule against that of its start, and a gate that asks for it.
 
 A frame is intact within `Limits` if no bond is stretched or compressed too far, no two
-atoms more than three bonds apart are too close, and no centre has changed its hand: the
-triple product of its three bonds has the sign that it had in the start. The gate draws
-a jump until it ends intact, and so changes the law of what it rejects: weights that
-leave basins by way of broken frames leave them less often.
+atoms more than three bonds apart are too close, and every chiral centre keeps the sign
+of the triple product of its three bonds. The gate draws a jump until it ends intact,
+and so changes the law of what it rejects: weights that leave basins by way of broken
+frames leave them less often.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from equijump.data.residues import RESIDUES
-from equijump.data.topology import System
+from equijump.data.topology import System, nearby
+
+BLOCK = 128
+"""Atoms whose distances to all others are in memory at once."""
 
 _REDRAW_STREAM = 1_000_000  # Beyond every key that a jump makes of its own.
 _CENTRES = {
@@ -33,22 +35,22 @@ class Limits(NamedTuple):
     """How far a frame may be from its start.
 
     Attributes:
-        stretch: Largest length of a bond over that in the start.
-        squeeze: Smallest.
-        closest: Å, between atoms more than three bonds apart.
-        keeps_hands: Whether centres are looked at.
+        stretch: largest length of a bond over that in the start.
+        squeeze: smallest length of a bond over that in the start.
+        closest: least distance of atoms more than three bonds apart, in Å.
+        keeps_chirality: whether the handedness of centres counts.
     """
 
     stretch: float
     squeeze: float
     closest: float
-    keeps_hands: bool
+    keeps_chirality: bool
 
 
-GATE = Limits(stretch=1.25, squeeze=0.75, closest=2.0, keeps_hands=True)
+GATE = Limits(stretch=1.25, squeeze=0.75, closest=2.0, keeps_chirality=True)
 """What the gate asks for; in MD at 300 K bonds stay within 10 %."""
 
-BROKEN = Limits(stretch=1.5, squeeze=0.0, closest=1.2, keeps_hands=False)
+BROKEN = Limits(stretch=1.5, squeeze=0.0, closest=1.2, keeps_chirality=False)
 """Beyond these a molecule counts as broken, with a gate or without."""
 
 
@@ -56,9 +58,9 @@ class Graph(NamedTuple):
     """Which atoms the geometry is about.
 
     Attributes:
-        bonds: Pairs of atoms.
-        is_far: True for pairs more than three bonds apart.
-        centres: Atoms with a hand, and three that are bonded to each.
+        bonds: pairs of atoms.
+        is_far: true for pairs more than three bonds apart.
+        centres: chiral atoms, and three that are bonded to each.
     """
 
     bonds: Int[Array, "num_bonds 2"]
@@ -70,21 +72,16 @@ class Reference(NamedTuple):
     """Geometry of a start.
 
     Attributes:
-        lengths: Å, of the bonds.
-        hands: Sign of the triple product at each centre.
+        lengths: lengths of the bonds, in Å.
+        chirality: sign of the triple product at each centre.
     """
 
     lengths: Float[Array, " num_bonds"]
-    hands: Float[Array, " num_centres"]
+    chirality: Float[Array, " num_centres"]
 
 
 def graph_of(system: System) -> Graph:
     """Returns bonds, distant pairs and centres of a system."""
-    num_atoms = len(system.kept)
-    bonded = np.eye(num_atoms, dtype=bool)
-    first, second = system.bonds.T
-    bonded[first, second] = bonded[second, first] = True
-    near = bonded @ bonded @ bonded
     centres = []
     for token, row in zip(system.tokens, system.slot_atoms, strict=True):
         residue = RESIDUES[token - 1]
@@ -94,7 +91,7 @@ def graph_of(system: System) -> Graph:
                 centres.append([atom_of[name] for name in names])
     return Graph(
         bonds=jnp.asarray(system.bonds, jnp.int32),
-        is_far=jnp.asarray(~near),
+        is_far=jnp.asarray(~nearby(system.bonds, len(system.kept))),
         centres=jnp.array(centres, jnp.int32).reshape(-1, 4),
     )
 
@@ -109,12 +106,24 @@ def is_intact(
 ) -> Bool[Array, ""]:
     """Returns whether a frame is within the limits; one with NaN is not."""
     stretch = _lengths(graph, atoms) / reference.lengths
-    squares = jnp.sum(jnp.square(atoms[:, None] - atoms[None]), axis=-1)
     intact = jnp.all((stretch <= limits.stretch) & (stretch >= limits.squeeze))
-    intact &= jnp.all((squares >= limits.closest**2) | ~graph.is_far)
-    if limits.keeps_hands:
-        intact &= jnp.all(_volumes(graph, atoms) * reference.hands > 0.0)
+    intact &= _least_square(graph, atoms) >= limits.closest**2
+    if limits.keeps_chirality:
+        intact &= jnp.all(_volumes(graph, atoms) * reference.chirality > 0.0)
     return intact
+
+
+def _least_square(graph: Graph, atoms: Atoms) -> Float[Array, ""]:
+    """Returns the least squared distance of distant pairs, in blocks of atoms."""
+
+    def least_square(row: tuple[Array, Array]) -> Float[Array, ""]:
+        squares = jnp.sum(jnp.square(atoms - row[0]), axis=-1)
+        return jnp.min(jnp.where(row[1], squares, jnp.inf))
+
+    rows = (atoms, graph.is_far)
+    if len(atoms) <= BLOCK:
+        return jnp.min(jax.vmap(least_square)(rows))
+    return jnp.min(jax.lax.map(least_square, rows, batch_size=BLOCK))
 
 
 def _lengths(graph: Graph, atoms: Atoms) -> Float[Array, " num_bonds"]:
@@ -131,9 +140,9 @@ class Drawn(NamedTuple):
     """What one jump through the gate came to.
 
     Attributes:
-        cloud: The end of the jump; its source, if no draw passed.
-        num_draws: How many there were.
-        accepted: Whether the last one passed.
+        cloud: end of the jump; its source, if no draw passed.
+        num_draws: number of draws.
+        accepted: whether the last draw passed.
     """
 
     cloud: Cloud
@@ -154,11 +163,11 @@ def draw(
     end that is not finite passes: the rollout stops there and says so.
 
     Args:
-        propose: Draws the end of a jump.
-        passes: Says whether an end is good.
-        source: Where the jump begins.
-        key: Of the jump.
-        max_redraws: Draws after the first.
+        propose: function that draws the end of a jump.
+        passes: test of an end.
+        source: frame that the jump begins with.
+        key: key of the jump.
+        max_redraws: number of draws after the first.
     """
 
     def again(carry: Drawn) -> Bool[Array, ""]:

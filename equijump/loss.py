@@ -11,7 +11,7 @@ orientation, and $x_1$ gives way to what is expected of it over all of them, giv
 (`common.geometry.alignment`).
 
 Of a transport that is asked for the end of the jump, DeepJump's vector map may take the
-place of the square, and two terms may be added on its bonds and contacts.
+place of the square.
 """
 
 from functools import partial
@@ -26,52 +26,90 @@ from common.generative.schedules import Level
 from common.geometry import alignment, matrix_fisher
 from common.so3.vectors import safe_norm
 from equijump.build import Statistics, begin_path, make_predict, scales_at, scene_of
-from equijump.data.pairs import ENSEMBLE_LAG, Batch
-from equijump.model import EquiJump, from_cloud, to_cloud
+from equijump.data.pairs import Batch
+from equijump.data.residues import CA_SLOT
+from equijump.model import EquiJump, Scene, from_cloud, to_cloud
 from equijump.transport import heads, paths
 
 KINDS = ("quadratic", "vector_map")
 VECTOR_MAP_RADIUS, VECTOR_MAP_CLIP = 25.0, 10.0
 """Å, and Å, of `vector_map_error`."""
 
-BOND, CONTACT, BOND_LEVEL = 1.95, 2.0, 0.1
-"""Å: the longest bond of heavy atoms but of two sulphurs, the closest contact of atoms
-that have none, and the level of noise from which lengths lose their meaning."""
-
 
 class Settings(NamedTuple):
-    """What the loss takes from the config.
+    """Settings of the loss, from the config.
 
     Attributes:
-        noise_factor: See `equijump.build.scales_at`.
-        source_noise: Å, on the atoms of the source frame, so that rollouts forgive
-            their own errors.
-        align: Whether the target is superposed on the source.
+        noise_factor: noise over displacement, see `equijump.build.scales_at`.
+        source_noise: noise on the atoms of the source frame, in Å, so that rollouts
+            forgive their own errors.
+        align: whether the target is superposed on the source.
         kind: "quadratic", or "vector_map" for transports whose only head is the end.
-        bond_weight: Å^-2, of `bond_error`.
-        clash_weight: Å^-2, of `clash_error`.
-        unroll: Jumps of the network's own that lead to the source, see `own_source`.
-        num_steps: Evaluations of the network in a jump of the sampler.
-        alignment: Method of `alignment.rotation_target`, for pairs without a source on
+        unroll: number of jumps of the network that lead to the source, see
+            `self_rollout`.
+        num_steps: evaluations of the network in a jump of the sampler.
+        alignment: method of `alignment.rotation_target`, for pairs without a source on
             their path.
-        free_frames: Whether no pair has one, see `equijump.build.has_free_frames`.
+        random_frames: whether no pair has one, see `equijump.build.has_random_frames`.
     """
 
     noise_factor: float
     source_noise: float
     align: bool
     kind: str = "quadratic"
-    bond_weight: float = 0.0
-    clash_weight: float = 0.0
     unroll: int = 0
     num_steps: int = 10
     alignment: str = "single"
-    free_frames: bool = False
+    random_frames: bool = False
+
+
+class Noised(NamedTuple):
+    """A pair of frames on its path.
+
+    Attributes:
+        scene: scene of the source.
+        x_0: source that the network sees, in Å.
+        x_1: end of the jump, in Å.
+        x_t: noised frame, in Å.
+        origin: start of the path, in Å: the source or zero.
+        scales: scales of the slots.
+        t: time.
+        z: noise.
+        has_source: whether there is a source on the path.
+    """
+
+    scene: Scene
+    x_0: Float[Array, "num_nodes num_slots 3"]
+    x_1: Float[Array, "num_nodes num_slots 3"]
+    x_t: Float[Array, "num_nodes num_slots 3"]
+    origin: Float[Array, "num_nodes num_slots 3"]
+    scales: paths.Scales
+    t: Float[Array, ""]
+    z: Float[Array, "num_nodes num_slots 3"]
+    has_source: Bool[Array, ""]
+
+
+class Keys(NamedTuple):
+    """Keys of all that a pair draws, independent of each other."""
+
+    time: Key[Array, ""]
+    noise: Key[Array, ""]
+    source: Key[Array, ""]
+    rotation: Key[Array, ""]
+    rollout: Key[Array, ""]
+
+
+def split_key(key: Key[Array, ""]) -> Keys:
+    """Splits the key of a pair.
+
+    One split for all: `fold_in(key, i)` may equal `split(key, n)[i]`.
+    """
+    return Keys(*jax.random.split(key, len(Keys._fields)))
 
 
 def pair_loss(
     model: EquiJump,
-    transport: object,
+    transport: Any,
     statistics: Statistics,
     settings: Settings,
     batch: Batch,
@@ -80,60 +118,77 @@ def pair_loss(
     """Returns the loss of one pair of frames at one random time.
 
     Args:
-        model: Bound to its parameters.
-        transport: A module of `equijump.transport`.
-        statistics: Of the training data.
-        settings: See `Settings`.
-        batch: One pair.
-        key: Draws time and noises.
+        model: network, bound to its parameters.
+        transport: module of `equijump.transport`.
+        statistics: spreads of the training data.
+        settings: see `Settings`.
+        batch: one pair.
+        key: key of the time and all noises.
     """
-    key_time, key_noise, key_source = jax.random.split(key, 3)
-    mask = batch.slot_mask
+    keys = split_key(key)
     if settings.unroll:
-        batch = own_source(
-            model, transport, statistics, settings, batch, jax.random.fold_in(key, 1)
+        batch = self_rollout(
+            model, transport, statistics, settings, batch, keys.rollout
         )
+    pair = noise_pair(model, transport, statistics, settings, batch, keys)
+    estimate = paths.estimate(
+        transport.path(pair.t), pair.scales, pair.origin, pair.x_t
+    )
+    conditioned = model.conditioner(pair.scene, pair.x_0)
+    outputs = model.transport(
+        pair.scene, pair.x_0, conditioned, estimate.mean, estimate.displacement,
+        estimate.log_level,
+    )  # fmt: skip
+    if settings.kind == "quadratic":
+        return head_errors(transport, settings, pair, outputs)
+    atoms = lambda cloud: from_cloud(cloud).reshape(-1, 3)
+    end = estimate.mean + estimate.std * outputs[0]
+    return vector_map_error(atoms(end), atoms(pair.x_1), batch.slot_mask.reshape(-1))
+
+
+def noise_pair(
+    model: EquiJump,
+    transport: Any,
+    statistics: Statistics,
+    settings: Settings,
+    batch: Batch,
+    keys: Keys,
+) -> Noised:
+    """Draws time and noise, and puts a pair on its path; see `pair_loss`."""
+    mask = batch.slot_mask
     source, target = centred_pair(batch, settings.align)
-    disturbance = settings.source_noise * jax.random.normal(key_source, source.shape)
+    disturbance = settings.source_noise * jax.random.normal(keys.source, source.shape)
     x_0 = to_cloud(source + disturbance * mask[..., None], mask)
     x_1 = to_cloud(target, mask)
-    origin, of_path = begin_path(x_0, batch.lag, settings.free_frames)
-    if settings.free_frames:
-        x_1 = turn_at_random(jax.random.fold_in(key, 2), x_1)
-    scales = scales_at(statistics, of_path, settings.noise_factor)
-    t, z = transport.draw_time(key_time), paths.draw_noise(key_noise, mask)
+    origin, lag = begin_path(x_0, batch.conditions["lag"], settings.random_frames)
+    if settings.random_frames:
+        x_1 = random_rotation(keys.rotation, x_1)
+    scales = scales_at(statistics, lag, settings.noise_factor)
+    t, z = transport.draw_time(keys.time), paths.draw_noise(keys.noise, mask)
     x_t = paths.noised(transport.path(t), scales, origin, x_1, z)
-    scene = scene_of(model, batch)
-    known = paths.estimate(transport.path(t), scales, origin, x_t)
-    end = x_1
+    scene = scene_of(model, batch.source[:, CA_SLOT], batch)
+    return Noised(scene, x_0, x_1, x_t, origin, scales, t, z, lag.mask)
+
+
+def head_errors(
+    transport: Any,
+    settings: Settings,
+    pair: Noised,
+    outputs: Float[Array, "num_heads num_nodes num_slots 3"],
+) -> Float[Array, ""]:
+    """Returns the squared error of all heads, per number."""
+    path, scales, origin, x_t = transport.path, pair.scales, pair.origin, pair.x_t
+    mask, end, z = pair.scene.slot_mask, pair.x_1, pair.z
     if settings.alignment != "single":
-        told = expected(transport.path(t), scales, x_t, x_1, mask, settings.alignment)
-        free = of_path >= ENSEMBLE_LAG
-        end, z = (jnp.where(free, a, b) for a, b in zip(told, (x_1, z), strict=True))
-    conditioned = model.conditioner(scene, x_0)
-    found = model.transport(
-        scene, x_0, conditioned, known.mean, known.displacement, known.log_level
-    )
+        mean = expected(path(pair.t), scales, x_t, end, mask, settings.alignment)
+        end = jnp.where(pair.has_source, end, mean.clean)
+        z = jnp.where(pair.has_source, z, mean.noise)
     total = jnp.zeros(())
-    for head, beyond in zip(transport.HEADS, found, strict=True):
-        mean, std = heads.prior(head, transport.path, t, scales, origin, x_t)
-        truth = heads.truth(head, transport.path, t, scales, origin, end, z)
-        error = jnp.where(mask[..., None], beyond - (truth - mean) / std, 0.0)
+    for head, output in zip(transport.HEADS, outputs, strict=True):
+        mean, std = heads.prior(head, path, pair.t, scales, origin, x_t)
+        truth = heads.truth(head, path, pair.t, scales, origin, end, z)
+        error = jnp.where(mask[..., None], output - (truth - mean) / std, 0.0)
         total += jnp.sum(jnp.square(error)) / (3 * jnp.maximum(jnp.sum(mask), 1))
-    if transport.HEADS != ("end",):
-        return total
-    atoms = [
-        from_cloud(cloud).reshape(-1, 3)
-        for cloud in (x_0, x_1, known.mean + known.std * found[0])
-    ]
-    mask = mask.reshape(-1)
-    if settings.kind == "vector_map":
-        total = vector_map_error(atoms[2], atoms[1], mask)
-    if settings.bond_weight:
-        level = jnp.exp(known.log_level)
-        total += settings.bond_weight * bond_error(*atoms, mask, level)
-    if settings.clash_weight:
-        total += settings.clash_weight * clash_error(atoms[0], atoms[2], mask)
     return total
 
 
@@ -148,12 +203,12 @@ def expected(
     """Returns the end of a jump and the noise as expected over all orientations.
 
     Args:
-        path: At the time of the noised frame; has no source.
-        scales: Å, of each slot.
-        x_t: Å, the noised frame.
-        x_1: Å, the end, in any orientation.
-        mask: True for atoms.
-        method: See `alignment.rotation_target`.
+        path: path at the time of the noised frame, without a source.
+        scales: scales of each slot, in Å.
+        x_t: noised frame, in Å.
+        x_1: end of the jump, in Å, in any orientation.
+        mask: true for atoms.
+        method: method of `alignment.rotation_target`.
     """
     flat = lambda x: x.reshape(-1, 3)
     # All noises in units of that of one slot.
@@ -168,14 +223,14 @@ def expected(
     return denoising.Expected(*(x.reshape(x_1.shape) for x in found))
 
 
-def turn_at_random(
+def random_rotation(
     key: Key[Array, ""], cloud: Float[Array, "num_nodes num_slots 3"]
 ) -> Float[Array, "num_nodes num_slots 3"]:
     """Rotates a cloud by a uniform rotation."""
     return alignment.rotate(cloud, matrix_fisher.uniform(key, 1)[0])
 
 
-def own_source(
+def self_rollout(
     model: EquiJump,
     transport: Any,
     statistics: Statistics,
@@ -192,34 +247,33 @@ def own_source(
     is repeated over all frames before the source; gradients do not go through it.
 
     Args:
-        model: Bound to its parameters.
-        transport: Has `remake`.
-        statistics: Of the training data.
-        settings: See `Settings`.
-        batch: One pair, with frames before its source.
-        key: Draws the noise.
+        model: network, bound to its parameters.
+        transport: module with `remake`.
+        statistics: spreads of the training data.
+        settings: see `Settings`.
+        batch: one pair, with frames before its source.
+        key: key of the noise.
     """
     later = jnp.concatenate([batch.before[1:], batch.source[None]])
-    scales = scales_at(statistics, batch.lag, settings.noise_factor)
+    scales = scales_at(statistics, batch.conditions["lag"], settings.noise_factor)
     noise = partial(paths.draw_noise, slot_mask=batch.slot_mask)
+    keys = jax.random.split(key, len(later))
     source = batch.before[0]
-    for number in range(settings.unroll):
-        one = batch._replace(source=source, target=later[number])
-        begin, end = centred_pair(one, settings.align)
-        x_0, x_1 = (to_cloud(x, batch.slot_mask) for x in (begin, end))
-        scene = scene_of(model, one)
-        predict = make_predict(model, transport, scales, scene, x_0, x_0)
-        key_jump = jax.random.fold_in(key, number)
-        request = paths.Request(
-            predict, noise, key_jump, x_0, scales, settings.num_steps
+    for target, key in zip(later, keys, strict=True):
+        pair = batch._replace(source=source, target=target)
+        x_0, x_1 = (
+            to_cloud(x, batch.slot_mask) for x in centred_pair(pair, settings.align)
         )
-        made = transport.remake(request, x_1)
-        source = from_cloud(made) * batch.slot_mask[..., None]
+        scene = scene_of(model, source[:, CA_SLOT], batch)
+        predict = make_predict(model, transport, scales, scene, x_0, x_0)
+        request = paths.Request(predict, noise, key, x_0, scales, settings.num_steps)
+        remade = transport.remake(request, x_1)
+        source = from_cloud(remade) * batch.slot_mask[..., None]
     return batch._replace(source=jax.lax.stop_gradient(source))
 
 
 def vector_map_error(
-    found: Float[Array, "num_atoms 3"],
+    output: Float[Array, "num_atoms 3"],
     truth: Float[Array, "num_atoms 3"],
     mask: Bool[Array, " num_atoms"],
 ) -> Float[Array, ""]:
@@ -229,46 +283,11 @@ def vector_map_error(
     up to `VECTOR_MAP_RADIUS` apart count, each at most `VECTOR_MAP_CLIP`.
     """
     vectors = truth[:, None] - truth[None]
-    error = safe_norm(found[:, None] - found[None] - vectors)
+    error = safe_norm(output[:, None] - output[None] - vectors)
     huber = jnp.where(error < 1.0, 0.5 * jnp.square(error), error - 0.5)
     counts = _pairs(mask) & (safe_norm(vectors) < VECTOR_MAP_RADIUS)
     total = jnp.sum(jnp.where(counts, jnp.minimum(huber, VECTOR_MAP_CLIP), 0.0))
     return total / jnp.maximum(jnp.sum(counts), 1)
-
-
-def bond_error(
-    source: Float[Array, "num_atoms 3"],
-    truth: Float[Array, "num_atoms 3"],
-    found: Float[Array, "num_atoms 3"],
-    mask: Bool[Array, " num_atoms"],
-    level: Float[Array, ""],
-) -> Float[Array, ""]:
-    """Returns the mean squared error of the lengths of bonds, Å^2.
-
-    Pairs closer than `BOND` in the source are bonds. Where much noise is on the end of
-    the jump (`level`, Å), the expected end has shorter bonds than any end, so the error
-    loses its weight from `BOND_LEVEL` on.
-    """
-    apart = lambda x: safe_norm(x[:, None] - x[None])
-    bonded = _pairs(mask) & (apart(source) < BOND)
-    error = jnp.where(bonded, jnp.square(apart(found) - apart(truth)), 0.0)
-    weight = 1.0 / (1.0 + jnp.square(level / BOND_LEVEL))
-    return weight * jnp.sum(error) / jnp.maximum(jnp.sum(bonded), 1)
-
-
-def clash_error(
-    source: Float[Array, "num_atoms 3"],
-    found: Float[Array, "num_atoms 3"],
-    mask: Bool[Array, " num_atoms"],
-) -> Float[Array, ""]:
-    """Returns the mean square, Å^2 an atom, by which unbonded atoms overlap.
-
-    No two heavy atoms that are not bonded come closer than `CONTACT`.
-    """
-    apart = lambda x: safe_norm(x[:, None] - x[None])
-    free = _pairs(mask) & (apart(source) >= BOND)
-    overlap = jnp.where(free, jnp.maximum(CONTACT - apart(found), 0.0), 0.0)
-    return jnp.sum(jnp.square(overlap)) / jnp.maximum(jnp.sum(mask), 1)
 
 
 def _pairs(mask: Bool[Array, " num_atoms"]) -> Bool[Array, "num_atoms num_atoms"]:

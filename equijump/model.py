@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from common.nn.blocks import make_block
+from common.nn.conditions import ConditionEmbedding, Known
 from common.nn.features import Features, add, from_scalars, scalars_of
 from common.nn.graph import Graph, make_graph
 from common.nn.linear import Linear
@@ -29,9 +30,6 @@ GROUP = "SO3"
 LENGTH = 1.5
 """Å, a bond: the unit in which the network sees vectors."""
 
-ROOM_TEMPERATURE = 300.0
-"""K; for which trajectories of no stated temperature are taken."""
-
 
 class Scene(NamedTuple):
     """What stays the same during a jump.
@@ -43,8 +41,8 @@ class Scene(NamedTuple):
         edge_mask: True for real neighbours.
         offsets: Place of the neighbour in the chain less that of the residue, from 0
             for `-reach` on; the last value stands for another chain.
-        lag: ps.
-        temperature: K.
+        conditions: numbers of `common.nn.conditions`; the lag, in ps, is unknown where
+            the source is hidden.
     """
 
     tokens: Int[Array, " num_nodes"]
@@ -52,8 +50,7 @@ class Scene(NamedTuple):
     senders: Int[Array, "num_nodes num_neighbours"]
     edge_mask: Bool[Array, "num_nodes num_neighbours"]
     offsets: Int[Array, "num_nodes num_neighbours"]
-    lag: Float[Array, ""]
-    temperature: Float[Array, ""]
+    conditions: dict[str, Known]
 
 
 Cloud = Float[Array, "num_nodes num_slots 3"]
@@ -65,45 +62,54 @@ def make_scene(
     slot_mask: Bool[Array, "num_nodes num_slots"],
     chains: Int[Array, " num_nodes"],
     numbers: Int[Array, " num_nodes"],
-    lag: Float[Array, ""],
-    temperature: Float[Array, ""],
+    conditions: dict[str, Known],
     num_neighbours: int,
     reach: int,
 ) -> Scene:
     """Finds the neighbours of each residue: the nearest, those along the chain first.
 
+    Where the source is hidden, the nearest are those along the chain.
+
     Args:
-        positions: Å, of CA in the source frame.
-        tokens: Residue types, 0 for padding.
-        slot_mask: True for atoms.
-        chains: Number of the chain.
-        numbers: Place in the chain.
-        lag: ps.
-        temperature: K.
-        num_neighbours: At most so many; all others where there are fewer.
-        reach: Places along the chain up to which a residue is always a neighbour.
+        positions: positions of CA in the source frame, in Å.
+        tokens: residue types, 0 for padding.
+        slot_mask: true for atoms.
+        chains: number of the chain.
+        numbers: place in the chain.
+        conditions: numbers that the network is given, the lag among them.
+        num_neighbours: largest number of neighbours; fewer if there are fewer residues.
+        reach: places along the chain up to which a residue is always a neighbour.
     """
-    num_nodes = tokens.shape[0]
     real = tokens > 0
     same = chains[:, None] == chains[None]
     along = numbers[None] - numbers[:, None]
     distances = safe_norm(positions[:, None] - positions[None])
+    distances = jnp.where(
+        conditions["lag"].mask, distances, _distances_along(same, along)
+    )
     forced = same & (jnp.abs(along) <= reach)
-    far = 1e6 * (~(real[:, None] & real[None]) | jnp.eye(num_nodes, dtype=bool))
+    far = 1e6 * (~(real[:, None] & real[None]) | jnp.eye(len(tokens), dtype=bool))
     rank = jnp.where(forced, -1.0 / (1.0 + jnp.abs(along)), distances) + far
-    count = min(num_neighbours, num_nodes - 1)
-    senders = jnp.argsort(rank, axis=1)[:, :count]
-    of_edge = lambda table: jnp.take_along_axis(table, senders, axis=1)
-    offsets = jnp.clip(of_edge(along), -reach, reach) + reach
+    senders = jnp.argsort(rank, axis=1)[:, : min(num_neighbours, len(tokens) - 1)]
+    gather = lambda table: jnp.take_along_axis(table, senders, axis=1)
+    offsets = jnp.clip(gather(along), -reach, reach) + reach
     return Scene(
         tokens=tokens,
         slot_mask=slot_mask,
         senders=senders,
-        edge_mask=of_edge(far) == 0.0,
-        offsets=jnp.where(of_edge(same), offsets, 2 * reach + 1),
-        lag=lag,
-        temperature=temperature,
+        edge_mask=gather(far) == 0.0,
+        offsets=jnp.where(gather(same), offsets, 2 * reach + 1),
+        conditions=conditions,
     )
+
+
+def _distances_along(
+    same: Bool[Array, "num_nodes num_nodes"], along: Int[Array, "num_nodes num_nodes"]
+) -> Float[Array, "num_nodes num_nodes"]:
+    """Returns distances where no positions are known; other chains come last."""
+    index = jnp.arange(len(along))
+    between = jnp.abs(index[None] - index[:, None])
+    return jnp.where(same, jnp.abs(along), 1e5 + between).astype(jnp.float32)
 
 
 class EquiJump(nn.Module):
@@ -120,9 +126,9 @@ class EquiJump(nn.Module):
         num_neighbours: Neighbours of a residue, at most.
         reach: Places along the chain within which residues are always neighbours.
         cutoff: Å, where the basis of distances ends.
+        conditions: rows of `common.nn.conditions.CONDITIONS` that the network is given.
         block: row of `common.nn.blocks.BLOCKS`.
         product: row of `common.nn.products.PRODUCTS`, of the messages.
-        has_temperature: Whether it is told the temperature.
         num_heads: Clouds that the network of the transport gives.
     """
 
@@ -136,9 +142,9 @@ class EquiJump(nn.Module):
     num_neighbours: int
     reach: int
     cutoff: float
+    conditions: tuple[str, ...]
     block: str
     product: str
-    has_temperature: bool = False
     num_heads: int = 1
 
     def setup(self) -> None:
@@ -149,9 +155,9 @@ class EquiJump(nn.Module):
         }  # fmt: skip
         make = lambda count: [make_block(self.block, **fields) for _ in range(count)]
         self.embed_token = nn.Embed(NUM_TOKENS, self.num_condition)
-        self.embed_lag = nn.Dense(self.num_condition)
-        if self.has_temperature:
-            self.embed_temperature = nn.Dense(self.num_condition)
+        self.embed_conditions = ConditionEmbedding(
+            tuple(self.conditions), self.num_condition
+        )
         self.embed_level = [nn.Dense(self.num_condition) for _ in range(2)]
         self.embed_offset = nn.Embed(2 * self.reach + 2, 16)
         self.source_edges = [nn.Dense(self.num_edge_feats) for _ in range(2)]
@@ -172,7 +178,7 @@ class EquiJump(nn.Module):
 
     def conditioner(self, scene: Scene, source: Cloud) -> Features:
         """Returns the features of the source frame, the same for a whole jump."""
-        condition = nn.silu(self._known(scene))
+        condition = nn.silu(self._condition(scene))
         inputs = _without_positions(source) / LENGTH
         slots = 1.0 + self.source_slots(condition)
         node_feats = self.source_vectors(_from_vectors(inputs * slots[..., None]))
@@ -203,7 +209,7 @@ class EquiJump(nn.Module):
         """
         level = gaussian_basis(log_level, -6.0, 3.0, 24)
         first, second = self.embed_level
-        condition = nn.silu(self._known(scene) + second(nn.silu(first(level))))
+        condition = nn.silu(self._condition(scene) + second(nn.silu(first(level))))
         inputs = [
             _without_positions(source) / LENGTH,
             _without_positions(estimate) / LENGTH,
@@ -235,13 +241,9 @@ class EquiJump(nn.Module):
         conditioned = self.conditioner(scene, source)
         return self.transport(scene, source, conditioned, source, source, jnp.zeros(()))
 
-    def _known(self, scene: Scene) -> Float[Array, "num_nodes num_condition"]:
-        lag = gaussian_basis(jnp.log(scene.lag), -5.0, 14.0, 32)  # To a microsecond.
-        known = self.embed_token(scene.tokens) + self.embed_lag(lag)
-        if self.has_temperature:
-            inverse = gaussian_basis(ROOM_TEMPERATURE / scene.temperature, 0.2, 1.4, 16)
-            known += self.embed_temperature(inverse)
-        return known
+    def _condition(self, scene: Scene) -> Float[Array, "num_nodes num_condition"]:
+        """Embeds residue types and conditions; an unknown condition adds nothing."""
+        return self.embed_token(scene.tokens) + self.embed_conditions(scene.conditions)
 
     def _graph(
         self, scene: Scene, dense: Sequence[nn.Dense], source: Cloud, estimate: Cloud

@@ -1,18 +1,17 @@
 """What is asked of the sampler besides the weights, checked. Positions are in Å."""
 
 import os
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from jaxtyping import Float32
 
 from common.errors import UsageError
+from common.nn.conditions import CONDITIONS, ROOM_TEMPERATURE
 from equijump import build
 from equijump.data import frames
-from equijump.data.pairs import ENSEMBLE_LAG, time_of
-from equijump.data.topology import System
-from equijump.model import ROOM_TEMPERATURE
+from equijump.data.topology import System, is_same, reordered
 from equijump.weights import Molecule, Weights
 
 MAX_REPLICAS = 10_000
@@ -24,22 +23,21 @@ class Options(NamedTuple):
     """What decides the rollouts of a seed, besides the weights.
 
     Attributes:
-        name: Of the system.
-        system: What is rolled out.
-        starts: Å, first frame of each replica.
-        lag: ps; `ENSEMBLE_LAG` for frames that are independent of each other.
-        temperature: K.
-        num_steps: Evaluations of the network in a jump.
-        method: Of the transport's samplers.
-        every: Jumps from one frame that is kept to the next.
-        max_redraws: Of the gate; None for no gate.
+        name: name of the system.
+        system: molecule that is rolled out.
+        starts: first frame of each replica, in Å.
+        conditions: numbers that the network is given: the lag in ps, none for frames
+            that are independent of each other; the temperature in K; and others.
+        num_steps: evaluations of the network in a jump.
+        method: one of the transport's samplers.
+        every: jumps from one frame that is kept to the next.
+        max_redraws: redraws of the gate; None for no gate.
     """
 
     name: str
     system: System
     starts: Float32[np.ndarray, "num_replicas num_atoms 3"]
-    lag: float
-    temperature: float
+    conditions: dict[str, float]
     num_steps: int
     method: str
     every: int
@@ -48,7 +46,24 @@ class Options(NamedTuple):
     @property
     def frame_time(self) -> float:
         """Returns ps from frame to frame; those of an ensemble are a ps apart."""
-        return self.every * time_of(self.lag)
+        return self.every * self.conditions.get("lag", 1.0)
+
+
+class Request(TypedDict, total=False):
+    """Keywords of `choose` that a user may give; it documents them."""
+
+    lag: float | None
+    num_steps: int | None
+    start: Any
+    topology: str | os.PathLike[str] | None
+    system: str | None
+    every: int
+    gate: bool
+    max_redraws: int
+    temperature: float | None
+    method: str | None
+    ensemble: bool
+    conditions: Mapping[str, float] | None
 
 
 def choose(
@@ -65,55 +80,69 @@ def choose(
     temperature: float | None = None,
     method: str | None = None,
     ensemble: bool = False,
+    conditions: Mapping[str, float] | None = None,
 ) -> Options:
     """Checks what is asked of a sampler.
 
     Args:
-        weights: The trained model.
-        replicas: Trajectories side by side.
-        lag: ps, of a jump; the first of the config's where None.
-        num_steps: Evaluations of the network in a jump; the config's where None.
-        start: A file with one structure or several, or a list of such files, or a
+        weights: trained model.
+        replicas: number of trajectories side by side.
+        lag: time of a jump in ps; the first of the config's where None.
+        num_steps: evaluations of the network in a jump; the config's where None.
+        start: file with one structure or several, or a list of such files, or a
             trajectory of MDTraj. Replicas take them in turn. Where None, frames that
             come with the weights.
-        topology: For files of `start` that have none.
-        system: Name of a system of the weights, where they have several.
-        every: Jumps from one frame that is kept to the next.
-        gate: Whether jumps that break the geometry are drawn again.
-        max_redraws: How often; then the replica stays where it is.
-        temperature: K; the first of the config's where None.
-        method: One of the transport's samplers; the config's where None.
-        ensemble: Whether each frame is drawn by itself, whatever was before it.
+        topology: topology for files of `start` that have none.
+        system: name of a system of the weights, where they have several.
+        every: jumps from one frame that is kept to the next.
+        gate: whether jumps that break the geometry are drawn again.
+        max_redraws: largest number of redraws; then the replica stays where it is.
+        temperature: temperature in K; the first of the config's where None.
+        method: one of the transport's samplers; the config's where None.
+        ensemble: whether each frame is drawn by itself, whatever was before it.
+        conditions: other numbers that the network is given, by their names in
+            `common.nn.conditions.CONDITIONS`.
 
     Raises:
         UsageError: A value is out of range, or a start cannot be used.
     """
     config = weights.config
     num_steps = config.sample.num_steps if num_steps is None else num_steps
-    for name, value, smallest, largest in (
-        ("replicas", replicas, 1, MAX_REPLICAS),
-        ("num_steps", num_steps, 2, MAX_STEPS),
-        ("every", every, 1, 1_000_000),
-        ("max_redraws", max_redraws, 0, 1_000),
-    ):
-        if not smallest <= value <= largest:
-            raise UsageError(
-                f"--{name}: expected {smallest} to {largest}, found {value}"
-            )
-    lag = _check_ensemble(config.data) if ensemble else _check_lag(config.data, lag)
+    _check_numbers(
+        replicas=replicas, num_steps=num_steps, every=every, max_redraws=max_redraws
+    )
+    asked = dict(conditions or {})
+    if temperature is not None:
+        asked["temperature"] = temperature
+    given = _check_lag(config.data, lag, ensemble) | _check_conditions(config, asked)
     chosen, molecule = _find(weights, system, start, topology, replicas)
-    starts = molecule.starts[np.arange(replicas) % len(molecule.starts)]
     return Options(
         name=chosen,
         system=molecule.system,
-        starts=starts,
-        lag=lag,
-        temperature=_check_temperature(config, temperature),
+        starts=molecule.starts[np.arange(replicas) % len(molecule.starts)],
+        conditions=given,
         num_steps=num_steps,
         method=_check_method(config, method),
         every=every,
         max_redraws=max_redraws if gate else None,
     )
+
+
+_RANGES = {
+    "replicas": (1, MAX_REPLICAS),
+    "num_steps": (2, MAX_STEPS),
+    "every": (1, 1_000_000),
+    "max_redraws": (0, 1_000),
+}
+
+
+def _check_numbers(**values: int) -> None:
+    for name, value in values.items():
+        smallest, largest = _RANGES[name]
+        if not smallest <= value <= largest:
+            raise UsageError(
+                f"--{name}: expected {smallest} to {largest}, found {value}"
+            )
 
 
 def _check_method(config: Any, method: str | None) -> str:
@@ -127,6 +156,27 @@ def _check_method(config: Any, method: str | None) -> str:
     return method
 
 
+def _check_conditions(config: Any, asked: Mapping[str, float]) -> dict[str, float]:
+    """Returns the numbers that the network is given besides the lag, all of them."""
+    names = [n for n in config.model.conditions if n not in ("lag", "temperature")]
+    for name in asked:
+        if name not in ("temperature", *names):
+            raise UsageError(
+                f"--condition: expected one of {', '.join(['temperature', *names])}, "
+                f"which the network is given, found {name}"
+            )
+    chosen = {"temperature": _check_temperature(config, asked.get("temperature"))}
+    for name in names:
+        row, value = CONDITIONS[name], asked.get(name)
+        if value is None or not row.low <= value <= row.high:
+            raise UsageError(
+                f"--condition: expected {name}={row.low:g} to {row.high:g} {row.unit}, "
+                f"found {'none' if value is None else value}"
+            )
+        chosen[name] = float(value)
+    return chosen
+
+
 def _check_temperature(config: Any, temperature: float | None) -> float:
     """Returns the temperature, if the network was trained for it."""
     known = tuple(map(float, config.data.temperatures)) or (ROOM_TEMPERATURE,)
@@ -138,42 +188,36 @@ def _check_temperature(config: Any, temperature: float | None) -> float:
             f"--temperature: expected {coldest:g} to {hottest:g} K, for which the "
             f"network was trained, found {temperature:g}"
         )
-    if not config.model.has_temperature and temperature != known[0]:
+    if "temperature" not in config.model.conditions and temperature != known[0]:
         raise UsageError(
-            f"--temperature: expected {known[0]:g} K, since the network is not told "
+            f"--temperature: expected {known[0]:g} K, since the network is not given "
             f"the temperature, found {temperature:g}"
         )
     return float(temperature)
 
 
-def _check_lag(config: Any, lag: float | None) -> float:
-    """Returns the lag, if the network was trained for it."""
-    known = tuple(map(float, config.lags))
-    if lag is None:
-        return known[0]
-    if config.log_uniform:
-        if not known[0] <= lag <= known[-1]:
+def _check_lag(data: Any, lag: float | None, ensemble: bool) -> dict[str, float]:
+    """Returns the lag, if the network was trained for it; none for an ensemble."""
+    if ensemble:
+        if not data.ensemble_share:
             raise UsageError(
-                f"--lag: expected {known[0]:g} to {known[-1]:g} ps, for which the "
-                f"network was trained, found {lag:g}"
+                "--ensemble: expected weights trained with config.data.ensemble_share "
+                "above 0, found 0"
             )
-    elif not any(np.isclose(lag, known, rtol=1e-6)):
-        listed = ", ".join(f"{value:g}" for value in known)
+        return {}
+    known = tuple(map(float, data.lags))
+    lag = known[0] if lag is None else lag
+    listed = ", ".join(f"{value:g}" for value in known)
+    fits = any(np.isclose(lag, known, rtol=1e-6))
+    if data.log_uniform:
+        listed = f"{known[0]:g} to {known[-1]:g}"
+        fits = known[0] <= lag <= known[-1]
+    if not fits:
         raise UsageError(
             f"--lag: expected {listed} ps, for which the network was trained, found "
             f"{lag:g}"
         )
-    return float(lag)
-
-
-def _check_ensemble(config: Any) -> float:
-    """Returns the lag of an ensemble, if the network was trained for it."""
-    if not config.ensemble_share:
-        raise UsageError(
-            "--ensemble: expected weights trained with config.data.ensemble_share "
-            "above 0, found 0"
-        )
-    return ENSEMBLE_LAG
+    return {"lag": float(lag)}
 
 
 def _find(
@@ -184,60 +228,61 @@ def _find(
     at_most: int,
 ) -> tuple[str, Molecule]:
     """Returns the system that is asked for, and the starts."""
-    known = weights.molecules
-    if name is not None and name not in known:
-        raise UsageError(f"--system: expected one of {', '.join(known)}, found {name}")
+    molecules = weights.molecules
+    if name is not None and name not in molecules:
+        raise UsageError(
+            f"--system: expected one of {', '.join(molecules)}, found {name}"
+        )
     if name is not None:
-        known = {name: known[name]}
-    if start is None:
-        if len(known) > 1:
-            raise UsageError(
-                f"expected --start, or --system as one of {', '.join(known)}; found "
-                "neither"
-            )
-        return next(iter(known.items()))
+        molecules = {name: molecules[name]}
+    if start is not None:
+        return _starts(molecules, start, topology, at_most)
+    if len(molecules) > 1:
+        raise UsageError(
+            f"expected --start, or --system as one of {', '.join(molecules)}; found "
+            "neither"
+        )
+    return next(iter(molecules.items()))
+
+
+def _starts(
+    molecules: dict[str, Molecule],
+    start: Any,
+    topology: str | os.PathLike[str] | None,
+    at_most: int,
+) -> tuple[str, Molecule]:
+    """Reads structures, all of one of the systems."""
     if hasattr(start, "xyz"):
-        found = [("start", *frames.of_mdtraj(start, "start", at_most))]
+        read = [("start", *frames.from_mdtraj(start, "start", at_most))]
     else:
         is_one = isinstance(start, str | os.PathLike)
         given: Sequence[Any] = [start] if is_one else start
-        found = [(p, *frames.read_structures(p, topology, at_most)) for p in given]
-    matched = [_match(known, *one) for one in found]
+        read = [(p, *frames.read_structures(p, topology, at_most)) for p in given]
+    matched = [_match(molecules, *structure) for structure in read]
     name = matched[0][0]
-    for (path, _, _), (other, _) in zip(found, matched, strict=True):
+    for (path, _, _), (other, _) in zip(read, matched, strict=True):
         if other != name:
             raise UsageError(f"{path}: expected {name} as in the first, found {other}")
     starts = np.concatenate([positions for _, positions in matched])
-    return name, Molecule(known[name].system, starts)
+    return name, Molecule(molecules[name].system, starts)
 
 
 def _match(
-    known: dict[str, Molecule],
+    molecules: dict[str, Molecule],
     path: str | os.PathLike[str],
     system: System,
     positions: Float32[np.ndarray, "num_frames num_atoms 3"],
 ) -> tuple[str, Float32[np.ndarray, "num_frames num_atoms 3"]]:
     """Returns the trained system of some structures, and them in its order of atoms."""
-    for name, (trained, _) in known.items():
-        if _is_same(trained, system):
-            filled = trained.slot_atoms >= 0
-            ordered = np.empty_like(positions)
-            ordered[:, trained.slot_atoms[filled]] = positions[
-                :, system.slot_atoms[filled]
-            ]
-            return name, ordered
-    listed = "; ".join(f"{name}: {_sequence(m.system)}" for name, m in known.items())
+    for name, (trained, _) in molecules.items():
+        if is_same(trained, system):
+            return name, reordered(positions, system, trained)
+    listed = "; ".join(
+        f"{name}: {_sequence(m.system)}" for name, m in molecules.items()
+    )
     raise UsageError(
         f"{path}: expected a system that the network was trained on ({listed}), found "
         f"{_sequence(system)}"
-    )
-
-
-def _is_same(trained: System, system: System) -> bool:
-    """Compares residues and chains; names and numbers in files may differ."""
-    numbered = lambda chains: np.unique(chains, return_inverse=True)[1]
-    return np.array_equal(trained.tokens, system.tokens) and np.array_equal(
-        numbered(trained.chains), numbered(system.chains)
     )
 
 

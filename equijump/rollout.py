@@ -4,7 +4,7 @@ Jump `j` of replica `r` draws from a key of (seed, r, j) alone: a replica is the
 however many others run beside it and in whatever chunks.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -13,31 +13,25 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Key
 
+from common.nn.conditions import Known, known
 from equijump import build, gate
-from equijump.data.pairs import ENSEMBLE_LAG
 from equijump.data.residues import CA_SLOT
 from equijump.data.topology import System
-from equijump.model import (
-    ROOM_TEMPERATURE,
-    EquiJump,
-    from_cloud,
-    make_scene,
-    recentred,
-    to_cloud,
-)
+from equijump.model import EquiJump, from_cloud, recentred, to_cloud
 from equijump.transport import paths
 
 
 class Chain(NamedTuple):
-    """What stays the same along a rollout.
+    """Constants of a rollout.
 
     Attributes:
-        tokens: Residue types.
-        slot_mask: True for atoms.
-        chains: Number of the chain of each residue.
-        numbers: Place of each residue in its chain.
-        places: Slot of each kept atom, slots of all residues counted through.
-        temperature: K.
+        tokens: residue types.
+        slot_mask: true for atoms.
+        chains: number of the chain of each residue.
+        numbers: place of each residue in its chain.
+        places: slot of each kept atom, slots of all residues counted through.
+        conditions: numbers that the network is given; the lag, in ps, is unknown where
+            frames do not depend on the one before.
     """
 
     tokens: Int[Array, " num_nodes"]
@@ -45,20 +39,28 @@ class Chain(NamedTuple):
     chains: Int[Array, " num_nodes"]
     numbers: Int[Array, " num_nodes"]
     places: Int[Array, " num_atoms"]
-    temperature: Float[Array, ""]
+    conditions: dict[str, Known]
 
 
-def chain_of(system: System, temperature: float = ROOM_TEMPERATURE) -> Chain:
-    """Returns the arrays of a system that the network reads."""
+def chain_of(system: System, conditions: Mapping[str, float]) -> Chain:
+    """Returns the arrays of a system that the network reads.
+
+    Args:
+        system: molecule.
+        conditions: numbers by the names of `common.nn.conditions.CONDITIONS`; without
+            a lag, frames are drawn one by one.
+    """
     atoms = system.slot_atoms.ravel()
     places = np.flatnonzero(atoms >= 0)
+    unknown = Known(jnp.ones(()), jnp.zeros((), bool))
+    values = {name: jnp.float32(value) for name, value in conditions.items()}
     return Chain(
         tokens=jnp.asarray(system.tokens),
         slot_mask=jnp.asarray(system.slot_atoms >= 0),
         chains=jnp.asarray(system.chains),
         numbers=jnp.asarray(system.numbers),
         places=jnp.asarray(places[np.argsort(atoms[places])]),
-        temperature=jnp.float32(temperature),
+        conditions={"lag": unknown, **known(values)},
     )
 
 
@@ -69,20 +71,20 @@ def make_jump(
     noise_factor: float,
     num_steps: int,
     method: str = "",
-    free_frames: bool = False,
+    random_frames: bool = False,
 ) -> Callable[..., Float[Array, "num_nodes num_slots 3"]]:
-    """Returns `(params, cloud, chain, lag, key) -> cloud`, one jump of one replica.
+    """Returns `(params, cloud, chain, key) -> cloud`, one jump of one replica.
 
-    At `ENSEMBLE_LAG` the frame that it is given is not looked at.
+    Without a lag the frame that it is given is not looked at.
 
     Args:
-        model: The network.
-        transport: A module of `equijump.transport`.
-        statistics: Of the training data.
-        noise_factor: See `equijump.build.scales_at`.
-        num_steps: Evaluations of the network.
-        method: One of the transport's `METHODS`; the first if empty.
-        free_frames: See `equijump.build.has_free_frames`.
+        model: network.
+        transport: module of `equijump.transport`.
+        statistics: spreads of the training data.
+        noise_factor: noise over displacement, see `equijump.build.scales_at`.
+        num_steps: evaluations of the network.
+        method: one of the transport's `METHODS`; the first if empty.
+        random_frames: see `equijump.build.has_random_frames`.
     """
     method = method or transport.METHODS[0]
 
@@ -90,25 +92,16 @@ def make_jump(
         params: Any,
         x_0: Float[Array, "num_nodes num_slots 3"],
         chain: Chain,
-        lag: Float[Array, ""],
         key: Key[Array, ""],
     ) -> Float[Array, "num_nodes num_slots 3"]:
-        bound = model.bind(params)
-        x_0 = jnp.where(lag < ENSEMBLE_LAG, x_0, 0.0)
-        origin, of_path = build.begin_path(x_0, lag, free_frames)
-        scales = build.scales_at(statistics, of_path, noise_factor)
-        scene = make_scene(
-            x_0[:, CA_SLOT],
-            chain.tokens,
-            chain.slot_mask,
-            chain.chains,
-            chain.numbers,
-            lag,
-            chain.temperature,
-            model.num_neighbours,
-            model.reach,
+        lag = chain.conditions["lag"]
+        x_0 = jnp.where(lag.mask, x_0, 0.0)
+        origin, lag = build.begin_path(x_0, lag, random_frames)
+        scales = build.scales_at(statistics, lag, noise_factor)
+        scene = build.scene_of(model, x_0[:, CA_SLOT], chain)
+        predict = build.make_predict(
+            model.bind(params), transport, scales, scene, x_0, origin
         )
-        predict = build.make_predict(bound, transport, scales, scene, x_0, origin)
         noise = partial(
             paths.draw_noise, slot_mask=chain.slot_mask, places=chain.places
         )
@@ -123,10 +116,10 @@ class State(NamedTuple):
     """Where replicas stand, or one of them: all that a rollout goes on from.
 
     Attributes:
-        cloud: Å.
-        num_draws: Jumps drawn so far, those that the gate rejected among them.
-        num_accepted: Those that it let pass; all, without a gate.
-        broken_at: First jump whose end was broken, from 1; 0 for none. See
+        cloud: tensor cloud, in Å.
+        num_draws: number of jumps drawn so far, rejected ones among them.
+        num_accepted: number of jumps that passed the gate; all, without one.
+        broken_at: first jump whose end was broken, from 1; 0 for none. See
             `equijump.gate.BROKEN`.
     """
 
@@ -140,9 +133,9 @@ class Chunk(NamedTuple):
     """Frames of a rollout, on the host.
 
     Attributes:
-        frames: Å, the kept atoms.
-        num_jumps: Of each replica, up to the last of these frames.
-        state: Behind the last of these frames.
+        frames: positions of the kept atoms, in Å.
+        num_jumps: jumps of each replica up to the last of these frames.
+        state: state after the last of these frames.
     """
 
     frames: Float32[np.ndarray, "num_frames num_replicas num_atoms 3"]
@@ -151,27 +144,31 @@ class Chunk(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is rolled out, and how.
+    """Request for a rollout.
 
     Attributes:
-        system: The molecule.
-        starts: Å, the kept atoms of each replica's first frame.
-        lag: ps.
-        seed: See the module's head.
-        every: Jumps from one frame that is kept to the next.
-        chunk: Frames between two yields.
-        max_redraws: Of the gate, see `equijump.gate.draw`; None for no gate.
-        temperature: K.
+        system: molecule.
+        starts: kept atoms of each replica's first frame, in Å.
+        conditions: numbers that the network is given, the lag in ps among them; see
+            `chain_of`.
+        seed: seed, see the module's head.
+        every: jumps from one frame that is kept to the next.
+        chunk: frames between two yields.
+        max_redraws: redraws of the gate, see `equijump.gate.draw`; None for no gate.
     """
 
     system: System
     starts: Float32[np.ndarray, "num_replicas num_atoms 3"]
-    lag: float
+    conditions: Mapping[str, float]
     seed: int
     every: int = 1
     chunk: int = 100
     max_redraws: int | None = None
-    temperature: float = ROOM_TEMPERATURE
+
+    @property
+    def jump_time(self) -> float:
+        """Returns the time of a jump in ps; frames of an ensemble are a ps apart."""
+        return self.conditions.get("lag", 1.0)
 
 
 def begin(plan: Plan) -> Chunk:
@@ -180,7 +177,7 @@ def begin(plan: Plan) -> Chunk:
     rows, columns = np.nonzero(system.slot_atoms >= 0)
     placed = np.zeros((count, *system.slot_atoms.shape, 3), np.float32)
     placed[:, rows, columns] = plan.starts[:, system.slot_atoms[rows, columns]]
-    chain = chain_of(system)
+    chain = chain_of(system, plan.conditions)
     clouds = jax.vmap(to_cloud, (0, None))(jnp.asarray(placed), chain.slot_mask)
     frame = jax.vmap(atoms_of, (0, None))(clouds, chain.places)
     none = jnp.zeros(count, jnp.int32)
@@ -207,12 +204,12 @@ def rollout(
     The device works on the next chunk while the caller has this one.
 
     Args:
-        jump: See `make_jump`.
-        params: Of the network.
-        plan: See `Plan`.
-        state: Of `begin`, or of the chunk to go on from.
-        first: Jumps done already.
-        num_jumps: Of each replica, those done included; a multiple of `plan.every`,
+        jump: function of `make_jump`.
+        params: parameters of the network.
+        plan: request, see `Plan`.
+        state: state of `begin`, or of the chunk to go on from.
+        first: number of jumps done already.
+        num_jumps: jumps of each replica, with those done; a multiple of `plan.every`,
             as `first` is.
     """
     fixed = _fixed(params, plan)
@@ -240,7 +237,6 @@ class _Fixed(NamedTuple):
     params: Any
     chain: Chain
     graph: gate.Graph
-    lag: Float[Array, ""]
     every: Int[Array, ""]
     keys: Key[Array, " num_replicas"]
     references: gate.Reference
@@ -251,9 +247,8 @@ def _fixed(params: Any, plan: Plan) -> _Fixed:
     seeded = partial(jax.random.fold_in, jax.random.key(plan.seed))
     return _Fixed(
         params=params,
-        chain=chain_of(plan.system, plan.temperature),
+        chain=chain_of(plan.system, plan.conditions),
         graph=graph,
-        lag=jnp.float32(plan.lag),
         every=jnp.int32(plan.every),
         keys=jax.vmap(seeded)(jnp.arange(len(plan.starts))),
         references=_references(graph, plan.starts),
@@ -277,31 +272,9 @@ def _compiled(
     def run(
         fixed: _Fixed, state: State, first: Int[Array, ""], num_frames: Int[Array, ""]
     ) -> tuple[State, Float[Array, "chunk num_replicas num_atoms 3"]]:
-        def advance(
-            number: Array, key: Array, reference: gate.Reference, now: State
-        ) -> State:
-            """Makes jump `number`, from 0, of one replica."""
-            key = jax.random.fold_in(key, number)
-            propose = partial(jump, fixed.params, now.cloud, fixed.chain, fixed.lag)
-            intact = lambda limits, cloud: gate.is_intact(
-                fixed.graph, reference, limits, atoms_of(cloud, fixed.chain.places)
-            )
-            if max_redraws is None:
-                drawn = gate.Drawn(propose(key), jnp.int32(1), jnp.asarray(True))
-            else:
-                passes = partial(intact, gate.GATE)
-                drawn = gate.draw(propose, passes, now.cloud, key, max_redraws)
-            breaks = (now.broken_at == 0) & ~intact(gate.BROKEN, drawn.cloud)
-            return State(
-                cloud=drawn.cloud,
-                num_draws=now.num_draws + drawn.num_draws,
-                num_accepted=now.num_accepted + drawn.accepted,
-                broken_at=jnp.where(breaks, number + 1, now.broken_at),
-            )
-
-        def step(number: Array, state: State) -> State:
-            side_by_side = jax.vmap(advance, (None, 0, 0, 0))
-            return side_by_side(number, fixed.keys, fixed.references, state)
+        advance = partial(_advance, jump, max_redraws, fixed)
+        all_replicas = jax.vmap(advance, (None, 0, 0, 0))
+        step = lambda n, state: all_replicas(n, fixed.keys, fixed.references, state)
 
         def add_frame(index: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
             state, frames = carry
@@ -314,3 +287,32 @@ def _compiled(
         return jax.lax.fori_loop(0, num_frames, add_frame, (state, frames))
 
     return run
+
+
+def _advance(
+    jump: Callable[..., Array],
+    max_redraws: int | None,
+    fixed: _Fixed,
+    number: Array,
+    key: Array,
+    reference: gate.Reference,
+    state: State,
+) -> State:
+    """Makes jump `number`, from 0, of one replica."""
+    key = jax.random.fold_in(key, number)
+    propose = partial(jump, fixed.params, state.cloud, fixed.chain)
+    intact = lambda limits, cloud: gate.is_intact(
+        fixed.graph, reference, limits, atoms_of(cloud, fixed.chain.places)
+    )
+    if max_redraws is None:
+        drawn = gate.Drawn(propose(key), jnp.int32(1), jnp.asarray(True))
+    else:
+        passes = partial(intact, gate.GATE)
+        drawn = gate.draw(propose, passes, state.cloud, key, max_redraws)
+    breaks = (state.broken_at == 0) & ~intact(gate.BROKEN, drawn.cloud)
+    return State(
+        cloud=drawn.cloud,
+        num_draws=state.num_draws + drawn.num_draws,
+        num_accepted=state.num_accepted + drawn.accepted,
+        broken_at=jnp.where(breaks, number + 1, state.broken_at),
+    )

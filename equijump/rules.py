@@ -3,7 +3,6 @@
 import ml_collections
 
 from common.errors import UsageError
-from common.nn.conditions import CONDITIONS
 from common.runs import rules
 from common.runs.config import Range, Rules
 from equijump import build, loss
@@ -83,7 +82,6 @@ RULES = Rules(
         "model.max_degree": Range(1),
         "model.reach": Range(0),
         "model.cutoff": Range(1e-3, 1e3),
-        "model.conditions": tuple(CONDITIONS),
         "transport.kind": tuple(build.TRANSPORTS),
         "transport.noise_factor": Range(0.0, 1e3),
         "loss.kind": loss.KINDS,

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from jaxtyping import Float32
@@ -22,11 +22,13 @@ from common.errors import RunError, UsageError
 from common.runs.weights import versions
 from equijump import rollout, trajfile
 from equijump.data.frames import ANGSTROM_PER_NM
-from equijump.data.pairs import ENSEMBLE_LAG, time_of
 from equijump.data.topology import to_topology
-from equijump.options import MAX_REDRAWS, Options, choose
+from equijump.options import MAX_REDRAWS, Options, Request, choose
 from equijump.rollout import Chunk, Plan, State
 from equijump.weights import Weights, load_weights, make_jump
+
+if TYPE_CHECKING:
+    import mdtraj
 
 CHUNK = 100
 """Frames in memory at a time, and between two writes."""
@@ -35,13 +37,10 @@ PS_PER_NS = 1_000.0
 
 
 class Sampler:
-    """Trained weights and the two ways to ask them for trajectories.
-
-    Each takes, besides the number of jumps, replicas and the seed, the keywords of
-    `choose`.
+    """Trained weights, and two ways to draw trajectories from them.
 
     Attributes:
-        weights: See `Weights`.
+        weights: trained model.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -49,12 +48,23 @@ class Sampler:
         self._jump = functools.cache(functools.partial(make_jump, weights))
 
     def sample(
-        self, num_jumps: int, replicas: int = 1, seed: int = 0, **keywords: Any
-    ) -> list[Any]:
-        """Returns a trajectory of MDTraj for each replica, its heavy atoms."""
+        self, num_jumps: int, replicas: int = 1, seed: int = 0, **asked: Unpack[Request]
+    ) -> "list[mdtraj.Trajectory]":
+        """Returns a trajectory of MDTraj for each replica, its heavy atoms.
+
+        Args:
+            num_jumps: number of jumps of each replica.
+            replicas: number of trajectories side by side.
+            seed: seed of the random numbers.
+            asked: other keywords of `equijump.options.choose`, as `lag` or `start`.
+
+        Raises:
+            UsageError: A value is out of range, or a start cannot be used.
+            RunError: A position is not finite.
+        """
         import mdtraj
 
-        options = choose(self.weights, replicas, **keywords)
+        options = choose(self.weights, replicas, **asked)
         chunks = self._draw(options, num_jumps, seed, CHUNK)
         frames = np.concatenate(list(chunks)) / np.float32(ANGSTROM_PER_NM)
         topology = to_topology(options.system)
@@ -71,20 +81,32 @@ class Sampler:
         seed: int = 0,
         *,
         chunk: int = CHUNK,
-        **keywords: Any,
+        **asked: Unpack[Request],
     ) -> Iterator[Float32[np.ndarray, "num_frames num_replicas num_atoms 3"]]:
-        """Yields frames in Å as they come, the starts alone first."""
-        options = choose(self.weights, replicas, **keywords)
+        """Yields frames in Å as they come, the starts alone first.
+
+        Args:
+            num_jumps: number of jumps of each replica.
+            replicas: number of trajectories side by side.
+            seed: seed of the random numbers.
+            chunk: frames that come at once.
+            asked: see `sample`.
+
+        Raises:
+            UsageError: A value is out of range, or a start cannot be used.
+            RunError: A position is not finite.
+        """
+        options = choose(self.weights, replicas, **asked)
         return self._draw(options, num_jumps, seed, chunk)
 
     def _draw(
         self, options: Options, num_jumps: int, seed: int, chunk: int
-    ) -> Iterator[Any]:
+    ) -> Iterator[Float32[np.ndarray, "num_frames num_replicas num_atoms 3"]]:
         check_numbers(seed, num_jumps, options.every, chunk)
         plan = plan_of(options, seed, chunk)
         jump = self._jump(options.num_steps, options.method)
         drawn = draw(jump, self.weights.params, plan, None, 0, num_jumps)
-        return (one.frames for one in drawn)
+        return (chunk.frames for chunk in drawn)
 
 
 def load(name_or_path: str | os.PathLike[str] = "ala2") -> Sampler:
@@ -100,9 +122,9 @@ def check_numbers(seed: int, num_jumps: int, every: int, chunk: int) -> None:
     if chunk < 1:
         raise UsageError(f"--chunk: expected 1 or more, found {chunk}")
     if not 1 <= num_jumps < 2**31 or num_jumps % every:
-        of_every = f", a multiple of --every={every}" if every > 1 else ""
+        multiple = f", a multiple of --every={every}" if every > 1 else ""
         raise UsageError(
-            f"--num_jumps: expected 1 to {2**31 - 1}{of_every}, found {num_jumps}"
+            f"--num_jumps: expected 1 to {2**31 - 1}{multiple}, found {num_jumps}"
         )
 
 
@@ -111,8 +133,7 @@ def plan_of(options: Options, seed: int, chunk: int) -> Plan:
     return Plan(
         system=options.system,
         starts=options.starts,
-        lag=options.lag,
-        temperature=options.temperature,
+        conditions=options.conditions,
         seed=seed,
         every=options.every,
         chunk=chunk,
@@ -131,12 +152,12 @@ def draw(
     """Yields the chunks of a rollout, the starts first if it begins.
 
     Args:
-        jump: See `equijump.rollout.make_jump`.
-        params: Of the network.
-        plan: See `Plan`.
-        state: To go on from; None to begin.
-        first: Jumps done already.
-        num_jumps: Of each replica, those done included.
+        jump: function of `equijump.rollout.make_jump`.
+        params: parameters of the network.
+        plan: request, see `Plan`.
+        state: state to go on from; None to begin.
+        first: number of jumps done already.
+        num_jumps: jumps of each replica, with those done.
 
     Raises:
         RunError: A position is not finite; the chunks before are whole.
@@ -151,7 +172,7 @@ def draw(
             frame, replica = np.argwhere(bad)[0].tolist()
             number = chunk.num_jumps - (len(bad) - 1 - frame) * plan.every
             kept = chunk.num_jumps - len(bad) * plan.every
-            ps = time_of(plan.lag)
+            ps = plan.jump_time
             raise RunError(
                 f"replica {replica} is not finite after jump {number} "
                 f"({number * ps:g} ps); frames up to {kept * ps:g} ps are kept"
@@ -172,9 +193,9 @@ def header(
             "system": options.name,
             "replicas": len(options.starts),
             "starts_sha256": hashlib.sha256(options.starts.tobytes()).hexdigest(),
-            "lag": options.lag,
+            "lag": None,
+            **options.conditions,
             "frame_time": options.frame_time,
-            "temperature": options.temperature,
             "num_steps": options.num_steps,
             "method": options.method,
             "every": options.every,
@@ -207,25 +228,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `equijump sample` and returns the exit status.
 
     Args:
-        argv: The arguments after the command; those of the process where None.
+        argv: arguments after the command; those of the process where None.
     """
     arguments = _parser().parse_args(argv)
     weights = load_weights(arguments.checkpoint)
-    options = choose(
-        weights,
-        arguments.replicas,
-        arguments.lag,
-        arguments.num_steps,
-        arguments.start,
-        arguments.topology,
-        arguments.system,
-        arguments.every,
-        arguments.gate,
-        arguments.max_redraws,
-        arguments.temperature,
-        arguments.method,
-        arguments.ensemble,
-    )
+    arguments.conditions = dict(map(_condition, arguments.condition))
+    asked = {name: getattr(arguments, name) for name in Request.__annotations__}
+    options = choose(weights, arguments.replicas, **asked)
     total, seed = arguments.num_jumps, arguments.seed
     check_numbers(seed, total, options.every, arguments.chunk)
     head = header(weights, options, seed, arguments.format)
@@ -250,11 +259,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _write_all(
     output: trajfile.Output, drawn: Iterator[Chunk], plan: Plan, total: int
 ) -> None:
-    """Writes chunks as they come, and tells of them."""
+    """Writes chunks as they come, and reports the speed."""
     done, state = output.num_jumps, output.state
-    per_jump, unit = len(plan.starts) * plan.lag / PS_PER_NS, "ns"
-    if plan.lag >= ENSEMBLE_LAG:
-        per_jump, unit = len(plan.starts), "frames"
+    per_jump, unit = _work(plan)
     began, mark = time.process_time(), None
     try:
         with cli.progress(total, "sampling", "jumps", completed=done) as advance:
@@ -270,29 +277,100 @@ def _write_all(
                     mark = now, done
                 advance(count, note)
     finally:
-        result = None if state is None else result_of(state, done, time_of(plan.lag))
+        result = None if state is None else result_of(state, done, plan.jump_time)
         trajfile.write_header(output, result)
-    seconds = time.process_time() - began
+    _report(output, plan, result, time.process_time() - began)
+
+
+def _work(plan: Plan) -> tuple[float, str]:
+    """Returns how much a jump of all replicas makes, and its unit."""
+    if "lag" not in plan.conditions:
+        return len(plan.starts), "frames"
+    return len(plan.starts) * plan.jump_time / PS_PER_NS, "ns"
+
+
+def _report(
+    output: trajfile.Output, plan: Plan, result: dict[str, Any], seconds: float
+) -> None:
+    per_jump, unit = _work(plan)
+    done, count = result["num_jumps"], len(plan.starts)
     made = (done - output.num_jumps) * per_jump
-    told = _summary(result, len(plan.starts), plan.max_redraws is not None)
     sys.stdout.write(
-        f"{output.folder}: {done // plan.every + 1} frames of {len(plan.starts)} "
-        f"replicas, {done * per_jump:g} {unit} in all, {made / seconds:.3g} {unit} per "
-        f"CPU-second; {told}\n"
+        f"{output.folder}: {done // plan.every + 1} frames of {count} replicas, "
+        f"{done * per_jump:g} {unit} in all, {made / seconds:.3g} {unit} per "
+        f"CPU-second; {_summary(result, count, plan.max_redraws is not None)}\n"
     )
 
 
 def _summary(result: dict[str, Any], num_replicas: int, has_gate: bool) -> str:
-    """Tells which replicas broke, and what the gate let pass."""
-    told = "no geometry is broken"
+    """Returns which replicas broke, and what the gate let pass, in words."""
+    text = "no geometry is broken"
     if result["broken"]:
         count = f"{len(result['broken'])} of {num_replicas} replicas"
         first = min(result["broken"].values())
-        told = f"geometry broke in {count}, first after {first:g} ps"
+        text = f"geometry broke in {count}, first after {first:g} ps"
     if has_gate:
         share = result["num_accepted"] / result["num_draws"]
-        told += f"; the gate let {share:.1%} of draws pass"
-    return told
+        text += f"; the gate let {share:.1%} of draws pass"
+    return text
+
+
+def _condition(text: str) -> tuple[str, float]:
+    """Returns name and number of a `--condition`."""
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise UsageError(
+            f"--condition: expected NAME=VALUE with a number, found {text}"
+        ) from None
+
+
+_FLAGS: dict[str, dict[str, Any]] = {
+    "checkpoint": {"default": "ala2", "help": "packaged weights or a run's folder"},
+    "start": {
+        "nargs": "+",
+        "help": "structures that replicas begin with in turn (default: of the weights)",
+    },
+    "topology": {"help": "of --start, where its files have none"},
+    "system": {"help": "name, for weights of several systems"},
+    "num_jumps": {"type": int, "default": 1_000, "help": "of each replica, in all"},
+    "replicas": {"type": int, "default": 100, "help": "trajectories side by side"},
+    "lag": {"type": float, "help": "ps, of a jump; by the config"},
+    "ensemble": {
+        "action": "store_true",
+        "help": "draw each frame by itself, for weights that have learnt to",
+    },
+    "temperature": {"type": float, "help": "K; by the config"},
+    "condition": {
+        "action": "append",
+        "default": [],
+        "metavar": "NAME=VALUE",
+        "help": "another number that the network is given; may be repeated",
+    },
+    "method": {"help": "sampler of the transport; by the config"},
+    "num_steps": {
+        "type": int, "help": "evaluations of the network in a jump; by the config",
+    },
+    "seed": {"type": int, "default": 0, "help": "of the random numbers"},
+    "output": {
+        "type": Path, "default": Path("workdir/rollout"), "help": "folder to write",
+    },
+    "format": {
+        "choices": trajfile.FORMATS, "default": "xtc", "help": "of trajectories",
+    },
+    "every": {"type": int, "default": 1, "help": "keep every n-th jump"},
+    "gate": {
+        "action": argparse.BooleanOptionalAction,
+        "default": True,
+        "help": "draw jumps again that break the geometry",
+    },
+    "max_redraws": {
+        "type": int, "default": MAX_REDRAWS, "help": "of a jump by the gate",
+    },
+    "chunk": {"type": int, "default": CHUNK, "help": "frames between two writes"},
+    "overwrite": {"action": "store_true", "help": "replace what --output has"},
+}  # fmt: skip
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -300,45 +378,8 @@ def _parser() -> argparse.ArgumentParser:
         "equijump sample",
         "Rolls out trajectories. Run again after an interruption, it goes on.",
     )
-    add = parser.add_argument
-    add("--checkpoint", default="ala2", help="packaged weights or a run's folder")
-    add(
-        "--start",
-        nargs="+",
-        default=None,
-        help="structures that replicas begin with, in turn (default: of the weights)",
-    )
-    add("--topology", default=None, help="of --start, where its files have none")
-    add("--system", default=None, help="name, for weights of several systems")
-    add("--num_jumps", type=int, default=1_000, help="of each replica, in all")
-    add("--replicas", type=int, default=100, help="trajectories side by side")
-    add("--lag", type=float, default=None, help="ps, of a jump; by the config")
-    add(
-        "--ensemble",
-        action="store_true",
-        help="draw each frame by itself, for weights that have learnt to",
-    )
-    add("--temperature", type=float, default=None, help="K; by the config")
-    add("--method", default=None, help="sampler of the transport; by the config")
-    add(
-        "--num_steps",
-        type=int,
-        default=None,
-        help="evaluations of the network in a jump; by the config",
-    )
-    add("--seed", type=int, default=0, help="of the random numbers")
-    add("--output", type=Path, default=Path("workdir/rollout"), help="folder to write")
-    add("--format", choices=trajfile.FORMATS, default="xtc", help="of trajectories")
-    add("--every", type=int, default=1, help="keep every n-th jump")
-    add(
-        "--gate",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="draw jumps again that break the geometry",
-    )
-    add("--max_redraws", type=int, default=MAX_REDRAWS, help="of a jump by the gate")
-    add("--chunk", type=int, default=CHUNK, help="frames between two writes")
-    add("--overwrite", action="store_true", help="replace what --output has")
+    for name, keywords in _FLAGS.items():
+        parser.add_argument(f"--{name}", **keywords)
     return parser
 
 

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from common.runs import weights
-from equijump import build, rollout, train
-from equijump.data import frames, pairs
-from equijump.data.topology import System
+from equijump import build, rollout
+from equijump.data import frames, pairs, splits
+from equijump.data.topology import System, reordered
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 NUM_STARTS = 100
@@ -28,8 +28,8 @@ class Molecule(NamedTuple):
     """A system that weights were trained on.
 
     Attributes:
-        system: What does not change along a trajectory.
-        starts: Å, held-out frames in random order.
+        system: constants of a trajectory.
+        starts: held-out frames in random order, in Å.
     """
 
     system: System
@@ -40,11 +40,11 @@ class Weights(NamedTuple):
     """A trained model, ready to be asked.
 
     Attributes:
-        name: As the user gave it.
-        config: The run's.
-        params: Averaged parameters.
-        statistics: Of the training data.
-        molecules: Systems of the training data, by name.
+        name: name as the user gave it.
+        config: config of the run.
+        params: averaged parameters.
+        statistics: spreads of the training data.
+        molecules: systems of the training data, by name.
         checksum: SHA-256 of the parameters, by name and in float32.
         config_checksum: SHA-256 of the config.
     """
@@ -64,8 +64,8 @@ def load_weights(
     """Loads packaged weights by their name, or any by the path of their folder.
 
     Args:
-        name_or_path: As `ala2` or `workdir/ala2`.
-        flag: What the user gave it to, for the message of an error.
+        name_or_path: name or folder, as `ala2` or `workdir/ala2`.
+        flag: flag that has it, for the message of an error.
 
     Raises:
         UsageError: There is nothing of that name, or it cannot be used.
@@ -90,8 +90,7 @@ def load_weights(
 def _statistics(trained: weights.Trained) -> build.Statistics:
     """Returns the statistics of the training data, once the network is made."""
     build.make_model(trained.config)
-    measured = trained.meta["statistics"].items()
-    return build.Statistics(**{name: np.array(value) for name, value in measured})
+    return build.read_statistics(trained.meta["statistics"])
 
 
 def make_jump(weights: Weights, num_steps: int, method: str = "") -> Callable[..., Any]:
@@ -103,7 +102,7 @@ def make_jump(weights: Weights, num_steps: int, method: str = "") -> Callable[..
         weights.config.transport.noise_factor,
         num_steps,
         method,
-        build.has_free_frames(weights.config),
+        build.has_random_frames(weights.config),
     )
 
 
@@ -123,7 +122,7 @@ def find_molecules(config: ml_collections.ConfigDict) -> dict[str, Molecule]:
     first few are from everywhere.
     """
     by_system: dict[bytes, list[pairs.Segment]] = {}
-    for segment in train.load_segments(config).validation:
+    for segment in splits.load_segments(config).validation:
         tokens = segment.trajectory.system.tokens
         by_system.setdefault(tokens.tobytes(), []).append(segment)
     found: dict[str, Molecule] = {}
@@ -139,12 +138,15 @@ def find_molecules(config: ml_collections.ConfigDict) -> dict[str, Molecule]:
 def _starts(
     segments: Sequence[pairs.Segment],
 ) -> Float32[np.ndarray, "num_starts num_atoms 3"]:
+    """Returns frames of several files, atoms in the order of the first."""
     ends = np.cumsum([segment.stop - segment.start for segment in segments])
     count = min(NUM_STARTS, int(ends[-1]))
     chosen = np.linspace(0, ends[-1] - 1, count).astype(int)
+    first = segments[0].trajectory.system
     starts = []
     for index in np.random.default_rng(0).permutation(chosen).tolist():
         which = int(np.searchsorted(ends, index, side="right"))
-        segment = segments[which]
-        starts.append(segment.trajectory.positions[segment.stop + index - ends[which]])
+        trajectory = segments[which].trajectory
+        frame = trajectory.positions[segments[which].stop + index - ends[which]]
+        starts.append(reordered(frame, trajectory.system, first))
     return np.stack(starts).astype(np.float32)

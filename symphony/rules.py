@@ -3,9 +3,8 @@
 import ml_collections
 
 from common.errors import UsageError
-from common.generative import diffusion
+from common.generative import denoising
 from common.geometry import alignment
-from common.nn.conditions import CONDITIONS
 from common.runs import rules
 from common.runs.config import Range, Rules
 
@@ -43,7 +42,6 @@ _VALUES = {
     "model.num_*": Range(0),
     "model.*max_degree": Range(0),
     "model.cutoff": Range(1e-3, 1e3),
-    "model.conditions": tuple(CONDITIONS),
 }
 
 STEPWISE = Rules(
@@ -68,7 +66,7 @@ DENOISER = Rules(
         "loss.fixed_share": Range(0.0, 1.0),
         "refine.noise": Range(0.0, 10.0),
         "refine.num_steps": Range(1),
-        "refine.method": tuple(diffusion.METHODS),
+        "refine.method": tuple(denoising.METHODS),
         "refine.num_final": Range(0),
     },
     (_check_species, _check_noises, rules.check_batch_size),

@@ -49,6 +49,15 @@ def test_nothing_is_imported_by_a_relative_name_or_from_tests(package):
         assert not used & {"", "tests", "benchmarks"}, path
 
 
+@pytest.mark.parametrize("module", ["equijump.sample", "equijump.weights"])
+def test_inference_does_not_import_training(module):
+    code = f"import sys, {module}; print('equijump.train' in sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+    )
+    assert found.stdout.strip() == "False"
+
+
 TRAINING = [f"{path.parent.name}.train" for path in ROOT.glob("*/train.py")]
 
 

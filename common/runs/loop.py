@@ -64,7 +64,8 @@ def train(
         workdir: Receives `checkpoints/`, `config.json` and `metrics.jsonl`.
         params: At the start of a fresh run.
         parts: See `Parts`.
-        meta: JSON values kept in checkpoints, `data_checksum` among them.
+        meta: JSON values kept in checkpoints; a run goes on only with the same
+            `*_checksum`.
         train_key: Of the whole run.
         mesh: Devices that share each batch, if more than one.
 
@@ -175,14 +176,19 @@ def make_folder(workdir: Path) -> None:
 def _check_same_data(
     workdir: Path, saved: dict[str, Any], meta: dict[str, Any]
 ) -> None:
-    """Raises `UsageError` if the run that is resumed saw other data."""
-    expected, found = saved["data_checksum"], meta["data_checksum"]
-    if found != expected:
-        raise UsageError(
-            f"{workdir}: expected the data that this run was begun with (checksum "
-            f"{expected[:12]}), found other data ({found[:12]}); another --workdir "
-            "begins a new run"
-        )
+    """Raises `UsageError` if the run that is resumed saw other data.
+
+    Each checksum of `meta` is compared, as far as the run was begun with it.
+    """
+    for name in [name for name in meta if name.endswith("_checksum")]:
+        expected, found = saved.get(name, meta[name]), meta[name]
+        if found != expected:
+            what = f"{name.removesuffix('_checksum')} data".replace("data data", "data")
+            raise UsageError(
+                f"{workdir}: expected the {what} that this run was begun with "
+                f"(checksum {expected[:12]}), found other data ({found[:12]}); another "
+                "--workdir begins a new run"
+            )
 
 
 def _check_same_model(

@@ -52,11 +52,11 @@ class Removed(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """A part of a parameter's path, as a regular expression, and what replaces it."""
+    """A part of a parameter's path, a regular expression, and its new name, if any."""
 
     kinds: tuple[str, ...]
     pattern: str
-    new: str
+    new: str | None
 
 
 FIELDS: tuple[Added | Renamed | Removed, ...] = (
@@ -85,6 +85,8 @@ FIELDS: tuple[Added | Renamed | Removed, ...] = (
 PARAMS = (
     Moved(("denoiser",), r"TrunkLayer_(\d+)", r"layers_\1"),
     Moved(("symphony",), r"embed_noise", r"embed_conditions/noise_std"),
+    Moved(("equijump",), r"embed_(lag|temperature)", r"embed_conditions/\1"),
+    Moved(("equijump",), r"last/kernel_0", None),
 )
 
 Value = TypeVar("Value")
@@ -174,5 +176,6 @@ def update_paths(kind: str | None, arrays: Mapping[str, Value]) -> dict[str, Val
     for row in PARAMS:
         if kind in row.kinds:
             part = re.compile(rf"(?<![^/]){row.pattern}(?![^/])")
-            found = {part.sub(row.new, path): leaf for path, leaf in found.items()}
+            kept = {p: v for p, v in found.items() if row.new or not part.search(p)}
+            found = {part.sub(row.new or "", path): v for path, v in kept.items()}
     return found

@@ -1,8 +1,11 @@
-"""What `config.seed` and `config.train` must be, for every kind of model."""
+"""What values of `config` must be that every kind of model has."""
 
 import ml_collections
 
 from common.errors import UsageError
+from common.nn.blocks import BLOCKS
+from common.nn.conditions import CONDITIONS
+from common.nn.products import PRODUCTS
 from common.runs import training
 from common.runs.config import Range
 
@@ -13,6 +16,9 @@ _COUNTS = (
 
 VALUES: dict[str, Range | tuple[str, ...]] = {
     "seed": Range(0, 2**32 - 1),
+    "model.block": tuple(BLOCKS),
+    "model.product": tuple(PRODUCTS),
+    "model.conditions": tuple(CONDITIONS),
     **{f"train.{name}": Range(1) for name in _COUNTS},
     "train.optimizer": tuple(training.OPTIMIZERS),
     "train.learning_rate": Range(0.0, 1e3),

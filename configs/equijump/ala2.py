@@ -40,7 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.cutoff = 20.0  # Å
     config.model.block = "equijump"  # A key of `common.nn.blocks`.
     config.model.product = "scalar"  # Of its messages: a key of `common.nn.products`.
-    config.model.has_temperature = False
+    config.model.conditions = ("lag",)  # Keys of `common.nn.conditions`.
 
     config.transport = ml_collections.ConfigDict()
     config.transport.kind = "foellmer"  # A key of `equijump.build.TRANSPORTS`.

@@ -2,7 +2,8 @@
 
     equijump train --config=ou --workdir=workdir/ou
 
-See `equijump/data/synthetic.py`. Two minutes on a core, compilation included.
+See `equijump/data/sources/ornstein_uhlenbeck.py`. Two minutes on a core, with
+compilation.
 """
 
 import ml_collections

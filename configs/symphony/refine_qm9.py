@@ -49,6 +49,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.refine = ml_collections.ConfigDict()
     config.refine.noise = 0.1  # Å, that is laid over a molecule and taken off again.
     config.refine.num_steps = 20
-    config.refine.method = "ancestral"  # Of `common.generative.diffusion.METHODS`.
+    config.refine.method = "ancestral"  # Of `common.generative.denoising.METHODS`.
     config.refine.num_final = 4  # Denoisings at the least noise, at the end.
     return config

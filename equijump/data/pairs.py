@@ -12,49 +12,40 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from common.errors import UsageError
+from common.nn.conditions import Known
 from equijump.data.frames import Trajectory
 from equijump.data.residues import NUM_SLOTS
-
-ENSEMBLE_LAG = 1e6
-"""ps, longer than any jump: that of a pair whose source is not shown."""
-
-
-def time_of(lag: float) -> float:
-    """Returns ps from the begin of a jump to its end; frames of an ensemble count 1."""
-    return 1.0 if lag >= ENSEMBLE_LAG else lag
 
 
 class Segment(NamedTuple):
     """Frames `start` to `stop` (not included) of a trajectory.
 
     Attributes:
-        trajectory: Where the frames are.
-        start: First frame.
-        stop: One past the last.
-        weights: Of each frame as a source; all the same where None.
-        temperature: K.
+        trajectory: trajectory that has the frames.
+        start: first frame.
+        stop: one past the last frame.
+        weights: weight of each frame as a source; all the same where None.
     """
 
     trajectory: Trajectory
     start: int
     stop: int
     weights: Float[np.ndarray, " num_frames"] | None = None
-    temperature: float = 300.0
 
 
 class Batch(NamedTuple):
     """Pairs of frames, padded to one number of residues.
 
     Attributes:
-        source: Å, positions of the atoms in their slots, zero where there is none.
-        target: Å, the frame a lag later.
-        tokens: Residue types, 0 for padding.
-        slot_mask: True for atoms.
-        chains: Number of the chain of each residue.
-        numbers: Place of each residue in its chain.
-        lag: ps.
-        temperature: K.
-        before: Å, the frames that lead to the source, a lag apart, the first one first.
+        source: positions of the atoms in their slots, in Å, zero where there is none.
+        target: the frame a lag later, in Å.
+        tokens: residue types, 0 for padding.
+        slot_mask: true for atoms.
+        chains: number of the chain of each residue.
+        numbers: place of each residue in its chain.
+        conditions: numbers of `common.nn.conditions`: the lag in ps, unknown where the
+            source is hidden, and what the trajectory states.
+        before: frames that lead to the source, in Å, a lag apart, the first one first.
     """
 
     source: Float32[np.ndarray, "batch num_nodes num_slots 3"]
@@ -63,8 +54,7 @@ class Batch(NamedTuple):
     slot_mask: Bool[np.ndarray, "batch num_nodes num_slots"]
     chains: Int[np.ndarray, "batch num_nodes"]
     numbers: Int[np.ndarray, "batch num_nodes"]
-    lag: Float32[np.ndarray, " batch"]
-    temperature: Float32[np.ndarray, " batch"]
+    conditions: dict[str, Known]
     before: Float32[np.ndarray, "batch num_before num_nodes num_slots 3"]
 
 
@@ -72,8 +62,8 @@ class Lags(NamedTuple):
     """Lags in ps: a few, drawn evenly, or two ends of a range, log-uniform in frames.
 
     Attributes:
-        values: The lags, or smallest and largest.
-        is_range: Whether `values` are ends.
+        values: lags in ps, or the smallest and the largest.
+        is_range: whether `values` are ends of a range.
     """
 
     values: tuple[float, ...]
@@ -119,6 +109,7 @@ def batch_at(
     seed: int,
     step: int,
     num_before: int = 0,
+    rows: Int[np.ndarray, " num_rows"] | None = None,
 ) -> Batch:
     """Returns the pairs of a training step; nothing but (seed, step) enters.
 
@@ -126,64 +117,86 @@ def batch_at(
     their weights, source frames by their weights.
 
     Args:
-        segments: Of all systems.
-        lags: What the lag is drawn from.
-        batch_size: Number of pairs.
-        num_nodes: Residues of the result, at least those of the largest system.
-        seed: Of the whole run.
-        step: From 0.
-        num_before: Frames before the source that come with it.
+        segments: stretches of trajectories of all systems.
+        lags: values that the lag is drawn from.
+        batch_size: number of pairs.
+        num_nodes: residues of the result, at least those of the largest system.
+        seed: seed of the whole run.
+        step: number of the step, from 0.
+        num_before: number of frames before the source that come with it.
+        rows: numbers of the pairs that are read; all of them where None.
     """
     rng = np.random.default_rng((seed, 2, step))
     chosen = rng.choice(len(segments), batch_size, p=_shares(segments))
     draws = rng.random((batch_size, 2))
-    empty = np.zeros((batch_size, num_nodes, NUM_SLOTS, 3), np.float32)
-    batch = Batch(
-        source=empty,
-        target=empty.copy(),
-        tokens=np.zeros((batch_size, num_nodes), np.int32),
-        slot_mask=np.zeros((batch_size, num_nodes, NUM_SLOTS), bool),
-        chains=np.full((batch_size, num_nodes), -1, np.int32),
-        numbers=np.zeros((batch_size, num_nodes), np.int32),
-        lag=np.zeros(batch_size, np.float32),
-        temperature=np.zeros(batch_size, np.float32),
-        before=np.zeros((batch_size, num_before, *empty.shape[1:]), np.float32),
-    )
+    if rows is not None:
+        chosen, draws = chosen[rows], draws[rows]
+    names = sorted({n for s in segments for n in s.trajectory.conditions} | {"lag"})
+    batch = _empty(len(chosen), num_nodes, num_before, names)
     for index in np.unique(chosen):
-        rows = np.flatnonzero(chosen == index)
-        segment = segments[index]
-        steps = draw_lags(lags, segment.trajectory, draws[rows, 0])
-        sources = draw_sources(segment, steps, draws[rows, 1], num_before)
-        system = segment.trajectory.system
-        size = len(system.tokens)
-        batch.source[rows] = pad_slots(segment.trajectory, sources, num_nodes)
-        batch.target[rows] = pad_slots(segment.trajectory, sources + steps, num_nodes)
-        for place in range(num_before):
-            earlier = sources - (num_before - place) * steps
-            batch.before[rows, place] = pad_slots(
-                segment.trajectory, earlier, num_nodes
-            )
-        batch.tokens[rows, :size] = system.tokens
-        batch.slot_mask[rows, :size] = system.slot_atoms >= 0
-        batch.chains[rows, :size] = system.chains
-        batch.numbers[rows, :size] = system.numbers
-        batch.temperature[rows] = segment.temperature
-        batch.lag[rows] = steps * segment.trajectory.spacing
+        places = np.flatnonzero(chosen == index)
+        _fill(batch, places, segments[index], lags, draws[places])
     return batch
+
+
+def _empty(size: int, num_nodes: int, num_before: int, names: Sequence[str]) -> Batch:
+    """Returns a batch of padding."""
+    frames = lambda *shape: np.zeros((*shape, num_nodes, NUM_SLOTS, 3), np.float32)
+    return Batch(
+        source=frames(size),
+        target=frames(size),
+        tokens=np.zeros((size, num_nodes), np.int32),
+        slot_mask=np.zeros((size, num_nodes, NUM_SLOTS), bool),
+        chains=np.full((size, num_nodes), -1, np.int32),
+        numbers=np.zeros((size, num_nodes), np.int32),
+        conditions={
+            name: Known(np.ones(size, np.float32), np.zeros(size, bool))
+            for name in names
+        },
+        before=frames(size, num_before),
+    )
+
+
+def _fill(
+    batch: Batch,
+    rows: Int[np.ndarray, " num_rows"],
+    segment: Segment,
+    lags: Lags,
+    draws: Float[np.ndarray, "num_rows 2"],
+) -> None:
+    """Reads the pairs of one segment into rows of a batch."""
+    trajectory, system = segment.trajectory, segment.trajectory.system
+    num_nodes, num_before = batch.tokens.shape[1], batch.before.shape[1]
+    steps = draw_lags(lags, trajectory, draws[:, 0])
+    sources = draw_sources(segment, steps, draws[:, 1], num_before)
+    placed = lambda frames: pad_slots(trajectory, frames, num_nodes)
+    batch.source[rows] = placed(sources)
+    batch.target[rows] = placed(sources + steps)
+    for place in range(num_before):
+        batch.before[rows, place] = placed(sources - (num_before - place) * steps)
+    size = len(system.tokens)
+    batch.tokens[rows, :size] = system.tokens
+    batch.slot_mask[rows, :size] = system.slot_atoms >= 0
+    batch.chains[rows, :size] = system.chains
+    batch.numbers[rows, :size] = system.numbers
+    lag = {"lag": steps * trajectory.spacing}
+    for name, value in {**trajectory.conditions, **lag}.items():
+        batch.conditions[name].value[rows] = value
+        batch.conditions[name].mask[rows] = True
 
 
 def hide_sources(batch: Batch, share: float, seed: int, step: int) -> Batch:
     """Hides some sources: of these pairs the end is a frame of the ensemble.
 
     Args:
-        batch: Changed in place.
-        share: How likely each is hidden.
-        seed: Of the whole run.
-        step: From 0.
+        batch: pairs; changed in place.
+        share: probability that a source is hidden.
+        seed: seed of the whole run.
+        step: number of the step, from 0.
     """
-    hidden = np.random.default_rng((seed, 3, step)).random(len(batch.lag)) < share
+    hidden = np.random.default_rng((seed, 3, step)).random(len(batch.source)) < share
     batch.source[hidden] = 0.0
-    batch.lag[hidden] = ENSEMBLE_LAG
+    batch.conditions["lag"].mask[hidden] = False
     return batch
 
 
@@ -225,11 +238,11 @@ def _shares(segments: Sequence[Segment]) -> Float[np.ndarray, " num_segments"]:
     lengths = np.array([
         s.stop - s.start if s.weights is None else s.weights.sum() for s in segments
     ], float)  # fmt: skip
-    of_system = dict.fromkeys(names, 0.0)
+    totals = dict.fromkeys(names, 0.0)
     for name, length in zip(names, lengths, strict=True):
-        of_system[name] += length
-    shares = lengths / np.array([of_system[name] for name in names])
-    return shares / len(of_system)
+        totals[name] += length
+    shares = lengths / np.array([totals[name] for name in names])
+    return shares / len(totals)
 
 
 def blocks(
@@ -238,10 +251,10 @@ def blocks(
     """Cuts one trajectory into blocks of time, and holds one of them out.
 
     Args:
-        trajectory: The only one of its system.
-        num_blocks: Number of equal blocks.
-        held_out: Which block validates.
-        gap: Frames left out on either side of it; more than the largest lag.
+        trajectory: only trajectory of its system.
+        num_blocks: number of equal blocks.
+        held_out: number of the block that validates.
+        gap: frames left out on either side of it; more than the largest lag.
 
     Returns:
         Segments to train on, and the one held out.

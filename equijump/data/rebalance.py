@@ -7,10 +7,13 @@ would not if targets were weighted (dos Santos Costa et al. 2024, arXiv:2410.096
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
+from equijump.data import features
+from equijump.data.packed import view
 from equijump.data.pairs import Segment
 from equijump.data.residues import CA_SLOT
 
@@ -26,9 +29,9 @@ def rebalance(
     """Weighs sources so that all clusters of their system come equally often.
 
     Args:
-        segments: To train on, of any number of systems.
-        lag: ps, of the time-lagged correlations.
-        num_clusters: Of each system.
+        segments: segments to train on, of any number of systems.
+        lag: lag of the time-lagged correlations, in ps.
+        num_clusters: number of clusters of each system.
     """
     systems = [s.trajectory.system.tokens.tobytes() for s in segments]
     weighted = list(segments)
@@ -46,25 +49,21 @@ def cluster(
 ) -> list[Int[np.ndarray, " num_frames"]]:
     """Returns the cluster of each frame of each segment of one system."""
     from deeptime.clustering import KMeans
-    from deeptime.decomposition import TICA
 
-    frames = [distances(segment) for segment in segments]
+    frames = [view(s.trajectory.positions, s.start, s.stop) for s in segments]
+    distances = partial(features.distances, pairs=distance_pairs(segments[0]))
     steps = max(1, round(lag / segments[0].trajectory.spacing))
-    tica = TICA(lagtime=steps, dim=NUM_COMPONENTS).fit_from_timeseries(frames)
-    projected = [np.asarray(tica.transform(x), np.float64) for x in frames]
+    tica = features.fit_tica(frames, distances, steps, NUM_COMPONENTS)
+    projected = [np.float64(features.project(tica, x, distances)) for x in frames]
     stride = max(1, sum(map(len, frames)) // MOST_FITTED)
     fitted = np.concatenate(projected)[::stride]
     kmeans = KMeans(num_clusters, fixed_seed=1).fit_fetch(fitted)
     return [kmeans.transform(x) for x in projected]
 
 
-def distances(segment: Segment) -> Float[np.ndarray, "num_frames num_pairs"]:
-    """Returns distances in Å: of all atoms of a small system, of CA in a large one."""
-    system = segment.trajectory.system
+def distance_pairs(segment: Segment) -> Int[np.ndarray, "num_pairs 2"]:
+    """Returns pairs of atoms: of all in a small system, of CA in a large one."""
     atoms = np.arange(segment.trajectory.positions.shape[1])
     if len(atoms) > MOST_ATOMS:
-        atoms = system.slot_atoms[:, CA_SLOT]
-    positions = np.asarray(segment.trajectory.positions[segment.start : segment.stop])
-    left, right = np.triu_indices(len(atoms), 1)
-    apart = positions[:, atoms[left]] - positions[:, atoms[right]]
-    return np.linalg.norm(apart, axis=-1)
+        atoms = segment.trajectory.system.slot_atoms[:, CA_SLOT]
+    return atoms[features.choose_pairs(len(atoms))]

@@ -15,9 +15,9 @@ class Residue(NamedTuple):
     """Heavy atoms of one residue type.
 
     Attributes:
-        name: Three letters, as in a PDB file.
-        slots: Atom name of each slot in use, None for one that stays empty.
-        bonds: Pairs of names of bonded atoms.
+        name: three letters, as in a PDB file.
+        slots: atom name of each slot in use, None for one that stays empty.
+        bonds: pairs of names of bonded atoms.
     """
 
     name: str

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+import scipy.sparse
+from jaxtyping import Bool, Float, Int
 
 from common.errors import UsageError
 from equijump.data.residues import NUM_SLOTS, RESIDUES, TOKENS, Residue
@@ -24,14 +25,14 @@ class System(NamedTuple):
     """What does not change along a trajectory; kept atoms are numbered anew.
 
     Attributes:
-        tokens: Residue types, see `equijump.data.residues`.
-        chains: Number of the chain of each residue.
-        numbers: Place of each residue in its chain.
-        slot_atoms: Kept atom in each slot, -1 for an empty one.
-        bonds: Pairs of kept atoms, over all residues.
-        kept: Index of each kept atom in the topology of the file.
-        residue_names: As in the file.
-        atom_names: Of the kept atoms, as in the file.
+        tokens: residue types, see `equijump.data.residues`.
+        chains: number of the chain of each residue.
+        numbers: place of each residue in its chain.
+        slot_atoms: kept atom in each slot, -1 for an empty one.
+        bonds: pairs of kept atoms, over all residues.
+        kept: index of each kept atom in the topology of the file.
+        residue_names: names of residues as in the file.
+        atom_names: names of the kept atoms as in the file.
     """
 
     tokens: Int[np.ndarray, " num_nodes"]
@@ -50,9 +51,9 @@ def read_system(
     """Maps the residues of a topology; hydrogens, water and ions are dropped.
 
     Args:
-        topology: Of MDTraj.
-        positions: Å, of one frame, from which bonds inside a residue are read.
-        source: File name, for the message of an error.
+        topology: topology of MDTraj.
+        positions: positions of one frame, in Å, which tell the bonds in a residue.
+        source: file name, for the message of an error.
 
     Raises:
         UsageError: A residue is unknown, or lacks heavy atoms.
@@ -173,9 +174,9 @@ def _places(
     """Counts residues from the start of their chain, gaps in the numbering kept."""
     places = np.zeros(len(chains), np.int32)
     for chain in np.unique(chains):
-        of_chain = chains == chain
-        steps = np.maximum(np.diff(numbers[of_chain]), 1)
-        places[of_chain] = np.concatenate([[0], np.cumsum(steps)])
+        members = chains == chain
+        steps = np.maximum(np.diff(numbers[members]), 1)
+        places[members] = np.concatenate([[0], np.cumsum(steps)])
     return places
 
 
@@ -196,29 +197,91 @@ def _all_bonds(
     return np.array(bonds, np.int32).reshape(-1, 2)
 
 
+def nearby(
+    bonds: Int[np.ndarray, "num_bonds 2"], num_atoms: int, num_bonds: int = 3
+) -> Bool[np.ndarray, "num_atoms num_atoms"]:
+    """Returns which pairs of atoms have at most so many bonds between them.
+
+    >>> nearby(np.array([[0, 1], [1, 2]]), 3, num_bonds=1)[0]
+    array([ True,  True, False])
+
+    Args:
+        bonds: pairs of bonded atoms.
+        num_atoms: number of atoms.
+        num_bonds: largest number of bonds between two atoms that are near.
+    """
+    rows, columns = np.concatenate([bonds, bonds[:, ::-1]]).T
+    ones = np.ones(len(rows), bool)
+    shape = num_atoms, num_atoms
+    step = scipy.sparse.csr_array((ones, (rows, columns)), shape)
+    step = step + scipy.sparse.eye_array(num_atoms, dtype=bool)
+    near = step
+    for _ in range(num_bonds - 1):
+        near = near @ step
+    return near.toarray()
+
+
+def slot_order(system: System) -> Int[np.ndarray, " num_atoms"]:
+    """Returns the kept atoms in the order of slots."""
+    return system.slot_atoms[system.slot_atoms >= 0]
+
+
+def in_slot_order(system: System) -> System:
+    """Returns the system with its kept atoms numbered in the order of slots."""
+    order = slot_order(system)
+    place = np.append(np.argsort(order), -1).astype(np.int32)  # Its last serves -1.
+    return system._replace(
+        slot_atoms=place[system.slot_atoms],
+        bonds=place[system.bonds],
+        kept=system.kept[order],
+        atom_names=tuple(system.atom_names[index] for index in order),
+    )
+
+
+def is_same(first: System, second: System) -> bool:
+    """Returns whether residues and chains are the same; names may differ."""
+    numbered = lambda chains: np.unique(chains, return_inverse=True)[1]
+    return np.array_equal(first.tokens, second.tokens) and np.array_equal(
+        numbered(first.chains), numbered(second.chains)
+    )
+
+
+def reordered(
+    positions: Float[np.ndarray, "*batch num_atoms 3"], system: System, target: System
+) -> Float[np.ndarray, "*batch num_atoms 3"]:
+    """Returns positions in the order in which another file lists the same atoms.
+
+    Args:
+        positions: positions of the kept atoms of `system`.
+        system: system as the positions have it.
+        target: the same system in the order of atoms that is wanted.
+    """
+    ordered = np.empty_like(positions)
+    ordered[..., slot_order(target), :] = positions[..., slot_order(system), :]
+    return ordered
+
+
 def to_topology(system: System) -> Any:
     """Returns the kept atoms, with their bonds, as a topology of MDTraj."""
     import mdtraj
     from mdtraj.core.element import get_by_symbol
 
-    topology = mdtraj.Topology()
-    letters = string.ascii_uppercase
+    topology, letters = mdtraj.Topology(), string.ascii_uppercase
     chains = {
         number: topology.add_chain(letters[place % len(letters)])
         for place, number in enumerate(np.unique(system.chains).tolist())
     }
-    place_of = {}
-    for index, row in enumerate(system.slot_atoms.tolist()):
-        chain = chains[int(system.chains[index])]
-        number = int(system.numbers[index]) + 1
-        topology.add_residue(system.residue_names[index], chain, number)
-        slots = RESIDUES[system.tokens[index] - 1].slots
-        place_of |= {
-            atom: (index, name) for atom, name in zip(row, slots, strict=False)
-        }
-    for atom, name in enumerate(system.atom_names):
-        index, slot = place_of[atom]
-        topology.add_atom(name, get_by_symbol(slot[0]), topology.residue(index))
+    for name, chain, number in zip(
+        system.residue_names, system.chains.tolist(), system.numbers, strict=True
+    ):
+        topology.add_residue(name, chains[chain], int(number) + 1)
+    rows, slots = np.nonzero(system.slot_atoms >= 0)
+    order = np.argsort(system.slot_atoms[rows, slots])
+    for name, row, slot in zip(
+        system.atom_names, rows[order], slots[order], strict=True
+    ):
+        element = RESIDUES[system.tokens[row] - 1].slots[slot][0]
+        topology.add_atom(name, get_by_symbol(element), topology.residue(int(row)))
     for first, second in system.bonds.tolist():
         topology.add_bond(topology.atom(first), topology.atom(second))
     return topology

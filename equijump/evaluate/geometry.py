@@ -14,7 +14,7 @@ from mdtraj.geometry import dihedral
 
 from equijump.data.frames import ANGSTROM_PER_NM
 from equijump.data.residues import CA_SLOT, RESIDUES
-from equijump.data.topology import System
+from equijump.data.topology import System, nearby
 
 PROTEIN_SIZE = 10
 """Amino acids from which a system counts as a protein, not as a small peptide."""
@@ -34,8 +34,8 @@ class Torsions(NamedTuple):
 
     Attributes:
         kinds: phi, psi, omega, chi1 ... of each.
-        residues: Number of the residue each belongs to; omega to the later one.
-        atoms: The four atoms of each.
+        residues: number of the residue each belongs to; omega to the later one.
+        atoms: four atoms of each.
     """
 
     kinds: tuple[str, ...]
@@ -108,10 +108,7 @@ def find_distant_pairs(
     bonds: Int[np.ndarray, "num_bonds 2"], num_atoms: int
 ) -> Int[np.ndarray, "num_pairs 2"]:
     """Lists pairs of atoms with more than three bonds between them."""
-    step = np.eye(num_atoms, dtype=int)
-    step[bonds[:, 0], bonds[:, 1]] = step[bonds[:, 1], bonds[:, 0]] = 1
-    near = np.linalg.matrix_power(step, 3) > 0
-    return np.argwhere(np.triu(~near)).astype(np.int32)
+    return np.argwhere(np.triu(~nearby(bonds, num_atoms))).astype(np.int32)
 
 
 def find_centres(
@@ -205,8 +202,8 @@ def fold_measures(
     """Compares frames of a protein with its native structure.
 
     Args:
-        carbons: Å, alpha carbons of the amino acids.
-        native: Å, the same of the native structure.
+        carbons: alpha carbons of the amino acids, in Å.
+        native: alpha carbons of the native structure, in Å.
 
     Returns:
         `rmsd` in Å after the best proper superposition; `gdt_ts`, the mean share of

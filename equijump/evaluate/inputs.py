@@ -16,10 +16,11 @@ from jaxtyping import Float, Float32
 
 from common.errors import UsageError
 from equijump.data import frames
+from equijump.data.packed import Lazy, view
 from equijump.data.residues import RESIDUES
-from equijump.data.topology import System, read_system
+from equijump.data.sources.trajectories import PACKAGED
+from equijump.data.topology import System, in_slot_order, read_system
 
-PACKAGED = Path(__file__).parents[1] / "packaged"
 _HAS_TOPOLOGY = frozenset((".h5", ".pdb", ".gro"))
 
 
@@ -27,15 +28,15 @@ class Replicas(NamedTuple):
     """Trajectories of one system at one spacing.
 
     Attributes:
-        names: Of the files.
-        system: With kept atoms numbered in the order of slots.
-        positions: Å, of each trajectory.
+        names: names of the files.
+        system: system with kept atoms numbered in the order of slots.
+        positions: positions of each trajectory, in Å; read at each access.
         spacing: ps from one frame to the next.
     """
 
     names: tuple[str, ...]
     system: System
-    positions: tuple[Float32[np.ndarray, "_ num_atoms 3"], ...]
+    positions: Sequence[Float32[np.ndarray, "_ num_atoms 3"]]
     spacing: float
 
 
@@ -103,11 +104,11 @@ def read(
     """Reads trajectories of one system.
 
     Args:
-        flag: That gave the files, for the messages of errors.
-        paths: One or more.
-        topology: Of all of them; by `find_topology` where None.
-        spacing: ps, for formats without times; 0 reads them.
-        finite: See `equijump.data.frames.read_trajectories`.
+        flag: flag that has the files, for the messages of errors.
+        paths: one file or more.
+        topology: topology of all of them; by `find_topology` where None.
+        spacing: spacing in ps, for formats without times; 0 reads it.
+        finite: as of `equijump.data.frames.read_trajectories`.
 
     Raises:
         UsageError: A file cannot be read, or systems or spacings differ.
@@ -115,8 +116,8 @@ def read(
     read_all = []
     for path in paths:
         of = Path(topology) if topology else find_topology(f"{flag}_topology", path)
-        read_all += frames.read_trajectories([path], of, spacing, finite)
-    first = in_slot_order(read_all[0].system)
+        read_all += frames.read_trajectories([path], of, spacing, finite, in_slots=True)
+    first = read_all[0].system
     step = read_all[0].spacing
     for trajectory in read_all:
         check_same(first, trajectory.system, flag, trajectory.name)
@@ -129,9 +130,7 @@ def read(
     return Replicas(
         names=tuple(trajectory.name for trajectory in read_all),
         system=first,
-        positions=tuple(
-            np.asarray(t.positions)[:, _slot_order(t.system)] for t in read_all
-        ),
+        positions=Lazy(view, [t.positions for t in read_all]),
         spacing=float(_exact(step)),
     )
 
@@ -167,22 +166,6 @@ def check_same(expected: System, found: System, flag: str, name: str) -> None:
         raise UsageError(
             f"{flag}: expected {describe(expected)}, found {describe(found)} in {name}"
         )
-
-
-def in_slot_order(system: System) -> System:
-    """Numbers the kept atoms in the order of slots."""
-    order = _slot_order(system)
-    place = np.append(np.argsort(order), -1).astype(np.int32)  # Its last serves -1.
-    return system._replace(
-        slot_atoms=place[system.slot_atoms],
-        bonds=place[system.bonds],
-        kept=system.kept[order],
-        atom_names=tuple(system.atom_names[index] for index in order),
-    )
-
-
-def _slot_order(system: System) -> np.ndarray:
-    return system.slot_atoms[system.slot_atoms >= 0]
 
 
 def _exact(spacing: float) -> Fraction:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import scipy.sparse
 from deeptime.clustering import KMeans, KMeansModel
-from deeptime.decomposition import TICA, CovarianceKoopmanModel
 from deeptime.markov import TransitionCountEstimator, TransitionCountModel
 from deeptime.markov.msm import MarkovStateModel, MaximumLikelihoodMSM
 from jaxtyping import Bool, Float, Int
@@ -43,15 +42,6 @@ def basin_of(
     is_left = (phi > LEFT_PHI[0]) & (phi < LEFT_PHI[1])
     is_alpha = (phi < 0.0) & (psi > ALPHA_PSI[0]) & (psi < ALPHA_PSI[1])
     return np.where(is_left, 2, np.where(is_alpha, 0, 1))
-
-
-def fit_tica(reference: Frames, lag: int) -> CovarianceKoopmanModel:
-    """Fits time-lagged independent components; the slowest comes first."""
-    estimator = TICA(lagtime=lag, dim=MAX_DIMENSIONS)
-    pairs = [(unit[:-lag], unit[lag:]) for unit in reference]
-    for pair in pairs:
-        estimator.partial_fit(pair)
-    return estimator.fetch_model()
 
 
 def cells_of(

@@ -5,13 +5,17 @@ and what depends on the step, such as crossings, is counted from each frame to t
 step later.
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from common.errors import UsageError
+from equijump.data import features
+from equijump.data.packed import Lazy
 from equijump.data.topology import System
 from equijump.evaluate import geometry, inputs, kinetics, validity
 
@@ -29,15 +33,15 @@ class Side(NamedTuple):
     """One side, unit by unit.
 
     Attributes:
-        every: Frames in a step of the common spacing.
-        positions: Å.
-        torsions: Radians, in the order of `geometry.find_torsions`.
-        tics: Time-lagged independent components, fitted to the reference.
-        states: Of Markov models.
+        every: number of frames in a step of the common spacing.
+        positions: positions in Å, read at each access.
+        torsions: torsions in radians, in the order of `geometry.find_torsions`.
+        tics: time-lagged independent components, fitted to the reference.
+        states: states of Markov models.
     """
 
     every: int
-    positions: tuple[Float[np.ndarray, "_ num_atoms 3"], ...]
+    positions: Sequence[Float[np.ndarray, "_ num_atoms 3"]]
     torsions: Units
     tics: Units
     states: tuple[Int[np.ndarray, " _"], ...]
@@ -47,14 +51,14 @@ class Prepared(NamedTuple):
     """What every measure starts from.
 
     Attributes:
-        system: Of both sides.
-        torsions: Of the system.
-        sides: By their names.
-        num_runs: Trajectories on each side, before a single one is cut into blocks.
-        spacing: ps, the smallest common multiple of those of the files.
-        lags: Steps of the spacing, of models; the first one also of TICA.
-        num_states: Of models.
-        states: What they are, in words.
+        system: system of both sides.
+        torsions: torsions of the system.
+        sides: sides by their names.
+        num_runs: trajectories on each side, before a single one is cut into blocks.
+        spacing: smallest common multiple of the files' spacings, in ps.
+        lags: lags of models in steps of the spacing; the first one also of TICA.
+        num_states: number of states of models.
+        states: description of the states.
     """
 
     system: System
@@ -90,7 +94,7 @@ def keep_whole(
     kept = [index for index, loss in enumerate(found) if loss is None]
     whole = replicas._replace(
         names=tuple(replicas.names[index] for index in kept),
-        positions=tuple(replicas.positions[index] for index in kept),
+        positions=Lazy(replicas.positions.__getitem__, kept),
     )
     return whole, lost
 
@@ -101,9 +105,9 @@ def choose_lags(
     """Returns the lags of models in steps.
 
     Args:
-        lag: ps, the first; 0 for the least multiple of the spacing from 10 ps on.
-        spacing: ps, of a step.
-        units: Of either side.
+        lag: first lag in ps; 0 for the least multiple of the spacing from 10 ps on.
+        spacing: spacing of a step, in ps.
+        units: units of either side.
 
     Raises:
         UsageError: The lag is no multiple of the spacing, or a unit is too short.
@@ -136,10 +140,10 @@ def prepare(
     """Cuts into units, and finds slow coordinates and states.
 
     Args:
-        trajectory: Whole replicas.
-        reference: Of the same system.
-        lag: See `choose_lags`.
-        seed: Of clusters.
+        trajectory: whole replicas.
+        reference: reference of the same system.
+        lag: first lag, see `choose_lags`.
+        seed: seed of clusters.
 
     Raises:
         UsageError: See `choose_lags`; or the system has no torsions.
@@ -171,7 +175,9 @@ def _cut(replicas: inputs.Replicas) -> inputs.Replicas:
     """Cuts a single trajectory into blocks of time."""
     if len(replicas.positions) > 1:
         return replicas
-    blocks = tuple(np.array_split(replicas.positions[0], NUM_BLOCKS))
+    ends = np.linspace(0, len(replicas.positions[0]), NUM_BLOCKS + 1).astype(int)
+    block = lambda rows: replicas.positions[0][slice(*rows)]
+    blocks = Lazy(block, list(itertools.pairwise(ends.tolist())))
     names = tuple(f"a tenth of {replicas.names[0]}" for _ in blocks)
     return replicas._replace(names=names, positions=blocks)
 
@@ -182,32 +188,29 @@ def _slow_coordinates(
     """Fits TICA to the reference; features are distances of a protein, else angles."""
     system = replicas["reference"].system
     if geometry.is_protein(system):
-        features = {name: _carbon_distances(side) for name, side in replicas.items()}
+        carbons = geometry.alpha_carbons(system)
+        pairs = carbons[features.choose_pairs(len(carbons))]
+        function = partial(geometry.distances_of, pairs=pairs)
+        units = {name: side.positions for name, side in replicas.items()}
+    elif angles["reference"][0].shape[1]:
+        function, units = _circular, angles
     else:
-        features = {name: _circular(units) for name, units in angles.items()}
-    if features["reference"][0].shape[1] == 0:
         raise UsageError(
             "--reference: expected a system with torsions of heavy atoms, found "
             f"{inputs.describe(system)}"
         )
-    tica = kinetics.fit_tica(features["reference"], lag)
+    dimensions = kinetics.MAX_DIMENSIONS
+    tica = features.fit_tica(units["reference"], function, lag, dimensions)
     return {
-        name: tuple(tica.transform(unit) for unit in units)
-        for name, units in features.items()
+        name: tuple(features.project(tica, unit, function) for unit in side)
+        for name, side in units.items()
     }
 
 
-def _circular(units: Units) -> Units:
-    return tuple(np.concatenate([np.cos(x), np.sin(x)], axis=1) for x in units)
-
-
-def _carbon_distances(replicas: inputs.Replicas) -> Units:
-    carbons = geometry.alpha_carbons(replicas.system)
-    pairs = geometry.all_pairs(len(carbons))
-    return tuple(
-        geometry.distances_of(positions[:, carbons], pairs)
-        for positions in replicas.positions
-    )
+def _circular(
+    angles: Float[np.ndarray, "num_frames num_angles"],
+) -> Float[np.ndarray, "num_frames num_feats"]:
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
 
 def find_states(

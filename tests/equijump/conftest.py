@@ -4,6 +4,7 @@ import pytest
 
 from configs.equijump import tiny
 from equijump import package, train, weights
+from equijump.data import splits
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +34,7 @@ def finished(cache, tmp_path_factory):
 def segments(cache):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
-        return train.load_segments(tiny.get_config())
+        return splits.load_segments(tiny.get_config())
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def test_a_shared_frame_leaves_nothing_to_align(kind):
 def test_transports_from_noise_take_every_alignment(kind, alignment):
     config = make_config(kind, alignment)
     train.check_config(config)
-    assert build.has_free_frames(config) == (alignment != "single")
+    assert build.has_random_frames(config) == (alignment != "single")
 
 
 def test_other_alignments_are_refused():
@@ -62,7 +62,7 @@ def frame(segments):
 def noised(frame, seed, at, scales):
     cloud, mask = frame
     key = jax.random.key(seed)
-    x_1 = loss.turn_at_random(key, cloud)
+    x_1 = loss.random_rotation(key, cloud)
     z = paths.draw_noise(jax.random.fold_in(key, 1), mask)
     return x_1, z, paths.noised(at, scales, jnp.zeros_like(cloud), x_1, z)
 
@@ -113,7 +113,7 @@ def statistics(segments):
 def gradient(config, statistics, batch):
     loss_fn = train.make_loss(config, statistics)
     params = build.init_params(config, jax.random.key(0))
-    keys = jax.random.split(jax.random.key(1), len(batch.lag))
+    keys = jax.random.split(jax.random.key(1), len(batch.source))
     run = jax.jit(jax.value_and_grad(lambda p: loss_fn(p, batch, keys)[0]))
     return run(params)
 
@@ -146,16 +146,17 @@ def test_a_jump_of_free_frames_ends_anywhere(segments, statistics, kind):
     config = make_config(kind, "exact")
     params = build.init_params(config, jax.random.key(0))
     system = segments.training[0].trajectory.system
-    chain = chain_of(system)
+    chain = chain_of(system, {"lag": 5.0})
     batch = pairs.batch_at(segments.training, segments.lags, 1, 3, seed=0, step=0)
     jump = jax.jit(
         make_jump(
             build.make_model(config), build.TRANSPORTS[kind], statistics,
-            config.transport.noise_factor, 4, free_frames=build.has_free_frames(config),
+            config.transport.noise_factor, 4,
+            random_frames=build.has_random_frames(config),
         )
     )  # fmt: skip
     cloud = to_cloud(jnp.asarray(batch.source[0]), chain.slot_mask)
-    at = lambda x: jump(params, x, chain, jnp.float32(5.0), jax.random.key(3))
+    at = lambda x: jump(params, x, chain, jax.random.key(3))
     found, far = at(cloud), at(0.0 * cloud)
     size = float(jnp.sqrt(jnp.mean(jnp.square(found))))
     assert np.all(np.isfinite(found))

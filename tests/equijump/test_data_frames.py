@@ -1,11 +1,14 @@
 """Tests of trajectories read with MDTraj and packed."""
 
+import os
+from pathlib import Path
+
 import mdtraj
 import numpy as np
 import pytest
 
 from common.errors import UsageError
-from equijump.data import frames
+from equijump.data import frames, pairs
 from tests.equijump.test_data_topology import ALANINE_DIPEPTIDE
 
 
@@ -111,3 +114,68 @@ def test_a_missing_file_is_told(tmp_path, topology, missing):
     paths[missing] = tmp_path / "nowhere.xtc"
     with pytest.raises(UsageError, match=r"found no .*nowhere\.xtc"):
         frames.read_trajectories([paths["trajectory"]], paths["topology"])
+
+
+def float32_times(count, step, first=0.0):
+    return (first + step * np.arange(count)).astype(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize(
+    ("count", "step", "first"),
+    [(5_000_000, 10.0, 0.0), (2_000_000, 0.1, 0.0), (1_000, 0.1, 2e5), (9, 2.0, 5.0)],
+)
+def test_times_in_single_precision_are_even(count, step, first):
+    times = float32_times(count, step, first)
+    found = frames.find_spacing(Path("run.xtc"), times)
+    assert found == pytest.approx(step, rel=0.02 if first else 1e-5)
+
+
+@pytest.mark.parametrize("count", [100, 1_200_000])
+def test_a_missing_frame_is_found_in_single_precision(count):
+    times = np.delete(float32_times(count, 10.0), count // 3)
+    told = f"found 20 ps after frame {count // 3 - 1} and 10 ps elsewhere"
+    with pytest.raises(UsageError, match=told):
+        frames.find_spacing(Path("run.xtc"), times)
+
+
+@pytest.mark.parametrize(
+    "times", [[0.0, 0.0, 0.0], [2.0, 1.0, 0.0], [0.0, 1.0, 2.1], [0.0, 5.0, 5.0]]
+)
+def test_times_that_do_not_rise_evenly_are_told(times):
+    with pytest.raises(UsageError, match="expected frames at one spacing"):
+        frames.find_spacing(Path("run.h5"), np.array(times))
+
+
+def test_slow_drift_of_the_spacing_is_told():
+    times = np.cumsum(np.linspace(1.0, 1.009, 1_000))
+    with pytest.raises(UsageError, match="expected frames at one spacing"):
+        frames.find_spacing(Path("run.h5"), times)
+
+
+def test_atoms_come_in_the_order_of_slots_where_asked(tmp_path, topology):
+    path = tmp_path / "run.h5"
+    make(topology).save(str(path))
+    (plain,) = frames.read_trajectories([path], topology)
+    (slots,) = frames.read_trajectories([path], topology, in_slots=True)
+    filled = plain.system.slot_atoms[plain.system.slot_atoms >= 0]
+    assert list(filled) != sorted(filled)
+    np.testing.assert_array_equal(slots.positions[:], plain.positions[:][:, filled])
+    placed = slots.system.slot_atoms[slots.system.slot_atoms >= 0]
+    np.testing.assert_array_equal(placed, np.arange(len(filled)))
+    assert slots.checksum != plain.checksum
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux")
+def test_two_hundred_trajectories_need_few_descriptors(tmp_path, topology):
+    one = tmp_path / "run_0.h5"
+    make(topology, count=3).save(str(one))
+    paths = [one, *(tmp_path / f"run_{number}.h5" for number in range(1, 200))]
+    for number, path in enumerate(paths[1:]):
+        path.write_bytes(one.read_bytes() + bytes([number]))
+    before = len(os.listdir("/proc/self/fd"))
+    found = frames.read_trajectories(paths, topology)
+    lags = pairs.Lags((2.0,), is_range=False)
+    segments = [pairs.Segment(t, 0, len(t.positions)) for t in found]
+    batch = pairs.batch_at(segments, lags, 400, 3, seed=0, step=0)
+    assert np.any(batch.source)
+    assert len(os.listdir("/proc/self/fd")) <= before + 10

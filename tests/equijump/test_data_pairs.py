@@ -1,5 +1,6 @@
 """Tests of pairs of frames: lags, segments, weights, repeatability."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -54,7 +55,7 @@ def test_a_pair_is_a_lag_apart_inside_its_segment():
     batch = pairs.batch_at(segments, lags, 4_000, 3, seed=0, step=0)
     steps = lags_of(batch)
     assert set(steps) == {2.0, 5.0}
-    np.testing.assert_array_equal(batch.lag, 2.0 * steps)
+    np.testing.assert_array_equal(batch.conditions["lag"].value, 2.0 * steps)
     source, target = batch.source[:, 0, 0, 0], batch.target[:, 0, 0, 0]
     first = (source >= 20) & (target < 60)
     assert np.all(first | ((source >= 90) & (target < 180)))
@@ -95,23 +96,57 @@ def test_systems_come_equally_often():
 def test_a_batch_is_a_function_of_seed_and_step():
     segments, lags = [whole(make_trajectory())], pairs.Lags((2.0, 40.0), is_range=True)
     draw = lambda seed, step: pairs.batch_at(segments, lags, 8, 1, seed, step)
-    for ours, theirs in zip(draw(1, 2), draw(1, 2), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    jax.tree.map(np.testing.assert_array_equal, draw(1, 2), draw(1, 2))
     assert np.any(draw(1, 2).source != draw(1, 3).source)
     assert np.any(draw(1, 2).source != draw(2, 2).source)
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2], [5], [7, 0, 7]])
+def test_some_pairs_of_a_batch_are_those_of_the_whole(rows):
+    segments = [whole(make_trajectory()), whole(make_trajectory(90, token=GLYCINE))]
+    lags = pairs.Lags((2.0, 40.0), is_range=True)
+    given = (segments, lags, 8, 2, 3, 4)
+    found = pairs.batch_at(*given, rows=np.array(rows))
+    expected = jax.tree.map(lambda x: x[rows], pairs.batch_at(*given))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_a_condition_is_known_where_a_trajectory_states_it():
+    stated = make_trajectory()._replace(conditions={"temperature": 310.0, "gap": 2.0})
+    silent = make_trajectory(start=1_000)._replace(conditions={"temperature": 350.0})
+    lags = pairs.Lags((2.0,), is_range=False)
+    batch = pairs.batch_at([whole(stated), whole(silent)], lags, 64, 1, 0, 0)
+    assert set(batch.conditions) == {"lag", "temperature", "gap"}
+    first = batch.source[:, 0, 0, 0] < 500
+    assert 0 < first.sum() < 64
+    np.testing.assert_array_equal(batch.conditions["gap"].mask, first)
+    np.testing.assert_array_equal(batch.conditions["gap"].value[first], 2.0)
+    expected = np.where(first, 310.0, 350.0)
+    np.testing.assert_array_equal(batch.conditions["temperature"].value, expected)
+    assert batch.conditions["temperature"].mask.all()
+    assert batch.conditions["lag"].mask.all()
+
+
+def test_a_lag_of_a_microsecond_is_a_lag_and_hides_nothing():
+    trajectory = make_trajectory(spacing=5e5, start=1)
+    lags = pairs.Lags((1e6,), is_range=False)
+    batch = pairs.batch_at([whole(trajectory)], lags, 16, 1, seed=0, step=0)
+    np.testing.assert_array_equal(batch.conditions["lag"].value, 1e6)
+    assert batch.conditions["lag"].mask.all()
+    assert np.all(batch.source[:, 0, 0, 0] > 0)
 
 
 def test_some_sources_are_hidden_as_a_function_of_seed_and_step():
     segments, lags = [whole(make_trajectory(start=1))], pairs.Lags((2.0,), False)
     draw = lambda: pairs.batch_at(segments, lags, 4_000, 1, 0, 5)
     batch = pairs.hide_sources(draw(), 0.3, seed=0, step=5)
-    hidden = batch.lag == pairs.ENSEMBLE_LAG
+    hidden = ~batch.conditions["lag"].mask
     assert np.mean(hidden) == pytest.approx(0.3, abs=0.03)
     np.testing.assert_array_equal(batch.source[hidden], 0.0)
     np.testing.assert_array_equal(batch.source[~hidden], draw().source[~hidden])
     np.testing.assert_array_equal(batch.target, draw().target)
     again = pairs.hide_sources(draw(), 0.3, seed=0, step=5)
-    np.testing.assert_array_equal(again.lag, batch.lag)
+    np.testing.assert_array_equal(~again.conditions["lag"].mask, hidden)
 
 
 def test_lags_of_a_range_are_log_uniform():

@@ -16,7 +16,9 @@ from tests.equijump.test_data_topology import tripeptide
 def plan(loaded):
     molecule = loaded.molecules["ala2"]
     starts = molecule.starts[:2]
-    return rollout.Plan(molecule.system, starts, 10.0, seed=0, chunk=40, max_redraws=10)
+    return rollout.Plan(
+        molecule.system, starts, {"lag": 10.0}, 0, chunk=40, max_redraws=10
+    )
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def test_centres_with_a_hand_are_found(name, num_centres, tmp_path):
     system, positions = read_structures(path, None, at_most=1)
     graph = gate.graph_of(system)
     assert len(graph.centres) == num_centres
-    hands = gate.reference_of(graph, jnp.asarray(positions[0])).hands
+    hands = gate.reference_of(graph, jnp.asarray(positions[0])).chirality
     # N, C and CB run clockwise seen from the side of HA, in every L amino acid.
     np.testing.assert_array_equal(np.unique(hands[:1]), [1.0][: min(num_centres, 1)])
 
@@ -87,7 +89,7 @@ def test_centres_with_a_hand_are_found(name, num_centres, tmp_path):
 def corrupting(share):
     """Shakes, and with some probability mirrors the molecule or stretches it."""
 
-    def jump(params, cloud, chain, lag, key):
+    def jump(params, cloud, chain, key):
         noise, which, how = jax.random.split(key, 3)
         mask = chain.slot_mask[..., None]
         moved = cloud + 0.01 * jax.random.normal(noise, cloud.shape) * mask

@@ -5,7 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equijump import loss
+from common.nn.conditions import known
+from configs.equijump import tiny
+from equijump import build, loss
+from equijump.data import pairs
+from equijump.transport import ddpm
 
 FRAME = jnp.asarray(
     [[0, 0, 0], [1.5, 0, 0], [2.1, 1.4, 0], [3.6, 1.5, 0.3], [9, 9, 9]], jnp.float32
@@ -31,31 +35,62 @@ def test_the_vector_map_is_the_hubers_loss_of_the_errors_of_all_vectors():
     assert float(far) < loss.VECTOR_MAP_CLIP
 
 
-def test_bonds_count_and_other_pairs_do_not():
-    longer = FRAME.at[0, 0].add(-0.2)  # The first bond, and no other.
-    error = loss.bond_error(FRAME, FRAME, longer, MASK, jnp.float32(1e-3))
-    assert float(error) == pytest.approx(0.2**2 / 3, rel=1e-3)
-    bent = FRAME.at[0].set(jnp.array([1.5, 0, 1.5]))  # The same length elsewhere.
-    error = loss.bond_error(FRAME, FRAME, bent, MASK, jnp.float32(1e-3))
-    assert float(error) == pytest.approx(0.0, abs=1e-8)
-    noisy = loss.bond_error(FRAME, FRAME, longer, MASK, jnp.float32(1.0))
-    assert float(noisy) < 0.02 * 0.2**2 / 3
-
-
-def test_unbonded_atoms_that_overlap_count():
-    assert float(loss.clash_error(FRAME, FRAME, MASK)) == 0.0
-    near = FRAME.at[3].set(jnp.array([0.0, 1.0, 0.0]))  # 1 Å from the first atom.
-    assert float(loss.clash_error(FRAME, near, MASK)) > 2 * 1.0 / 4
-
-
-@pytest.mark.parametrize("term", ["vector_map", "bond", "clash"])
-def test_gradients_are_finite_where_atoms_meet(term):
-    def error(found):
-        if term == "vector_map":
-            return loss.vector_map_error(found, FRAME, MASK)
-        if term == "bond":
-            return loss.bond_error(FRAME, FRAME, found, MASK, jnp.float32(0.1))
-        return loss.clash_error(FRAME, found, MASK)
-
+def test_gradients_are_finite_where_atoms_meet():
+    error = lambda found: loss.vector_map_error(found, FRAME, MASK)
     for found in (FRAME, jnp.zeros_like(FRAME)):
         assert np.all(np.isfinite(jax.grad(error)(found)))
+
+
+def test_all_that_a_pair_draws_comes_from_keys_of_its_own():
+    keys = jax.random.key_data(jnp.stack(loss.split_key(jax.random.key(5))))
+    assert len(np.unique(keys, axis=0)) == len(loss.Keys._fields)
+
+
+def test_the_random_rotation_is_independent_of_the_noise(monkeypatch):
+    """No two draws of a pair share a key, and none has that of the pair itself."""
+    seen = []
+
+    def record(function):
+        def draw(key, *arguments, **named):
+            seen.append(tuple(np.asarray(jax.random.key_data(key)).tolist()))
+            return function(key, *arguments, **named)
+
+        return draw
+
+    monkeypatch.setattr(jax.random, "normal", record(jax.random.normal))
+    monkeypatch.setattr(
+        loss.matrix_fisher, "uniform", record(lambda key, count: jnp.eye(3)[None])
+    )
+    key = jax.random.key(11)
+    noise_one_pair(key)
+    assert len(seen) == len(set(seen)) == 3  # Source, rotation and noise.
+    parts = {tuple(np.asarray(jax.random.key_data(k)).tolist()) for k in split(key)}
+    assert set(seen) <= parts
+
+
+def split(key):
+    return jax.random.split(key, 5)
+
+
+def noise_one_pair(key):
+    """Puts one residue on a path of random frames."""
+    mask = jnp.arange(14)[None] < 4
+    atoms = jnp.where(mask[..., None], jax.random.uniform(key, (1, 14, 3)), 0.0)
+    batch = pairs.Batch(
+        source=atoms, target=atoms, tokens=jnp.ones(1, jnp.int32), slot_mask=mask,
+        chains=jnp.zeros(1, jnp.int32), numbers=jnp.zeros(1, jnp.int32),
+        conditions=known({"lag": jnp.float32(10.0)}),
+        before=jnp.zeros((0, 1, 14, 3)),
+    )  # fmt: skip
+    settings = loss.Settings(4.0, 0.1, align=True, random_frames=True)
+    statistics = build.Statistics(*np.ones((3, 1)), ensemble=np.ones(2))
+    model = build.make_model(tiny.get_config())
+    keys = loss.split_key(key)
+    return loss.noise_pair(model, ddpm, statistics, settings, batch, keys)
+
+
+def test_random_frames_start_from_noise():
+    pair = noise_one_pair(jax.random.key(0))
+    assert not pair.has_source
+    assert not pair.origin.any()
+    np.testing.assert_allclose(pair.scales.displacement, 1.0)

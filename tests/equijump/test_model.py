@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from common.nn.conditions import Known, known
+from configs.equijump import tiny
+from equijump import build
 from equijump.model import EquiJump, from_cloud, make_scene, recentred, to_cloud
 
 NUM_NODES, SIZE = 6, 5
+KEY = jax.random.key(0)
 SLOTS = np.array([4, 5, 9, 14, 2, 0])  # Atoms of each residue; the last is padding.
 
 
@@ -59,9 +63,8 @@ def randomised(model):
 
 def call(model, params, source, end, displacement, *arrays):
     tokens, mask, chains, numbers = arrays
-    lag = jnp.float32(10.0)
     scene = make_scene(
-        source[:, 1], tokens, mask, chains, numbers, lag, jnp.float32(300.0),
+        source[:, 1], tokens, mask, chains, numbers, known({"lag": jnp.float32(10.0)}),
         model.num_neighbours, model.reach,
     )  # fmt: skip
     clouds = [to_cloud(x, mask) for x in (source, end)]
@@ -126,11 +129,83 @@ def test_neighbours_are_those_along_the_chain_and_then_the_nearest():
     tokens, numbers = jnp.ones(4, jnp.int32), jnp.arange(4)
     scene = make_scene(
         positions, tokens, jnp.ones((4, 14), bool), jnp.array([0, 0, 0, 1]), numbers,
-        jnp.ones(()), jnp.float32(300.0), num_neighbours=2, reach=1,
+        known({"lag": jnp.ones(())}), num_neighbours=2, reach=1,
     )  # fmt: skip
     np.testing.assert_array_equal(scene.senders, [[1, 2], [0, 2], [1, 0], [2, 0]][:4])
     assert scene.edge_mask.all()
     assert int(scene.offsets[3, 0]) == 3  # Another chain.
+
+
+def chain_scene(positions, has_source, chains=None, num_neighbours=16, reach=4):
+    size = len(positions)
+    return make_scene(
+        jnp.asarray(positions, jnp.float32),
+        jnp.ones(size, jnp.int32),
+        jnp.ones((size, 14), bool),
+        jnp.zeros(size, jnp.int32) if chains is None else jnp.asarray(chains),
+        jnp.arange(size),
+        {"lag": Known(jnp.float32(10.0), jnp.asarray(has_source))},
+        num_neighbours,
+        reach,
+    )
+
+
+def test_with_a_hidden_source_neighbours_are_those_along_the_chain():
+    scene = chain_scene(np.zeros((40, 3)), has_source=False)
+    for residue in range(40):
+        apart = np.abs(np.asarray(scene.senders[residue]) - residue)
+        others = np.abs(np.delete(np.arange(40), residue) - residue)
+        np.testing.assert_array_equal(np.sort(apart), np.sort(others)[:16])
+    assert scene.edge_mask.all()
+
+
+def test_with_a_hidden_source_other_chains_come_last():
+    scene = chain_scene(np.zeros((40, 3)), False, np.arange(40) // 10)
+    own = np.asarray(scene.senders) // 10 == np.arange(40)[:, None] // 10
+    np.testing.assert_array_equal(own[:, :9], True)
+    np.testing.assert_array_equal(own[:, 9:], False)
+    np.testing.assert_array_equal(np.asarray(scene.offsets)[:, 9:], 9)
+
+
+def test_a_hidden_source_is_not_looked_at():
+    line = 3.8 * np.arange(40)[:, None] * np.float32([1.0, 0.0, 0.0])
+    scattered = np.random.default_rng(0).normal(size=(40, 3))
+    ours, theirs = (chain_scene(x, has_source=False) for x in (line, scattered))
+    np.testing.assert_array_equal(ours.senders, theirs.senders)
+    seen = chain_scene(scattered, has_source=True)
+    assert np.any(np.asarray(seen.senders) != ours.senders)
+
+
+@pytest.mark.parametrize("names", [("lag",), ("lag", "temperature"), ("lag", "gap")])
+def test_conditions_have_parameters_of_their_own(names):
+    config = tiny.get_config()
+    config.model.conditions = names
+    params = jax.eval_shape(lambda key: build.init_params(config, key), KEY)["params"]
+    found = {name for name in params if name.startswith("embed_")}
+    fixed = {"embed_token", "embed_offset", "embed_level_0", "embed_level_1"}
+    assert found == fixed | {f"embed_{name}" for name in names}
+
+
+def test_an_unknown_condition_has_no_influence():
+    config = tiny.get_config()
+    config.model.conditions = ("lag", "gap")
+    model = build.make_model(config)
+    params = randomised_params(config)
+    scene = chain_scene(np.zeros((3, 3)), has_source=True)
+
+    def embed(value, mask):
+        gap = Known(jnp.float32(value), jnp.asarray(mask))
+        given = scene._replace(conditions={**scene.conditions, "gap": gap})
+        return model.apply(params, given, method="_condition")
+
+    np.testing.assert_array_equal(embed(1.0, False), embed(7.0, False))
+    assert np.any(np.asarray(embed(1.0, True)) != embed(7.0, True))
+
+
+def randomised_params(config):
+    shapes = jax.eval_shape(lambda key: build.init_params(config, key), KEY)
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: jnp.float32(rng.normal(size=x.shape)), shapes)
 
 
 def test_clouds_and_positions_are_each_others_inverse():

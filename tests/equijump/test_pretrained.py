@@ -9,9 +9,9 @@ import pytest
 import scipy.stats
 
 import equijump
+from equijump.data.sources.trajectories import PACKAGED
 from equijump.evaluate import geometry, inputs, measure
 from equijump.evaluate.sides import NAMES
-from equijump.train import PACKAGED
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,9 @@ from equijump import rollout
 @pytest.fixture(scope="module")
 def plan(loaded):
     molecule = loaded.molecules["ala2"]
-    return rollout.Plan(molecule.system, molecule.starts[:3], 10.0, seed=3, chunk=4)
+    return rollout.Plan(
+        molecule.system, molecule.starts[:3], {"lag": 10.0}, seed=3, chunk=4
+    )
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +34,9 @@ def six(roll, plan):
 
 
 def test_a_rollout_is_a_loop_over_jumps(six, jump, plan, loaded):
-    chain = rollout.chain_of(plan.system)
-    lag, root = jnp.float32(plan.lag), jax.random.key(plan.seed)
-    one = jax.jit(jax.vmap(jump, (None, 0, None, None, 0)))
+    chain = rollout.chain_of(plan.system, plan.conditions)
+    root = jax.random.key(plan.seed)
+    one = jax.jit(jax.vmap(jump, (None, 0, None, 0)))
     clouds = rollout.begin(plan).state.cloud
     for number, frame in enumerate(six[0]):
         keys = jnp.stack(
@@ -43,7 +45,7 @@ def test_a_rollout_is_a_loop_over_jumps(six, jump, plan, loaded):
                 for replica in range(3)
             ]
         )
-        clouds = one(loaded.params, clouds, chain, lag, keys)
+        clouds = one(loaded.params, clouds, chain, keys)
         found = jax.vmap(rollout.atoms_of, (0, None))(clouds, chain.places)
         np.testing.assert_array_equal(found, frame)
 
@@ -81,7 +83,7 @@ def test_atoms_come_back_in_the_order_of_the_file(plan):
 
 def test_a_bond_that_breaks_is_dated(plan, loaded):
     """A jump that stretches everything by a fifth breaks bonds with the third."""
-    stretch = lambda params, cloud, chain, lag, key: 1.2 * cloud
+    stretch = lambda params, cloud, chain, key: 1.2 * cloud
     state = rollout.begin(plan).state
     (chunk,) = rollout.rollout(stretch, loaded.params, plan, state, 0, 4)
     np.testing.assert_array_equal(chunk.state.broken_at, 3)

@@ -22,12 +22,13 @@ from common.commands import cli
 from common.errors import UsageError
 from equijump import sample, trajfile
 from equijump.data.topology import to_topology
+from equijump.weights import make_jump
 from tests.equijump.test_data_topology import ALANINE_DIPEPTIDE, tripeptide
 
 STRUCTURE = Path("equijump/packaged/ala2_300K.pdb").resolve()
 
 
-def shake(params, cloud, chain, lag, key):
+def shake(params, cloud, chain, key):
     """Stands for the network, and compiles at once."""
     noise = jax.random.normal(key, cloud.shape)
     return cloud + 0.01 * noise * chain.slot_mask[..., None]
@@ -217,7 +218,7 @@ def test_two_commands_do_not_write_the_same_folder(ask, shaken):
 def test_a_rollout_that_is_not_finite_stops_and_keeps_what_was(
     more, packaged, tmp_path, monkeypatch, capsys
 ):
-    def fail(params, cloud, chain, lag, key):
+    def fail(params, cloud, chain, key):
         """Fails by chance, about every twentieth time."""
         return jnp.where(jax.random.uniform(key) < 0.05, jnp.nan, cloud)
 
@@ -238,7 +239,7 @@ def test_a_rollout_that_is_not_finite_stops_and_keeps_what_was(
 
 
 def test_the_gate_is_counted(ask, monkeypatch, capsys):
-    def mirror(params, cloud, chain, lag, key):
+    def mirror(params, cloud, chain, key):
         return jnp.where(jax.random.bernoulli(key), -cloud, cloud)
 
     monkeypatch.setattr(sample, "make_jump", lambda weights, num_steps, method: mirror)
@@ -350,18 +351,20 @@ def test_lags_inside_a_range_are_allowed(loaded):
     config.data.lags, config.data.log_uniform = (10.0, 100.0), True
     ranged = loaded._replace(config=config)
     choose = functools.partial(sample.choose, ranged)
-    assert choose().lag == 10.0
-    assert choose(lag=35.0).lag == 35.0
+    assert choose().conditions["lag"] == 10.0
+    assert choose(lag=35.0).conditions["lag"] == 35.0
     with pytest.raises(UsageError, match="expected 10 to 100 ps"):
         choose(lag=150.0)
 
 
-def test_an_ensemble_does_not_look_at_what_was_before(loaded, jump):
+def test_an_ensemble_does_not_look_at_what_was_before(loaded):
     with pytest.raises(UsageError, match=r"config\.data\.ensemble_share above 0"):
         sample.choose(loaded, ensemble=True)
     config = loaded.config.copy_and_resolve_references()
     config.data.ensemble_share = 0.5
-    both = loaded._replace(config=config)
+    statistics = loaded.statistics._replace(ensemble=np.ones(2))
+    both = loaded._replace(config=config, statistics=statistics)
+    jump = make_jump(both, 3)
     options = sample.choose(both, 2, ensemble=True, gate=False)
     assert options.frame_time == 1.0
     plan = sample.plan_of(options, seed=0, chunk=2)

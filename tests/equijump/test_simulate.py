@@ -11,8 +11,8 @@ import pytest
 from common.commands import cli
 from common.errors import UsageError
 from configs.equijump import tiny
-from equijump import replicas, simulate, train
-from equijump.data import topology
+from equijump import replicas, simulate
+from equijump.data import splits, topology
 
 ALANINE = ("--sequence=A", "--caps", "--solvent=none", "--platform=Reference")
 QUICK = (*ALANINE, "--equilibration=0.2", "--spacing=0.1", "--length=0.001")
@@ -160,7 +160,7 @@ def test_training_reads_what_was_written(md, tmp_path):
     config.data.trajectories = (f"{tmp_path}/out/*.xtc",)
     config.data.topology = f"{tmp_path}/out/ace_a_nme.pdb"
     config.data.lags = (0.1,)
-    segments = train.load_segments(config)
+    segments = splits.load_segments(config)
     assert len(segments.training) == 1
     assert segments.training[0].trajectory.spacing == pytest.approx(0.1)
     assert segments.num_nodes == 3

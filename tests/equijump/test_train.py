@@ -1,5 +1,7 @@
 """Tests of training on the packaged trajectories."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,11 @@ import optax
 import pytest
 
 from common.errors import UsageError
+from common.nn.conditions import known
+from common.runs import checkpoints, parallel
 from configs.equijump import tiny
 from equijump import build, loss, train
-from equijump.data import pairs
+from equijump.data import pairs, splits
 from equijump.model import to_cloud
 
 
@@ -46,7 +50,7 @@ def test_the_only_trajectory_of_a_system_is_held_out_by_blocks():
     config = tiny.get_config()
     config.data.trajectories = ("equijump/packaged/ala2_300K_0.xtc",)
     config.data.topology = "equijump/packaged/ala2_300K.pdb"
-    found = train.load_segments(config)
+    found = splits.load_segments(config)
     (training,), (held,) = found.training, found.validation
     assert (held.start, held.stop) == (1599, 1999)
     assert training.stop <= held.start - 2
@@ -64,7 +68,73 @@ def test_data_that_cannot_be_used_is_told(name, value, told):
     config = tiny.get_config()
     config.data[name] = value
     with pytest.raises(UsageError, match=told):
-        train.load_segments(config)
+        splits.load_segments(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("data.held_out", 3, "expected the training data that this run was begun with"),
+        ("data.align", False, r"expected config\.data\.align = True"),
+        (
+            "transport.noise_factor",
+            2.0,
+            r"expected .*noise_factor = 4",
+        ),
+        ("model.num_hidden", 32, "as the config says"),
+    ],
+)
+def test_a_run_goes_on_with_the_same_division_only(
+    finished, tmp_path, name, value, told
+):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    config = tiny.get_config()
+    config.sample.num_steps = 3
+    config.update_from_flattened_dict({name: value})
+    with pytest.raises(UsageError, match=told):
+        train.train(config, workdir)
+
+
+def test_checksums_and_names_of_what_validates_are_kept(finished, segments):
+    _, _, meta = checkpoints.load_params(finished[0])
+    assert meta["held_out"] == ["ala2_300K_6.xtc", "ala2_300K_7.xtc"]
+    assert meta.items() >= splits.describe(segments).items()
+    # Runs of version 0.1.0 have only this one, and go on with it.
+    assert meta["data_checksum"] == (
+        "f00c965c9fac1cc18681451e1c6b68749a9147fda39205fdcc510b12787b7954"
+    )
+
+
+def count_pairs(params, batch, keys):
+    """Stands for the errors of a network: other for each pair and key."""
+    noise = jax.vmap(jax.random.uniform)(keys)
+    return params * jnp.sum(jnp.square(batch.target), axis=(1, 2, 3)) + noise
+
+
+@pytest.mark.parametrize("count", [5, 8, 13])
+def test_validation_in_parts_is_the_mean_over_all_pairs(segments, monkeypatch, count):
+    config = tiny.get_config()
+    config.train.num_validation = count
+    whole = train.make_validate(config, segments, count_pairs)(jnp.float32(0.1))
+    monkeypatch.setattr(train, "VALIDATION_BATCH", 4)
+    traced = []
+
+    def errors(params, batch, keys):
+        traced.append(batch.tokens.shape[0])
+        return count_pairs(params, batch, keys)
+
+    mesh = parallel.make_mesh(1) if count == 8 else None
+    validate = train.make_validate(config, segments, errors, mesh)
+    parts = validate(jnp.float32(0.1))
+    assert parts["validation_error"] == pytest.approx(whole["validation_error"], 1e-6)
+    assert validate(jnp.float32(0.1)) == parts
+    assert traced == [4]  # One program, for batches of one size.
+    batch = pairs.batch_at(
+        segments.validation, segments.lags, count, segments.num_nodes, seed=0, step=0
+    )
+    keys = jax.random.split(jax.random.key(0), count)
+    expected = float(np.mean(count_pairs(jnp.float32(0.1), batch, keys)))
+    assert parts["validation_error"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_spread_of_the_displacement_grows_with_the_lag(segments):
@@ -72,7 +142,9 @@ def test_the_spread_of_the_displacement_grows_with_the_lag(segments):
     measured = train.measure(ranged, align=True)
     assert (measured.lags[0], measured.lags[-1]) == (5.0, 500.0)
     assert np.all(np.diff(measured.vectors) > 0)
-    at = lambda lag: build.scales_at(measured, jnp.float32(lag), 4.0)
+    at = lambda lag: build.scales_at(
+        measured, known({"lag": jnp.float32(lag)})["lag"], 4.0
+    )
     np.testing.assert_allclose(at(5.0).displacement[0, 0], measured.vectors[0], 1e-5)
     np.testing.assert_allclose(at(5.0).displacement[1, 0], measured.positions[0], 1e-5)
     np.testing.assert_allclose(at(50.0).noise, 4.0 * at(50.0).displacement, 1e-5)
@@ -97,7 +169,7 @@ def test_the_target_is_superposed_where_asked(segments):
 def test_a_batch_of_padding_has_no_loss_and_no_gradient(segments):
     config = tiny.get_config()
     batch = pairs.batch_at(segments.training, segments.lags, 2, 3, seed=0, step=0)
-    empty = jax.tree.map(np.zeros_like, batch)._replace(lag=batch.lag)
+    empty = jax.tree.map(np.zeros_like, batch)._replace(conditions=batch.conditions)
     loss_fn = train.make_loss(config, train.measure(segments, align=True))
     params = build.init_params(config, jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 2)
@@ -134,7 +206,9 @@ def test_left_and_right_are_learnt_apart(segments):
 
     def answer(params, batch):
         cloud = to_cloud(batch.source, batch.slot_mask)
-        found = model.apply(params, build.scene_of(model, batch), cloud)[0]
+        found = model.apply(
+            params, build.scene_of(model, batch.source[:, 1], batch), cloud
+        )[0]
         return found[1, 0], cloud[1, 0]  # Of alanine's nitrogen.
 
     def error(params, batch):
@@ -176,7 +250,7 @@ def test_sources_of_its_own_are_near_those_of_the_trajectory(segments):
     @jax.jit
     @jax.vmap
     def both(one, key):
-        made = loss.own_source(model, transport, statistics, settings, one, key)
+        made = loss.self_rollout(model, transport, statistics, settings, one, key)
         return loss.centred_pair(one._replace(target=made.source), align=True)
 
     given = jax.tree.map(jnp.asarray, batch)

@@ -7,7 +7,7 @@ import scipy.stats
 import equijump
 from configs.equijump import ou
 from equijump import train
-from equijump.data import synthetic
+from equijump.data.sources import ornstein_uhlenbeck
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def sampler(tmp_path_factory):
 def vectors(frames):
     """From each CA to its atoms, in units of their standard deviation."""
     apart = frames[:, :, [0, 2, 3, 4, 6, 7]] - frames[:, :, [1, 1, 1, 5, 5, 5]]
-    return apart / synthetic.VECTOR
+    return apart / ornstein_uhlenbeck.VECTOR
 
 
 def roll(sampler, lag, num_jumps, seed=0):
@@ -33,8 +33,8 @@ def roll(sampler, lag, num_jumps, seed=0):
 @pytest.mark.parametrize("lag", [4.0, 8.0, 32.0])
 def test_a_trained_network_keeps_variance_and_correlation(sampler, lag):
     frames = roll(sampler, lag, 40)[10:]
-    between = (frames[:, :, 1] - frames[:, :, 5]) / (2 * synthetic.POSITION)
-    exact = np.exp(-lag / synthetic.CORRELATION_TIME)
+    between = (frames[:, :, 1] - frames[:, :, 5]) / (2 * ornstein_uhlenbeck.POSITION)
+    exact = np.exp(-lag / ornstein_uhlenbeck.CORRELATION_TIME)
     for values in (vectors(frames), between):
         assert np.var(values) == pytest.approx(1.0, rel=0.1)
         correlation = np.mean(values[1:] * values[:-1]) / np.var(values)
@@ -47,6 +47,6 @@ def test_two_jumps_are_one_of_twice_the_lag(sampler):
     twice = roll(sampler, 8.0, 2, seed=1)
     once = roll(sampler, 16.0, 1, seed=2)
     np.testing.assert_array_equal(twice[0], once[0])
-    a = np.exp(-16.0 / synthetic.CORRELATION_TIME)
+    a = np.exp(-16.0 / ornstein_uhlenbeck.CORRELATION_TIME)
     ends = [np.ravel(vectors(x)[-1] - a * vectors(x)[0]) for x in (twice, once)]
     assert scipy.stats.ks_2samp(*ends).pvalue > 0.01

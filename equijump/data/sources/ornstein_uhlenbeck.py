@@ -5,8 +5,12 @@ $a = \exp(-\Delta / \tau)$: two residues of glycine, the vector between them and
 to their atoms, are each isotropic and normal with a standard deviation of their own.
 """
 
+from collections.abc import Iterator
+
+import ml_collections
 import numpy as np
 
+from common.errors import UsageError
 from equijump.data.frames import Trajectory
 from equijump.data.residues import CA_SLOT, NUM_SLOTS, TOKENS
 from equijump.data.topology import System
@@ -17,13 +21,23 @@ CORRELATION_TIME, SPACING = 20.0, 1.0
 POSITION, VECTOR = 3.0, 1.5
 """Å, standard deviation an axis of a CA from the middle, and of an atom from its CA."""
 
-NUM_FRAMES = 20_000
+NUM_FRAMES, NUM_TRAJECTORIES = 20_000, 4
 _ATOMS = ("N", "CA", "C", "O")
 
 
-def ornstein_uhlenbeck(num_trajectories: int = 4) -> tuple[Trajectory, ...]:
-    """Returns independent trajectories of two residues, the same at each call."""
-    return tuple(_trajectory(number) for number in range(num_trajectories))
+def read(argument: str, data: ml_collections.ConfigDict) -> Iterator[Trajectory]:
+    """Yields independent trajectories of two residues, the same at each call.
+
+    Args:
+        argument: number of trajectories; 4 where empty.
+        data: group `data` of a config, not read.
+    """
+    del data
+    if not (argument or "1").isdigit():
+        raise UsageError(
+            f"config.data.trajectories: expected ou or ou:<number>, found ou:{argument}"
+        )
+    yield from map(_trajectory, range(int(argument or NUM_TRAJECTORIES)))
 
 
 def _trajectory(number: int) -> Trajectory:

@@ -1,0 +1,76 @@
+"""Features of frames and their slow combinations (TICA), computed chunk by chunk.
+
+Memory grows neither with the number of frames nor beyond `MOST_PAIRS` distances.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+MOST_PAIRS = 1_000
+"""Distances that are features of a frame, at most."""
+
+CHUNK = 20_000
+"""Frames whose features are in memory at once."""
+
+Features = Callable[[Any], Any]
+
+
+def choose_pairs(
+    num_points: int, at_most: int = MOST_PAIRS
+) -> Int[np.ndarray, "num_pairs 2"]:
+    """Returns all pairs of points, or so many of them, spread evenly over the list.
+
+    >>> choose_pairs(3).tolist()
+    [[0, 1], [0, 2], [1, 2]]
+    >>> choose_pairs(1_000, at_most=3).tolist()
+    [[0, 1], [292, 821], [998, 999]]
+
+    Args:
+        num_points: number of points.
+        at_most: largest number of pairs.
+    """
+    count = num_points * (num_points - 1) // 2
+    chosen = np.linspace(0, count - 1, min(at_most, count)).round().astype(np.int64)
+    ends = np.cumsum(np.arange(num_points - 1, 0, -1))
+    first = np.searchsorted(ends, chosen, side="right")
+    second = num_points - (ends[first] - chosen) if count else first
+    return np.stack([first, second], axis=1).astype(np.int32)
+
+
+def distances(
+    positions: Float[np.ndarray, "num_frames num_atoms 3"],
+    pairs: Int[np.ndarray, "num_pairs 2"],
+) -> Float[np.ndarray, "num_frames num_pairs"]:
+    """Returns the distances of pairs of atoms, in Å."""
+    apart = positions[:, pairs[:, 0]] - positions[:, pairs[:, 1]]
+    return np.linalg.norm(apart, axis=-1)
+
+
+def fit_tica(units: Sequence[Any], features: Features, lag: int, dim: int) -> Any:
+    """Fits time-lagged independent components; the slowest comes first.
+
+    Args:
+        units: stretches of frames.
+        features: function from frames to their features.
+        lag: frames between those that are correlated.
+        dim: number of components.
+    """
+    from deeptime.decomposition import TICA
+
+    estimator = TICA(lagtime=lag, dim=dim)
+    for unit in units:
+        for first in range(0, len(unit) - lag, CHUNK):
+            found = features(unit[first : first + CHUNK + lag])
+            estimator.partial_fit((found[:-lag], found[lag:]))
+    return estimator.fetch_model()
+
+
+def project(
+    model: Any, unit: Any, features: Features
+) -> Shaped[np.ndarray, "num_frames dim"]:
+    """Returns the components of the frames of a unit; see `fit_tica`."""
+    chunks = [unit[first : first + CHUNK] for first in range(0, len(unit), CHUNK)]
+    return np.concatenate([np.asarray(model.transform(features(x))) for x in chunks])

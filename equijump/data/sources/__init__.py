@@ -1,0 +1,63 @@
+"""Sources of trajectories: one module and one row of `SOURCES` each.
+
+An entry of `config.data.trajectories` begins with the name of a row: `name`, or
+`name:argument` where the source takes one. Any other entry is a packaged name or a
+pattern of files, which `trajectories` reads. To add a data set, write a module with
+`read(argument, data)` that yields `equijump.data.frames.Trajectory`, and add its row.
+What holds for all frames of a trajectory, as the temperature, is in its `conditions`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import ml_collections
+
+from common.errors import UsageError
+from common.nn.conditions import CONDITIONS, ROOM_TEMPERATURE
+from equijump.data.frames import Trajectory
+from equijump.data.sources import ornstein_uhlenbeck, trajectories
+
+SOURCES: dict[str, Callable[[str, ml_collections.ConfigDict], Iterable[Trajectory]]] = {
+    "files": trajectories.read,
+    "ou": ornstein_uhlenbeck.read,
+}
+
+
+def read(data: ml_collections.ConfigDict) -> Iterator[Trajectory]:
+    """Yields the trajectories of a config, each with its conditions.
+
+    The temperature is that of `data.temperatures`, where it has one for the entry; else
+    what the source states; else room temperature.
+
+    Args:
+        data: group `data` of a config.
+
+    Raises:
+        UsageError: A trajectory cannot be read, or a condition is out of range.
+    """
+    for index, entry in enumerate(data.trajectories):
+        name, _, argument = entry.partition(":")
+        if name not in SOURCES:
+            name, argument = "files", entry
+        for trajectory in SOURCES[name](argument, data):
+            found = {"temperature": ROOM_TEMPERATURE, **trajectory.conditions}
+            if data.temperatures:
+                place = index % len(data.temperatures)
+                found["temperature"] = float(data.temperatures[place])
+            _check(trajectory.name, found)
+            yield trajectory._replace(conditions=found)
+
+
+def _check(name: str, conditions: Mapping[str, float]) -> None:
+    """Raises `UsageError` for a condition that the table does not have so."""
+    known = {key: row for key, row in CONDITIONS.items() if row.is_read}
+    for key, value in conditions.items():
+        if key not in known:
+            raise UsageError(
+                f"{name}: expected conditions among {', '.join(known)}, found {key}"
+            )
+        low, high, unit = known[key].low, known[key].high, known[key].unit
+        if not low <= value <= high:
+            raise UsageError(
+                f"{name}: expected a {key} of {low:g} to {high:g} {unit}, found "
+                f"{value:g}"
+            )

@@ -1,0 +1,128 @@
+"""Division of the data of a config into what trains and what validates."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+
+from common.errors import UsageError
+from equijump.data import pairs, rebalance, sources
+from equijump.data.frames import Trajectory
+
+NUM_BLOCKS = 5
+"""Blocks of time of a system with one trajectory; the last one validates."""
+
+
+class Segments(NamedTuple):
+    """Stretches of trajectories that pairs are drawn from.
+
+    Attributes:
+        training: segments to learn from.
+        validation: segments that are held out.
+        lags: lags of the pairs.
+        num_nodes: number of residues of the largest system.
+    """
+
+    training: tuple[pairs.Segment, ...]
+    validation: tuple[pairs.Segment, ...]
+    lags: pairs.Lags
+    num_nodes: int
+
+
+def load_segments(config: ml_collections.ConfigDict) -> Segments:
+    """Reads the trajectories of a config and divides them.
+
+    The last `held_out` trajectories of each system under the same conditions validate;
+    where there are no more than so many, the last of five blocks of time of each.
+
+    Raises:
+        UsageError: There are none, or they are shorter than the largest lag, or none
+            states a condition that the model is given.
+    """
+    data = config.data
+    lags = pairs.Lags(tuple(map(float, data.lags)), bool(data.log_uniform))
+    training, validation = [], []
+    for members in _alike(sources.read(data)):
+        longest = max(pairs.in_frames(lags, members[0]))
+        _check_lengths(members, lags, longest, config.loss.unroll)
+        kept, held = _divide(members, data.held_out, longest)
+        training += kept
+        validation += held
+    for segments in (training, validation):
+        _check_conditions(segments, config.model.conditions)
+    if data.num_clusters:
+        middle = float(np.sqrt(lags.values[0] * lags.values[-1]))
+        training = rebalance.rebalance(training, middle, data.num_clusters)
+    num_nodes = max(len(s.trajectory.system.tokens) for s in training)
+    return Segments(tuple(training), tuple(validation), lags, num_nodes)
+
+
+def _alike(trajectories: Iterable[Trajectory]) -> Iterable[list[Trajectory]]:
+    """Groups trajectories of one system under the same conditions."""
+    found: dict[tuple[bytes, str], list[Trajectory]] = {}
+    for one in trajectories:
+        key = one.system.tokens.tobytes(), _text(dict(one.conditions))
+        found.setdefault(key, []).append(one)
+    return found.values()
+
+
+def _divide(
+    members: Sequence[Trajectory], held_out: int, longest: int
+) -> tuple[list[pairs.Segment], list[pairs.Segment]]:
+    """Returns what trains and what validates of trajectories that are alike."""
+    if len(members) > held_out:
+        cut = len(members) - held_out
+        whole = [pairs.Segment(t, 0, len(t.positions)) for t in members]
+        return whole[:cut], whole[cut:]
+    cut_up = [pairs.blocks(t, NUM_BLOCKS, NUM_BLOCKS - 1, longest + 1) for t in members]
+    kept = [segment for several, _ in cut_up for segment in several]
+    return kept, [segment for _, segment in cut_up]
+
+
+def _check_lengths(
+    members: Sequence[Trajectory], lags: pairs.Lags, longest: int, unroll: int
+) -> None:
+    needed = (1 + max(1, unroll)) * NUM_BLOCKS * longest
+    for trajectory in members:
+        if len(trajectory.positions) <= needed:
+            raise UsageError(
+                f"{trajectory.name}: expected more than {needed} frames for lags up to "
+                f"{max(lags.values):g} ps, found {len(trajectory.positions)}"
+            )
+
+
+def _check_conditions(segments: Sequence[pairs.Segment], names: Sequence[str]) -> None:
+    stated = {name for s in segments for name in s.trajectory.conditions}
+    for name in names:
+        if name not in stated | {"lag"}:
+            raise UsageError(
+                f"config.model.conditions: expected {name} of a trajectory of each "
+                f"side, found {', '.join(sorted(stated))}"
+            )
+
+
+def describe(segments: Segments) -> dict[str, str | list[str]]:
+    """Returns what a run must go on with: checksums, and names of what validates."""
+    used = {s.trajectory.checksum for s in segments.training + segments.validation}
+    return {
+        "training_checksum": _checksum(segments.training),
+        "validation_checksum": _checksum(segments.validation),
+        "data_checksum": hashlib.sha256("".join(sorted(used)).encode()).hexdigest(),
+        "held_out": [s.trajectory.name for s in segments.validation],
+    }
+
+
+def _checksum(segments: Sequence[pairs.Segment]) -> str:
+    """Returns the SHA-256 of trajectories, their conditions, and the frames in use."""
+    rows = [
+        (s.trajectory.checksum, dict(s.trajectory.conditions), s.start, s.stop)
+        for s in segments
+    ]
+    return hashlib.sha256("\n".join(sorted(map(_text, rows))).encode()).hexdigest()
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, sort_keys=True)

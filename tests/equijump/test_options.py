@@ -1,0 +1,260 @@
+"""Tests of what a sampler is asked, without a network."""
+
+import numpy as np
+import pytest
+
+from common.errors import UsageError
+from configs.equijump import tiny
+from equijump import build, options, sample
+from equijump.rollout import State
+from equijump.weights import Molecule, Weights
+from tests.equijump.test_data_topology_order import make_system
+
+NAMES = ("ACE", "ALA", "NME")
+SYSTEM = make_system(NAMES)
+
+
+def make_weights(systems=None, **values):
+    """Weights of a config with other values, by their names in it."""
+    config = tiny.get_config()
+    config.update_from_flattened_dict(values)
+    starts = np.float32(np.random.default_rng(0).normal(size=(4, 10, 3)))
+    return Weights(
+        name="made",
+        config=config,
+        params=None,
+        statistics=build.Statistics(*np.ones((3, 1))),
+        molecules=systems or {"ala2": Molecule(SYSTEM, starts)},
+        checksum="ab",
+        config_checksum="cd",
+    )
+
+
+def choose(weights=None, **asked):
+    return options.choose(weights or make_weights(), **asked)
+
+
+def test_by_default_all_is_as_in_the_config():
+    found = choose()
+    assert found.name == "ala2"
+    assert found.conditions == {"lag": 10.0, "temperature": 300.0}
+    first = build.TRANSPORTS["foellmer"].METHODS[0]
+    assert (found.num_steps, found.method) == (10, first)
+    assert (found.every, found.max_redraws) == (1, options.MAX_REDRAWS)
+    assert found.frame_time == 10.0
+
+
+def test_replicas_take_starts_in_turn():
+    weights = make_weights()
+    starts = weights.molecules["ala2"].starts
+    found = choose(weights, replicas=6)
+    np.testing.assert_array_equal(found.starts, starts[[0, 1, 2, 3, 0, 1]])
+
+
+def test_without_a_gate_nothing_is_redrawn():
+    assert choose(gate=False).max_redraws is None
+    assert choose(max_redraws=0).max_redraws == 0
+
+
+def test_times_of_frames_are_those_of_the_jumps_between():
+    assert choose(every=4).frame_time == 40.0
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"replicas": 0}, "--replicas: expected 1 to 10000, found 0"),
+        ({"replicas": 10_001}, "--replicas: expected 1 to 10000, found 10001"),
+        ({"num_steps": 1}, "--num_steps: expected 2 to 1000, found 1"),
+        ({"every": 0}, "--every: expected 1 to 1000000, found 0"),
+        ({"max_redraws": -1}, "--max_redraws: expected 0 to 1000, found -1"),
+        ({"method": "leap"}, "--method: expected one of .*, found leap"),
+        ({"lag": 9.99}, r"--lag: expected 10 ps, .*, found 9\.99"),
+        ({"system": "trpcage"}, "--system: expected one of ala2, found trpcage"),
+        ({"ensemble": True}, r"--ensemble: expected weights trained with"),
+    ],
+)
+def test_values_out_of_range_are_told(asked, told):
+    with pytest.raises(UsageError, match=told):
+        choose(**asked)
+
+
+@pytest.mark.parametrize("lag", [5.0, 20.0])
+def test_any_of_several_lags_is_allowed(lag):
+    weights = make_weights(**{"data.lags": (5.0, 20.0)})
+    assert choose(weights, lag=lag).conditions["lag"] == lag
+    with pytest.raises(UsageError, match="--lag: expected 5, 20 ps"):
+        choose(weights, lag=10.0)
+
+
+def test_a_lag_of_a_microsecond_is_a_lag():
+    weights = make_weights(**{"data.lags": (1e6,)})
+    found = choose(weights)
+    assert found.conditions["lag"] == found.frame_time == 1e6
+
+
+def test_an_ensemble_has_no_lag():
+    found = choose(make_weights(**{"data.ensemble_share": 0.5}), ensemble=True, every=3)
+    assert found.conditions == {"temperature": 300.0}
+    assert found.frame_time == 3.0
+
+
+def test_the_temperature_is_inside_that_of_training():
+    names = {"model.conditions": ("lag", "temperature")}
+    weights = make_weights(**{"data.temperatures": (300.0, 400.0), **names})
+    assert choose(weights).conditions["temperature"] == 300.0
+    assert choose(weights, temperature=350.0).conditions["temperature"] == 350.0
+    with pytest.raises(UsageError, match="--temperature: expected 300 to 400 K"):
+        choose(weights, temperature=299.0)
+
+
+def test_a_network_that_is_not_given_the_temperature_has_one():
+    weights = make_weights(**{"data.temperatures": (300.0, 400.0)})
+    assert choose(weights, temperature=300.0).conditions["temperature"] == 300.0
+    with pytest.raises(UsageError, match="since the network is not given"):
+        choose(weights, temperature=400.0)
+
+
+def with_gap():
+    return make_weights(**{"model.conditions": ("lag", "gap")})
+
+
+def test_another_condition_is_a_row_and_a_name():
+    found = choose(with_gap(), conditions={"gap": 3.5})
+    assert found.conditions == {"lag": 10.0, "temperature": 300.0, "gap": 3.5}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "told"),
+    [
+        (None, "--condition: expected gap=0 to 20 eV, found none"),
+        ({"gap": 21.0}, r"--condition: expected gap=0 to 20 eV, found 21\.0"),
+        ({"gap": float("nan")}, "found nan"),
+        ({"gap": 1.0, "charm": 2.0}, "expected one of temperature, gap.*found charm"),
+        ({"gap": 1.0, "lag": 10.0}, "expected one of temperature, gap.*found lag"),
+    ],
+)
+def test_conditions_that_cannot_be_are_told(conditions, told):
+    with pytest.raises(UsageError, match=told):
+        choose(with_gap(), conditions=conditions)
+
+
+def test_a_condition_the_network_is_not_given_is_told():
+    with pytest.raises(UsageError, match="expected one of temperature, which"):
+        choose(conditions={"gap": 1.0})
+
+
+def two_systems():
+    glycine = Molecule(make_system(["GLY"] * 14), np.zeros((1, 56, 3), np.float32))
+    alanine = Molecule(SYSTEM, np.zeros((1, 10, 3), np.float32))
+    return {"gly": glycine, "ala2": alanine}
+
+
+def test_of_several_systems_one_is_named():
+    weights = make_weights(two_systems())
+    assert choose(weights, system="gly").name == "gly"
+    with pytest.raises(UsageError, match="--system as one of gly, ala2; found neither"):
+        choose(weights)
+
+
+def match(system, known=None):
+    count = len(system.kept)
+    return options._match(
+        known or two_systems(), "a.pdb", system, np.zeros((1, count, 3), np.float32)
+    )
+
+
+def test_a_start_is_matched_by_its_residues():
+    assert match(make_system(NAMES, chains=[2, 2, 2]))[0] == "ala2"
+
+
+def test_a_start_of_another_system_is_told_with_those_there_are():
+    told = (
+        r"a\.pdb: expected a system that the network was trained on \(gly: GLY-.*-"
+        r"\.\.\. \(14 residues\); ala2: ACE-ALA-NME\), found ALA-ALA"
+    )
+    with pytest.raises(UsageError, match=told):
+        match(make_system(["ALA", "ALA"]))
+
+
+@pytest.mark.parametrize("text", ["gap=1.5", "gap=+1.5e0", "gap=1.50"])
+def test_a_condition_of_the_command_is_name_and_number(text):
+    assert sample._condition(text) == ("gap", 1.5)
+
+
+@pytest.mark.parametrize("text", ["gap", "gap=", "gap=wide", ""])
+def test_a_condition_without_a_number_is_told(text):
+    with pytest.raises(UsageError, match="--condition: expected NAME=VALUE"):
+        sample._condition(text)
+
+
+def test_conditions_may_be_repeated():
+    given = sample._parser().parse_args(["--condition=gap=1", "--condition=x=2"])
+    assert given.condition == ["gap=1", "x=2"]
+    assert sample._parser().parse_args([]).condition == []
+
+
+def test_the_command_has_all_that_python_has():
+    given = vars(sample._parser().parse_args([]))
+    assert set(options.Request.__annotations__) - {"conditions"} <= set(given)
+
+
+@pytest.mark.parametrize(
+    ("seed", "num_jumps", "every", "chunk", "told"),
+    [
+        (-1, 1, 1, 1, "--seed: expected 0 to 4294967295, found -1"),
+        (2**32, 1, 1, 1, "--seed"),
+        (0, 1, 1, 0, "--chunk: expected 1 or more, found 0"),
+        (0, 0, 1, 1, "--num_jumps: expected 1 to 2147483647, found 0"),
+        (0, 2**31, 1, 1, "--num_jumps: expected 1 to 2147483647"),
+        (0, 10, 3, 1, "a multiple of --every=3, found 10"),
+    ],
+)
+def test_numbers_no_rollout_can_do_with_are_told(seed, num_jumps, every, chunk, told):
+    with pytest.raises(UsageError, match=told):
+        sample.check_numbers(seed, num_jumps, every, chunk)
+
+
+def test_a_header_has_all_that_decides_and_no_array():
+    weights = make_weights()
+    found = sample.header(weights, choose(weights, replicas=3), 5, "xtc")
+    assert (found["seed"], found["weights_sha256"]) == (5, "ab")
+    settings = found["settings"]
+    assert (settings["lag"], settings["temperature"]) == (10.0, 300.0)
+    assert (settings["replicas"], settings["format"]) == (3, "xtc")
+    assert len(settings["starts_sha256"]) == 64
+
+
+def test_the_header_of_an_ensemble_has_no_lag():
+    weights = make_weights(**{"data.ensemble_share": 0.5})
+    found = sample.header(weights, choose(weights, ensemble=True), 0, "xtc")
+    assert found["settings"]["lag"] is None
+
+
+def state(broken_at):
+    broken_at = np.array(broken_at, np.int32)
+    count = len(broken_at)
+    return State(
+        np.zeros((count, 1, 14, 3)), np.full(count, 12), np.full(count, 9), broken_at
+    )
+
+
+def test_what_came_of_a_rollout_is_summed_and_dated():
+    found = sample.result_of(state([0, 7, 3]), 10, 2.5)
+    assert found == {
+        "num_jumps": 10,
+        "num_draws": 36,
+        "num_accepted": 27,
+        "broken": {"1": 17.5, "2": 7.5},
+    }
+
+
+def test_the_summary_names_the_first_break_and_the_gate():
+    result = sample.result_of(state([0, 7, 3]), 10, 2.5)
+    found = sample._summary(result, 3, has_gate=True)
+    assert found == (
+        "geometry broke in 2 of 3 replicas, first after 7.5 ps; the gate let 75.0% of "
+        "draws pass"
+    )
+    whole = sample.result_of(state([0, 0]), 10, 2.5)
+    assert sample._summary(whole, 2, has_gate=False) == "no geometry is broken"
