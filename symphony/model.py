@@ -283,7 +283,7 @@ class Symphony(nn.Module):
         self,
         sender_feats: Features,
         pair_feats: Float[Array, "num_receivers num_senders num_pair_feats"],
-    ) -> Float[Array, "num_receivers num_senders 2*num_channels"]:
+    ) -> Float[Array, "num_receivers num_senders twice_channels"]:
         """Returns what each placed atom tells each candidate for the focus."""
         return self.focus_weights(pair_feats) * self.focus_senders(
             scalars_of(sender_feats)
@@ -318,7 +318,7 @@ class Symphony(nn.Module):
         self,
         species: Int[Array, " num_nodes"],
         node_feats: Features,
-        messages: Float[Array, "num_steps num_nodes 2*num_channels"],
+        messages: Float[Array, "num_steps num_nodes twice_channels"],
         placed: Bool[Array, "num_steps num_nodes"],
         pair_feats: Float[Array, "num_nodes num_nodes num_pair_feats"],
     ) -> NextAtom:
