@@ -238,7 +238,7 @@ def settle_coarse(
     Args:
         key: Key of the chain.
         coefficients: Signals of the channels.
-        direction: Where the chain starts.
+        direction: start of the chain.
         temperature: The low temperature.
         num_steps: Length of the chain.
         step_size: Standard deviation of a step per axis, in radians.

@@ -36,11 +36,11 @@ def refine_molecules(
     """Yields molecules refined, from the first on, in order.
 
     Args:
-        refiner: See `load_refiner`.
+        refiner: trained denoiser; see `load_refiner`.
         molecules: To refine.
         fixed: Atoms that stay where they are, counted from 0, of every molecule.
-        seed: Of the random numbers.
-        first: Index of the first one.
+        seed: seed of the random numbers.
+        first: index of the first one.
     """
     total = len(molecules.num_atoms)
     for start in range(first, total, denoiser.BATCH):
@@ -67,7 +67,7 @@ class MoleculeRefiner:
     """A trained denoiser for molecules of RDKit.
 
     Attributes:
-        refiner: See `symphony.kinds.denoiser.sample.Refiner`.
+        refiner: weights and how they are used.
     """
 
     def __init__(self, refiner: Refiner) -> None:
@@ -80,7 +80,7 @@ class MoleculeRefiner:
 
         Args:
             mols: With hydrogens and a conformer in three dimensions.
-            seed: Of the random numbers.
+            seed: seed of the random numbers.
             fixed: Atoms that stay where they are, counted from 0, of every molecule.
 
         Raises:

@@ -21,9 +21,9 @@ class Quantity(NamedTuple):
 
     Attributes:
         kind: ramachandran, torsion, tic or fold.
-        unit: Of its values.
-        edges: Of the bins along each axis.
-        values: Of either side, unit by unit.
+        unit: unit of its values.
+        edges: edges of the bins along each axis.
+        values: values of either side, unit by unit.
     """
 
     kind: str
@@ -116,10 +116,10 @@ def compare(
     """Compares the two sides in one quantity.
 
     Args:
-        quantity: What.
+        quantity: quantity to compare.
         prepared: Both sides.
-        resamples: Of units.
-        weights: Of frames by the Markov models; None where a side has no model.
+        resamples: resamples of units.
+        weights: weights of frames by the Markov models; None where a side has no model.
     """
     num_bins = int(np.prod([len(edge) - 1 for edge in quantity.edges]))
     bins = {

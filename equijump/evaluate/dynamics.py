@@ -26,7 +26,7 @@ class Models(NamedTuple):
 
     Attributes:
         whole: By lag in steps, from all units; None where too few states connect.
-        drawn: By lag, of each resample.
+        drawn: models by lag, of each resample.
     """
 
     whole: dict[int, MarkovStateModel | None]
@@ -44,7 +44,7 @@ def fit_models(
     Args:
         side: Whose states are counted.
         prepared: Has lags and the number of states.
-        weights: See `resampling.Resamples`.
+        weights: counts of units; see `resampling.Resamples`.
         advance: Told of the resamples done.
     """
     size = prepared.num_states
@@ -96,7 +96,7 @@ def measure_models(prepared: Prepared, models: Mapping[str, Models]) -> dict[str
 
     Args:
         prepared: Both sides.
-        models: Of both sides.
+        models: models of both sides.
     """
     first = prepared.lags[0]
     sets, what = find_sets(prepared, models["reference"].whole[first])
@@ -185,8 +185,8 @@ def measure_basins(
 
     Args:
         prepared: Both sides.
-        resamples: Of units.
-        frame_weights: By the Markov models, for the second kind of share.
+        resamples: resamples of units.
+        frame_weights: weights by the Markov models, for the second kind of share.
     """
     found = {}
     for residue, places in geometry.pairs_of_phi_and_psi(prepared.torsions).items():

@@ -27,7 +27,7 @@ class Replicas(NamedTuple):
     """Trajectories of one system at one spacing.
 
     Attributes:
-        names: Of the files.
+        names: names of the files.
         system: With kept atoms numbered in the order of slots.
         positions: Å, of each trajectory.
         spacing: ps from one frame to the next.
@@ -105,9 +105,9 @@ def read(
     Args:
         flag: That gave the files, for the messages of errors.
         paths: One or more.
-        topology: Of all of them; by `find_topology` where None.
+        topology: topology of all of them; by `find_topology` where None.
         spacing: ps, for formats without times; 0 reads them.
-        finite: See `equijump.data.frames.read_trajectories`.
+        finite: see `equijump.data.frames.read_trajectories`.
 
     Raises:
         UsageError: A file cannot be read, or systems or spacings differ.

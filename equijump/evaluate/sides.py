@@ -33,7 +33,7 @@ class Side(NamedTuple):
         positions: Å.
         torsions: Radians, in the order of `geometry.find_torsions`.
         tics: Time-lagged independent components, fitted to the reference.
-        states: Of Markov models.
+        states: states of Markov models.
     """
 
     every: int
@@ -47,14 +47,14 @@ class Prepared(NamedTuple):
     """What every measure starts from.
 
     Attributes:
-        system: Of both sides.
-        torsions: Of the system.
-        sides: By their names.
+        system: system of both sides.
+        torsions: torsions of the system.
+        sides: sides by their names.
         num_runs: Trajectories on each side, before a single one is cut into blocks.
         spacing: ps, the smallest common multiple of those of the files.
         lags: Steps of the spacing, of models; the first one also of TICA.
-        num_states: Of models.
-        states: What they are, in words.
+        num_states: states of models.
+        states: words on what they are.
     """
 
     system: System
@@ -103,7 +103,7 @@ def choose_lags(
     Args:
         lag: ps, the first; 0 for the least multiple of the spacing from 10 ps on.
         spacing: ps, of a step.
-        units: Of either side.
+        units: units of either side.
 
     Raises:
         UsageError: The lag is no multiple of the spacing, or a unit is too short.
@@ -137,9 +137,9 @@ def prepare(
 
     Args:
         trajectory: Whole replicas.
-        reference: Of the same system.
-        lag: See `choose_lags`.
-        seed: Of clusters.
+        reference: reference of the same system.
+        lag: ps; see `choose_lags`.
+        seed: seed of clusters.
 
     Raises:
         UsageError: See `choose_lags`; or the system has no torsions.

@@ -264,7 +264,7 @@ def read_sdf(
 
     Args:
         file: Opened for bytes.
-        source: What to call the file in messages.
+        source: name of the file in messages.
         properties: names of the data fields to read, numbers.
 
     Raises:

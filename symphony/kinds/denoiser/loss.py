@@ -63,7 +63,7 @@ def molecule_loss(
 
     Args:
         model: Bound to its parameters.
-        settings: See `Settings`.
+        settings: temperatures, conditions, largest size.
         batch: One molecule.
         key: Draws the noise and what is known.
     """

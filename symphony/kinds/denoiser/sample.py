@@ -40,7 +40,7 @@ class Refiner(NamedTuple):
     """A trained denoiser, and how it is used.
 
     Attributes:
-        name: Of the weights, as the user gave it.
+        name: name of the weights, as the user gave it.
         checksum: SHA-256 of the parameters.
         species: Atomic numbers that it knows.
         unseen: Those of them that no molecule had that it was trained on.
@@ -75,7 +75,7 @@ def load_refiner(
 
     Args:
         name_or_path: Packaged weights or the folder of a run.
-        flag: What the user gave it to, for the message of an error.
+        flag: flag that the user gave it to, for the message of an error.
         noise: Å; the config's where None, as the rest.
         num_steps: Levels of noise.
         method: One of `diffusion.METHODS`.
@@ -172,13 +172,13 @@ def refine(
     """Returns the refined positions of at most `BATCH` molecules.
 
     Args:
-        refiner: See `load_refiner`.
-        atomic_numbers: Of the atoms of each molecule.
+        refiner: trained denoiser; see `load_refiner`.
+        atomic_numbers: numbers of the atoms of each molecule.
         positions: Å.
         fixed: True for atoms that stay where they are.
-        indices: Of the molecules; with the seed they decide the noise, whatever else
-            is in the batch.
-        seed: Of the random numbers.
+        indices: numbers of the molecules; with the seed they decide the noise, whatever
+            else is in the batch.
+        seed: seed of the random numbers.
     """
     sizes = np.array([len(numbers) for numbers in atomic_numbers])
     capacity = int(-(-sizes.max() // SIZE_STEP) * SIZE_STEP)
