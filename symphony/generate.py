@@ -264,15 +264,12 @@ def make_run(
         one = lambda slot: advance(decoder, bound, slot, seed_key, settings, mode)
 
         def unfinished(carry: tuple[Array, Slot]) -> Bool[Array, ""]:
-            count, slots = carry
-            return (count < num_steps) & ~jnp.all(slots.done)
+            return (carry[0] < num_steps) & ~jnp.all(carry[1].done)
 
         def body(carry: tuple[Array, Slot]) -> tuple[Array, Slot]:
-            count, slots = carry
-            return count + 1, jax.vmap(one)(slots)
+            return carry[0] + 1, jax.vmap(one)(carry[1])
 
-        _, slots = jax.lax.while_loop(unfinished, body, (jnp.array(0), slots))
-        return slots
+        return jax.lax.while_loop(unfinished, body, (jnp.array(0), slots))[1]
 
     return run
 

@@ -157,16 +157,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     refiner = denoiser.load_refiner(
         flags.checkpoint, "--checkpoint", flags.noise, flags.num_steps, flags.method
     )
-    molecules, _ = data.read_molecules(
-        Path(flags.molecules), refiner.species, MAX_ATOMS
-    )
+    path = Path(flags.molecules)
+    molecules, _ = data.read_molecules(path, refiner.species, MAX_ATOMS)
     denoiser.check_species(refiner, molecules.atomic_numbers, flags.molecules)
-    total = len(molecules.num_atoms)
     fixed = _parse_fixed(flags.fixed, molecules)
     cli.announce_device()
     head = _header(refiner, molecules, fixed, flags.seed)
     make = partial(refine_molecules, refiner, molecules, fixed, flags.seed)
     with molfile.open_output(flags.output, head, flags.overwrite) as output:
+        total = len(molecules.num_atoms)
         written = manifest.write_all(output, make, total, "refining")
     moved = np.mean(written.moved) if written.moved else 0.0
     manifest.tell(flags.output, written, f", moved by {moved:.3f} Å in the mean")

@@ -122,23 +122,20 @@ def compare(
         weights: weights of frames by the Markov models; None where a side has no model.
     """
     num_bins = int(np.prod([len(edge) - 1 for edge in quantity.edges]))
+    runs = prepared.num_runs
     bins = {
         name: [resampling.bins_of(x, quantity.edges) for x in quantity.values[name]]
         for name in NAMES
     }
     counts = {name: resampling.histograms(bins[name], num_bins) for name in NAMES}
-    divergence = resampling.compare(
-        counts["trajectory"], counts["reference"], resamples
-    )
+    ours, theirs = counts["trajectory"], counts["reference"]
+    divergence = resampling.compare(ours, theirs, resamples)
     return {
         "kind": quantity.kind,
         "unit": quantity.unit,
         **divergence._asdict(),
         "js_msm_reweighted": _reweighted(bins, weights, num_bins),
-        "thirds": {
-            name: _thirds(bins[name], prepared.num_runs[name] > 1, num_bins)
-            for name in NAMES
-        },
+        "thirds": {n: _thirds(bins[n], runs[n] > 1, num_bins) for n in NAMES},
         "means": _means(quantity, resamples) if quantity.kind == "fold" else None,
         "edges": [edge.tolist() for edge in quantity.edges],
         "counts": {name: counts[name].sum(axis=0).tolist() for name in NAMES},

@@ -121,11 +121,9 @@ def read(
     for trajectory in read_all:
         check_same(first, trajectory.system, flag, trajectory.name)
         if abs(trajectory.spacing - step) > 1e-3 * step:
-            raise UsageError(
-                f"{flag}: expected one spacing, found {step:g} ps in "
-                f"{read_all[0].name} and {trajectory.spacing:g} ps in "
-                f"{trajectory.name}"
-            )
+            one = f"{step:g} ps in {read_all[0].name}"
+            other = f"{trajectory.spacing:g} ps in {trajectory.name}"
+            raise UsageError(f"{flag}: expected one spacing, found {one} and {other}")
     return Replicas(
         names=tuple(trajectory.name for trajectory in read_all),
         system=first,

@@ -157,12 +157,9 @@ def prepare(
     }
     tics = _slow_coordinates(cut, angles, lags[0] * every["reference"])
     states, num_states, what = find_states(torsions, angles, tics, seed)
-    sides = {
-        name: Side(
-            every[name], cut[name].positions, angles[name], tics[name], states[name]
-        )
-        for name in NAMES
-    }
+    positions = {name: side.positions for name, side in cut.items()}
+    parts = (every, positions, angles, tics, states)
+    sides = {name: Side(*(part[name] for part in parts)) for name in NAMES}
     num_runs = {name: len(side.positions) for name, side in replicas.items()}
     return Prepared(system, torsions, sides, num_runs, spacing, lags, num_states, what)
 

@@ -179,24 +179,30 @@ def _v3000_lines(record: bytes) -> Iterator[list[bytes]]:
                 yield words.split()
 
 
+def _v3000_atoms(record: bytes) -> tuple[int | None, list[int], list[list[float]]]:
+    """Returns the number of atoms that is declared, and elements and positions."""
+    numbers, positions, declared, inside = [], [], None, False
+    for words in _v3000_lines(record):
+        if words[:1] == [b"COUNTS"]:
+            declared = int(words[1])
+        elif words[1:] == [b"ATOM"]:
+            inside = words[0] == b"BEGIN"
+        elif inside:
+            numbers.append(ATOMIC_NUMBERS.get(words[1].decode("latin-1"), 0))
+            positions.append([float(word) for word in words[2:5]])
+    return declared, numbers, positions
+
+
 def _parse_v3000(record: bytes, fields: Sequence[str]) -> Molecules:
     """Parses one V3000 record.
 
     Raises:
         _MalformedError: The record does not follow the format.
     """
-    numbers, positions, declared, inside = [], [], None, False
-    for words in _v3000_lines(record):
-        try:
-            if words[:1] == [b"COUNTS"]:
-                declared = int(words[1])
-            elif words[1:] == [b"ATOM"]:
-                inside = words[0] == b"BEGIN"
-            elif inside:
-                numbers.append(ATOMIC_NUMBERS.get(words[1].decode("latin-1"), 0))
-                positions.append([float(word) for word in words[2:5]])
-        except (ValueError, IndexError) as error:
-            raise _MalformedError from error
+    try:
+        declared, numbers, positions = _v3000_atoms(record)
+    except (ValueError, IndexError) as error:
+        raise _MalformedError from error
     if declared != len(numbers) or any(len(position) != 3 for position in positions):
         raise _MalformedError
     return make_molecules(

@@ -86,10 +86,9 @@ def load_refiner(
     trained = load(name_or_path, PRETRAINED, flag)
     config = trained.config
     if config.get("kind") != train.KIND:
-        raise UsageError(
-            f"{flag}: expected weights of kind {train.KIND}, as refine_qm9, found "
-            f"{config.get('kind')} in {name_or_path}"
-        )
+        found = f"{config.get('kind')} in {name_or_path}"
+        kind = f"{train.KIND}, as refine_qm9"
+        raise UsageError(f"{flag}: expected weights of kind {kind}, found {found}")
     chosen = {"noise": noise, "num_steps": num_steps, "method": method}
     chosen = {k: config.refine[k] if v is None else v for k, v in chosen.items()}
     _check_use(config, name_or_path, **chosen)
