@@ -63,7 +63,7 @@ def dispatch(
 
     Args:
       program: Name of the console script and of the package that holds the verbs.
-      verbs: words on what each verb does, in one line, in the order of the help.
+      verbs: What each verb does, in one line, in the order of the help.
       argv: The arguments after the program's name; `sys.argv[1:]` where None.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -143,8 +143,8 @@ def argument_parser(command: str, description: str) -> argparse.ArgumentParser:
     """Returns an argparse parser whose help has the defaults and whose errors raise.
 
     Args:
-      command: words as typed, `symphony sample`.
-      description: sentence on the command, for the head of its help.
+      command: As typed, `symphony sample`.
+      description: What the command does, for the head of its help.
     """
     return _Parser(
         prog=command,
@@ -164,8 +164,8 @@ def training_flags(
     `--config.a.b=value` replaces one value of the config.
 
     Args:
-      command: words as typed, `symphony train`.
-      description: sentence on the command, for the head of its help.
+      command: As typed, `symphony train`.
+      description: What the command does, for the head of its help.
       argv: The arguments after the command; `sys.argv[1:]` where None.
 
     Raises:

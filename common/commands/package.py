@@ -15,8 +15,8 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     """Returns the flags of a command that packages a run.
 
     Args:
-        command: words as typed, `symphony package`.
-        description: sentence on the command, for the head of its help.
+        command: As typed, `symphony package`.
+        description: What the command does, for the head of its help.
     """
     parser = cli.argument_parser(command, description)
     add = parser.add_argument

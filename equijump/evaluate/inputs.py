@@ -27,7 +27,7 @@ class Replicas(NamedTuple):
     """Trajectories of one system at one spacing.
 
     Attributes:
-        names: names of the files.
+        names: Of the files.
         system: With kept atoms numbered in the order of slots.
         positions: Å, of each trajectory.
         spacing: ps from one frame to the next.
@@ -105,9 +105,9 @@ def read(
     Args:
         flag: That gave the files, for the messages of errors.
         paths: One or more.
-        topology: topology of all of them; by `find_topology` where None.
+        topology: Of all of them; by `find_topology` where None.
         spacing: ps, for formats without times; 0 reads them.
-        finite: see `equijump.data.frames.read_trajectories`.
+        finite: See `equijump.data.frames.read_trajectories`.
 
     Raises:
         UsageError: A file cannot be read, or systems or spacings differ.
@@ -121,9 +121,11 @@ def read(
     for trajectory in read_all:
         check_same(first, trajectory.system, flag, trajectory.name)
         if abs(trajectory.spacing - step) > 1e-3 * step:
-            one = f"{step:g} ps in {read_all[0].name}"
-            other = f"{trajectory.spacing:g} ps in {trajectory.name}"
-            raise UsageError(f"{flag}: expected one spacing, found {one} and {other}")
+            raise UsageError(
+                f"{flag}: expected one spacing, found {step:g} ps in "
+                f"{read_all[0].name} and {trajectory.spacing:g} ps in "
+                f"{trajectory.name}"
+            )
     return Replicas(
         names=tuple(trajectory.name for trajectory in read_all),
         system=first,

@@ -33,7 +33,7 @@ class Side(NamedTuple):
         positions: Å.
         torsions: Radians, in the order of `geometry.find_torsions`.
         tics: Time-lagged independent components, fitted to the reference.
-        states: states of Markov models.
+        states: Of Markov models.
     """
 
     every: int
@@ -47,14 +47,14 @@ class Prepared(NamedTuple):
     """What every measure starts from.
 
     Attributes:
-        system: system of both sides.
-        torsions: torsions of the system.
-        sides: sides by their names.
+        system: Of both sides.
+        torsions: Of the system.
+        sides: By their names.
         num_runs: Trajectories on each side, before a single one is cut into blocks.
         spacing: ps, the smallest common multiple of those of the files.
         lags: Steps of the spacing, of models; the first one also of TICA.
-        num_states: states of models.
-        states: words on what they are.
+        num_states: Of models.
+        states: What they are, in words.
     """
 
     system: System
@@ -103,7 +103,7 @@ def choose_lags(
     Args:
         lag: ps, the first; 0 for the least multiple of the spacing from 10 ps on.
         spacing: ps, of a step.
-        units: units of either side.
+        units: Of either side.
 
     Raises:
         UsageError: The lag is no multiple of the spacing, or a unit is too short.
@@ -137,9 +137,9 @@ def prepare(
 
     Args:
         trajectory: Whole replicas.
-        reference: reference of the same system.
-        lag: ps; see `choose_lags`.
-        seed: seed of clusters.
+        reference: Of the same system.
+        lag: See `choose_lags`.
+        seed: Of clusters.
 
     Raises:
         UsageError: See `choose_lags`; or the system has no torsions.
@@ -157,9 +157,12 @@ def prepare(
     }
     tics = _slow_coordinates(cut, angles, lags[0] * every["reference"])
     states, num_states, what = find_states(torsions, angles, tics, seed)
-    positions = {name: side.positions for name, side in cut.items()}
-    parts = (every, positions, angles, tics, states)
-    sides = {name: Side(*(part[name] for part in parts)) for name in NAMES}
+    sides = {
+        name: Side(
+            every[name], cut[name].positions, angles[name], tics[name], states[name]
+        )
+        for name in NAMES
+    }
     num_runs = {name: len(side.positions) for name, side in replicas.items()}
     return Prepared(system, torsions, sides, num_runs, spacing, lags, num_states, what)
 

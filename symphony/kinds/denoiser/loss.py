@@ -63,7 +63,7 @@ def molecule_loss(
 
     Args:
         model: Bound to its parameters.
-        settings: temperatures, conditions, largest size.
+        settings: See `Settings`.
         batch: One molecule.
         key: Draws the noise and what is known.
     """

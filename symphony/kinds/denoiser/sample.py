@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from absl import logging
 from jaxtyping import Array, Bool, Float, Int, Integer, Key, UInt8
@@ -40,7 +39,7 @@ class Refiner(NamedTuple):
     """A trained denoiser, and how it is used.
 
     Attributes:
-        name: name of the weights, as the user gave it.
+        name: Of the weights, as the user gave it.
         checksum: SHA-256 of the parameters.
         species: Atomic numbers that it knows.
         unseen: Those of them that no molecule had that it was trained on.
@@ -75,7 +74,7 @@ def load_refiner(
 
     Args:
         name_or_path: Packaged weights or the folder of a run.
-        flag: flag that the user gave it to, for the message of an error.
+        flag: What the user gave it to, for the message of an error.
         noise: Å; the config's where None, as the rest.
         num_steps: Levels of noise.
         method: One of `diffusion.METHODS`.
@@ -86,38 +85,19 @@ def load_refiner(
     trained = load(name_or_path, PRETRAINED, flag)
     config = trained.config
     if config.get("kind") != train.KIND:
-        found = f"{config.get('kind')} in {name_or_path}"
-        kind = f"{train.KIND}, as refine_qm9"
-        raise UsageError(f"{flag}: expected weights of kind {kind}, found {found}")
-    chosen = {"noise": noise, "num_steps": num_steps, "method": method}
-    chosen = {k: config.refine[k] if v is None else v for k, v in chosen.items()}
-    _check_use(config, name_or_path, **chosen)
-    seen = trained.meta.get("species_counts")  # Of weights made by hand there are none.
-    return Refiner(
-        name=str(name_or_path),
-        checksum=trained.checksum,
-        species=tuple(config.data.species),
-        unseen=tuple(n for n in config.data.species if seen and not seen[str(n)]),
-        model=train.make_model(config),
-        params=trained.params,
-        num_final=int(config.refine.num_final),
-        **chosen,
-    )
-
-
-def _check_use(
-    config: ml_collections.ConfigDict,
-    name: str | os.PathLike[str],
-    noise: float,
-    num_steps: int,
-    method: str,
-) -> None:
-    """Raises `UsageError` for a use that the weights of a name are not made for."""
+        raise UsageError(
+            f"{flag}: expected weights of kind {train.KIND}, as refine_qm9, found "
+            f"{config.get('kind')} in {name_or_path}"
+        )
+    choose = lambda value, default: default if value is None else value
+    noise = float(choose(noise, config.refine.noise))
+    num_steps = int(choose(num_steps, config.refine.num_steps))
+    method = str(choose(method, config.refine.method))
     low, high = float(config.loss.min_noise), float(config.loss.max_noise)
     if not low <= noise <= high:
         raise UsageError(
-            f"noise of refinement: expected {low:g} to {high:g} Å, in which {name} "
-            f"was trained, found {noise:g}"
+            f"noise of refinement: expected {low:g} to {high:g} Å, in which "
+            f"{name_or_path} was trained, found {noise:g}"
         )
     if num_steps < 1:
         raise UsageError(f"--num_steps: expected 1 or more, found {num_steps}")
@@ -125,6 +105,20 @@ def _check_use(
         raise UsageError(
             f"--method: expected one of {', '.join(diffusion.METHODS)}, found {method}"
         )
+    species = tuple(config.data.species)
+    seen = trained.meta.get("species_counts")  # Of weights made by hand there are none.
+    return Refiner(
+        name=str(name_or_path),
+        checksum=trained.checksum,
+        species=species,
+        unseen=tuple(n for n in species if seen and not seen[str(n)]),
+        model=train.make_model(config),
+        params=trained.params,
+        noise=noise,
+        num_steps=num_steps,
+        method=method,
+        num_final=int(config.refine.num_final),
+    )
 
 
 def settings_of(refiner: Refiner) -> dict[str, Any]:
@@ -171,13 +165,13 @@ def refine(
     """Returns the refined positions of at most `BATCH` molecules.
 
     Args:
-        refiner: trained denoiser; see `load_refiner`.
-        atomic_numbers: numbers of the atoms of each molecule.
+        refiner: See `load_refiner`.
+        atomic_numbers: Of the atoms of each molecule.
         positions: Å.
         fixed: True for atoms that stay where they are.
-        indices: numbers of the molecules; with the seed they decide the noise, whatever
-            else is in the batch.
-        seed: seed of the random numbers.
+        indices: Of the molecules; with the seed they decide the noise, whatever else
+            is in the batch.
+        seed: Of the random numbers.
     """
     sizes = np.array([len(numbers) for numbers in atomic_numbers])
     capacity = int(-(-sizes.max() // SIZE_STEP) * SIZE_STEP)
