@@ -358,8 +358,7 @@ def generate(
     if capacity < int(settings.max_atoms):
         least = f"max_atoms, {int(settings.max_atoms)}"
         raise ValueError(f"capacity: expected at least {least}, found {capacity}")
-    run = make_run(decoder, model, mode)
-    seed_key = jax.random.key(seed)
+    run, seed_key = make_run(decoder, model, mode), jax.random.key(seed)
     slots = empty_slots(decoder, model, capacity, num_slots)
     held = np.full(num_slots, -1)
     while True:
@@ -371,8 +370,8 @@ def generate(
         if np.all(held < 0):
             return
         if taken:
-            given = _stack_starts(new, start, capacity)
-            slots = refill(decoder, model, slots, new, *given)
+            starts = _stack_starts(new, start, capacity)
+            slots = refill(decoder, model, slots, new, *starts)
         slots = run(params, slots, seed_key, settings, steps_per_call)
         ready = np.flatnonzero(np.asarray(slots.done) & (held >= 0))
         held[ready] = -1

@@ -251,8 +251,8 @@ def make_scorer(
         conditions: Conditions,
     ) -> OrderTerms:
         bound = model.bind(params)
-        noise = known({"noise_std": jnp.float32(config.sample.noise_std)})
-        given = {**noise, **conditions}
+        noise_std = jnp.float32(config.sample.noise_std)
+        given = {**known({"noise_std": noise_std}), **conditions}
 
         def one(key: Key[Array, ""]) -> OrderTerms:
             key_cut, key_draws = jax.random.split(key)

@@ -258,6 +258,15 @@ def _correlation(
     }
 
 
+def _signals(prepared: Prepared) -> dict[str, Callable[[Side], Any]]:
+    """Returns the functions of a side whose autocorrelations are shown."""
+    psi = [place for place, kind in enumerate(prepared.torsions.kinds) if kind == "psi"]
+    first = {"TIC1": lambda side: [unit[:, :1] for unit in side.tics]}
+    if not psi:
+        return first
+    return first | {"cos psi": lambda side: [np.cos(x[:, psi]) for x in side.torsions]}
+
+
 def measure_correlations(prepared: Prepared, resamples: Resamples) -> dict[str, Any]:
     """Returns autocorrelations of cos psi and of TIC1 against time in ps.
 
@@ -267,12 +276,7 @@ def measure_correlations(prepared: Prepared, resamples: Resamples) -> dict[str, 
         len(x) // s.every for s in prepared.sides.values() for x in s.positions
     )
     num_lags = min(shortest // 2, _LONGEST_CORRELATION * prepared.lags[0]) + 1
-    psi = [place for place, kind in enumerate(prepared.torsions.kinds) if kind == "psi"]
-    signals: dict[str, Callable[[Side], Any]] = {
-        "TIC1": lambda side: [unit[:, :1] for unit in side.tics]
-    }
-    if psi:
-        signals["cos psi"] = lambda side: [np.cos(x[:, psi]) for x in side.torsions]
+    signals = _signals(prepared)
     shown = np.unique(np.linspace(0, num_lags - 1, _NUM_POINTS).astype(int))
     found: dict[str, Any] = {}
     for signal, read in signals.items():

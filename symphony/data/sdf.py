@@ -119,16 +119,15 @@ def _parse_v2000(
     first_lines = np.concatenate([[0], delimiters[:-1] + 1])
     lines_of = lambda rows, width: _columns(text, begins[rows], ends[rows], width)
     num_atoms = _atom_counts(lines_of, first_lines, delimiters)
-    before = np.cumsum(num_atoms) - num_atoms
-    lines = np.arange(num_atoms.sum())
-    lines += np.repeat(first_lines + _HEADER_LINES - before, num_atoms)
+    begin = first_lines + _HEADER_LINES - (np.cumsum(num_atoms) - num_atoms)
+    lines = np.arange(num_atoms.sum()) + np.repeat(begin, num_atoms)
     atoms = lines_of(lines, _ATOM_COLUMNS)
     try:
         axes = [_fields(atoms, b, b + 10).astype(np.float32) for b in (0, 10, 20)]
     except ValueError as error:
         raise _MalformedError from error
-    titles = lines_of(first_lines, MAX_NAME_LENGTH)
-    names = np.char.strip(_fields(titles, 0, MAX_NAME_LENGTH))
+    width = MAX_NAME_LENGTH
+    names = np.char.strip(_fields(lines_of(first_lines, width), 0, width))
     return make_molecules(
         num_atoms,
         _atomic_numbers(atoms),
