@@ -185,6 +185,18 @@ def _draw_cells(
     return jnp.minimum(cells, mass_below.shape[0] - 1)
 
 
+def _accept(
+    carry: tuple[Float[Array, " 3"], Float[Array, ""]],
+    proposed: tuple[Float[Array, " 3"], Float[Array, ""], Float[Array, ""]],
+) -> tuple[tuple[Float[Array, " 3"], Float[Array, ""]], None]:
+    """Takes a Metropolis step over independent proposals."""
+    direction, current = carry
+    proposal, log_ratio, threshold = proposed
+    accept = threshold < log_ratio - current
+    direction = jnp.where(accept, proposal, direction)
+    return (direction, jnp.where(accept, log_ratio, current)), None
+
+
 def sample_coarse(
     key: Key[Array, ""],
     coefficients: Float[Array, "components channels"],
@@ -208,18 +220,8 @@ def sample_coarse(
     log_ratios = logits / temperature - at_points[cells]
     thresholds = jnp.log(jax.random.uniform(key_accept, (num_proposals,)))
 
-    def step(
-        carry: tuple[Float[Array, " 3"], Float[Array, ""]],
-        proposed: tuple[Float[Array, " 3"], Float[Array, ""], Float[Array, ""]],
-    ) -> tuple[tuple[Float[Array, " 3"], Float[Array, ""]], None]:
-        direction, current = carry
-        proposal, log_ratio, threshold = proposed
-        accept = threshold < log_ratio - current
-        direction = jnp.where(accept, proposal, direction)
-        return (direction, jnp.where(accept, log_ratio, current)), None
-
     chain = (proposals[1:], log_ratios[1:], thresholds[1:])
-    (direction, _), _ = jax.lax.scan(step, (proposals[0], log_ratios[0]), chain)
+    (direction, _), _ = jax.lax.scan(_accept, (proposals[0], log_ratios[0]), chain)
     return direction
 
 
@@ -239,7 +241,7 @@ def settle_coarse(
     Args:
         key: Key of the chain.
         coefficients: Signals of the channels.
-        direction: Where the chain starts.
+        direction: start of the chain.
         temperature: The low temperature.
         num_steps: Length of the chain.
         step_size: Standard deviation of a step per axis, in radians.

@@ -23,10 +23,10 @@ class Remote(NamedTuple):
     """A published file.
 
     Attributes:
-        url: Where it is.
-        name: What it is called.
-        md5: As its publisher states it, or None.
-        size: In bytes, or None where not known.
+        url: address.
+        name: name of the file.
+        md5: checksum by its publisher, or None.
+        size: bytes, or None where not known.
     """
 
     url: str
@@ -134,11 +134,11 @@ def fetch(
     compared when the file is asked for again.
 
     Args:
-        url: Where the file is.
+        url: address of the file.
         path: Where it goes; nothing stands there before it is complete and checked.
         md5: The expected checksum, if known.
         sha256: The same.
-        size: In bytes, if known.
+        size: bytes, if known.
         attempts: Connections in a row that may bring no new byte.
         pause: Before the second attempt, in s; doubled each time, at most 30.
         timeout: For the server to answer or go on, in s.

@@ -25,8 +25,8 @@ class Settings(NamedTuple):
     """What the user asks of the sampler.
 
     Attributes:
-        focus_temperature: Of stopping, focus and species.
-        position_temperature: The density of positions is raised to its inverse:
+        focus_temperature: temperature of stopping, focus and species.
+        position_temperature: the density of positions is raised to its inverse:
             radius and coarse direction by its power, the fine stage by its width.
         basin_temperature: Narrows every mode of the position and keeps its weight.
         conditions: all that the network is given, `noise_std` among them.
@@ -45,7 +45,7 @@ class Fragment(NamedTuple):
 
     Attributes:
         positions: Å.
-        species: Indices into the species table.
+        species: indices into the species table.
         num_atoms: Atoms placed so far.
     """
 
@@ -59,8 +59,8 @@ class Placement(NamedTuple):
 
     Attributes:
         stop: True if nothing is placed and the molecule is complete.
-        species: Of the new atom.
-        position: Å, of the new atom.
+        species: index of its species.
+        position: Å, place of the new atom.
         log_likelihood: Nats, of this step; positions per Å³.
     """
 
@@ -84,14 +84,14 @@ class Slot(NamedTuple):
     Attributes:
         fragment: The atoms placed so far.
         num_given: Atoms of the start, which are placed before any is drawn.
-        given_positions: Å, of the start.
-        given_species: Of the start.
+        given_positions: Å, places of the start.
+        given_species: species of the start.
         done: Nothing more will be placed.
         stopped: The network chose to stop.
         log_likelihood: Nats of the path so far at temperature one: species of the
             first atom, focus, species and position (Å⁻³) of every drawn atom, stop.
-        index: Which molecule of the seed this is; -1 in an empty slot.
-        cache: What the model keeps of the placed atoms.
+        index: number of the molecule of the seed; -1 in an empty slot.
+        cache: features that the model keeps of the placed atoms.
     """
 
     fragment: Fragment
@@ -110,7 +110,7 @@ class Start(NamedTuple):
 
     Attributes:
         positions: Å.
-        species: Indices into the species table.
+        species: indices into the species table.
     """
 
     positions: Float[np.ndarray, "num_given 3"]
@@ -121,9 +121,9 @@ class Finished(NamedTuple):
     """A molecule as it left the sampler.
 
     Attributes:
-        index: Which molecule of the seed this is.
+        index: number of the molecule of the seed.
         positions: Å, in the order of placement.
-        species: Indices into the species table.
+        species: indices into the species table.
         stopped: False if it would have grown beyond the largest number of atoms.
         log_likelihood: Nats; see `Slot`.
     """
@@ -264,15 +264,12 @@ def make_run(
         one = lambda slot: advance(decoder, bound, slot, seed_key, settings, mode)
 
         def unfinished(carry: tuple[Array, Slot]) -> Bool[Array, ""]:
-            count, slots = carry
-            return (count < num_steps) & ~jnp.all(slots.done)
+            return (carry[0] < num_steps) & ~jnp.all(carry[1].done)
 
         def body(carry: tuple[Array, Slot]) -> tuple[Array, Slot]:
-            count, slots = carry
-            return count + 1, jax.vmap(one)(slots)
+            return carry[0] + 1, jax.vmap(one)(carry[1])
 
-        _, slots = jax.lax.while_loop(unfinished, body, (jnp.array(0), slots))
-        return slots
+        return jax.lax.while_loop(unfinished, body, (jnp.array(0), slots))[1]
 
     return run
 
@@ -341,12 +338,12 @@ def generate(
     """Yields molecules as they finish.
 
     Args:
-        decoder: How the network is asked.
+        decoder: functions that ask the network.
         model: The network.
         params: Its parameters.
-        indices: Which molecules of the seed to build.
-        seed: Of the random numbers.
-        settings: See `Settings`.
+        indices: numbers of the molecules of the seed to build.
+        seed: seed of the random numbers.
+        settings: temperatures, conditions, largest size.
         start: The atoms that a molecule starts from, by its index.
         mode: `exact` draws what was trained; `tempered` raises the densities of
             positions to the power of an inverse temperature; `basin` draws the basin
@@ -361,8 +358,7 @@ def generate(
     if capacity < int(settings.max_atoms):
         least = f"max_atoms, {int(settings.max_atoms)}"
         raise ValueError(f"capacity: expected at least {least}, found {capacity}")
-    run = make_run(decoder, model, mode)
-    seed_key = jax.random.key(seed)
+    run, seed_key = make_run(decoder, model, mode), jax.random.key(seed)
     slots = empty_slots(decoder, model, capacity, num_slots)
     held = np.full(num_slots, -1)
     while True:
@@ -374,8 +370,8 @@ def generate(
         if np.all(held < 0):
             return
         if taken:
-            given = _stack_starts(new, start, capacity)
-            slots = refill(decoder, model, slots, new, *given)
+            starts = _stack_starts(new, start, capacity)
+            slots = refill(decoder, model, slots, new, *starts)
         slots = run(params, slots, seed_key, settings, steps_per_call)
         ready = np.flatnonzero(np.asarray(slots.done) & (held >= 0))
         held[ready] = -1

@@ -48,8 +48,8 @@ class NearPairs(NamedTuple):
     """Pairs of atoms at a distance at which one can have been placed from the other.
 
     Attributes:
-        first: Index of one atom, in the molecule as given.
-        second: Index of the other.
+        first: index of one atom, in the molecule as given.
+        second: index of the other.
         pair_mask: True for real pairs.
     """
 
@@ -62,9 +62,9 @@ class OrderTerms(NamedTuple):
     """Log-likelihood of one order, and its parts; nats.
 
     Attributes:
-        placed: Of placing each atom, in the order of the input; of the first atom of
+        placed: term of placing each atom, in the order of the input; for the first of
             the order, the logarithm of the probability of its species.
-        stop: Of stopping.
+        stop: term of stopping.
         log_law: Log-probability of the order under the law of the cuts.
         complete: False if the atoms do not hang together; the rest is then void.
     """
@@ -79,8 +79,8 @@ class Score(NamedTuple):
     r"""What is said of one molecule; nats, positions per Å³.
 
     Attributes:
-        bound: Of the molecule, over orders.
-        standard_error: Of `bound`, by the spread of $p / q$; NaN for one order.
+        bound: lower bound for the molecule, over orders.
+        standard_error: error of `bound` by the spread of $p / q$; NaN for one order.
         effective_orders: $(\sum w)^2 / \sum w^2$ of the ratios $w = p / q$.
         mean_order: Mean of the log-likelihood of one order.
         per_atom: Mean over orders of the term of each atom, in the input's order.
@@ -240,8 +240,8 @@ def make_scorer(
         conditions: Conditions,
     ) -> OrderTerms:
         bound = model.bind(params)
-        noise = known({"noise_std": jnp.float32(config.sample.noise_std)})
-        given = {**noise, **conditions}
+        noise_std = jnp.float32(config.sample.noise_std)
+        given = {**known({"noise_std": noise_std}), **conditions}
 
         def one(key: Key[Array, ""]) -> OrderTerms:
             key_cut, key_draws = jax.random.split(key)

@@ -36,12 +36,12 @@ class StepTerms(NamedTuple):
     """Negative log-likelihoods of the steps of one molecule, in nats.
 
     Attributes:
-        first: Of the species of the first atom.
-        focus: Of focus and species, or of stopping at the last step; cross-entropy
+        first: term of the species of the first atom.
+        focus: term of focus and species, or stopping at the last step; cross-entropy
             with the shares of the candidate edges.
-        radial: Of the distance from the focus, per Å.
-        coarse: Of the coarse direction, per steradian.
-        fine: Of the direction given the coarse one, less that of the blur; `coarse`
+        radial: term of the distance from the focus, per Å.
+        coarse: term of the coarse direction, per steradian.
+        fine: term of the direction given the coarse, less that of the blur; `coarse`
             and `fine` add up to the bound for the direction, per steradian.
         step_mask: True for steps of the molecule; none of one that has no complete
             order, see `Cut`.

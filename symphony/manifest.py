@@ -33,8 +33,8 @@ class Sample(NamedTuple):
     """A molecule as the network left it; the atoms of a user's fragment come first.
 
     Attributes:
-        index: Which molecule of the seed this is.
-        seed: Of the random numbers.
+        index: number of the molecule of the seed.
+        seed: seed of the random numbers.
         atomic_numbers: Nuclear charges.
         positions: Å.
         stopped: False if it would have grown beyond the largest number of atoms.
@@ -42,7 +42,7 @@ class Sample(NamedTuple):
             fragment's own atoms count nothing. Of a refined molecule it is that of the
             molecule before; None of one from a file.
         moved: Å, root mean square that refinement moved the atoms; None without.
-        name: In the file that it was read from, if it was.
+        name: name in the file that it was read from, if it was.
     """
 
     index: int

@@ -32,8 +32,8 @@ class Options(NamedTuple):
     """What decides the molecules of a seed, besides the weights.
 
     Attributes:
-        temperature_focus: Of stopping, focus and species.
-        temperature_position: Of the density of positions.
+        temperature_focus: temperature of stopping, focus and species.
+        temperature_position: temperature of the density of positions.
         basin_temperature: Narrows every mode of the position, keeps its weight.
         max_atoms: Largest size; a molecule that would grow beyond it is ended.
         core: Atomic numbers and positions (Å) that every molecule starts from.
@@ -63,7 +63,7 @@ def choose(
 
     Args:
         weights: The trained model.
-        temperature_focus: Of stopping, focus and species.
+        temperature_focus: temperature of stopping, focus and species.
         temperature_position: The density of positions is raised to its inverse.
         basin_temperature: Narrows every mode of the position, keeps its weight.
         max_atoms: Largest size; the config's where None.

@@ -20,7 +20,7 @@ class Cut(NamedTuple):
 
     Attributes:
         positions: Å, in the order of placement.
-        species: Indices into the species table, in the order of placement.
+        species: indices into the species table, in the order of placement.
         node_mask: True for real atoms, which come first.
         focus: At step `t`, the placed atom from which atom `t + 1` is reached.
         labels: At step `t`, the share of the candidate edges that leave the placed
@@ -29,7 +29,7 @@ class Cut(NamedTuple):
             next atom is atom `t + 1`, whatever its focus; nats. The entry of the last
             step is zero.
         log_first: The log-probability that atom 0 is the first; nats.
-        order: Index of each placed atom in the molecule as it was given.
+        order: index of each placed atom in the molecule as it was given.
         complete: False if some atom has no placed atom within the cutoff in any
             order; the steps beyond it are then not to be used.
     """

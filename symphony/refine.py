@@ -36,11 +36,11 @@ def refine_molecules(
     """Yields molecules refined, from the first on, in order.
 
     Args:
-        refiner: See `load_refiner`.
+        refiner: trained denoiser; see `load_refiner`.
         molecules: To refine.
         fixed: Atoms that stay where they are, counted from 0, of every molecule.
-        seed: Of the random numbers.
-        first: Index of the first one.
+        seed: seed of the random numbers.
+        first: index of the first one.
     """
     total = len(molecules.num_atoms)
     for start in range(first, total, denoiser.BATCH):
@@ -67,7 +67,7 @@ class MoleculeRefiner:
     """A trained denoiser for molecules of RDKit.
 
     Attributes:
-        refiner: See `symphony.kinds.denoiser.sample.Refiner`.
+        refiner: weights and how they are used.
     """
 
     def __init__(self, refiner: Refiner) -> None:
@@ -80,7 +80,7 @@ class MoleculeRefiner:
 
         Args:
             mols: With hydrogens and a conformer in three dimensions.
-            seed: Of the random numbers.
+            seed: seed of the random numbers.
             fixed: Atoms that stay where they are, counted from 0, of every molecule.
 
         Raises:
@@ -157,16 +157,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     refiner = denoiser.load_refiner(
         flags.checkpoint, "--checkpoint", flags.noise, flags.num_steps, flags.method
     )
-    molecules, _ = data.read_molecules(
-        Path(flags.molecules), refiner.species, MAX_ATOMS
-    )
+    path = Path(flags.molecules)
+    molecules, _ = data.read_molecules(path, refiner.species, MAX_ATOMS)
     denoiser.check_species(refiner, molecules.atomic_numbers, flags.molecules)
-    total = len(molecules.num_atoms)
     fixed = _parse_fixed(flags.fixed, molecules)
     cli.announce_device()
     head = _header(refiner, molecules, fixed, flags.seed)
     make = partial(refine_molecules, refiner, molecules, fixed, flags.seed)
     with molfile.open_output(flags.output, head, flags.overwrite) as output:
+        total = len(molecules.num_atoms)
         written = manifest.write_all(output, make, total, "refining")
     moved = np.mean(written.moved) if written.moved else 0.0
     manifest.tell(flags.output, written, f", moved by {moved:.3f} Å in the mean")

@@ -103,10 +103,10 @@ def draw(
 
     Args:
         weights: The trained model.
-        options: See `choose`.
-        seed: Of the random numbers.
-        first: Index of the first molecule.
-        end: Index after the last one.
+        options: checked options; see `choose`.
+        seed: seed of the random numbers.
+        first: index of the first molecule.
+        end: index after the last one.
         num_slots: Molecules under construction at a time. It changes no molecule but
             for the rounding of floats. The device decides where it is None.
 

@@ -35,7 +35,7 @@ def check_connected(molecules: data.Molecules, cutoff: float, source: str) -> No
     """Raises `UsageError` if the atoms of a molecule do not hang together.
 
     Args:
-        molecules: What is to be scored.
+        molecules: molecules to be scored.
         cutoff: Å, longest step from a placed atom to the next.
         source: The file, for the message.
     """

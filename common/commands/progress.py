@@ -31,7 +31,7 @@ def progress(
 
     Args:
       total: Amount of work, in `unit`.
-      description: What is being done, as in `training`.
+      description: word for the work, as in `training`.
       unit: Plural noun after the rate, as in `steps`.
       completed: Work that an earlier run has done; like the first work of this one,
         which waits for compilation, it does not enter the rate.

@@ -26,7 +26,7 @@ class Models(NamedTuple):
 
     Attributes:
         whole: By lag in steps, from all units; None where too few states connect.
-        drawn: By lag, of each resample.
+        drawn: models by lag, of each resample.
     """
 
     whole: dict[int, MarkovStateModel | None]
@@ -44,7 +44,7 @@ def fit_models(
     Args:
         side: Whose states are counted.
         prepared: Has lags and the number of states.
-        weights: See `resampling.Resamples`.
+        weights: counts of units; see `resampling.Resamples`.
         advance: Told of the resamples done.
     """
     size = prepared.num_states
@@ -96,7 +96,7 @@ def measure_models(prepared: Prepared, models: Mapping[str, Models]) -> dict[str
 
     Args:
         prepared: Both sides.
-        models: Of both sides.
+        models: models of both sides.
     """
     first = prepared.lags[0]
     sets, what = find_sets(prepared, models["reference"].whole[first])
@@ -185,8 +185,8 @@ def measure_basins(
 
     Args:
         prepared: Both sides.
-        resamples: Of units.
-        frame_weights: By the Markov models, for the second kind of share.
+        resamples: resamples of units.
+        frame_weights: weights by the Markov models, for the second kind of share.
     """
     found = {}
     for residue, places in geometry.pairs_of_phi_and_psi(prepared.torsions).items():
@@ -258,6 +258,15 @@ def _correlation(
     }
 
 
+def _signals(prepared: Prepared) -> dict[str, Callable[[Side], Any]]:
+    """Returns the functions of a side whose autocorrelations are shown."""
+    psi = [place for place, kind in enumerate(prepared.torsions.kinds) if kind == "psi"]
+    first = {"TIC1": lambda side: [unit[:, :1] for unit in side.tics]}
+    if not psi:
+        return first
+    return first | {"cos psi": lambda side: [np.cos(x[:, psi]) for x in side.torsions]}
+
+
 def measure_correlations(prepared: Prepared, resamples: Resamples) -> dict[str, Any]:
     """Returns autocorrelations of cos psi and of TIC1 against time in ps.
 
@@ -267,12 +276,7 @@ def measure_correlations(prepared: Prepared, resamples: Resamples) -> dict[str, 
         len(x) // s.every for s in prepared.sides.values() for x in s.positions
     )
     num_lags = min(shortest // 2, _LONGEST_CORRELATION * prepared.lags[0]) + 1
-    psi = [place for place, kind in enumerate(prepared.torsions.kinds) if kind == "psi"]
-    signals: dict[str, Callable[[Side], Any]] = {
-        "TIC1": lambda side: [unit[:, :1] for unit in side.tics]
-    }
-    if psi:
-        signals["cos psi"] = lambda side: [np.cos(x[:, psi]) for x in side.torsions]
+    signals = _signals(prepared)
     shown = np.unique(np.linspace(0, num_lags - 1, _NUM_POINTS).astype(int))
     found: dict[str, Any] = {}
     for signal, read in signals.items():

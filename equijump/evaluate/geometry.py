@@ -5,7 +5,8 @@ torsions in radians from -pi to pi, by the convention of IUPAC.
 """
 
 import itertools
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import mdtraj
 import numpy as np
@@ -48,6 +49,16 @@ def residue_label(system: System, index: int) -> str:
     return f"{RESIDUES[system.tokens[index] - 1].name}{index + 1}"
 
 
+def _side_chain(
+    atom_of: Mapping[str | None, Any],
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Yields name and atoms of the torsions of a side chain, by atoms of its slots."""
+    for number, choices in enumerate(_CHI, start=1):
+        there = [names for names in choices if set(names) <= atom_of.keys()]
+        if there:
+            yield f"chi{number}", tuple(atom_of[name] for name in there[0])
+
+
 def find_torsions(system: System) -> Torsions:
     """Lists torsions of backbone and side chains; caps serve as neighbours."""
     rows, chains = system.slot_atoms, system.chains
@@ -64,11 +75,7 @@ def find_torsions(system: System) -> Torsions:
         if has_after and n >= 0:
             found.append(("psi", index, (n, ca, c, rows[index + 1, 0])))
         atom_of = dict(zip(RESIDUES[token - 1].slots, row, strict=False))
-        for number, choices in enumerate(_CHI, start=1):
-            there = [names for names in choices if set(names) <= atom_of.keys()]
-            if there:
-                atoms = tuple(atom_of[name] for name in there[0])
-                found.append((f"chi{number}", index, atoms))
+        found += [(chi, index, atoms) for chi, atoms in _side_chain(atom_of)]
     kinds, residues, atoms = zip(*found, strict=True) if found else ((), (), ())
     return Torsions(kinds, residues, np.array(atoms, np.int32).reshape(-1, 4))
 

@@ -85,7 +85,7 @@ def fit_msm(
     """Fits a reversible model on the largest connected set of states.
 
     Args:
-        counts: Of transitions, from rows to columns.
+        counts: counts of transitions, from rows to columns.
         lag: Frames.
         max_error: At which the iteration for the likelihood's maximum ends.
 

@@ -32,7 +32,7 @@ class Settings(NamedTuple):
     Attributes:
         lag: ps, of models; see `sides.choose_lags`.
         num_resamples: For intervals and floors.
-        seed: Of resamples and clusters.
+        seed: seed of resamples and clusters.
     """
 
     lag: float = 0.0
@@ -57,9 +57,9 @@ def evaluate(
     """Measures trajectories against a reference; see the docs for every entry.
 
     Args:
-        trajectory: What is judged; replicas that broke are counted and left out.
-        reference: Of the same system.
-        settings: See there.
+        trajectory: replicas to be judged; replicas that broke are counted and left out.
+        reference: reference of the same system.
+        settings: lag, resamples and seed.
         native: Å, the structure a protein is compared with; the first frame of the
             reference where None.
         advance: Told of the models fitted.

@@ -36,8 +36,7 @@ def plot_ramachandran(report: dict[str, Any]) -> matplotlib.figure.Figure | None
             axes.set_title(f"{name}, {side}", fontsize=9)
             axes.set_aspect("equal")
         row[0].set_ylabel("psi (°)")
-    ticks = [-180, -90, 0, 90, 180]
-    panels[0, 0].set(xticks=ticks, yticks=ticks)
+    panels[0, 0].set(xticks=range(-180, 181, 90), yticks=range(-180, 181, 90))
     for axes in panels[-1]:
         axes.set_xlabel("phi (°)")
     figure.colorbar(image, ax=panels[0], shrink=0.8, label="free energy (kT)")

@@ -16,8 +16,8 @@ class Resamples(NamedTuple):
     """How often each unit is drawn.
 
     Attributes:
-        trajectory: Of the units of what is judged.
-        reference: Of the units of the reference.
+        trajectory: resamples of the units of what is judged.
+        reference: resamples of the units of the reference.
         halves: 1 for the units of the reference in one random half, 0 in the other.
     """
 
@@ -30,7 +30,7 @@ class Divergence(NamedTuple):
     """A Jensen-Shannon divergence in nats, at most ln 2, and its root.
 
     Attributes:
-        js: Of the two histograms.
+        js: divergence of the two histograms.
         root: Its square root, a distance.
         low: Lower end of 95 % of resamples, moved so that their median is `js`.
         high: Upper end.
@@ -52,10 +52,10 @@ def draw(
     """Draws units with replacement, and halves of the reference without.
 
     Args:
-        num_units: Of what is judged.
-        num_reference_units: Of the reference, at least two.
+        num_units: units of what is judged.
+        num_reference_units: units of the reference, at least two.
         num_resamples: Also the number of splits.
-        seed: Of all draws.
+        seed: seed of all draws.
     """
     rng = np.random.default_rng(seed)
     halves = np.zeros((num_resamples, num_reference_units), int)

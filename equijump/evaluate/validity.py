@@ -31,9 +31,9 @@ class Lost(NamedTuple):
     """Why a replica does not count.
 
     Attributes:
-        name: Of its file.
+        name: name of its file.
         frame: First bad one, counted from 0.
-        reason: In words.
+        reason: reason in words.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Norm(NamedTuple):
     Attributes:
         lengths: Å, mean of each bond.
         angles: Degrees, mean of each angle.
-        clash: See `clash_threshold`.
+        clash: threshold; see `clash_threshold`.
         signs: Handedness of each centre in most frames.
     """
 
@@ -77,7 +77,7 @@ def find_loss(
     """Returns where a replica first stops to be the molecule, None if nowhere.
 
     Args:
-        name: Of its file.
+        name: name of its file.
         positions: Å, of all its frames.
         system: Whose bonds are looked at.
         lengths: Å, their means in the reference.
@@ -143,8 +143,8 @@ def measure(
 
     Args:
         positions: Å, of each unit.
-        system: What it is.
-        norm: Of the reference.
+        system: system that it is of.
+        norm: norm of the reference.
         spacing: ps of a step, over which flips are counted.
         every: Frames in a step.
     """

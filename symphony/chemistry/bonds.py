@@ -247,7 +247,7 @@ def to_sdf(
     Args:
         atomic_numbers: Nuclear charges.
         positions: Coordinates in Å.
-        preset: See `perceive`.
+        preset: convention; see `perceive`.
         name: The title of the record.
         properties: Further fields; `smiles` is added.
     """

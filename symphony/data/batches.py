@@ -20,8 +20,8 @@ class Batch(NamedTuple):
     """Molecules padded to one size.
 
     Attributes:
-        positions: In Å; 0 where padded.
-        species: Index into the species table; 0 where padded.
+        positions: Å; 0 where padded.
+        species: index into the species table; 0 where padded.
         node_mask: True where there is an atom. A row without any is padding too.
         conditions: numbers of the molecules by name; unknown ones are masked.
     """
@@ -193,7 +193,7 @@ def batch_at(
     Args:
         molecules_by_bucket: From `pack`.
         batch_size: Rows of the result.
-        seed: Of the whole run.
+        seed: seed of the whole run.
         step: From 0.
     """
     sizes = tuple(len(bucket.species) for bucket in molecules_by_bucket)

@@ -31,9 +31,9 @@ class Molecules(NamedTuple):
     Attributes:
         num_atoms: Atoms of each molecule.
         offsets: Molecule `m` owns the atoms `offsets[m]:offsets[m + 1]`.
-        atomic_numbers: Of every atom; 0 where the source's symbol is no element.
-        positions: In Å.
-        names: What the source file calls each molecule, as text.
+        atomic_numbers: number of every atom; 0 where the source's symbol is no element.
+        positions: Å.
+        names: name of each molecule in its file, as text.
         properties: for each condition that was asked for, a number per molecule, in
             the unit of its row of `CONDITIONS`; NaN where unknown.
     """
@@ -84,8 +84,8 @@ def make_molecules(
     Args:
         num_atoms: Atoms of each molecule.
         atomic_numbers: From 0 (no element) to 118.
-        positions: In Å.
-        names: Of the molecules; their indices where None.
+        positions: Å.
+        names: names of the molecules; their indices where None.
         properties: see `Molecules`; none where None.
     """
     offsets = np.zeros(len(num_atoms) + 1, np.int64)
@@ -318,11 +318,11 @@ def screen(
     """Returns the records that can be used, and a report on the others.
 
     Args:
-        records: What a reader found.
+        records: records that a reader found.
         species_table: Atomic numbers that the model knows.
         max_atoms: The size of the largest bucket.
         source: The file, for messages.
-        strict: Whether one bad record is an error: for molecules that a user
+        strict: whether one bad record is an error: for molecules that a user
             wants scored or completed, where none may be passed over in silence.
 
     Raises:

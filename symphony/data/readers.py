@@ -182,7 +182,7 @@ def read_molecules(
         path: a file, by its extension, or the name of a row of `SOURCES`.
         species_table: Atomic numbers that the model knows.
         max_atoms: The size of the largest bucket.
-        strict: Whether any bad record is an error, and nothing is left out (of QM9
+        strict: whether any bad record is an error, and nothing is left out (of QM9
             neither): for molecules to score or complete.
         split: `train`, `validation` or `test`; all of it where None. The file's own
             split, for the official files of QM9 that of EDM; a file without one is

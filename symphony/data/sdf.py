@@ -119,16 +119,15 @@ def _parse_v2000(
     first_lines = np.concatenate([[0], delimiters[:-1] + 1])
     lines_of = lambda rows, width: _columns(text, begins[rows], ends[rows], width)
     num_atoms = _atom_counts(lines_of, first_lines, delimiters)
-    before = np.cumsum(num_atoms) - num_atoms
-    lines = np.arange(num_atoms.sum())
-    lines += np.repeat(first_lines + _HEADER_LINES - before, num_atoms)
+    begin = first_lines + _HEADER_LINES - (np.cumsum(num_atoms) - num_atoms)
+    lines = np.arange(num_atoms.sum()) + np.repeat(begin, num_atoms)
     atoms = lines_of(lines, _ATOM_COLUMNS)
     try:
         axes = [_fields(atoms, b, b + 10).astype(np.float32) for b in (0, 10, 20)]
     except ValueError as error:
         raise _MalformedError from error
-    titles = lines_of(first_lines, MAX_NAME_LENGTH)
-    names = np.char.strip(_fields(titles, 0, MAX_NAME_LENGTH))
+    width = MAX_NAME_LENGTH
+    names = np.char.strip(_fields(lines_of(first_lines, width), 0, width))
     return make_molecules(
         num_atoms,
         _atomic_numbers(atoms),
@@ -179,24 +178,30 @@ def _v3000_lines(record: bytes) -> Iterator[list[bytes]]:
                 yield words.split()
 
 
+def _v3000_atoms(record: bytes) -> tuple[int | None, list[int], list[list[float]]]:
+    """Returns the number of atoms that is declared, and elements and positions."""
+    numbers, positions, declared, inside = [], [], None, False
+    for words in _v3000_lines(record):
+        if words[:1] == [b"COUNTS"]:
+            declared = int(words[1])
+        elif words[1:] == [b"ATOM"]:
+            inside = words[0] == b"BEGIN"
+        elif inside:
+            numbers.append(ATOMIC_NUMBERS.get(words[1].decode("latin-1"), 0))
+            positions.append([float(word) for word in words[2:5]])
+    return declared, numbers, positions
+
+
 def _parse_v3000(record: bytes, fields: Sequence[str]) -> Molecules:
     """Parses one V3000 record.
 
     Raises:
         _MalformedError: The record does not follow the format.
     """
-    numbers, positions, declared, inside = [], [], None, False
-    for words in _v3000_lines(record):
-        try:
-            if words[:1] == [b"COUNTS"]:
-                declared = int(words[1])
-            elif words[1:] == [b"ATOM"]:
-                inside = words[0] == b"BEGIN"
-            elif inside:
-                numbers.append(ATOMIC_NUMBERS.get(words[1].decode("latin-1"), 0))
-                positions.append([float(word) for word in words[2:5]])
-        except (ValueError, IndexError) as error:
-            raise _MalformedError from error
+    try:
+        declared, numbers, positions = _v3000_atoms(record)
+    except (ValueError, IndexError) as error:
+        raise _MalformedError from error
     if declared != len(numbers) or any(len(position) != 3 for position in positions):
         raise _MalformedError
     return make_molecules(
@@ -264,7 +269,7 @@ def read_sdf(
 
     Args:
         file: Opened for bytes.
-        source: What to call the file in messages.
+        source: name of the file in messages.
         properties: names of the data fields to read, numbers.
 
     Raises:

@@ -148,11 +148,9 @@ def _frames(file: BufferedIOBase, source: str) -> Iterator[Frame]:
         if not head.strip().isdigit():
             where = f"frame {index}, line {line_number + 1}"
             found = repr(head[:40].decode(errors="replace"))
-            raise UsageError(
-                f"{source}: expected a number of atoms ({where}), found {found}"
-            )
-        num_atoms = int(head)
-        comment = file.readline()
+            what = f"expected a number of atoms ({where})"
+            raise UsageError(f"{source}: {what}, found {found}")
+        num_atoms, comment = int(head), file.readline()
         lines = list(itertools.islice(file, num_atoms))
         if len(lines) < num_atoms:
             raise UsageError(

@@ -150,8 +150,8 @@ def judge(
     Args:
         molecules: Pairs of atomic numbers and positions in Å.
         names: Conventions, of `NAMES`.
-        known_graphs: See `reference_graphs`; without it novelty is not computed.
-        faults: Why a molecule has no geometry, see `symphony.evaluate.samples`.
+        known_graphs: graphs by `reference_graphs`; without it novelty is not computed.
+        faults: reason why a molecule has no geometry; see `samples.Samples`.
         num_workers: Number of worker processes.
         time_limit: CPU seconds for one molecule.
         advance: Told of every molecule done in a worker.

@@ -1,6 +1,7 @@
 """Data sets known by name: one file and one row of `SOURCES` for each."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +24,8 @@ class Source(NamedTuple):
 SOURCES = {
     "qm9": Source(file=qm9.download),
     "qm9-moleculenet": Source(file=qm9.download_moleculenet),
-    "qm9-sample": Source(file=qm9.packaged_sample),
-    "ethanol": Source(file=qm9.packaged_ethanol),
+    "qm9-sample": Source(file=partial(qm9.PACKAGED.joinpath, "qm9_sample.npz")),
+    "ethanol": Source(file=partial(qm9.PACKAGED.joinpath, "ethanol.xyz")),
     "platonic-solids": Source(make=solids.platonic_solids),
     "tetris": Source(make=solids.tetris),
 }

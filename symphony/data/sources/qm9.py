@@ -44,16 +44,6 @@ ZIP = Remote(
 )
 
 
-def packaged_sample() -> Path:
-    """Returns the file of the molecules of QM9 that come with Symphony."""
-    return PACKAGED / "qm9_sample.npz"
-
-
-def packaged_ethanol() -> Path:
-    """Returns the file of one molecule of ethanol."""
-    return PACKAGED / "ethanol.xyz"
-
-
 def download() -> Path:
     """Downloads the archive by QM9's authors, unless it is in the user's cache."""
     return _download(TAR)

@@ -80,7 +80,7 @@ def _read_gdb9(
         file: Opened for bytes.
         table: The contents of `gdb9.sdf.csv`, whose rows are the records of the SDF
             in their order: it tells a file that lost its end.
-        source: What to call the file in messages.
+        source: name of the file in messages.
         properties: names of columns of the table.
     """
     records = read_sdf(file, source)

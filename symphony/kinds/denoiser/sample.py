@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from absl import logging
 from jaxtyping import Array, Bool, Float, Int, Integer, Key, UInt8
@@ -112,8 +111,8 @@ def _check_use(
     low, high = float(config.loss.min_noise), float(config.loss.max_noise)
     if not low <= noise <= high:
         raise UsageError(
-            f"noise of refinement: expected {low:g} to {high:g} Å, in which {name} "
-            f"was trained, found {noise:g}"
+            f"noise of refinement: expected {low:g} to {high:g} Å, in which "
+            f"{name_or_path} was trained, found {noise:g}"
         )
     if num_steps < 1:
         raise UsageError(f"--num_steps: expected 1 or more, found {num_steps}")
