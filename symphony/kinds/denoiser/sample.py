@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from absl import logging
 from jaxtyping import Array, Bool, Float, Int, Integer, Key, UInt8
@@ -112,7 +113,7 @@ def _check_use(
     if not low <= noise <= high:
         raise UsageError(
             f"noise of refinement: expected {low:g} to {high:g} Å, in which "
-            f"{name_or_path} was trained, found {noise:g}"
+            f"{name} was trained, found {noise:g}"
         )
     if num_steps < 1:
         raise UsageError(f"--num_steps: expected 1 or more, found {num_steps}")
