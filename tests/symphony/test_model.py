@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import ortho_group
 
+from common.nn.blocks.messages import edge_feats
+from common.nn.features import from_scalars
 from symphony import loss
 from symphony.model import Surroundings
 from tests.symphony import small
@@ -165,15 +167,6 @@ def test_probabilities_of_stop_focus_and_species_cover_placed_atoms_only():
     assert np.all(np.diff(finite.astype(int), axis=-1) <= 0)
 
 
-def test_untied_stop_is_learned_and_tied_stop_is_zero():
-    model, params = model_and_params(True)
-    drawn = cut_of(*chain(4, 5), NUM_NODES)
-    free = outputs(model, params, drawn, 2)["stop"]
-    tied = outputs(model.clone(learned_stop=False), params, drawn, 2)["stop"]
-    assert float(free) != 0.0
-    assert float(tied) == 0.0
-
-
 def test_parity_of_the_electrons_is_told_and_that_of_atoms_to_come_is_not():
     model, params = model_and_params()
     drawn = cut_of(*chain(4, 5), NUM_NODES)
@@ -181,15 +174,15 @@ def test_parity_of_the_electrons_is_told_and_that_of_atoms_to_come_is_not():
     others &= ~jnp.eye(NUM_NODES, dtype=bool)
     placed = (np.arange(NUM_NODES) <= np.array([[2], [4]])) & drawn.node_mask
     rng = np.random.default_rng(1)
-    feats = rng.normal(size=(NUM_NODES, 9, model.num_channels)).astype(np.float32)
+    scalars = rng.normal(size=(NUM_NODES, model.num_channels)).astype(np.float32)
     messages = rng.normal(size=(2, NUM_NODES, 2 * model.num_channels))
 
     @jax.jit
     def stop(species):
         bound = model.bind(params)
-        pairs = bound.pairs(drawn.positions, drawn.positions, others)
-        arrays = jnp.asarray(feats), jnp.asarray(messages, jnp.float32)
-        return bound.next_atom(species, *arrays, placed, pairs).stop
+        graph = bound.graph(drawn.positions, drawn.positions, others)
+        arrays = from_scalars(jnp.asarray(scalars)), jnp.asarray(messages, jnp.float32)
+        return bound.next_atom(species, *arrays, placed, edge_feats(graph)).stop
 
     carbon, nitrogen = 1, 2  # Six electrons, and seven.
     even = jnp.full(NUM_NODES, carbon)
