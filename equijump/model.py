@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -41,6 +42,8 @@ class Scene(NamedTuple):
         edge_mask: True for real neighbours.
         offsets: Place of the neighbour in the chain less that of the residue, from 0
             for `-reach` on; the last value stands for another chain.
+        chains: number of the chain of each residue.
+        numbers: place of each residue in its chain.
         conditions: numbers of `common.nn.conditions`; the lag, in ps, is unknown where
             the source is hidden.
     """
@@ -50,6 +53,8 @@ class Scene(NamedTuple):
     senders: Int[Array, "num_nodes num_neighbours"]
     edge_mask: Bool[Array, "num_nodes num_neighbours"]
     offsets: Int[Array, "num_nodes num_neighbours"]
+    chains: Int[Array, " num_nodes"]
+    numbers: Int[Array, " num_nodes"]
     conditions: dict[str, Known]
 
 
@@ -68,7 +73,8 @@ def make_scene(
 ) -> Scene:
     """Finds the neighbours of each residue: the nearest, those along the chain first.
 
-    Where the source is hidden, the nearest are those along the chain.
+    Where the source is hidden, neighbours are those along the chain; the transport
+    finds others from its estimate of the end.
 
     Args:
         positions: positions of CA in the source frame, in Å.
@@ -80,36 +86,47 @@ def make_scene(
         num_neighbours: largest number of neighbours; fewer if there are fewer residues.
         reach: places along the chain up to which a residue is always a neighbour.
     """
-    real = tokens > 0
-    same = chains[:, None] == chains[None]
-    along = numbers[None] - numbers[:, None]
-    distances = safe_norm(positions[:, None] - positions[None])
-    distances = jnp.where(
-        conditions["lag"].mask, distances, _distances_along(same, along)
+    count = min(num_neighbours, len(tokens) - 1)
+    blank = jnp.zeros((len(tokens), count), jnp.int32)
+    scene = Scene(
+        tokens, slot_mask, blank, blank > 0, blank, chains, numbers, conditions
     )
+    # Without a source all positions count as one, and the chain decides.
+    positions = jnp.where(conditions["lag"].mask, positions, 0.0)
+    return find_neighbours(scene, positions, reach)
+
+
+def find_neighbours(
+    scene: Scene, positions: Float[Array, "num_nodes 3"], reach: int
+) -> Scene:
+    """Returns a scene with other neighbours: those along the chain, then the nearest.
+
+    Of equally near residues those nearer along the chain come first.
+
+    Args:
+        scene: scene, whose number of neighbours stays.
+        positions: positions of CA, in Å.
+        reach: places along the chain up to which a residue is always a neighbour.
+    """
+    count = scene.senders.shape[1]
+    real = scene.tokens > 0
+    same = scene.chains[:, None] == scene.chains[None]
+    along = scene.numbers[None] - scene.numbers[:, None]
+    index = jnp.arange(len(real))
+    between = jnp.abs(index[None] - index[:, None])
+    ties = jnp.where(same, jnp.abs(along), len(real) + between)
+    distances = safe_norm(positions[:, None] - positions[None]) + 1e-4 * ties
     forced = same & (jnp.abs(along) <= reach)
-    far = 1e6 * (~(real[:, None] & real[None]) | jnp.eye(len(tokens), dtype=bool))
+    far = 1e6 * (~(real[:, None] & real[None]) | jnp.eye(len(real), dtype=bool))
     rank = jnp.where(forced, -1.0 / (1.0 + jnp.abs(along)), distances) + far
-    senders = jnp.argsort(rank, axis=1)[:, : min(num_neighbours, len(tokens) - 1)]
+    senders = jnp.argsort(rank, axis=1)[:, :count]
     gather = lambda table: jnp.take_along_axis(table, senders, axis=1)
     offsets = jnp.clip(gather(along), -reach, reach) + reach
-    return Scene(
-        tokens=tokens,
-        slot_mask=slot_mask,
+    return scene._replace(
         senders=senders,
         edge_mask=gather(far) == 0.0,
         offsets=jnp.where(gather(same), offsets, 2 * reach + 1),
-        conditions=conditions,
     )
-
-
-def _distances_along(
-    same: Bool[Array, "num_nodes num_nodes"], along: Int[Array, "num_nodes num_nodes"]
-) -> Float[Array, "num_nodes num_nodes"]:
-    """Returns distances where no positions are known; other chains come last."""
-    index = jnp.arange(len(along))
-    between = jnp.abs(index[None] - index[:, None])
-    return jnp.where(same, jnp.abs(along), 1e5 + between).astype(jnp.float32)
 
 
 class EquiJump(nn.Module):
@@ -221,6 +238,7 @@ class EquiJump(nn.Module):
             self.vectors(_from_vectors(vectors)), self.from_conditioner(conditioned)
         )
         node_feats = add(node_feats, from_scalars(self.scalars(condition)))
+        scene = self._around(scene, estimate)
         graph = self._graph(scene, self.edges, source, estimate)
         for block in self.blocks:
             node_feats = block(node_feats, graph, condition)
@@ -244,6 +262,13 @@ class EquiJump(nn.Module):
     def _condition(self, scene: Scene) -> Float[Array, "num_nodes num_condition"]:
         """Embeds residue types and conditions; an unknown condition adds nothing."""
         return self.embed_token(scene.tokens) + self.embed_conditions(scene.conditions)
+
+    def _around(self, scene: Scene, estimate: Cloud) -> Scene:
+        """Finds neighbours from the estimate where there is no source to find them."""
+        if scene.senders.shape[1] == len(scene.tokens) - 1:
+            return scene  # All residues are neighbours.
+        find = lambda: find_neighbours(scene, estimate[:, CA_SLOT], self.reach)
+        return jax.lax.cond(scene.conditions["lag"].mask, lambda: scene, find)
 
     def _graph(
         self, scene: Scene, dense: Sequence[nn.Dense], source: Cloud, estimate: Cloud

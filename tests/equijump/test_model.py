@@ -177,6 +177,20 @@ def test_a_hidden_source_is_not_looked_at():
     assert np.any(np.asarray(seen.senders) != ours.senders)
 
 
+@pytest.mark.parametrize("has_source", [False, True])
+def test_without_a_source_neighbours_come_from_the_estimate(has_source):
+    """Of a hairpin, whose ends meet."""
+    model, scene = make_model(1, 16), chain_scene(np.zeros((40, 3)), has_source)
+    along = np.minimum(np.arange(40), 39 - np.arange(40))
+    hairpin = np.zeros((40, 14, 3), np.float32)
+    hairpin[:, 1, 0] = 3.8 * along
+    hairpin[20:, 1, 1] = 5.0
+    found = model.bind({})._around(scene, jnp.asarray(hairpin))
+    assert (39 in np.asarray(found.senders[0])) != has_source
+    if has_source:
+        np.testing.assert_array_equal(found.senders, scene.senders)
+
+
 @pytest.mark.parametrize("names", [("lag",), ("lag", "temperature"), ("lag", "gap")])
 def test_conditions_have_parameters_of_their_own(names):
     config = tiny.get_config()
