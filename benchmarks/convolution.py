@@ -32,7 +32,7 @@ from common.so3.irreps import Irreps, uniform
 
 MAX_DEGREE = 2
 NODES, NEIGHBOURS, CHANNELS = 250, 20, 128
-BATCH, SELF_NODES = 8, 2_000
+BATCH, SELF_NODES, SELF_CHANNELS = 8, 2_000, 64
 
 Form = Callable[[Features, Graph, Array], Features]
 
@@ -122,7 +122,7 @@ def measure(forms: dict[str, Callable[..., Any]], inputs: Any) -> dict[str, Any]
 
 def self_products() -> dict[str, Any]:
     """Measures the product inside the nodes."""
-    irreps = uniform(MAX_DEGREE, CHANNELS)
+    irreps = uniform(MAX_DEGREE, SELF_CHANNELS)
     x, row = draw_features(irreps, SELF_NODES), PRODUCTS["self_product"]
     spec = make_spec(irreps, irreps_of(x), irreps)
     weights = draw((row.num_weights(spec),), 3)
@@ -134,7 +134,7 @@ def self_products() -> dict[str, Any]:
             [jnp.swapaxes(x[i], -1, -2) for i in sorted(x)], axis=-1
         ))  # fmt: skip
         product = e3nn.tensor_product(one, one, filter_ir_out=kept)
-        scaled = product * weights.reshape(-1, CHANNELS).T
+        scaled = product * weights.reshape(-1, SELF_CHANNELS).T
         for chunk, i in zip(scaled.chunks, sorted(x), strict=True):
             total[i] = jnp.swapaxes(jnp.sum(chunk, axis=-2), -1, -2)
         return total
