@@ -96,5 +96,6 @@ RULES = Rules(
         _check_kind,
         _check_alignment,
         rules.check_batch_size,
+        rules.needs_condition("lag"),
     ),
 )

@@ -54,7 +54,12 @@ STEPWISE = Rules(
         "sample.max_atoms": Range(1),
         "sample.noise_std": Range(0.0, 10.0),
     },
-    (_check_species, _check_radii, rules.check_batch_size),
+    (
+        _check_species,
+        _check_radii,
+        rules.check_batch_size,
+        rules.needs_condition("noise_std"),
+    ),
 )
 
 DENOISER = Rules(

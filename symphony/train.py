@@ -54,6 +54,7 @@ def load_data(
     molecules, report = read(split="train")
     logging.info("training molecules: %s", data.describe(report))
     held_out, _ = read(split="validation")
+    _check_properties(config, molecules)
     prepare = partial(build.kind_of(config).prepare, config)
     molecules, held_out = prepare(molecules), prepare(held_out)
     buckets = data.choose_buckets(molecules.num_atoms, config.data.num_buckets)
@@ -67,6 +68,18 @@ def load_data(
     )  # fmt: skip
     meta = _describe(molecules, species, buckets)
     return packed, data.pack(held_out, species, buckets), meta
+
+
+def _check_properties(
+    config: ml_collections.ConfigDict, molecules: data.Molecules
+) -> None:
+    """Raises `UsageError` for a condition that no training molecule states."""
+    for name, values in molecules.properties.items():
+        if not np.any(np.isfinite(values)):
+            raise UsageError(
+                f"{config.data.path}: expected {name}, named in "
+                "config.model.conditions, of some molecules, found it of none"
+            )
 
 
 def _at_most(size: int, held_out: data.Molecules, path: str) -> data.Molecules:

@@ -1,5 +1,7 @@
 """What values of `config` must be that every kind of model has."""
 
+from collections.abc import Callable
+
 import ml_collections
 
 from common.errors import UsageError
@@ -47,3 +49,20 @@ def check_batch_size(config: ml_collections.ConfigDict) -> None:
             f"(num_devices {num_devices}, num_microbatches "
             f"{settings.num_microbatches}), found {settings.batch_size}"
         )
+
+
+def needs_condition(name: str) -> Callable[[ml_collections.ConfigDict], None]:
+    """Returns the rule that a network is given a condition.
+
+    >>> config = ml_collections.ConfigDict({"model": {"conditions": ("lag",)}})
+    >>> needs_condition("lag")(config)
+    """
+
+    def check(config: ml_collections.ConfigDict) -> None:
+        found = tuple(config.model.conditions) if "conditions" in config.model else ()
+        if "conditions" in config.model and name not in found:
+            raise UsageError(
+                f"config.model.conditions: expected {name} among them, found {found}"
+            )
+
+    return check

@@ -43,7 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.conditions = ("lag",)  # Keys of `common.nn.conditions`.
 
     config.transport = ml_collections.ConfigDict()
-    config.transport.kind = "foellmer"  # A key of `equijump.build.TRANSPORTS`.
+    config.transport.kind = "foellmer"  # A key of `equijump.transport.TRANSPORTS`.
     config.transport.noise_factor = 4.0  # Noise over the spread of the displacement.
 
     config.loss = ml_collections.ConfigDict()

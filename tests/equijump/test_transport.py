@@ -19,21 +19,14 @@ from tests.equijump.solvable import (
     two_basins,
 )
 
-NUM_STEPS = {
-    "foellmer": 10,
-    "noised_linear": 30,
-    "flow_matching": 30,
-    "one_sided": 500,
-    "two_sided": 500,
-    "ddpm": 200,
-}
+USUAL_STEPS = {"foellmer": 10, "noised_linear": 30, "flow_matching": 30, "ddpm": 200}
+NUM_STEPS = {kind: USUAL_STEPS.get(kind, 500) for kind in TRANSPORTS}
 """Evaluations a jump, with which each keeps the limits below."""
 
 NOISE = {"foellmer": 1.3}
 """In the place of 1, where a target has a spread of about 1."""
 
 SHAPE = 500, 1, 14, 3
-FROM_SOURCE = ("foellmer", "two_sided")
 ALL = pytest.mark.parametrize("kind", TRANSPORTS)
 
 
@@ -48,10 +41,9 @@ def test_paths_begin_and_end_where_they_must(kind):
     at = lambda t: TRANSPORTS[kind].path(jnp.float32(t))
     found = paths.noised(at(1.0), scales, x_0, x_1, z)
     np.testing.assert_allclose(found, x_1, atol=1e-6)
-    begin = {"noised_linear": x_0 + 3.0 * z}
-    begin |= dict.fromkeys(FROM_SOURCE, x_0)
-    found = paths.noised(at(0.0), scales, x_0, x_1, z)
-    np.testing.assert_array_equal(found, begin.get(kind, 3.0 * z))
+    # The source, the noise or both, whole, and nothing of the target.
+    begin = tuple(map(float, at(0.0)))
+    assert begin in ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0))
 
 
 @ALL
