@@ -34,6 +34,9 @@ Main = Callable[[Sequence[str] | None], int | None]
 def run(command: str, main: Main, argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status, failures told in one line.
 
+    >>> run("symphony demo", lambda argv: 0, [])
+    0
+
     Args:
       command: name shown before the message, as in `symphony train`.
       main: function of the arguments after the command's name (`sys.argv[1:]` where
@@ -61,6 +64,11 @@ def dispatch(
     """Runs `<program> <verb> [flags]` and returns the exit status.
 
     Only the module of the verb that was asked for, `<program>.<verb>`, is imported.
+
+    >>> verbs = {"train": "train a model"}
+    >>> dispatch("symphony", verbs, ["--version"])  # doctest: +ELLIPSIS
+    symphony ...
+    0
 
     Args:
       program: name of the console script and of the package that holds the verbs.
@@ -143,6 +151,11 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 def argument_parser(command: str, description: str) -> argparse.ArgumentParser:
     """Returns an argparse parser whose help has the defaults and whose errors raise.
 
+    >>> parser = argument_parser("symphony sample", "Builds molecules.")
+    >>> _ = parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    >>> parser.parse_args(["--seed=7"]).seed
+    7
+
     Args:
       command: name as typed, `symphony sample`.
       description: purpose of the command, for the head of its help.
@@ -163,6 +176,10 @@ def training_flags(
     """Returns the flags of a training command: `.config`, a ConfigDict, and `.workdir`.
 
     `--config.a.b=value` replaces one value of the config.
+
+    >>> argv = ["--config=ala2", "--workdir=mine", "--config.seed=3"]
+    >>> training_flags("equijump train", "Trains a model.", argv).config.seed
+    3
 
     Args:
       command: name as typed, `symphony train`; the first word is the package.
@@ -251,6 +268,10 @@ def use_compilation_cache() -> None:
 
     The folder is `JAX_COMPILATION_CACHE_DIR`, or `symphony-equijump/jax` in the user's
     cache folder. A setting found in the environment stays.
+
+    >>> use_compilation_cache()
+    >>> "JAX_COMPILATION_CACHE_DIR" in os.environ
+    True
     """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     defaults = {
@@ -267,7 +288,11 @@ def use_compilation_cache() -> None:
 
 
 def announce_device() -> str:
-    """Prints the devices in use and returns the line; starts JAX's backend."""
+    """Prints the devices in use and returns the line; starts JAX's backend.
+
+    >>> line = announce_device()  # doctest: +ELLIPSIS
+    device: ...
+    """
     import jax
 
     devices = jax.devices()
@@ -308,6 +333,8 @@ def check_seed(seed: int) -> None:
 def check_output(path: Path) -> None:
     """Asks, before work is done for a file, whether it can be written; makes nothing.
 
+    >>> check_output(Path("molecules.sdf"))
+
     Raises:
       UsageError: `path` is a folder, or its own folder cannot be made or written to.
     """
@@ -331,7 +358,10 @@ def check_report(folder: Path) -> None:
 
 
 def check_apart(output: Path, *inputs: str | os.PathLike[str] | None) -> None:
-    """Raises `UsageError` if what would be written is one of the inputs."""
+    """Raises `UsageError` if what would be written is one of the inputs.
+
+    >>> check_apart(Path("refined.sdf"), "molecules.sdf", None)
+    """
     for given in inputs:
         if given is not None and output.resolve() == Path(given).resolve():
             raise UsageError(
@@ -342,6 +372,11 @@ def check_apart(output: Path, *inputs: str | os.PathLike[str] | None) -> None:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Keeps a file or folder to this process while the block runs.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder)):
+    ...     print("no other command writes here")
+    no other command writes here
 
     Raises:
       UsageError: Another process has it.
@@ -363,6 +398,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Nothing half-written ever stands under the final name: where the block raises, what
     it wrote is removed and a former file stays as it was. Missing folders are made.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_path(Path(folder, "notes.txt")) as path:
+    ...         _ = path.write_text("done")
+    ...     print(Path(folder, "notes.txt").read_text())
+    done
 
     Raises:
       UsageError: `path` is a folder, or its own folder cannot be made or written to.

@@ -29,6 +29,12 @@ def progress(
 ) -> Iterator[Advance]:
     """Shows how far work has come; yields `advance(count=1, note="")`.
 
+    >>> with progress(2, "training", "steps") as advance:  # doctest: +ELLIPSIS
+    ...     advance()
+    ...     advance(note="loss 0.5")
+    training: 0/2 steps
+    training: 2/2 steps...loss 0.5
+
     Args:
       total: Amount of work, in `unit`.
       description: What is being done, as in `training`.

@@ -9,6 +9,7 @@ r"""Diagnostics of symmetry: of data, of an equivariant function, of a denoiser.
   equal weights is symmetric; a network's is nearly so at best.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,7 +20,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from common.geometry import alignment, matrix_fisher
 from common.so3.harmonics import spherical_harmonics
-from common.so3.irreps import degree_slices, max_degree_of
+from common.so3.irreps import degree_slices
+from common.so3.wigner import wigner_matrices
 
 MAX_MOMENT = 3
 """Largest degree of the moments by which the classifier sees a cloud."""
@@ -120,19 +122,25 @@ def _moments(
 def rotate_features(
     feats: Float[Array, "*batch components channels"], rotation: Float[Array, "3 3"]
 ) -> Float[Array, "*batch components channels"]:
-    """Turns features in the core's layout."""
-    max_degree = max_degree_of(feats.shape[-2])
-    # Harmonics of enough points determine the matrix by which each degree turns.
-    points = np.random.default_rng(0).normal(size=(4 * (max_degree + 1) ** 2, 3))
-    points = jnp.asarray(points, feats.dtype)
-    before = spherical_harmonics(points, max_degree)
-    after = spherical_harmonics(points @ rotation.T.astype(feats.dtype), max_degree)
-    blocks = []
-    for rows in degree_slices(max_degree):
-        inverse = jnp.linalg.pinv(before[:, rows])
-        matrix = (inverse @ after[:, rows]).T
-        blocks.append(jnp.einsum("ij,...jc->...ic", matrix, feats[..., rows, :]))
+    """Turns features in the core's layout.
+
+    >>> quarter = jnp.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    >>> feats = rotate_features(as_features(jnp.array([2.0, 0.0, 0.0])), quarter)
+    >>> jnp.abs(feats[:, 0].round(3)).tolist()
+    [0.0, 0.0, 2.0, 0.0]
+    """
+    rows = degree_slices(_max_degree_of(feats))
+    matrices = wigner_matrices(rotation.astype(feats.dtype), len(rows) - 1)
+    highest = jax.lax.Precision.HIGHEST
+    turn = lambda matrix, part: jnp.einsum(
+        "ij,...jc->...ic", matrix, part, precision=highest
+    )
+    blocks = [turn(d, feats[..., of, :]) for d, of in zip(matrices, rows, strict=True)]
     return jnp.concatenate(blocks, axis=-2)
+
+
+def _max_degree_of(feats: Float[Array, "*batch components channels"]) -> int:
+    return math.isqrt(feats.shape[-2]) - 1
 
 
 def equivariance_error(
@@ -160,7 +168,7 @@ def equivariance_error(
     """
 
     def norms(feats: Array) -> Array:
-        rows = degree_slices(max_degree_of(feats.shape[-2]))
+        rows = degree_slices(_max_degree_of(feats))
         return jnp.stack([jnp.linalg.norm(feats[..., of, :]) for of in rows])
 
     there = function(positions)

@@ -97,6 +97,11 @@ def update_config(
 ) -> ml_collections.ConfigDict:
     """Returns a stored config with the fields of today; of an unknown kind, as it is.
 
+    >>> config = configs.default_of("equijump")
+    >>> del config.loss.alignment
+    >>> update_config(config, "workdir/old", "0.1.0").loss.alignment
+    'single'
+
     Args:
         config: config as it was stored.
         source: where it was stored, for the message of an error.

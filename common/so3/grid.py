@@ -78,6 +78,11 @@ def jitter_in_cell(
     A cell drawn with probability proportional to its quadrature weight, followed by
     this draw, is uniform on the whole sphere.
 
+    >>> grid = sphere_grid(4, 7, 2)
+    >>> vectors = jitter_in_cell(jax.random.key(0), grid, jnp.array([0, 5]))
+    >>> jnp.linalg.norm(vectors, axis=-1).round(4).tolist()
+    [1.0, 1.0]
+
     Args:
         key: JAX key.
         grid: grid whose cells are drawn from.

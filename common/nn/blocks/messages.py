@@ -41,10 +41,23 @@ def message_product(
 
 
 def edge_feats(graph: Graph) -> Float[Array, "num_receivers num_senders num_feats"]:
-    """Returns the features of the edges times their envelope."""
+    """Returns the features of the edges times their envelope.
+
+    >>> import jax.numpy as jnp
+    >>> from common.nn.graph import make_graph
+    >>> ones = jnp.ones((2, 2))
+    >>> vectors, feats = jnp.ones((2, 2, 3)), ones[..., None]
+    >>> edge_feats(make_graph(vectors, feats, 0.5 * ones, max_degree=0))[0, 0]
+    Array([0.5], dtype=float32)
+    """
     return graph.feats * graph.envelope[..., None]
 
 
 def with_scalars(x: Features, scalars: Float[Array, "num_nodes channels"]) -> Features:
-    """Returns features with other scalars."""
+    """Returns features with other scalars.
+
+    >>> import jax.numpy as jnp
+    >>> with_scalars({SCALAR: jnp.ones((2, 1, 8))}, jnp.zeros((2, 4)))[SCALAR].shape
+    (2, 1, 4)
+    """
     return {**x, SCALAR: scalars[:, None]}

@@ -33,17 +33,35 @@ EDGES_PER_BLOCK = 128
 
 
 def paths(spec: Spec) -> tuple[Path, ...]:
-    """Lists all paths of the irreps, ordered by output first."""
+    """Lists all paths of the irreps, ordered by output first.
+
+    >>> from common.nn.products.spec import make_spec
+    >>> from common.so3.irreps import uniform
+    >>> [str(out) for *_, out in paths(make_spec(*[uniform(1, 8)] * 3))]
+    ['0e', '0e', '1o', '1o']
+    """
     return product_paths(dict(spec.x), dict(spec.y), spec.out)
 
 
 def num_weights(spec: Spec) -> int:
-    """Returns one weight a path and channel of the first factor."""
+    """Returns one weight a path and channel of the first factor.
+
+    >>> from common.nn.products.spec import make_spec
+    >>> from common.so3.irreps import uniform
+    >>> num_weights(make_spec(*[uniform(1, 8)] * 3))
+    32
+    """
     return sum(_sizes(spec))
 
 
 def irreps_out(spec: Spec) -> dict[Irrep, int]:
-    """Returns the irreps of the product: for each, the channels of all its paths."""
+    """Returns the irreps of the product: for each, the channels of all its paths.
+
+    >>> from common.nn.products.spec import make_spec
+    >>> from common.so3.irreps import uniform
+    >>> list(irreps_out(make_spec(*[uniform(1, 8)] * 3)).values())
+    [16, 16]
+    """
     channels: dict[Irrep, int] = {}
     for (*_, out), size in zip(paths(spec), _sizes(spec), strict=True):
         channels[out] = channels.get(out, 0) + size
@@ -57,7 +75,15 @@ def _sizes(spec: Spec) -> tuple[int, ...]:
 def product(
     x: Features, y: Features, weights: Float[Array, "*batch num_weights"], spec: Spec
 ) -> Features:
-    """Returns the products; y has one channel, or those of x."""
+    """Returns the products; y has one channel, or those of x.
+
+    >>> from common.nn.products.spec import make_spec
+    >>> from common.so3.irreps import SCALAR, VECTOR
+    >>> spec = make_spec({VECTOR: 1}, {VECTOR: 1}, [SCALAR])
+    >>> x = {VECTOR: jnp.ones((3, 1))}
+    >>> np.asarray(product(x, x, jnp.ones(1), spec)[SCALAR]).round(3)
+    array([[1.732]], dtype=float32)
+    """
     every = paths(spec)
     of_paths = split_weights(weights, _sizes(spec))
     return _join(
@@ -69,7 +95,13 @@ def product(
 def path_product(
     x: Features, y: Features, path: Path
 ) -> Float[Array, "*batch components channels"]:
-    """Returns the product along one path, channel by channel."""
+    """Returns the product along one path, channel by channel.
+
+    >>> from common.so3.irreps import PSEUDOVECTOR, VECTOR
+    >>> x = {VECTOR: jnp.ones((3, 1))}
+    >>> float(jnp.abs(path_product(x, x, (VECTOR, VECTOR, PSEUDOVECTOR))).max())
+    0.0
+    """
     i, j, k = path
     table = clebsch_gordan(i.degree, j.degree, k.degree) * math.sqrt(k.dim)
     outer = x[i][..., :, None, :] * y[j][..., None, :, :]
@@ -94,6 +126,17 @@ def convolve(
     edges_per_block: int = EDGES_PER_BLOCK,
 ) -> Features:
     """Sums the products with the harmonics of the edges at their receivers.
+
+    >>> from common.nn.features import from_scalars, irreps_of
+    >>> from common.nn.graph import make_graph
+    >>> from common.nn.products.spec import make_spec
+    >>> ones, x = jnp.ones((2, 2)), from_scalars(jnp.ones((2, 8)))
+    >>> graph = make_graph(jnp.ones((2, 2, 3)), ones[..., None], ones, max_degree=1)
+    >>> irreps = irreps_of(graph.harmonics)
+    >>> spec = make_spec(irreps_of(x), irreps, irreps)
+    >>> sums = convolve(x, graph, jnp.ones((2, 2, num_weights(spec))), spec)
+    >>> [part.shape for part in sums.values()]
+    [(2, 1, 8), (2, 3, 8)]
 
     Args:
         x: features of the nodes.
@@ -169,7 +212,13 @@ class Block(NamedTuple):
 
 @functools.cache
 def message_blocks(layout: Layout) -> tuple[Block, ...]:
-    """Returns where each irrep lies in a message, those without a path left out."""
+    """Returns where each irrep lies in a message, those without a path left out.
+
+    >>> from common.so3.irreps import SCALAR, VECTOR
+    >>> layout = Layout((SCALAR, VECTOR), (SCALAR, VECTOR), (SCALAR, VECTOR))
+    >>> [block.rows for block in message_blocks(layout)]
+    [slice(0, 2, None), slice(2, 8, None)]
+    """
     blocks, row, path = [], 0, 0
     outputs = [out for *_, out in product_paths(*layout)]
     for irrep in dict.fromkeys(outputs):
@@ -184,7 +233,12 @@ def message_blocks(layout: Layout) -> tuple[Block, ...]:
 def coupling_table(
     layout: Layout,
 ) -> Float[np.ndarray, "components_y components_x rows"]:
-    """Returns all Clebsch-Gordan tables as one array, component normalisation in."""
+    """Returns all Clebsch-Gordan tables as one array, component normalisation in.
+
+    >>> from common.so3.irreps import SCALAR, VECTOR
+    >>> coupling_table(Layout((SCALAR, VECTOR), (SCALAR, VECTOR), (VECTOR,))).shape
+    (4, 4, 6)
+    """
     ends = lambda irreps: np.cumsum([0, *(i.dim for i in irreps)])
     start_x, start_y = (dict(zip(of, ends(of), strict=False)) for of in layout[:2])
     blocks = {block.irrep: block for block in message_blocks(layout)}
