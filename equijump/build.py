@@ -25,7 +25,7 @@ class Statistics(NamedTuple):
         lags: lags in ps, rising.
         positions: root mean square of the displacement of CA, in Å, per degree of
             freedom of positions that are centred.
-        vectors: the same of the vectors to the other atoms, in Å.
+        vectors: spread of the vectors to the other atoms, in Å.
         ensemble: both of a frame whose source is hidden, in Å: its own spread; None
             where it was not measured.
     """
@@ -129,7 +129,7 @@ def scene_of(
     Args:
         model: network, which decides the number of neighbours.
         positions: positions of CA in the source frame, in Å.
-        molecule: a pair of `equijump.data.pairs.Batch` or an `equijump.rollout.Chain`.
+        molecule: pair of `equijump.data.pairs.Batch`, or an `equijump.rollout.Chain`.
     """
     return make_scene(
         positions,

@@ -38,7 +38,7 @@ class Limits(NamedTuple):
         stretch: largest length of a bond over that in the start.
         squeeze: smallest length of a bond over that in the start.
         closest: least distance of atoms more than three bonds apart, in Å.
-        keeps_chirality: whether the handedness of centres counts.
+        keeps_chirality: true if the handedness of centres counts.
     """
 
     stretch: float
@@ -142,7 +142,7 @@ class Drawn(NamedTuple):
     Attributes:
         cloud: end of the jump; its source, if no draw passed.
         num_draws: number of draws.
-        accepted: whether the last draw passed.
+        accepted: true if the last draw passed.
     """
 
     cloud: Cloud

@@ -43,14 +43,14 @@ class Settings(NamedTuple):
         noise_factor: noise over displacement, see `equijump.build.scales_at`.
         source_noise: noise on the atoms of the source frame, in Å, so that rollouts
             forgive their own errors.
-        align: whether the target is superposed on the source.
+        align: true if the target is superposed on the source.
         kind: "quadratic", or "vector_map" for transports whose only head is the end.
         unroll: number of jumps of the network that lead to the source, see
             `self_rollout`.
         num_steps: evaluations of the network in a jump of the sampler.
         alignment: method of `alignment.rotation_target`, for pairs without a source on
             their path.
-        random_frames: whether no pair has one, see `equijump.build.has_random_frames`.
+        random_frames: true if no pair has one, see `equijump.build.has_random_frames`.
     """
 
     noise_factor: float
@@ -75,7 +75,7 @@ class Noised(NamedTuple):
         scales: scales of the slots.
         t: time.
         z: noise.
-        has_source: whether there is a source on the path.
+        has_source: true if there is a source on the path.
     """
 
     scene: Scene
@@ -121,7 +121,7 @@ def pair_loss(
         model: network, bound to its parameters.
         transport: module of `equijump.transport`.
         statistics: spreads of the training data.
-        settings: see `Settings`.
+        settings: settings of the loss.
         batch: one pair.
         key: key of the time and all noises.
     """
@@ -250,7 +250,7 @@ def self_rollout(
         model: network, bound to its parameters.
         transport: module with `remake`.
         statistics: spreads of the training data.
-        settings: see `Settings`.
+        settings: settings of the loss.
         batch: one pair, with frames before its source.
         key: key of the noise.
     """

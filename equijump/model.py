@@ -35,11 +35,11 @@ class Scene(NamedTuple):
     """What stays the same during a jump.
 
     Attributes:
-        tokens: Residue types, 0 for padding.
-        slot_mask: True for atoms.
-        senders: Neighbours of each residue.
-        edge_mask: True for real neighbours.
-        offsets: Place of the neighbour in the chain less that of the residue, from 0
+        tokens: residue types, 0 for padding.
+        slot_mask: true for atoms.
+        senders: neighbours of each residue.
+        edge_mask: true for real neighbours.
+        offsets: place of the neighbour in the chain less that of the residue, from 0
             for `-reach` on; the last value stands for another chain.
         conditions: numbers of `common.nn.conditions`; the lag, in ps, is unknown where
             the source is hidden.
@@ -116,20 +116,20 @@ class EquiJump(nn.Module):
     """Conditioner on the source frame, and the network of the transport.
 
     Attributes:
-        num_channels: Channels of every degree.
-        max_degree: Largest degree of the features, at least 1.
-        num_conditioner_layers: Blocks that see the source frame only, once a jump.
-        num_layers: Blocks of every inner step.
-        num_hidden: Width of the MLPs.
-        num_condition: Width of what is known of time, lag and residue type.
-        num_edge_feats: Features of an edge.
-        num_neighbours: Neighbours of a residue, at most.
-        reach: Places along the chain within which residues are always neighbours.
-        cutoff: Å, where the basis of distances ends.
+        num_channels: channels of every degree.
+        max_degree: largest degree of the features, at least 1.
+        num_conditioner_layers: blocks that see the source frame only, once a jump.
+        num_layers: blocks of every inner step.
+        num_hidden: width of the MLPs.
+        num_condition: width of what is known of time, lag and residue type.
+        num_edge_feats: features of an edge.
+        num_neighbours: neighbours of a residue, at most.
+        reach: places along the chain within which residues are always neighbours.
+        cutoff: distance in Å where the basis of distances ends.
         conditions: rows of `common.nn.conditions.CONDITIONS` that the network is given.
         block: row of `common.nn.blocks.BLOCKS`.
         product: row of `common.nn.products.PRODUCTS`, of the messages.
-        num_heads: Clouds that the network of the transport gives.
+        num_heads: clouds that the network of the transport gives.
     """
 
     num_channels: int
@@ -200,12 +200,12 @@ class EquiJump(nn.Module):
         """Returns what each head is beyond its prior, of unit variance.
 
         Args:
-            scene: See `Scene`.
-            source: Å.
-            conditioned: Of the source frame, see `conditioner`.
-            estimate: Å, where the jump ends for all that noise and source tell.
-            displacement: The noised frame less the source, of unit variance.
-            log_level: Logarithm of the noise on the end of the jump, in Å.
+            scene: graph of the residues.
+            source: source frame, in Å.
+            conditioned: features of the source frame, from `conditioner`.
+            estimate: end of the jump for all that noise and source tell, in Å.
+            displacement: noised frame less the source, of unit variance.
+            log_level: logarithm of the noise on the end of the jump, in Å.
         """
         level = gaussian_basis(log_level, -6.0, 3.0, 24)
         first, second = self.embed_level

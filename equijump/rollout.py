@@ -84,7 +84,7 @@ def make_jump(
         noise_factor: noise over displacement, see `equijump.build.scales_at`.
         num_steps: evaluations of the network.
         method: one of the transport's `METHODS`; the first if empty.
-        random_frames: see `equijump.build.has_random_frames`.
+        random_frames: true for random frames, see `equijump.build.has_random_frames`.
     """
     method = method or transport.METHODS[0]
 

@@ -53,8 +53,8 @@ def measure(
 
     Args:
         segments: data of a run; its training pairs are measured.
-        align: whether targets are superposed.
-        ensemble: whether the spread of frames with a hidden source is measured too.
+        align: true to superpose targets.
+        ensemble: true to measure the spread of frames with a hidden source too.
     """
     values = segments.lags.values
     if segments.lags.is_range:

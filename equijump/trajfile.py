@@ -34,14 +34,14 @@ class Output(NamedTuple):
     """The folder of a rollout, opened to append to.
 
     Attributes:
-        folder: Where all lies.
-        header: See `open_output`.
-        paths: Trajectory of each replica.
-        topology: Of MDTraj.
+        folder: folder of the rollout.
+        header: JSON values that decide the rollout, as for `open_output`.
+        paths: trajectory of each replica.
+        topology: topology of MDTraj.
         frame_time: ps from one frame to the next.
-        every: Jumps from one frame to the next.
-        num_jumps: Done before.
-        state: Behind those jumps; None where not even the starts are written.
+        every: number of jumps from one frame to the next.
+        num_jumps: number of jumps done before.
+        state: state behind those jumps; None where not even the starts are written.
     """
 
     folder: Path
@@ -85,11 +85,11 @@ def open_output(
     """Opens a folder, behind what an earlier command completed.
 
     Args:
-        folder: Made if it does not exist.
+        folder: folder of the rollout, made if it does not exist.
         header: JSON values that decide the rollout; `settings` has system, format,
             frame_time, every and replicas.
-        system: What is rolled out.
-        overwrite: Replaces what is there.
+        system: system that is rolled out.
+        overwrite: true to replace what is there.
 
     Raises:
         UsageError: The folder cannot be written, or what is there was not made with the

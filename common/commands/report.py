@@ -124,10 +124,10 @@ def show(
     mine/report.html and report.json
 
     Args:
-        report: what was measured; JSON values.
-        page: the same as HTML.
-        print_report: prints the tables of the report.
-        folder: made if needed.
+        report: numbers measured; JSON values.
+        page: report as HTML.
+        print_report: function that prints the tables of the report.
+        folder: folder to write, made if needed.
     """
     write(report, page, folder)
     console = Console()

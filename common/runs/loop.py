@@ -85,13 +85,13 @@ def train(
 
     Args:
         config: config of the run, of which `train` is read here.
-        workdir: Receives `checkpoints/`, `config.json` and `metrics.jsonl`.
-        params: At the start of a fresh run.
-        parts: See `Parts`.
+        workdir: folder of `checkpoints/`, `config.json` and `metrics.jsonl`.
+        params: parameters at the start of a fresh run.
+        parts: model and data of the run.
         meta: JSON values kept in checkpoints; a run goes on only with the same
             `*_checksum`.
-        train_key: Of the whole run.
-        mesh: Devices that share each batch, if more than one.
+        train_key: key of the whole run.
+        mesh: devices that share each batch, if more than one.
 
     Returns:
         The last state; of an earlier step if a signal asked to stop.

@@ -19,10 +19,10 @@ class SphereGrid(NamedTuple):
     """A product grid on the sphere: Gauss-Legendre in cos(beta), uniform in alpha.
 
     Attributes:
-        points: Unit vectors, beta running slower than alpha.
-        log_weights: Logarithms of the quadrature weights, which sum to 4 pi.
-        harmonics: Spherical harmonics at the points.
-        cos_beta_edges: Edges of the cells in cos(beta), rising from -1 to 1. A cell
+        points: unit vectors, beta running slower than alpha.
+        log_weights: logarithms of the quadrature weights, which sum to 4 pi.
+        harmonics: spherical harmonics at the points.
+        cos_beta_edges: edges of the cells in cos(beta), rising from -1 to 1. A cell
             spans 2 pi / res_alpha in alpha around its point, and its area is exactly
             the weight of the point.
     """

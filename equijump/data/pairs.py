@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
     Attributes:
         source: positions of the atoms in their slots, in Å, zero where there is none.
-        target: the frame a lag later, in Å.
+        target: frame a lag later, in Å.
         tokens: residue types, 0 for padding.
         slot_mask: true for atoms.
         chains: number of the chain of each residue.
@@ -63,7 +63,7 @@ class Lags(NamedTuple):
 
     Attributes:
         values: lags in ps, or the smallest and the largest.
-        is_range: whether `values` are ends of a range.
+        is_range: true if `values` are ends of a range.
     """
 
     values: tuple[float, ...]

@@ -254,7 +254,7 @@ def reordered(
     Args:
         positions: positions of the kept atoms of `system`.
         system: system as the positions have it.
-        target: the same system in the order of atoms that is wanted.
+        target: system of the same atoms, in the order that is wanted.
     """
     ordered = np.empty_like(positions)
     ordered[..., slot_order(target), :] = positions[..., slot_order(system), :]

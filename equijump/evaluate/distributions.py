@@ -21,9 +21,9 @@ class Quantity(NamedTuple):
 
     Attributes:
         kind: ramachandran, torsion, tic or fold.
-        unit: Of its values.
-        edges: Of the bins along each axis.
-        values: Of either side, unit by unit.
+        unit: unit of the values.
+        edges: edges of the bins along each axis.
+        values: values of either side, unit by unit.
     """
 
     kind: str
@@ -38,8 +38,8 @@ def quantities(
     """Lists what is compared, by name.
 
     Args:
-        prepared: Both sides.
-        native: Å, the structure that a protein is compared with.
+        prepared: both sides.
+        native: structure in Å that a protein is compared with.
     """
     found = _angles(prepared)
     for index in range(min(2, prepared.sides["reference"].tics[0].shape[1])):
@@ -116,10 +116,10 @@ def compare(
     """Compares the two sides in one quantity.
 
     Args:
-        quantity: What.
-        prepared: Both sides.
-        resamples: Of units.
-        weights: Of frames by the Markov models; None where a side has no model.
+        quantity: quantity that is compared.
+        prepared: both sides.
+        resamples: resamples of units.
+        weights: weights of frames by the Markov models; None where a side has none.
     """
     num_bins = int(np.prod([len(edge) - 1 for edge in quantity.edges]))
     bins = {

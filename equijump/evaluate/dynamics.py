@@ -25,8 +25,8 @@ class Models(NamedTuple):
     """Markov models of one side.
 
     Attributes:
-        whole: By lag in steps, from all units; None where too few states connect.
-        drawn: By lag, of each resample.
+        whole: models by lag in steps; None where too few states connect.
+        drawn: models of each resample, by lag.
     """
 
     whole: dict[int, MarkovStateModel | None]
@@ -42,10 +42,10 @@ def fit_models(
     """Fits models at all lags, to all units and to resamples of them.
 
     Args:
-        side: Whose states are counted.
-        prepared: Has lags and the number of states.
-        weights: See `resampling.Resamples`.
-        advance: Told of the resamples done.
+        side: side whose states are counted.
+        prepared: lags and the number of states, among others.
+        weights: weights of units, as in `resampling.Resamples`.
+        advance: function that is told of the resamples done.
     """
     size = prepared.num_states
     counts = {
@@ -73,8 +73,8 @@ def find_sets(
     """Returns sets of states to pass between, and what they are.
 
     Args:
-        prepared: Both sides.
-        reference: Model of the reference, for systems with several residues.
+        prepared: both sides.
+        reference: model of the reference, for systems with several residues.
     """
     pairs = geometry.pairs_of_phi_and_psi(prepared.torsions)
     if len(pairs) != 1:
@@ -95,8 +95,8 @@ def measure_models(prepared: Prepared, models: Mapping[str, Models]) -> dict[str
     """Returns time-scales, passage times, weights of sets and how well models hold.
 
     Args:
-        prepared: Both sides.
-        models: Of both sides.
+        prepared: both sides.
+        models: models of both sides.
     """
     first = prepared.lags[0]
     sets, what = find_sets(prepared, models["reference"].whole[first])
@@ -184,9 +184,9 @@ def measure_basins(
     """Returns shares of basins and crossings per ns, for each residue with phi and psi.
 
     Args:
-        prepared: Both sides.
-        resamples: Of units.
-        frame_weights: By the Markov models, for the second kind of share.
+        prepared: both sides.
+        resamples: resamples of units.
+        frame_weights: weights by the Markov models, for the second kind of share.
     """
     found = {}
     for residue, places in geometry.pairs_of_phi_and_psi(prepared.torsions).items():

@@ -85,9 +85,9 @@ def fit_msm(
     """Fits a reversible model on the largest connected set of states.
 
     Args:
-        counts: Of transitions, from rows to columns.
-        lag: Frames.
-        max_error: At which the iteration for the likelihood's maximum ends.
+        counts: numbers of transitions, from rows to columns.
+        lag: lag in frames.
+        max_error: error at which the search for the likelihood's maximum ends.
 
     Returns:
         The model, or None where fewer than two states are connected.
@@ -105,8 +105,8 @@ def time_scales(
     r"""Returns implied time-scales $-\tau / \ln |\lambda_i|$ in frames, slowest first.
 
     Args:
-        msm: NaN are returned where it is None.
-        count: Length of the result, filled up with NaN.
+        msm: Markov model; NaN are returned where it is None.
+        count: length of the result, filled up with NaN.
     """
     found = np.full(count, np.nan)
     if msm is not None:
@@ -222,9 +222,9 @@ def correlation_sums(
     The mean over all frames of all units is taken off first.
 
     Args:
-        units: Frames of each.
-        num_lags: Number of lags.
-        every: Frames from one lag to the next.
+        units: numbers of frames of the units.
+        num_lags: number of lags.
+        every: frames from one lag to the next.
 
     Returns:
         The sums, and the number of their terms.

@@ -31,8 +31,8 @@ class Settings(NamedTuple):
 
     Attributes:
         lag: ps, of models; see `sides.choose_lags`.
-        num_resamples: For intervals and floors.
-        seed: Of resamples and clusters.
+        num_resamples: number of resamples, for intervals and floors.
+        seed: seed of resamples and clusters.
     """
 
     lag: float = 0.0
@@ -57,12 +57,12 @@ def evaluate(
     """Measures trajectories against a reference; see the docs for every entry.
 
     Args:
-        trajectory: What is judged; replicas that broke are counted and left out.
-        reference: Of the same system.
-        settings: See there.
-        native: Å, the structure a protein is compared with; the first frame of the
+        trajectory: trajectory to judge; broken replicas are counted and left out.
+        reference: trajectory of the same system.
+        settings: settings of the evaluation.
+        native: structure in Å to compare a protein with; the first frame of the
             reference where None.
-        advance: Told of the models fitted.
+        advance: function that is told of the models fitted.
 
     Raises:
         UsageError: All replicas broke, or trajectories do not suit the lag.

@@ -29,8 +29,8 @@ def divergence_rows(report: dict[str, Any], whole: bool = True) -> Rows:
     """Returns a header and one row per quantity.
 
     Args:
-        report: Of `measure.evaluate`.
-        whole: Whether kinds of many rows are listed; else their means.
+        report: report of `measure.evaluate`.
+        whole: true to list kinds of many rows, false for their means.
     """
     rows = [["", "JS, nats (95 %)", "floor", "√JS", "√floor", "MSM JS"]]
     kinds: dict[str, list[tuple[str, Any]]] = {}
@@ -58,8 +58,8 @@ def time_rows(report: dict[str, Any], whole: bool = True) -> Rows:
     """Returns a header and one row per time, weight or mean, of both sides.
 
     Args:
-        report: Of `measure.evaluate`.
-        whole: Whether the basins of more than two residues are listed.
+        report: report of `measure.evaluate`.
+        whole: true to list the basins of more than two residues.
     """
     found = [*_model_times(report["models"])]
     for signal, entry in report["correlations"].items():

@@ -16,8 +16,8 @@ class Resamples(NamedTuple):
     """How often each unit is drawn.
 
     Attributes:
-        trajectory: Of the units of what is judged.
-        reference: Of the units of the reference.
+        trajectory: times that each unit of what is judged is drawn.
+        reference: times that each unit of the reference is drawn.
         halves: 1 for the units of the reference in one random half, 0 in the other.
     """
 
@@ -30,12 +30,12 @@ class Divergence(NamedTuple):
     """A Jensen-Shannon divergence in nats, at most ln 2, and its root.
 
     Attributes:
-        js: Of the two histograms.
-        root: Its square root, a distance.
-        low: Lower end of 95 % of resamples, moved so that their median is `js`.
-        high: Upper end.
-        floor: Mean over random splits of the reference into halves.
-        floor_root: Its square root.
+        js: divergence of the two histograms.
+        root: square root of `js`, a distance.
+        low: lower end of 95 % of resamples, moved so that their median is `js`.
+        high: upper end.
+        floor: mean over random splits of the reference into halves.
+        floor_root: square root of `floor`.
     """
 
     js: float
@@ -52,10 +52,10 @@ def draw(
     """Draws units with replacement, and halves of the reference without.
 
     Args:
-        num_units: Of what is judged.
-        num_reference_units: Of the reference, at least two.
-        num_resamples: Also the number of splits.
-        seed: Of all draws.
+        num_units: number of units of what is judged.
+        num_reference_units: number of units of the reference, at least two.
+        num_resamples: number of resamples, and of splits.
+        seed: seed of all draws.
     """
     rng = np.random.default_rng(seed)
     halves = np.zeros((num_resamples, num_reference_units), int)
@@ -92,8 +92,8 @@ def jensen_shannon(
        \qquad m = (p + q) / 2 $$
 
     Args:
-        p: Counts or weights, normalised here.
-        q: The same.
+        p: counts or weights, normalised here.
+        q: counts or weights of the other.
 
     Returns:
         From 0 to $\ln 2$ (Lin 1991).

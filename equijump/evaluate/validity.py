@@ -31,9 +31,9 @@ class Lost(NamedTuple):
     """Why a replica does not count.
 
     Attributes:
-        name: Of its file.
-        frame: First bad one, counted from 0.
-        reason: In words.
+        name: name of the file.
+        frame: first bad one, counted from 0.
+        reason: reason, in words.
     """
 
     name: str
@@ -45,10 +45,10 @@ class Norm(NamedTuple):
     """What the reference says is right.
 
     Attributes:
-        lengths: Å, mean of each bond.
-        angles: Degrees, mean of each angle.
-        clash: See `clash_threshold`.
-        signs: Handedness of each centre in most frames.
+        lengths: mean length of each bond, in Å.
+        angles: mean of each angle, in degrees.
+        clash: distance of a clash, by `clash_threshold`.
+        signs: handedness of each centre in most frames.
     """
 
     lengths: Float[np.ndarray, " num_bonds"]
@@ -77,10 +77,10 @@ def find_loss(
     """Returns where a replica first stops to be the molecule, None if nowhere.
 
     Args:
-        name: Of its file.
-        positions: Å, of all its frames.
-        system: Whose bonds are looked at.
-        lengths: Å, their means in the reference.
+        name: name of the file.
+        positions: positions of all frames, in Å.
+        system: system whose bonds are looked at.
+        lengths: mean lengths in the reference, in Å.
     """
     finite = np.isfinite(positions).all(axis=(1, 2))
     found = geometry.distances_of(np.nan_to_num(positions), system.bonds)
@@ -142,11 +142,11 @@ def measure(
     """Measures one side; see the docs for every entry.
 
     Args:
-        positions: Å, of each unit.
-        system: What it is.
-        norm: Of the reference.
+        positions: positions of each unit, in Å.
+        system: system of the positions.
+        norm: norm of the reference.
         spacing: ps of a step, over which flips are counted.
-        every: Frames in a step.
+        every: number of frames in a step.
     """
     residues, centres = geometry.find_centres(system)
     torsions = geometry.find_torsions(system)

@@ -325,11 +325,11 @@ class _Batch(NamedTuple):
     """Molecules side by side; what every blocked function below works on.
 
     Attributes:
-        x: Features.
+        x: features.
         harmonics: spherical harmonics.
-        radial: Weights, or without paths and channels what `kernel` makes them from.
-        senders: Neighbours, counted within each molecule.
-        kernel: Last radial layer, one for all molecules or one for each.
+        radial: weights, or without paths and channels what `kernel` makes them from.
+        senders: neighbours, counted within each molecule.
+        kernel: last radial layer, one for all molecules or one for each.
     """
 
     x: Float[Array, "batch nodes components channels"]

@@ -90,7 +90,7 @@ def product(
     Args:
         x: features.
         y: harmonics of one direction for each, of degree one at least, one channel.
-        weights: by |m|, then output degree, then input degree.
+        weights: weights by |m|, then output degree, then input degree.
         spec: irreps.
     """
     batch = jnp.broadcast_shapes(
