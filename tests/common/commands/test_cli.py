@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 
 import pytest
 from absl import flags, logging
@@ -206,3 +207,67 @@ def test_only_our_log_lines_are_shown_below_warning(capsys):
     handler = logging.get_absl_handler()
     shown = [bool(handler.filter(it)) for it in (ours, theirs, grave)]
     assert shown == [True, False, True]
+
+
+VERBS = {"train": "train a model", "sample": "build molecules"}
+
+
+@pytest.mark.parametrize("argument", ["-h", "--help", "help"])
+def test_the_help_of_a_program_lists_its_commands(argument, capsys):
+    assert cli.dispatch("symphony", VERBS, [argument]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("usage: symphony <command> [flags]\n")
+    assert "  train   train a model\n" in out
+    assert "  sample  build molecules\n" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [([], "expected a command: train, sample"), (["tarin"], "found 'tarin'")],
+)
+def test_a_command_that_is_not_there_is_one_line(argv, told, capsys):
+    assert cli.dispatch("symphony", VERBS, argv) == 2
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.count("\n") == 1
+
+
+def test_only_the_module_of_the_command_is_run(monkeypatch):
+    asked = []
+    module = types.SimpleNamespace(main=lambda argv: asked.append(argv) or 7)
+    monkeypatch.setitem(sys.modules, "symphony.train", module)
+    assert cli.dispatch("symphony", VERBS, ["train", "--config=a"]) == 7
+    assert asked == [["--config=a"]]
+
+
+def test_a_file_that_fails_is_named_with_status_3(capsys):
+    error = OSError(28, "No space left on device", "molecules.sdf")
+    assert cli.run("symphony sample", raiser(error), []) == 3
+    told = "symphony sample: molecules.sdf: No space left on device\n"
+    assert capsys.readouterr().err == told
+
+
+def test_an_output_may_not_be_an_input(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cli.check_apart(tmp_path / "out.sdf", tmp_path / "in.sdf", None)
+    with pytest.raises(UsageError, match=r"found out\.sdf for both"):
+        cli.check_apart(cli.Path("out.sdf"), None, tmp_path / "out.sdf")
+
+
+def test_a_lock_keeps_others_out_until_it_is_left(tmp_path):
+    refused = pytest.raises(UsageError, match="in use by another")
+    with cli.locked(tmp_path), refused, cli.locked(tmp_path):
+        raise AssertionError("the block was entered")
+    with cli.locked(tmp_path):
+        pass
+
+
+def test_an_output_in_a_folder_that_is_not_there_will_do(tmp_path):
+    cli.check_output(tmp_path / "new" / "deep" / "molecules.sdf")
+    assert not (tmp_path / "new").exists()
+
+
+def test_tracebacks_of_flags_become_their_last_line(capsys):
+    text = "Traceback (most recent call last):\n  File x\nValueError: not a number"
+    assert cli.run("symphony train", raiser(UsageError(text)), []) == 2
+    assert capsys.readouterr().err == "symphony train: ValueError: not a number\n"
