@@ -31,6 +31,11 @@ LENGTH = 1.5
 """Å, a bond: the unit in which the network sees vectors."""
 
 
+Cloud = Float[Array, "num_nodes num_slots 3"]
+PerResidue = Int[Array, " num_nodes"]
+SlotMask = Bool[Array, "num_nodes num_slots"]
+
+
 class Scene(NamedTuple):
     """What stays the same during a jump.
 
@@ -45,23 +50,20 @@ class Scene(NamedTuple):
             the source is hidden.
     """
 
-    tokens: Int[Array, " num_nodes"]
-    slot_mask: Bool[Array, "num_nodes num_slots"]
+    tokens: PerResidue
+    slot_mask: SlotMask
     senders: Int[Array, "num_nodes num_neighbours"]
     edge_mask: Bool[Array, "num_nodes num_neighbours"]
     offsets: Int[Array, "num_nodes num_neighbours"]
     conditions: dict[str, Known]
 
 
-Cloud = Float[Array, "num_nodes num_slots 3"]
-
-
 def make_scene(
     positions: Float[Array, "num_nodes 3"],
-    tokens: Int[Array, " num_nodes"],
-    slot_mask: Bool[Array, "num_nodes num_slots"],
-    chains: Int[Array, " num_nodes"],
-    numbers: Int[Array, " num_nodes"],
+    tokens: PerResidue,
+    slot_mask: SlotMask,
+    chains: PerResidue,
+    numbers: PerResidue,
     conditions: dict[str, Known],
     num_neighbours: int,
     reach: int,
@@ -273,8 +275,8 @@ def _from_vectors(vectors: Float[Array, "num_nodes num_vectors 3"]) -> Features:
 
 
 def to_cloud(
-    atoms: Float[Array, "num_nodes num_slots 3"],
-    slot_mask: Bool[Array, "num_nodes num_slots"],
+    atoms: Cloud,
+    slot_mask: SlotMask,
 ) -> Cloud:
     """Turns positions in slots into a tensor cloud whose residues are centred."""
     positions = atoms[:, CA_SLOT]
@@ -282,13 +284,13 @@ def to_cloud(
     return recentred(vectors.at[:, CA_SLOT].set(positions), slot_mask)
 
 
-def from_cloud(cloud: Cloud) -> Float[Array, "num_nodes num_slots 3"]:
+def from_cloud(cloud: Cloud) -> Cloud:
     """Turns a tensor cloud into positions in slots; slots without an atom are void."""
     positions = cloud[:, CA_SLOT]
     return (cloud + positions[:, None]).at[:, CA_SLOT].set(positions)
 
 
-def recentred(cloud: Cloud, slot_mask: Bool[Array, "num_nodes num_slots"]) -> Cloud:
+def recentred(cloud: Cloud, slot_mask: SlotMask) -> Cloud:
     """Moves the mean of the residues' positions to the origin."""
     real = slot_mask[:, CA_SLOT, None]
     count = jnp.maximum(jnp.sum(real), 1)

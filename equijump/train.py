@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from common.commands import cli
+from common.commands import training as command
 from common.runs import config as configs
 from common.runs import loop as run
 from common.runs import parallel, training
@@ -101,8 +102,9 @@ def make_errors(
 ) -> Callable[..., Float[Array, " batch"]]:
     """Returns `(params, batch, keys) -> errors`, one for each pair."""
     model = build.make_model(config)
-    transport = build.TRANSPORTS[config.transport.kind]
     settings = loss.Settings(
+        build.TRANSPORTS[config.transport.kind],
+        statistics,
         config.transport.noise_factor,
         config.data.source_noise,
         config.data.align,
@@ -112,8 +114,7 @@ def make_errors(
     )
 
     def errors(params: Any, batch: pairs.Batch, keys: Any) -> Float[Array, " batch"]:
-        bound = model.bind(params)
-        error = partial(loss.pair_loss, bound, transport, statistics, settings)
+        error = partial(loss.pair_loss, model.bind(params), settings)
         return jax.vmap(error)(batch, keys)
 
     return errors
@@ -181,7 +182,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
         RunError: The loss became non-finite.
     """
     check_config(config)
-    run.make_folder(workdir)
+    cli.make_folder(workdir, "--workdir")
     segments = splits.load_segments(config)
     ensemble = config.data.ensemble_share > 0.0 or build.has_random_frames(config)
     statistics = measure(segments, config.data.align, ensemble)
@@ -227,13 +228,8 @@ def _make_parts(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `equijump train`."""
-    flags = cli.training_flags("equijump train", "Trains EquiJump from a config.", argv)
-    check_config(flags.config)
-    if flags.config.train.num_devices > 1:
-        parallel.set_num_cpu_devices(flags.config.train.num_devices)
-    cli.announce_device()
-    train(flags.config, Path(flags.workdir))
-    return 0
+    about = "Trains EquiJump from a config."
+    return command.run("equijump train", about, check_config, train, argv)
 
 
 if __name__ == "__main__":

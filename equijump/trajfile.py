@@ -99,12 +99,7 @@ def open_output(
     header = json.loads(json.dumps({"format_version": FORMAT_VERSION, **header}))
     if not overwrite:
         _find(folder, header, paths)  # Before anything is made.
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"--output: cannot make {folder} ({error.strerror})"
-        ) from error
+    cli.make_folder(folder, "--output")
     with cli.locked(folder):
         # Another command may have added to it before the lock.
         saved = None if overwrite else _find(folder, header, paths)

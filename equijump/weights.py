@@ -76,15 +76,8 @@ def load_weights(
         molecules = read_molecules(trained.path, trained.meta["systems"])
     else:
         molecules = find_molecules(trained.config)
-    return Weights(
-        name=trained.name,
-        config=trained.config,
-        params=trained.params,
-        statistics=statistics,
-        molecules=molecules,
-        checksum=trained.checksum,
-        config_checksum=trained.config_checksum,
-    )
+    name, _, config, params, _, *checksums = trained
+    return Weights(name, config, params, statistics, molecules, *checksums)
 
 
 def _statistics(trained: weights.Trained) -> build.Statistics:

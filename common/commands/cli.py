@@ -357,6 +357,21 @@ def check_report(folder: Path) -> None:
     check_output(folder / "report.json")
 
 
+def make_folder(folder: Path, flag: str) -> None:
+    """Makes a folder that a flag names, if it is not there.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     make_folder(Path(folder, "runs", "first"), "--workdir")
+    ...     print(Path(folder, "runs", "first").is_dir())
+    True
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{flag}: cannot make {folder} ({error.strerror})") from error
+
+
 def check_apart(output: Path, *inputs: str | os.PathLike[str] | None) -> None:
     """Raises `UsageError` if what would be written is one of the inputs.
 

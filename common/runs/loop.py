@@ -187,23 +187,6 @@ def _validate(
     return record[f"validation_{parts.loss_name}"]
 
 
-def make_folder(workdir: Path) -> None:
-    """Makes the folder of a run, if it is not there.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     make_folder(Path(folder, "runs", "first"))
-    ...     print(Path(folder, "runs", "first").is_dir())
-    True
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"--workdir: cannot make {workdir} ({error.strerror})"
-        ) from error
-
-
 def _check_same_data(
     workdir: Path, saved: dict[str, Any], meta: dict[str, Any]
 ) -> None:

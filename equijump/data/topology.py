@@ -21,6 +21,9 @@ _SOLVENT = frozenset(
 )
 
 
+PerResidue = Int[np.ndarray, " num_nodes"]
+
+
 class System(NamedTuple):
     """What does not change along a trajectory; kept atoms are numbered anew.
 
@@ -35,9 +38,9 @@ class System(NamedTuple):
         atom_names: names of the kept atoms as in the file.
     """
 
-    tokens: Int[np.ndarray, " num_nodes"]
-    chains: Int[np.ndarray, " num_nodes"]
-    numbers: Int[np.ndarray, " num_nodes"]
+    tokens: PerResidue
+    chains: PerResidue
+    numbers: PerResidue
     slot_atoms: Int[np.ndarray, "num_nodes num_slots"]
     bonds: Int[np.ndarray, "num_bonds 2"]
     kept: Int[np.ndarray, " num_atoms"]

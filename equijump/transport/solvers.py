@@ -12,7 +12,7 @@ SMALLEST, RHO = 0.01, 3.0
 ten steps of Heun spreads of .028 to 1 sigma are kept to 3 %."""
 
 
-def times_of(num_steps: int) -> Float[Array, " num_times"]:
+def times_of(num_steps: int) -> solvers.Times:
     """Returns times from 0 to 1 between which 1 - t falls as levels of noise do."""
     return 1.0 - karras_schedule(num_steps, 1.0, SMALLEST, RHO)
 
@@ -31,7 +31,7 @@ def interpolant(
     path: PathFn,
     key: Key[Array, ""],
     x: Cloud,
-    times: Float[Array, " num_times"],
+    times: solvers.Times,
     window: tuple[float, float],
 ) -> Cloud:
     r"""Solves the SDE of a stochastic interpolant with diffusion $\epsilon = \sigma^2$.

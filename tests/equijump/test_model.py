@@ -21,6 +21,7 @@ def make_model(max_degree=1, num_neighbours=3):
         num_channels=8, max_degree=max_degree, num_conditioner_layers=1, num_layers=2,
         num_hidden=16, num_condition=8, num_edge_feats=8,
         num_neighbours=num_neighbours, reach=1, cutoff=20.0,
+        conditions=("lag",), block="equijump", product="scalar",
     )  # fmt: skip
 
 
@@ -183,7 +184,8 @@ def test_conditions_have_parameters_of_their_own(names):
     params = jax.eval_shape(lambda key: build.init_params(config, key), KEY)["params"]
     found = {name for name in params if name.startswith("embed_")}
     fixed = {"embed_token", "embed_offset", "embed_level_0", "embed_level_1"}
-    assert found == fixed | {f"embed_{name}" for name in names}
+    assert found == fixed | {"embed_conditions"}
+    assert params["embed_conditions"].keys() == set(names)
 
 
 def test_an_unknown_condition_has_no_influence():

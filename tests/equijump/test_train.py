@@ -240,17 +240,17 @@ def test_sources_of_its_own_are_near_those_of_the_trajectory(segments):
     batch = pairs.batch_at(
         segments.training, segments.lags, 32, 3, seed=0, step=0, num_before=2
     )
-    settings = loss.Settings(config.transport.noise_factor, 0.0, True, unroll=2)
+    settings = loss.Settings(
+        build.TRANSPORTS["foellmer"], statistics, config.transport.noise_factor, 0.0,
+        align=True, unroll=2,
+    )  # fmt: skip
     params = build.init_params(config, jax.random.key(0))
-    model, transport = (
-        build.make_model(config).bind(params),
-        build.TRANSPORTS["foellmer"],
-    )
+    model = build.make_model(config).bind(params)
 
     @jax.jit
     @jax.vmap
     def both(one, key):
-        made = loss.self_rollout(model, transport, statistics, settings, one, key)
+        made = loss.self_rollout(model, settings, one, key)
         return loss.centred_pair(one._replace(target=made.source), align=True)
 
     given = jax.tree.map(jnp.asarray, batch)

@@ -1,5 +1,7 @@
 """Messages, said once: a product of the table for the edges of a graph."""
 
+from typing import TypeAlias
+
 from jaxtyping import Array, Float
 
 from common.nn.features import Features, irreps_of
@@ -7,6 +9,9 @@ from common.nn.graph import Graph
 from common.nn.products import PRODUCTS
 from common.nn.products.spec import Product, Spec, make_spec
 from common.so3.irreps import SCALAR, Irrep
+
+Rows: TypeAlias = Float[Array, "num_receivers num_condition"] | None
+"""Numbers by which a block is conditioned, a row a receiver."""
 
 
 def message_product(

@@ -66,16 +66,13 @@ def product(
 def convolve(x: Features, graph: Graph, weights: EdgeWeights, spec: Spec) -> Features:
     """Sums the products with the harmonics of the edges; no product ever exists.
 
-    >>> from common.nn.features import from_scalars, irreps_of
     >>> from common.nn.graph import make_graph
     >>> from common.nn.products.spec import make_spec
-    >>> ones, x = jnp.ones((2, 2)), from_scalars(jnp.ones((2, 8)))
-    >>> graph = make_graph(jnp.ones((2, 2, 3)), ones[..., None], ones, max_degree=1)
-    >>> irreps = irreps_of(graph.harmonics)
-    >>> spec = make_spec(irreps_of(x), irreps, irreps)
-    >>> sums = convolve(x, graph, jnp.ones((2, 2, num_weights(spec))), spec)
-    >>> [part.shape for part in sums.values()]
-    [(2, 1, 8), (2, 3, 8)]
+    >>> ones, weights = jnp.ones((2, 2)), jnp.ones((2, 2, 8))
+    >>> graph = make_graph(jnp.ones((2, 2, 3)), ones[..., None], ones, max_degree=0)
+    >>> spec = make_spec({SCALAR: 8}, {SCALAR: 1}, [SCALAR])
+    >>> convolve({SCALAR: jnp.ones((2, 1, 8))}, graph, weights, spec)[SCALAR][0, 0, 0]
+    Array(2., dtype=float32)
     """
     scalars = gather(x[SCALAR][:, 0], graph)
     total: Features = {}

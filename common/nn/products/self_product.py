@@ -54,11 +54,11 @@ def product(
     """Returns the products; y has one channel, or those of x.
 
     >>> from common.nn.products.spec import make_spec
-    >>> from common.so3.irreps import SCALAR, VECTOR
-    >>> spec = make_spec({VECTOR: 8}, {VECTOR: 8}, [SCALAR])
-    >>> x = {VECTOR: jnp.ones((3, 8))}
-    >>> product(x, x, jnp.ones(8), spec)[SCALAR].shape
-    (1, 8)
+    >>> from common.so3.irreps import uniform
+    >>> x = {irrep: jnp.ones((irrep.dim, 8)) for irrep in uniform(1, 8)}
+    >>> spec = make_spec(*[uniform(1, 8)] * 3)
+    >>> [part.shape for part in product(x, x, jnp.ones(32), spec).values()]
+    [(1, 8), (3, 8)]
     """
     form, rows = _form(spec)
     channels = equal_channels(spec)

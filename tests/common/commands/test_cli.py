@@ -271,3 +271,10 @@ def test_tracebacks_of_flags_become_their_last_line(capsys):
     text = "Traceback (most recent call last):\n  File x\nValueError: not a number"
     assert cli.run("symphony train", raiser(UsageError(text)), []) == 2
     assert capsys.readouterr().err == "symphony train: ValueError: not a number\n"
+
+
+def test_a_folder_in_place_of_a_file_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="--workdir: cannot make"):
+        cli.make_folder(tmp_path / "file" / "run", "--workdir")
+    cli.make_folder(tmp_path, "--workdir")  # It is there already.

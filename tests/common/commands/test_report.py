@@ -96,12 +96,3 @@ def test_a_page_escapes_its_words_and_names_versions():
     assert "<p>c&amp;d" in page
     assert "<p>kept\n" in page
     assert "jax 0.11, numpy 2" in page
-
-
-def test_a_report_is_shown_with_its_files(tmp_path, capsys):
-    shown = []
-    keep = lambda measured, console: shown.append(measured)
-    report.show({"valid": 0.5}, "<p>", keep, tmp_path / "out")
-    assert shown == [{"valid": 0.5}]
-    assert "report.html and report.json" in capsys.readouterr().out
-    assert json.loads((tmp_path / "out" / "report.json").read_text()) == shown[0]

@@ -136,13 +136,6 @@ def test_progress_has_the_loss_and_its_unit(tmp_path, capsys):
     assert last.endswith(" Å")
 
 
-def test_a_folder_in_place_of_a_file_cannot_be_made(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="--workdir: cannot make"):
-        loop.make_folder(tmp_path / "file" / "run")
-    loop.make_folder(tmp_path)  # It is there already.
-
-
 def test_means_are_over_steps_and_names_stay():
     records = [{"a": jnp.float32(v), "b": jnp.float32(2 * v)} for v in (1, 2, 6)]
     assert loop.average(records) == {"a": 3.0, "b": 6.0}
