@@ -274,10 +274,7 @@ def _from_vectors(vectors: Float[Array, "num_nodes num_vectors 3"]) -> Features:
     return {SCALAR: jnp.zeros_like(vectors[:, :1]), PSEUDOVECTOR: vectors}
 
 
-def to_cloud(
-    atoms: Cloud,
-    slot_mask: SlotMask,
-) -> Cloud:
+def to_cloud(atoms: Cloud, slot_mask: SlotMask) -> Cloud:
     """Turns positions in slots into a tensor cloud whose residues are centred."""
     positions = atoms[:, CA_SLOT]
     vectors = jnp.where(slot_mask[..., None], atoms - positions[:, None], 0.0)

@@ -96,12 +96,7 @@ def make_jump(
     """
     method = method or transport.METHODS[0]
 
-    def jump(
-        params: Any,
-        x_0: Cloud,
-        chain: Chain,
-        key: Key[Array, ""],
-    ) -> Cloud:
+    def jump(params: Any, x_0: Cloud, chain: Chain, key: Key[Array, ""]) -> Cloud:
         lag = chain.conditions["lag"]
         x_0 = jnp.where(lag.mask, x_0, 0.0)
         origin, lag = build.begin_path(x_0, lag, random_frames)

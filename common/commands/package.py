@@ -61,7 +61,7 @@ def read(
             f"--output: expected a folder of its own, found the one of a run: "
             f"{flags.output}"
         )
-    return checkpoints.load_params(flags.workdir, flags.which)
+    return checkpoints.load_stored(flags.workdir, flags.which)[:3]
 
 
 def write(

@@ -96,10 +96,7 @@ def kabsch_rotation(
 
 
 def superpose(
-    x: Cloud,
-    reference: Cloud,
-    mask: Mask | None = None,
-    weights: Weights | None = None,
+    x: Cloud, reference: Cloud, mask: Mask | None = None, weights: Weights | None = None
 ) -> Cloud:
     """Centres a cloud and rotates it onto a reference that is centred already.
 

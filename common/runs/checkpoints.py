@@ -214,21 +214,6 @@ def restore(manager: Any, template: TrainState, step: int | None = None) -> Rest
     return Restored(state, config, record["meta"])
 
 
-def load_params(
-    path: Path, which: str = "best"
-) -> tuple[ml_collections.ConfigDict, Params, dict[str, Any]]:
-    """Returns config, averaged parameters and metadata; see `load_stored`.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_packaged(Path(folder), {"bias": np.ones(2)}, {"seed": 7}, {})
-    ...     config, params, meta = load_params(Path(folder))
-    >>> config.seed, params["bias"].tolist()
-    (7, [1.0, 1.0])
-    """
-    return load_stored(path, which)[:3]
-
-
 def load_stored(path: Path, which: str = "best") -> Stored:
     """Returns all that a sampler needs.
 

@@ -125,9 +125,7 @@ def muon_dimensions(params: Params) -> Any:
     return jax.tree_util.tree_map_with_path(dimensions, params)
 
 
-def make_optimizer(
-    config: ml_collections.ConfigDict,
-) -> optax.GradientTransformation:
+def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
     """Returns Adam or Muon with the schedule of `make_schedule`.
 
     Muon (Jordan et al. 2024) orthogonalises the momentum of matrices, see

@@ -191,8 +191,7 @@ def _means(quantity: Quantity, resamples: resampling.Resamples) -> dict[str, Any
 
 
 def _bands(
-    counts: Mapping[str, Int[np.ndarray, "_ num_bins"]],
-    resamples: resampling.Resamples,
+    counts: Mapping[str, Int[np.ndarray, "_ num_bins"]], resamples: resampling.Resamples
 ) -> dict[str, list[list[float]]]:
     """Returns 95 % intervals of each bin's share, low and high."""
     found = {}

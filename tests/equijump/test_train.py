@@ -96,7 +96,7 @@ def test_a_run_goes_on_with_the_same_division_only(
 
 
 def test_checksums_and_names_of_what_validates_are_kept(finished, segments):
-    _, _, meta = checkpoints.load_params(finished[0])
+    _, _, meta = checkpoints.load_stored(finished[0])[:3]
     assert meta["held_out"] == ["ala2_300K_6.xtc", "ala2_300K_7.xtc"]
     assert meta.items() >= splits.describe(segments).items()
     # Runs of version 0.1.0 have only this one, and go on with it.
