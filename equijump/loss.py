@@ -107,6 +107,9 @@ def split_key(key: Key[Array, ""]) -> Keys:
     """Splits the key of a pair.
 
     One split for all: `fold_in(key, i)` may equal `split(key, n)[i]`.
+
+    >>> split_key(jax.random.key(0)).noise.shape
+    ()
     """
     return Keys(*jax.random.split(key, len(Keys._fields)))
 
@@ -211,7 +214,12 @@ def expected(
 
 
 def random_rotation(key: Key[Array, ""], cloud: Cloud) -> Cloud:
-    """Rotates a cloud by a uniform rotation."""
+    """Rotates a cloud by a uniform rotation.
+
+    >>> cloud = random_rotation(jax.random.key(0), jnp.ones((1, 14, 3)))
+    >>> round(float(jnp.linalg.norm(cloud[0, 0])), 3)
+    1.732
+    """
     return alignment.rotate(cloud, matrix_fisher.uniform(key, 1)[0])
 
 
@@ -260,17 +268,18 @@ def vector_map_error(
 
     Of the norm of each error, so that it does not depend on the axes; pairs of atoms
     up to `VECTOR_MAP_RADIUS` apart count, each at most `VECTOR_MAP_CLIP`.
+
+    >>> truth, mask = jnp.eye(3), jnp.ones(3, bool)
+    >>> float(vector_map_error(truth + 5.0, truth, mask)) < 1e-9
+    True
     """
     vectors = truth[:, None] - truth[None]
     error = safe_norm(output[:, None] - output[None] - vectors)
     huber = jnp.where(error < 1.0, 0.5 * jnp.square(error), error - 0.5)
-    counts = _pairs(mask) & (safe_norm(vectors) < VECTOR_MAP_RADIUS)
+    counts = mask[:, None] & mask[None] & ~jnp.eye(mask.shape[0], dtype=bool)
+    counts &= safe_norm(vectors) < VECTOR_MAP_RADIUS
     total = jnp.sum(jnp.where(counts, jnp.minimum(huber, VECTOR_MAP_CLIP), 0.0))
     return total / jnp.maximum(jnp.sum(counts), 1)
-
-
-def _pairs(mask: Bool[Array, " num_atoms"]) -> Bool[Array, "num_atoms num_atoms"]:
-    return mask[:, None] & mask[None] & ~jnp.eye(mask.shape[0], dtype=bool)
 
 
 def centred_pair(batch: Batch, align: bool) -> tuple[Cloud, Cloud]:

@@ -69,7 +69,8 @@ def measure(
             segments.training, lags, NUM_MEASURED, segments.num_nodes, seed=0, step=0
         )
 
-    spread = partial(_spread, jax.jit(jax.vmap(partial(_mean_squares, align=align))))
+    squares = jax.jit(jax.vmap(partial(_mean_squares, align=align)))
+    spread = lambda batch: [float(np.sqrt(np.mean(x))) for x in squares(batch)]
     statistics = build.Statistics(
         np.array(values, float), *np.array([spread(draw(lag)) for lag in values]).T
     )
@@ -77,10 +78,6 @@ def measure(
         return statistics
     hidden = pairs.hide_sources(draw(values[0]), 1.0, seed=0, step=0)
     return statistics._replace(ensemble=np.array(spread(hidden)))
-
-
-def _spread(squares: Callable[..., Any], batch: pairs.Batch) -> list[float]:
-    return [float(np.sqrt(np.mean(x))) for x in squares(batch)]
 
 
 def _mean_squares(
