@@ -332,7 +332,11 @@ def run_replica(
 
 
 def seed_of(seed: int, replica: int) -> int:
-    """Returns the seed of one replica; OpenMM takes 0 for none at all."""
+    """Returns the seed of one replica; OpenMM takes 0 for none at all.
+
+    >>> seed_of(0, replica=1) == seed_of(0, replica=1) != seed_of(0, replica=2)
+    True
+    """
     (state,) = np.random.SeedSequence((seed, replica)).generate_state(1)
     return 1 + int(state) % (2**31 - 1)
 

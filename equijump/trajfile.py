@@ -66,14 +66,24 @@ class Saved(NamedTuple):
 
 
 def paths_of(folder: Path, header: dict[str, Any]) -> list[Path]:
-    """Returns the trajectory of each replica."""
+    """Returns the trajectory of each replica.
+
+    >>> settings = {"system": "ala2", "format": "xtc", "replicas": 2}
+    >>> [path.name for path in paths_of(Path("out"), {"settings": settings})]
+    ['ala2_0.xtc', 'ala2_1.xtc']
+    """
     settings = header["settings"]
     name, suffix = settings["system"], settings["format"]
     return [folder / f"{name}_{i}.{suffix}" for i in range(settings["replicas"])]
 
 
 def files_of(folder: Path, header: dict[str, Any]) -> list[Path]:
-    """Returns all that a rollout writes, but for `sample.json`."""
+    """Returns all that a rollout writes, but for `sample.json`.
+
+    >>> settings = {"system": "ala2", "format": "xtc", "replicas": 1}
+    >>> [path.name for path in files_of(Path("out"), {"settings": settings})]
+    ['ala2.pdb', 'state.npz', 'ala2_0.xtc']
+    """
     names = f"{header['settings']['system']}.pdb", "state.npz"
     return [*(folder / name for name in names), *paths_of(folder, header)]
 
