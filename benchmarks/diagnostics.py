@@ -16,6 +16,8 @@ from jaxtyping import Array, Float
 
 from benchmarks import report
 from common.geometry import diagnostics, matrix_fisher
+from common.nn.equivariance import equivariance_error, from_vectors
+from common.so3.irreps import VECTOR
 from symphony import data
 from symphony.kinds.denoiser.sample import Refiner, load_refiner
 
@@ -73,8 +75,8 @@ def of_denoiser(refiner: Refiner, batch: data.Batch) -> list[dict[str, float]]:
             refiner.params, one.species, y, jnp.float32(sigma), one.node_mask, fixed
         )
         # Of what it moves: the molecule itself turns with its input.
-        moves = lambda y: diagnostics.as_features(denoise(y) - y)
-        error = diagnostics.equivariance_error(moves, y, keys[1])[1]
+        moves = lambda y: from_vectors(denoise(y) - y)
+        error = equivariance_error(moves, y, keys[1])[VECTOR]
         return error, diagnostics.jacobian_asymmetry(denoise, y, keys[2])
 
     keys = jax.random.split(jax.random.key(0), NUM_MOLECULES)

@@ -1,7 +1,7 @@
-"""What both models use: equivariant layers, training, checkpoints, command lines.
+"""What both models use; it knows neither of them.
 
-Knows neither model. Positions are in Å; features map each irrep to an array
-`[num_nodes, 2l + 1, num_channels]` in e3nn's order and axis convention.
+`so3`, `nn`, `geometry` and `generative` hold mathematics, `runs` and `commands` what
+surrounds it. Positions are in Å; features are those of `common.nn.features`.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -36,10 +36,10 @@ def progress(
     training: 2/2 steps...loss 0.5
 
     Args:
-      total: amount of work, in `unit`.
-      description: name of the work, as `training`.
-      unit: plural noun after the rate, as `steps`.
-      completed: work that an earlier run has done; like the first work of this one,
+      total: Amount of work, in `unit`.
+      description: word for the work, as in `training`.
+      unit: Plural noun after the rate, as in `steps`.
+      completed: Work that an earlier run has done; like the first work of this one,
         which waits for compilation, it does not enter the rate.
       interval: seconds between lines where the output is no terminal.
     """

@@ -1,15 +1,12 @@
-r"""Diagnostics of symmetry: of data, of an equivariant function, of a denoiser.
+r"""Diagnostics of symmetry: of data and of a denoiser.
 
 * `orientation_test`: do the clouds of a data set come in preferred orientations? A
   classifier that sees axes is asked which of them were rotated at random (arXiv:
   2510.01349); on data without preference it can do no better than guess.
-* `equivariance_error`: $\mathrm{mean}_R \| f(R x) - D(R) f(x) \| / \| f(x) \|$, for
-  each degree.
 * `jacobian_asymmetry`: a score is a gradient, so that the Jacobian of a denoiser of
   equal weights is symmetric; a network's is nearly so at best.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,8 +17,6 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from common.geometry import alignment, matrix_fisher
 from common.so3.harmonics import spherical_harmonics
-from common.so3.irreps import degree_slices
-from common.so3.wigner import wigner_matrices
 
 MAX_MOMENT = 3
 """Largest degree of the moments by which the classifier sees a cloud."""
@@ -117,79 +112,6 @@ def _moments(
     total = jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None]
     mean = lambda kind: jnp.sum(harmonics * kind[..., None], axis=1) / total
     return jnp.concatenate([mean(kind) for kind in kinds], axis=-1)
-
-
-def rotate_features(
-    feats: Float[Array, "*batch components channels"], rotation: Float[Array, "3 3"]
-) -> Float[Array, "*batch components channels"]:
-    """Turns features in the core's layout.
-
-    >>> quarter = jnp.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    >>> feats = rotate_features(as_features(jnp.array([2.0, 0.0, 0.0])), quarter)
-    >>> jnp.abs(feats[:, 0].round(3)).tolist()
-    [0.0, 0.0, 2.0, 0.0]
-    """
-    rows = degree_slices(_max_degree_of(feats))
-    matrices = wigner_matrices(rotation.astype(feats.dtype), len(rows) - 1)
-    highest = jax.lax.Precision.HIGHEST
-    turn = lambda matrix, part: jnp.einsum(
-        "ij,...jc->...ic", matrix, part, precision=highest
-    )
-    blocks = [turn(d, feats[..., of, :]) for d, of in zip(matrices, rows, strict=True)]
-    return jnp.concatenate(blocks, axis=-2)
-
-
-def _max_degree_of(feats: Float[Array, "*batch components channels"]) -> int:
-    return math.isqrt(feats.shape[-2]) - 1
-
-
-def equivariance_error(
-    function: Callable[[Float[Array, "num_points 3"]], Array],
-    positions: Float[Array, "num_points 3"],
-    key: Key[Array, ""],
-    num_turns: int = 8,
-) -> Float[Array, " degrees"]:
-    """Returns the relative error of each degree, a mean over random rotations.
-
-    A function of vectors, as a denoiser, returns `[..., 4, 1]` with zeros for degree 0:
-    see `as_features`. Degrees that are zero have the error zero.
-
-    Args:
-        function: function of a cloud, to features `[..., (max_degree + 1)**2,
-            channels]`.
-        positions: cloud to ask it about.
-        key: key of the rotations.
-        num_turns: number of rotations.
-
-    >>> x = jnp.array([[1.0, 2.0, 3.0]])
-    >>> found = equivariance_error(as_features, x, jax.random.key(0), num_turns=2)
-    >>> bool(jnp.all(found < 1e-5))
-    True
-    """
-
-    def norms(feats: Array) -> Array:
-        rows = degree_slices(_max_degree_of(feats))
-        return jnp.stack([jnp.linalg.norm(feats[..., of, :]) for of in rows])
-
-    there = function(positions)
-    size = norms(there)
-
-    def error(rotation: Float[Array, "3 3"]) -> Array:
-        found = function(alignment.rotate(positions, rotation))
-        return norms(found - rotate_features(there, rotation))
-
-    turns = matrix_fisher.uniform(key, num_turns).astype(positions.dtype)
-    errors = jnp.mean(jax.lax.map(error, turns), axis=0)
-    return jnp.where(size > 0.0, errors / jnp.where(size > 0.0, size, 1.0), 0.0)
-
-
-def as_features(vectors: Float[Array, "*batch 3"]) -> Float[Array, "*batch 4 1"]:
-    """Returns vectors as features of degree one, with nothing of degree zero.
-
-    >>> as_features(jnp.array([1.0, 2.0, 3.0]))[:, 0]
-    Array([0., 1., 2., 3.], dtype=float32)
-    """
-    return jnp.pad(vectors, [(0, 0)] * (vectors.ndim - 1) + [(1, 0)])[..., None]
 
 
 def jacobian_asymmetry(

@@ -21,7 +21,7 @@ class Quantity(NamedTuple):
 
     Attributes:
         kind: ramachandran, torsion, tic or fold.
-        unit: unit of the values.
+        unit: unit of its values.
         edges: edges of the bins along each axis.
         values: values of either side, unit by unit.
     """
@@ -116,29 +116,26 @@ def compare(
     """Compares the two sides in one quantity.
 
     Args:
-        quantity: quantity that is compared.
-        prepared: both sides.
+        quantity: quantity to compare.
+        prepared: Both sides.
         resamples: resamples of units.
-        weights: weights of frames by the Markov models; None where a side has none.
+        weights: weights of frames by the Markov models; None where a side has no model.
     """
     num_bins = int(np.prod([len(edge) - 1 for edge in quantity.edges]))
+    runs = prepared.num_runs
     bins = {
         name: [resampling.bins_of(x, quantity.edges) for x in quantity.values[name]]
         for name in NAMES
     }
     counts = {name: resampling.histograms(bins[name], num_bins) for name in NAMES}
-    divergence = resampling.compare(
-        counts["trajectory"], counts["reference"], resamples
-    )
+    ours, theirs = counts["trajectory"], counts["reference"]
+    divergence = resampling.compare(ours, theirs, resamples)
     return {
         "kind": quantity.kind,
         "unit": quantity.unit,
         **divergence._asdict(),
         "js_msm_reweighted": _reweighted(bins, weights, num_bins),
-        "thirds": {
-            name: _thirds(bins[name], prepared.num_runs[name] > 1, num_bins)
-            for name in NAMES
-        },
+        "thirds": {n: _thirds(bins[n], runs[n] > 1, num_bins) for n in NAMES},
         "means": _means(quantity, resamples) if quantity.kind == "fold" else None,
         "edges": [edge.tolist() for edge in quantity.edges],
         "counts": {name: counts[name].sum(axis=0).tolist() for name in NAMES},

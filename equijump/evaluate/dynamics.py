@@ -25,8 +25,8 @@ class Models(NamedTuple):
     """Markov models of one side.
 
     Attributes:
-        whole: models by lag in steps; None where too few states connect.
-        drawn: models of each resample, by lag.
+        whole: By lag in steps, from all units; None where too few states connect.
+        drawn: models by lag, of each resample.
     """
 
     whole: dict[int, MarkovStateModel | None]
@@ -42,10 +42,10 @@ def fit_models(
     """Fits models at all lags, to all units and to resamples of them.
 
     Args:
-        side: side whose states are counted.
-        prepared: lags and the number of states, among others.
-        weights: weights of units, as in `resampling.Resamples`.
-        advance: function that is told of the resamples done.
+        side: Whose states are counted.
+        prepared: Has lags and the number of states.
+        weights: counts of units; see `resampling.Resamples`.
+        advance: Told of the resamples done.
     """
     size = prepared.num_states
     counts = {
@@ -95,7 +95,7 @@ def measure_models(prepared: Prepared, models: Mapping[str, Models]) -> dict[str
     """Returns time-scales, passage times, weights of sets and how well models hold.
 
     Args:
-        prepared: both sides.
+        prepared: Both sides.
         models: models of both sides.
     """
     first = prepared.lags[0]
@@ -184,7 +184,7 @@ def measure_basins(
     """Returns shares of basins and crossings per ns, for each residue with phi and psi.
 
     Args:
-        prepared: both sides.
+        prepared: Both sides.
         resamples: resamples of units.
         frame_weights: weights by the Markov models, for the second kind of share.
     """
@@ -258,6 +258,15 @@ def _correlation(
     }
 
 
+def _signals(prepared: Prepared) -> dict[str, Callable[[Side], Any]]:
+    """Returns the functions of a side whose autocorrelations are shown."""
+    psi = [place for place, kind in enumerate(prepared.torsions.kinds) if kind == "psi"]
+    first = {"TIC1": lambda side: [unit[:, :1] for unit in side.tics]}
+    if not psi:
+        return first
+    return first | {"cos psi": lambda side: [np.cos(x[:, psi]) for x in side.torsions]}
+
+
 def measure_correlations(prepared: Prepared, resamples: Resamples) -> dict[str, Any]:
     """Returns autocorrelations of cos psi and of TIC1 against time in ps.
 
@@ -267,12 +276,7 @@ def measure_correlations(prepared: Prepared, resamples: Resamples) -> dict[str, 
         len(x) // s.every for s in prepared.sides.values() for x in s.positions
     )
     num_lags = min(shortest // 2, _LONGEST_CORRELATION * prepared.lags[0]) + 1
-    psi = [place for place, kind in enumerate(prepared.torsions.kinds) if kind == "psi"]
-    signals: dict[str, Callable[[Side], Any]] = {
-        "TIC1": lambda side: [unit[:, :1] for unit in side.tics]
-    }
-    if psi:
-        signals["cos psi"] = lambda side: [np.cos(x[:, psi]) for x in side.torsions]
+    signals = _signals(prepared)
     shown = np.unique(np.linspace(0, num_lags - 1, _NUM_POINTS).astype(int))
     found: dict[str, Any] = {}
     for signal, read in signals.items():

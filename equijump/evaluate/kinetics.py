@@ -102,9 +102,9 @@ def fit_msm(
     [[0.8, 0.2], [0.2, 0.8]]
 
     Args:
-        counts: numbers of transitions, from rows to columns.
-        lag: lag in frames.
-        max_error: error at which the search for the likelihood's maximum ends.
+        counts: counts of transitions, from rows to columns.
+        lag: Frames.
+        max_error: At which the iteration for the likelihood's maximum ends.
 
     Returns:
         The model, or None where fewer than two states are connected.

@@ -31,7 +31,7 @@ class Settings(NamedTuple):
 
     Attributes:
         lag: ps, of models; see `sides.choose_lags`.
-        num_resamples: number of resamples, for intervals and floors.
+        num_resamples: For intervals and floors.
         seed: seed of resamples and clusters.
     """
 
@@ -57,10 +57,10 @@ def evaluate(
     """Measures trajectories against a reference; see the docs for every entry.
 
     Args:
-        trajectory: trajectory to judge; broken replicas are counted and left out.
-        reference: trajectory of the same system.
-        settings: settings of the evaluation.
-        native: structure in Å to compare a protein with; the first frame of the
+        trajectory: replicas to be judged; replicas that broke are counted and left out.
+        reference: reference of the same system.
+        settings: lag, resamples and seed.
+        native: Å, the structure a protein is compared with; the first frame of the
             reference where None.
         advance: function that is told of the models fitted.
 

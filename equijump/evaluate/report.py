@@ -29,8 +29,8 @@ def divergence_rows(report: dict[str, Any], whole: bool = True) -> Rows:
     """Returns a header and one row per quantity.
 
     Args:
-        report: report of `measure.evaluate`.
-        whole: true to list kinds of many rows, false for their means.
+        report: result of `measure.evaluate`.
+        whole: whether kinds of many rows are listed; else their means.
     """
     rows = [["", "JS, nats (95 %)", "floor", "√JS", "√floor", "MSM JS"]]
     kinds: dict[str, list[tuple[str, Any]]] = {}
@@ -58,8 +58,8 @@ def time_rows(report: dict[str, Any], whole: bool = True) -> Rows:
     """Returns a header and one row per time, weight or mean, of both sides.
 
     Args:
-        report: report of `measure.evaluate`.
-        whole: true to list the basins of more than two residues.
+        report: result of `measure.evaluate`.
+        whole: whether the basins of more than two residues are listed.
     """
     found = [*_model_times(report["models"])]
     for signal, entry in report["correlations"].items():

@@ -16,8 +16,8 @@ class Resamples(NamedTuple):
     """How often each unit is drawn.
 
     Attributes:
-        trajectory: times that each unit of what is judged is drawn.
-        reference: times that each unit of the reference is drawn.
+        trajectory: resamples of the units of what is judged.
+        reference: resamples of the units of the reference.
         halves: 1 for the units of the reference in one random half, 0 in the other.
     """
 
@@ -31,11 +31,11 @@ class Divergence(NamedTuple):
 
     Attributes:
         js: divergence of the two histograms.
-        root: square root of `js`, a distance.
-        low: lower end of 95 % of resamples, moved so that their median is `js`.
-        high: upper end.
-        floor: mean over random splits of the reference into halves.
-        floor_root: square root of `floor`.
+        root: Its square root, a distance.
+        low: Lower end of 95 % of resamples, moved so that their median is `js`.
+        high: Upper end.
+        floor: Mean over random splits of the reference into halves.
+        floor_root: Its square root.
     """
 
     js: float
@@ -56,9 +56,9 @@ def draw(
     ([3, 3], [2, 2])
 
     Args:
-        num_units: number of units of what is judged.
-        num_reference_units: number of units of the reference, at least two.
-        num_resamples: number of resamples, and of splits.
+        num_units: units of what is judged.
+        num_reference_units: units of the reference, at least two.
+        num_resamples: Also the number of splits.
         seed: seed of all draws.
     """
     rng = np.random.default_rng(seed)

@@ -31,9 +31,9 @@ class Lost(NamedTuple):
     """Why a replica does not count.
 
     Attributes:
-        name: name of the file.
-        frame: first bad one, counted from 0.
-        reason: reason, in words.
+        name: name of its file.
+        frame: First bad one, counted from 0.
+        reason: reason in words.
     """
 
     name: str
@@ -45,10 +45,10 @@ class Norm(NamedTuple):
     """What the reference says is right.
 
     Attributes:
-        lengths: mean length of each bond, in Å.
-        angles: mean of each angle, in degrees.
-        clash: distance of a clash, by `clash_threshold`.
-        signs: handedness of each centre in most frames.
+        lengths: Å, mean of each bond.
+        angles: Degrees, mean of each angle.
+        clash: threshold; see `clash_threshold`.
+        signs: Handedness of each centre in most frames.
     """
 
     lengths: Float[np.ndarray, " num_bonds"]
@@ -82,10 +82,10 @@ def find_loss(
     """Returns where a replica first stops to be the molecule, None if nowhere.
 
     Args:
-        name: name of the file.
-        positions: positions of all frames, in Å.
-        system: system whose bonds are looked at.
-        lengths: mean lengths in the reference, in Å.
+        name: name of its file.
+        positions: Å, of all its frames.
+        system: Whose bonds are looked at.
+        lengths: Å, their means in the reference.
     """
     finite = np.isfinite(positions).all(axis=(1, 2))
     found = geometry.distances_of(np.nan_to_num(positions), system.bonds)
@@ -152,8 +152,8 @@ def measure(
     """Measures one side; see the docs for every entry.
 
     Args:
-        positions: positions of each unit, in Å.
-        system: system of the positions.
+        positions: Å, of each unit.
+        system: system that it is of.
         norm: norm of the reference.
         spacing: ps of a step, over which flips are counted.
         every: number of frames in a step.

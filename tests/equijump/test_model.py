@@ -20,8 +20,8 @@ def make_model(max_degree=1, num_neighbours=3):
     return EquiJump(
         num_channels=8, max_degree=max_degree, num_conditioner_layers=1, num_layers=2,
         num_hidden=16, num_condition=8, num_edge_feats=8,
-        num_neighbours=num_neighbours, reach=1, cutoff=20.0,
-        conditions=("lag",), block="equijump", product="scalar",
+        num_neighbours=num_neighbours, reach=1, cutoff=20.0, conditions=("lag",),
+        block="equijump", product="scalar",
     )  # fmt: skip
 
 
@@ -182,10 +182,7 @@ def test_conditions_have_parameters_of_their_own(names):
     config = tiny.get_config()
     config.model.conditions = names
     params = jax.eval_shape(lambda key: build.init_params(config, key), KEY)["params"]
-    found = {name for name in params if name.startswith("embed_")}
-    fixed = {"embed_token", "embed_offset", "embed_level_0", "embed_level_1"}
-    assert found == fixed | {"embed_conditions"}
-    assert params["embed_conditions"].keys() == set(names)
+    assert set(params["embed_conditions"]) == set(names)
 
 
 def test_an_unknown_condition_has_no_influence():

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from common.geometry import alignment, diagnostics, matrix_fisher
-from common.so3.harmonics import spherical_harmonics
 from tests.common.geometry.test_alignment import CHIRAL, random_rotation
 
 # Bayes accuracy where orientations have the matrix Fisher law of k times the identity:
@@ -77,43 +76,6 @@ def test_few_clouds_are_refused():
         diagnostics.orientation_test(np.zeros((3, 2, 3)))
 
 
-@pytest.mark.parametrize("max_degree", [1, 3, 4])
-def test_features_turn_as_the_harmonics_do(max_degree):
-    points = jnp.asarray(np.random.default_rng(3).normal(size=(6, 3)), jnp.float32)
-    rotation = jnp.asarray(random_rotation(2))
-    feats = spherical_harmonics(points, max_degree)[..., None]
-    turned = spherical_harmonics(points @ rotation.T, max_degree)[..., None]
-    found = diagnostics.rotate_features(feats, rotation)
-    np.testing.assert_allclose(found, turned, atol=2e-5)
-
-
-def test_the_error_is_told_for_each_degree():
-    """Of harmonics whose second degree has an axis added that does not turn."""
-    x = jnp.asarray(POINTS, jnp.float32)
-    key = jax.random.key(0)
-    good = lambda x: spherical_harmonics(x, 2, normalize=False)[..., None]
-    found = diagnostics.equivariance_error(good, x, key)
-    assert np.max(found) < 1e-5
-    bad = lambda x: good(x).at[..., 6, :].add(0.1)
-    found = np.asarray(diagnostics.equivariance_error(bad, x, key))
-    assert np.max(found[:2]) < 1e-5
-    size = np.linalg.norm(np.asarray(bad(x))[:, 4:9])
-    # A fixed axis and its turned image are sqrt(2) apart in the mean square.
-    assert found[2] == pytest.approx(0.1 * np.sqrt(2 * 5) / size, rel=0.3)
-
-
-def test_denoisers_are_functions_of_vectors():
-    x = jnp.asarray(POINTS, jnp.float32)
-    key = jax.random.key(0)
-    turns = lambda y: diagnostics.as_features(0.5 * y)
-    found = np.asarray(diagnostics.equivariance_error(turns, x, key))
-    np.testing.assert_allclose(found, 0.0, atol=1e-5)
-    stays = lambda y: diagnostics.as_features(y * jnp.array([1.0, 0.0, 0.0]))
-    found = np.asarray(diagnostics.equivariance_error(stays, x, key))
-    assert found[0] == 0.0
-    assert found[1] > 0.5
-
-
 def test_a_linear_map_has_the_asymmetry_of_its_matrix():
     matrix = np.random.default_rng(0).normal(size=(15, 15))
     matrix += matrix.T + 0.3 * np.random.default_rng(1).normal(size=(15, 15))
@@ -137,14 +99,6 @@ def test_the_optimal_denoiser_is_a_gradient():
     assert float(diagnostics.jacobian_asymmetry(mode, y, jax.random.key(1))) < 1e-3
     twisted = lambda y: oracle(y) @ jnp.asarray(random_rotation(4))
     assert float(diagnostics.jacobian_asymmetry(twisted, y, jax.random.key(1))) > 0.3
-
-
-def test_vectors_are_features_of_degree_one():
-    vectors = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 3)), jnp.float32)
-    found = diagnostics.as_features(vectors)
-    assert found.shape == (2, 4, 4, 1)
-    np.testing.assert_array_equal(found[..., 0, 0], 0.0)
-    np.testing.assert_array_equal(found[..., 1:, 0], vectors)
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("even", 0.0), ("odd", 2.0)])
