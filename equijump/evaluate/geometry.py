@@ -245,10 +245,10 @@ def fold_measures(
 ) -> dict[str, Float[np.ndarray, " num_frames"]]:
     """Compares frames of a protein with its native structure.
 
-    >>> line = 3.8 * np.arange(12.0)[:, None] * np.eye(3)[:1]
+    >>> line = 2.0 * np.arange(12.0)[:, None] * np.eye(3)[:1]
     >>> found = fold_measures(np.stack([line, line + 1.0]), line)
     >>> found["gdt_ts"].tolist(), found["rg"].round(2).tolist()
-    ([1.0, 1.0], [13.12, 13.12])
+    ([1.0, 1.0], [6.9, 6.9])
 
     Args:
         carbons: alpha carbons of the amino acids, in Å.
