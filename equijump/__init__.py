@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     import equijump.sample
 
 
-def load(
-    name_or_path: str | os.PathLike[str] = "ala2",
-) -> "equijump.sample.Sampler":
+def load(name_or_path: str | os.PathLike[str] = "ala2") -> "equijump.sample.Sampler":
     """Returns a sampler with the weights of a packaged model or of a user's own run.
 
     Args:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from common.nn.conditions import Known, known
 from equijump.data.residues import CA_SLOT, NUM_SLOTS
-from equijump.model import EquiJump, Scene, make_scene
+from equijump.model import Cloud, EquiJump, Scene, make_scene
 from equijump.transport import TRANSPORTS, heads, paths
 from equijump.transport.paths import Scales
 
@@ -25,7 +25,7 @@ class Statistics(NamedTuple):
         lags: lags in ps, rising.
         positions: root mean square of the displacement of CA, in Å, per degree of
             freedom of positions that are centred.
-        vectors: the same of the vectors to the other atoms, in Å.
+        vectors: spread of the vectors to the other atoms, in Å.
         ensemble: both of a frame whose source is hidden, in Å: its own spread; None
             where it was not measured.
     """
@@ -85,9 +85,7 @@ def has_random_frames(config: ml_collections.ConfigDict) -> bool:
     )
 
 
-def begin_path(
-    x_0: Float[Array, "num_nodes num_slots 3"], lag: Known, random_frames: bool
-) -> tuple[Float[Array, "num_nodes num_slots 3"], Known]:
+def begin_path(x_0: Cloud, lag: Known, random_frames: bool) -> tuple[Cloud, Known]:
     """Returns the origin of a path, in Å, and the lag that decides its scales, in ps.
 
     They are the source and its lag; where frames are random, zero and an unknown lag.
@@ -129,7 +127,7 @@ def scene_of(
     Args:
         model: network, which decides the number of neighbours.
         positions: positions of CA in the source frame, in Å.
-        molecule: a pair of `equijump.data.pairs.Batch` or an `equijump.rollout.Chain`.
+        molecule: pair of `equijump.data.pairs.Batch`, or an `equijump.rollout.Chain`.
     """
     return make_scene(
         positions,
@@ -148,9 +146,9 @@ def make_predict(
     transport: Any,
     scales: Scales,
     scene: Scene,
-    x_0: Float[Array, "num_nodes num_slots 3"],
-    origin: Float[Array, "num_nodes num_slots 3"],
-) -> Callable[..., tuple[Float[Array, "num_nodes num_slots 3"], ...]]:
+    x_0: Cloud,
+    origin: Cloud,
+) -> Callable[..., tuple[Cloud, ...]]:
     """Returns `(x_t, t) -> heads`, the function that samplers evaluate.
 
     Args:
@@ -163,9 +161,7 @@ def make_predict(
     """
     conditioned = model.conditioner(scene, x_0)
 
-    def predict(
-        x_t: Float[Array, "num_nodes num_slots 3"], t: Float[Array, ""]
-    ) -> tuple[Float[Array, "num_nodes num_slots 3"], ...]:
+    def predict(x_t: Cloud, t: Float[Array, ""]) -> tuple[Cloud, ...]:
         estimate = paths.estimate(transport.path(t), scales, origin, x_t)
         outputs = model.transport(
             scene, x_0, conditioned, estimate.mean, estimate.displacement,

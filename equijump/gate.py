@@ -21,10 +21,7 @@ BLOCK = 128
 """Atoms whose distances to all others are in memory at once."""
 
 _REDRAW_STREAM = 1_000_000  # Beyond every key that a jump makes of its own.
-_CENTRES = {
-    "THR": ("CB", "CA", "OG1", "CG2"),
-    "ILE": ("CB", "CA", "CG1", "CG2"),
-}
+_CENTRES = {"THR": ("CB", "CA", "OG1", "CG2"), "ILE": ("CB", "CA", "CG1", "CG2")}
 _ALPHA = ("CA", "N", "C", "CB")
 
 Atoms = Float[Array, "num_atoms 3"]
@@ -38,7 +35,7 @@ class Limits(NamedTuple):
         stretch: largest length of a bond over that in the start.
         squeeze: smallest length of a bond over that in the start.
         closest: least distance of atoms more than three bonds apart, in Å.
-        keeps_chirality: whether the handedness of centres counts.
+        keeps_chirality: true if the handedness of centres counts.
     """
 
     stretch: float
@@ -142,7 +139,7 @@ class Drawn(NamedTuple):
     Attributes:
         cloud: end of the jump; its source, if no draw passed.
         num_draws: number of draws.
-        accepted: whether the last draw passed.
+        accepted: true if the last draw passed.
     """
 
     cloud: Cloud

@@ -28,7 +28,7 @@ from common.so3.vectors import safe_norm
 from equijump.build import Statistics, begin_path, make_predict, scales_at, scene_of
 from equijump.data.pairs import Batch
 from equijump.data.residues import CA_SLOT
-from equijump.model import EquiJump, Scene, from_cloud, to_cloud
+from equijump.model import Cloud, EquiJump, Scene, from_cloud, to_cloud
 from equijump.transport import heads, paths
 
 KINDS = ("quadratic", "vector_map")
@@ -37,22 +37,26 @@ VECTOR_MAP_RADIUS, VECTOR_MAP_CLIP = 25.0, 10.0
 
 
 class Settings(NamedTuple):
-    """Settings of the loss, from the config.
+    """What the loss is made of: a transport, the spread of the data, the config.
 
     Attributes:
+        transport: module of `equijump.transport`.
+        statistics: spreads of the training data.
         noise_factor: noise over displacement, see `equijump.build.scales_at`.
         source_noise: noise on the atoms of the source frame, in Å, so that rollouts
             forgive their own errors.
-        align: whether the target is superposed on the source.
+        align: true if the target is superposed on the source.
         kind: "quadratic", or "vector_map" for transports whose only head is the end.
         unroll: number of jumps of the network that lead to the source, see
             `self_rollout`.
         num_steps: evaluations of the network in a jump of the sampler.
         alignment: method of `alignment.rotation_target`, for pairs without a source on
             their path.
-        random_frames: whether no pair has one, see `equijump.build.has_random_frames`.
+        random_frames: true if no pair has one, see `equijump.build.has_random_frames`.
     """
 
+    transport: Any
+    statistics: Statistics
     noise_factor: float
     source_noise: float
     align: bool
@@ -75,17 +79,17 @@ class Noised(NamedTuple):
         scales: scales of the slots.
         t: time.
         z: noise.
-        has_source: whether there is a source on the path.
+        has_source: true if there is a source on the path.
     """
 
     scene: Scene
-    x_0: Float[Array, "num_nodes num_slots 3"]
-    x_1: Float[Array, "num_nodes num_slots 3"]
-    x_t: Float[Array, "num_nodes num_slots 3"]
-    origin: Float[Array, "num_nodes num_slots 3"]
+    x_0: Cloud
+    x_1: Cloud
+    x_t: Cloud
+    origin: Cloud
     scales: paths.Scales
     t: Float[Array, ""]
-    z: Float[Array, "num_nodes num_slots 3"]
+    z: Cloud
     has_source: Bool[Array, ""]
 
 
@@ -103,59 +107,45 @@ def split_key(key: Key[Array, ""]) -> Keys:
     """Splits the key of a pair.
 
     One split for all: `fold_in(key, i)` may equal `split(key, n)[i]`.
+
+    >>> split_key(jax.random.key(0)).noise.shape
+    ()
     """
     return Keys(*jax.random.split(key, len(Keys._fields)))
 
 
 def pair_loss(
-    model: EquiJump,
-    transport: Any,
-    statistics: Statistics,
-    settings: Settings,
-    batch: Batch,
-    key: Key[Array, ""],
+    model: EquiJump, settings: Settings, batch: Batch, key: Key[Array, ""]
 ) -> Float[Array, ""]:
     """Returns the loss of one pair of frames at one random time.
 
     Args:
         model: network, bound to its parameters.
-        transport: module of `equijump.transport`.
-        statistics: spreads of the training data.
-        settings: see `Settings`.
+        settings: settings of the loss.
         batch: one pair.
         key: key of the time and all noises.
     """
     keys = split_key(key)
     if settings.unroll:
-        batch = self_rollout(
-            model, transport, statistics, settings, batch, keys.rollout
-        )
-    pair = noise_pair(model, transport, statistics, settings, batch, keys)
-    estimate = paths.estimate(
-        transport.path(pair.t), pair.scales, pair.origin, pair.x_t
-    )
+        batch = self_rollout(model, settings, batch, keys.rollout)
+    pair = noise_pair(model, settings, batch, keys)
+    path = settings.transport.path(pair.t)
+    estimate = paths.estimate(path, pair.scales, pair.origin, pair.x_t)
     conditioned = model.conditioner(pair.scene, pair.x_0)
     outputs = model.transport(
         pair.scene, pair.x_0, conditioned, estimate.mean, estimate.displacement,
         estimate.log_level,
     )  # fmt: skip
     if settings.kind == "quadratic":
-        return head_errors(transport, settings, pair, outputs)
+        return head_errors(settings, pair, outputs)
     atoms = lambda cloud: from_cloud(cloud).reshape(-1, 3)
     end = estimate.mean + estimate.std * outputs[0]
     return vector_map_error(atoms(end), atoms(pair.x_1), batch.slot_mask.reshape(-1))
 
 
-def noise_pair(
-    model: EquiJump,
-    transport: Any,
-    statistics: Statistics,
-    settings: Settings,
-    batch: Batch,
-    keys: Keys,
-) -> Noised:
+def noise_pair(model: EquiJump, settings: Settings, batch: Batch, keys: Keys) -> Noised:
     """Draws time and noise, and puts a pair on its path; see `pair_loss`."""
-    mask = batch.slot_mask
+    transport, mask = settings.transport, batch.slot_mask
     source, target = centred_pair(batch, settings.align)
     disturbance = settings.source_noise * jax.random.normal(keys.source, source.shape)
     x_0 = to_cloud(source + disturbance * mask[..., None], mask)
@@ -163,7 +153,7 @@ def noise_pair(
     origin, lag = begin_path(x_0, batch.conditions["lag"], settings.random_frames)
     if settings.random_frames:
         x_1 = random_rotation(keys.rotation, x_1)
-    scales = scales_at(statistics, lag, settings.noise_factor)
+    scales = scales_at(settings.statistics, lag, settings.noise_factor)
     t, z = transport.draw_time(keys.time), paths.draw_noise(keys.noise, mask)
     x_t = paths.noised(transport.path(t), scales, origin, x_1, z)
     scene = scene_of(model, batch.source[:, CA_SLOT], batch)
@@ -171,13 +161,13 @@ def noise_pair(
 
 
 def head_errors(
-    transport: Any,
     settings: Settings,
     pair: Noised,
     outputs: Float[Array, "num_heads num_nodes num_slots 3"],
 ) -> Float[Array, ""]:
     """Returns the squared error of all heads, per number."""
-    path, scales, origin, x_t = transport.path, pair.scales, pair.origin, pair.x_t
+    transport, path = settings.transport, settings.transport.path
+    scales, origin, x_t = pair.scales, pair.origin, pair.x_t
     mask, end, z = pair.scene.slot_mask, pair.x_1, pair.z
     if settings.alignment != "single":
         mean = expected(path(pair.t), scales, x_t, end, mask, settings.alignment)
@@ -195,8 +185,8 @@ def head_errors(
 def expected(
     path: paths.Path,
     scales: paths.Scales,
-    x_t: Float[Array, "num_nodes num_slots 3"],
-    x_1: Float[Array, "num_nodes num_slots 3"],
+    x_t: Cloud,
+    x_1: Cloud,
     mask: Bool[Array, "num_nodes num_slots"],
     method: str,
 ) -> denoising.Expected:
@@ -223,20 +213,18 @@ def expected(
     return denoising.Expected(*(x.reshape(x_1.shape) for x in found))
 
 
-def random_rotation(
-    key: Key[Array, ""], cloud: Float[Array, "num_nodes num_slots 3"]
-) -> Float[Array, "num_nodes num_slots 3"]:
-    """Rotates a cloud by a uniform rotation."""
+def random_rotation(key: Key[Array, ""], cloud: Cloud) -> Cloud:
+    """Rotates a cloud by a uniform rotation.
+
+    >>> cloud = random_rotation(jax.random.key(0), jnp.ones((1, 14, 3)))
+    >>> round(float(jnp.linalg.norm(cloud[0, 0])), 3)
+    1.732
+    """
     return alignment.rotate(cloud, matrix_fisher.uniform(key, 1)[0])
 
 
 def self_rollout(
-    model: EquiJump,
-    transport: Any,
-    statistics: Statistics,
-    settings: Settings,
-    batch: Batch,
-    key: Key[Array, ""],
+    model: EquiJump, settings: Settings, batch: Batch, key: Key[Array, ""]
 ) -> Batch:
     """Returns the pair with a source that the network made itself, as in a rollout.
 
@@ -248,14 +236,13 @@ def self_rollout(
 
     Args:
         model: network, bound to its parameters.
-        transport: module with `remake`.
-        statistics: spreads of the training data.
-        settings: see `Settings`.
+        settings: settings of the loss; the transport has `remake`.
         batch: one pair, with frames before its source.
         key: key of the noise.
     """
     later = jnp.concatenate([batch.before[1:], batch.source[None]])
-    scales = scales_at(statistics, batch.conditions["lag"], settings.noise_factor)
+    transport, lag = settings.transport, batch.conditions["lag"]
+    scales = scales_at(settings.statistics, lag, settings.noise_factor)
     noise = partial(paths.draw_noise, slot_mask=batch.slot_mask)
     keys = jax.random.split(key, len(later))
     source = batch.before[0]
@@ -281,24 +268,21 @@ def vector_map_error(
 
     Of the norm of each error, so that it does not depend on the axes; pairs of atoms
     up to `VECTOR_MAP_RADIUS` apart count, each at most `VECTOR_MAP_CLIP`.
+
+    >>> truth, mask = jnp.eye(3), jnp.ones(3, bool)
+    >>> float(vector_map_error(truth + 5.0, truth, mask)) < 1e-9
+    True
     """
     vectors = truth[:, None] - truth[None]
     error = safe_norm(output[:, None] - output[None] - vectors)
     huber = jnp.where(error < 1.0, 0.5 * jnp.square(error), error - 0.5)
-    counts = _pairs(mask) & (safe_norm(vectors) < VECTOR_MAP_RADIUS)
+    counts = mask[:, None] & mask[None] & ~jnp.eye(mask.shape[0], dtype=bool)
+    counts &= safe_norm(vectors) < VECTOR_MAP_RADIUS
     total = jnp.sum(jnp.where(counts, jnp.minimum(huber, VECTOR_MAP_CLIP), 0.0))
     return total / jnp.maximum(jnp.sum(counts), 1)
 
 
-def _pairs(mask: Bool[Array, " num_atoms"]) -> Bool[Array, "num_atoms num_atoms"]:
-    return mask[:, None] & mask[None] & ~jnp.eye(mask.shape[0], dtype=bool)
-
-
-def centred_pair(
-    batch: Batch, align: bool
-) -> tuple[
-    Float[Array, "num_nodes num_slots 3"], Float[Array, "num_nodes num_slots 3"]
-]:
+def centred_pair(batch: Batch, align: bool) -> tuple[Cloud, Cloud]:
     """Returns source and target, centred, the target superposed if asked."""
     flat, mask = (lambda x: x.reshape(-1, 3)), batch.slot_mask.reshape(-1)
     source, _ = alignment.center(flat(batch.source), mask)

@@ -43,7 +43,7 @@ class Molecule(NamedTuple):
     """A molecule with all its atoms.
 
     Attributes:
-        topology: Of OpenMM.
+        topology: topology of OpenMM.
         positions: nm.
     """
 
@@ -62,7 +62,7 @@ class Settings(NamedTuple):
     """Of the Langevin integrator.
 
     Attributes:
-        temperature: K.
+        temperature: temperature in K.
         friction: 1/ps.
         step: ps.
     """
@@ -78,9 +78,9 @@ def build_peptide(sequence: str, caps: bool, start: str) -> str:
     A cap is what remains of a glycine at either end.
 
     Args:
-        sequence: One letter for each residue.
-        caps: Whether ACE comes before the sequence and NME after it.
-        start: A key of `ANGLES`.
+        sequence: one letter for each residue.
+        caps: true for ACE before the sequence and NME after it.
+        start: key of `ANGLES`.
     """
     letters = f"G{sequence}G" if caps else sequence
     phi, psi = ([angle] * (len(letters) - 1) for angle in ANGLES[start])
@@ -109,8 +109,8 @@ def prepare(text: str, source: str) -> Molecule:
     cap goes. The same text gives the same molecule.
 
     Args:
-        text: Contents of a PDB file; of several models the first counts.
-        source: Where it comes from, for the message of an error.
+        text: contents of a PDB file; of several models the first counts.
+        source: origin of the text, for the message of an error.
 
     Raises:
         UsageError: There is no protein, or a chain has a gap.
@@ -169,10 +169,10 @@ def make_system(
     """Returns a system without cutoff, bonds to hydrogen constrained.
 
     Args:
-        topology: Of OpenMM.
-        force_field: A key of `FORCE_FIELDS`, or an XML file that OpenMM finds.
+        topology: topology of OpenMM.
+        force_field: key of `FORCE_FIELDS`, or an XML file that OpenMM finds.
         solvent: "none", or the name of an implicit one of OpenMM.
-        permittivity: Relative; divides every product of two charges.
+        permittivity: relative permittivity; divides every product of two charges.
 
     Raises:
         UsageError: The force field is unknown or lacks a residue.
@@ -361,8 +361,8 @@ def open_xtc(path: Path, topology: Any, spacing: float) -> app.XTCFile:
     """Opens an XTC file to append to; its `n`-th frame, from 1, is at `n * spacing`.
 
     Args:
-        path: Of the file, which may be missing.
-        topology: Of the atoms in a frame.
+        path: path of the file, which may be missing.
+        topology: topology of the atoms in a frame.
         spacing: ps.
     """
     goes_on = path.exists() and path.stat().st_size > 0

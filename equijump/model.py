@@ -32,15 +32,20 @@ LENGTH = 1.5
 """Å, a bond: the unit in which the network sees vectors."""
 
 
+Cloud = Float[Array, "num_nodes num_slots 3"]
+PerResidue = Int[Array, " num_nodes"]
+SlotMask = Bool[Array, "num_nodes num_slots"]
+
+
 class Scene(NamedTuple):
     """What stays the same during a jump.
 
     Attributes:
-        tokens: Residue types, 0 for padding.
-        slot_mask: True for atoms.
-        senders: Neighbours of each residue.
-        edge_mask: True for real neighbours.
-        offsets: Place of the neighbour in the chain less that of the residue, from 0
+        tokens: residue types, 0 for padding.
+        slot_mask: true for atoms.
+        senders: neighbours of each residue.
+        edge_mask: true for real neighbours.
+        offsets: place of the neighbour in the chain less that of the residue, from 0
             for `-reach` on; the last value stands for another chain.
         chains: number of the chain of each residue.
         numbers: place of each residue in its chain.
@@ -48,8 +53,8 @@ class Scene(NamedTuple):
             the source is hidden.
     """
 
-    tokens: Int[Array, " num_nodes"]
-    slot_mask: Bool[Array, "num_nodes num_slots"]
+    tokens: PerResidue
+    slot_mask: SlotMask
     senders: Int[Array, "num_nodes num_neighbours"]
     edge_mask: Bool[Array, "num_nodes num_neighbours"]
     offsets: Int[Array, "num_nodes num_neighbours"]
@@ -58,15 +63,12 @@ class Scene(NamedTuple):
     conditions: dict[str, Known]
 
 
-Cloud = Float[Array, "num_nodes num_slots 3"]
-
-
 def make_scene(
     positions: Float[Array, "num_nodes 3"],
-    tokens: Int[Array, " num_nodes"],
-    slot_mask: Bool[Array, "num_nodes num_slots"],
-    chains: Int[Array, " num_nodes"],
-    numbers: Int[Array, " num_nodes"],
+    tokens: PerResidue,
+    slot_mask: SlotMask,
+    chains: PerResidue,
+    numbers: PerResidue,
     conditions: dict[str, Known],
     num_neighbours: int,
     reach: int,
@@ -133,20 +135,20 @@ class EquiJump(nn.Module):
     """Conditioner on the source frame, and the network of the transport.
 
     Attributes:
-        num_channels: Channels of every degree.
-        max_degree: Largest degree of the features, at least 1.
-        num_conditioner_layers: Blocks that see the source frame only, once a jump.
-        num_layers: Blocks of every inner step.
-        num_hidden: Width of the MLPs.
-        num_condition: Width of what is known of time, lag and residue type.
-        num_edge_feats: Features of an edge.
-        num_neighbours: Neighbours of a residue, at most.
-        reach: Places along the chain within which residues are always neighbours.
-        cutoff: Å, where the basis of distances ends.
+        num_channels: channels of every degree.
+        max_degree: largest degree of the features, at least 1.
+        num_conditioner_layers: blocks that see the source frame only, once a jump.
+        num_layers: blocks of every inner step.
+        num_hidden: width of the MLPs.
+        num_condition: width of what is known of time, lag and residue type.
+        num_edge_feats: features of an edge.
+        num_neighbours: neighbours of a residue, at most.
+        reach: places along the chain within which residues are always neighbours.
+        cutoff: distance in Å where the basis of distances ends.
         conditions: rows of `common.nn.conditions.CONDITIONS` that the network is given.
         block: row of `common.nn.blocks.BLOCKS`.
         product: row of `common.nn.products.PRODUCTS`, of the messages.
-        num_heads: Clouds that the network of the transport gives.
+        num_heads: clouds that the network of the transport gives.
     """
 
     num_channels: int
@@ -217,12 +219,12 @@ class EquiJump(nn.Module):
         """Returns what each head is beyond its prior, of unit variance.
 
         Args:
-            scene: See `Scene`.
-            source: Å.
-            conditioned: Of the source frame, see `conditioner`.
-            estimate: Å, where the jump ends for all that noise and source tell.
-            displacement: The noised frame less the source, of unit variance.
-            log_level: Logarithm of the noise on the end of the jump, in Å.
+            scene: graph of the residues.
+            source: source frame, in Å.
+            conditioned: features of the source frame, from `conditioner`.
+            estimate: end of the jump for all that noise and source tell, in Å.
+            displacement: noised frame less the source, of unit variance.
+            log_level: logarithm of the noise on the end of the jump, in Å.
         """
         level = gaussian_basis(log_level, -6.0, 3.0, 24)
         first, second = self.embed_level
@@ -297,23 +299,20 @@ def _from_vectors(vectors: Float[Array, "num_nodes num_vectors 3"]) -> Features:
     return {SCALAR: jnp.zeros_like(vectors[:, :1]), PSEUDOVECTOR: vectors}
 
 
-def to_cloud(
-    atoms: Float[Array, "num_nodes num_slots 3"],
-    slot_mask: Bool[Array, "num_nodes num_slots"],
-) -> Cloud:
+def to_cloud(atoms: Cloud, slot_mask: SlotMask) -> Cloud:
     """Turns positions in slots into a tensor cloud whose residues are centred."""
     positions = atoms[:, CA_SLOT]
     vectors = jnp.where(slot_mask[..., None], atoms - positions[:, None], 0.0)
     return recentred(vectors.at[:, CA_SLOT].set(positions), slot_mask)
 
 
-def from_cloud(cloud: Cloud) -> Float[Array, "num_nodes num_slots 3"]:
+def from_cloud(cloud: Cloud) -> Cloud:
     """Turns a tensor cloud into positions in slots; slots without an atom are void."""
     positions = cloud[:, CA_SLOT]
     return (cloud + positions[:, None]).at[:, CA_SLOT].set(positions)
 
 
-def recentred(cloud: Cloud, slot_mask: Bool[Array, "num_nodes num_slots"]) -> Cloud:
+def recentred(cloud: Cloud, slot_mask: SlotMask) -> Cloud:
     """Moves the mean of the residues' positions to the origin."""
     real = slot_mask[:, CA_SLOT, None]
     count = jnp.maximum(jnp.sum(real), 1)

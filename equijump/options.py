@@ -95,11 +95,11 @@ def choose(
         topology: topology for files of `start` that have none.
         system: name of a system of the weights, where they have several.
         every: jumps from one frame that is kept to the next.
-        gate: whether jumps that break the geometry are drawn again.
+        gate: true to draw jumps again that break the geometry.
         max_redraws: largest number of redraws; then the replica stays where it is.
         temperature: temperature in K; the first of the config's where None.
         method: one of the transport's samplers; the config's where None.
-        ensemble: whether each frame is drawn by itself, whatever was before it.
+        ensemble: true to draw each frame by itself, whatever was before it.
         conditions: other numbers that the network is given, by their names in
             `common.nn.conditions.CONDITIONS`.
 

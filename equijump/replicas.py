@@ -25,7 +25,11 @@ class State(NamedTuple):
 
 
 def state_of(path: Path) -> Path:
-    """Returns the path of the state that belongs to a trajectory."""
+    """Returns the path of the state that belongs to a trajectory.
+
+    >>> state_of(Path("ace_a_nme_0.xtc")).name
+    'ace_a_nme_0.state'
+    """
     return path.with_suffix(".state")
 
 
@@ -72,7 +76,15 @@ def _differing(
 
 
 def read_state(path: Path) -> State | None:
-    """Returns the state of a replica, None of one that was not begun."""
+    """Returns the state of a replica, None of one that was not begun.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "a_0.state")
+    ...     write_state(path, State(3, 120, b"checkpoint"))
+    ...     print(read_state(path).num_frames, read_state(Path(folder, "b_0.state")))
+    3 None
+    """
     if not path.exists():
         return None
     head, _, checkpoint = path.read_bytes().partition(b"\n")
@@ -91,6 +103,14 @@ def write_state(path: Path, state: State) -> None:
 
 def truncate(path: Path, num_bytes: int) -> None:
     """Cuts off what a trajectory holds beyond its state.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "a_0.xtc")
+    ...     _ = path.write_bytes(b"whole, half")
+    ...     truncate(path, 5)
+    ...     print(path.read_bytes())
+    b'whole'
 
     Raises:
         UsageError: It holds less.

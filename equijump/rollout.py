@@ -11,13 +11,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int, Key
+from jaxtyping import Array, Float, Float32, Int, Key
 
 from common.nn.conditions import Known, known
 from equijump import build, gate
 from equijump.data.residues import CA_SLOT
 from equijump.data.topology import System
-from equijump.model import EquiJump, from_cloud, recentred, to_cloud
+from equijump.model import (
+    Cloud,
+    EquiJump,
+    PerResidue,
+    SlotMask,
+    from_cloud,
+    recentred,
+    to_cloud,
+)
 from equijump.transport import paths
 
 
@@ -34,10 +42,10 @@ class Chain(NamedTuple):
             frames do not depend on the one before.
     """
 
-    tokens: Int[Array, " num_nodes"]
-    slot_mask: Bool[Array, "num_nodes num_slots"]
-    chains: Int[Array, " num_nodes"]
-    numbers: Int[Array, " num_nodes"]
+    tokens: PerResidue
+    slot_mask: SlotMask
+    chains: PerResidue
+    numbers: PerResidue
     places: Int[Array, " num_atoms"]
     conditions: dict[str, Known]
 
@@ -72,7 +80,7 @@ def make_jump(
     num_steps: int,
     method: str = "",
     random_frames: bool = False,
-) -> Callable[..., Float[Array, "num_nodes num_slots 3"]]:
+) -> Callable[..., Cloud]:
     """Returns `(params, cloud, chain, key) -> cloud`, one jump of one replica.
 
     Without a lag the frame that it is given is not looked at.
@@ -84,16 +92,11 @@ def make_jump(
         noise_factor: noise over displacement, see `equijump.build.scales_at`.
         num_steps: evaluations of the network.
         method: one of the transport's `METHODS`; the first if empty.
-        random_frames: see `equijump.build.has_random_frames`.
+        random_frames: true for random frames, see `equijump.build.has_random_frames`.
     """
     method = method or transport.METHODS[0]
 
-    def jump(
-        params: Any,
-        x_0: Float[Array, "num_nodes num_slots 3"],
-        chain: Chain,
-        key: Key[Array, ""],
-    ) -> Float[Array, "num_nodes num_slots 3"]:
+    def jump(params: Any, x_0: Cloud, chain: Chain, key: Key[Array, ""]) -> Cloud:
         lag = chain.conditions["lag"]
         x_0 = jnp.where(lag.mask, x_0, 0.0)
         origin, lag = build.begin_path(x_0, lag, random_frames)
@@ -112,6 +115,9 @@ def make_jump(
     return jump
 
 
+Counts = Int[Array, "*replicas"]
+
+
 class State(NamedTuple):
     """Where replicas stand, or one of them: all that a rollout goes on from.
 
@@ -124,9 +130,9 @@ class State(NamedTuple):
     """
 
     cloud: Float[Array, "*replicas num_nodes num_slots 3"]
-    num_draws: Int[Array, "*replicas"]
-    num_accepted: Int[Array, "*replicas"]
-    broken_at: Int[Array, "*replicas"]
+    num_draws: Counts
+    num_accepted: Counts
+    broken_at: Counts
 
 
 class Chunk(NamedTuple):
@@ -185,14 +191,14 @@ def begin(plan: Plan) -> Chunk:
 
 
 def atoms_of(
-    cloud: Float[Array, "num_nodes num_slots 3"], places: Int[Array, " num_atoms"]
+    cloud: Cloud, places: Int[Array, " num_atoms"]
 ) -> Float[Array, "num_atoms 3"]:
     """Returns the positions of the kept atoms of a tensor cloud, Å."""
     return from_cloud(cloud).reshape(-1, 3)[places]
 
 
 def rollout(
-    jump: Callable[..., Float[Array, "num_nodes num_slots 3"]],
+    jump: Callable[..., Cloud],
     params: Any,
     plan: Plan,
     state: State,

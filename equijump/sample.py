@@ -90,7 +90,7 @@ class Sampler:
             replicas: number of trajectories side by side.
             seed: seed of the random numbers.
             chunk: frames that come at once.
-            asked: see `sample`.
+            asked: options of `sample`.
 
         Raises:
             UsageError: A value is out of range, or a start cannot be used.

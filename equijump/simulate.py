@@ -43,10 +43,10 @@ class Plan(NamedTuple):
     """What is simulated, in steps.
 
     Attributes:
-        stem: Of the names of files.
-        steps_per_frame: From one frame to the next.
-        equilibration_steps: Before the first frame.
-        num_frames: Of each replica.
+        stem: stem of the names of files.
+        steps_per_frame: number of steps from one frame to the next.
+        equilibration_steps: number of steps before the first frame.
+        num_frames: number of frames of each replica.
         spacing: ps from one frame to the next.
     """
 
@@ -61,13 +61,13 @@ class Simulation(NamedTuple):
     """What all replicas have in common.
 
     Attributes:
-        molecule: With all its atoms, minimised if a replica begins from it.
-        written: The atoms of a frame, as a molecule.
-        kept: Which atoms of `molecule` those are.
-        system: Of OpenMM.
-        settings: Of the integrator.
-        engine: What computes.
-        energy: Of `molecule` in kJ/mol; None where it was not minimised.
+        molecule: molecule with all atoms, minimised if a replica begins from it.
+        written: atoms of a frame, as a molecule.
+        kept: indices of those atoms in `molecule`.
+        system: system of OpenMM.
+        settings: settings of the integrator.
+        engine: platform and version of what computes.
+        energy: energy of `molecule` in kJ/mol; None where it was not minimised.
     """
 
     molecule: Any
@@ -188,10 +188,10 @@ def set_up(
 
     Args:
         md: `equijump.md`.
-        arguments: Of the command.
-        found: See `equijump.replicas.find`; it decides the engine, by which
+        arguments: arguments of the command.
+        found: files of `equijump.replicas.find`; they decide the engine, by which
             checkpoints can be read.
-        minimises: Whether a replica is to begin from there.
+        minimises: true if a replica is to begin from there.
     """
     if arguments.sequence is not None:
         source = "--sequence"
@@ -264,12 +264,12 @@ def run_replica(
 
     Args:
         md: `equijump.md`.
-        ready: What all replicas have in common.
-        plan: How long.
-        path: Of its trajectory.
-        seed: Of its velocities and its noise.
-        advance: Called after each frame, with 1 and the speed.
-        stop: Whether to stop.
+        ready: all that replicas have in common.
+        plan: lengths of the simulation.
+        path: path of the trajectory.
+        seed: seed of velocities and noise.
+        advance: function called after each frame, with 1 and the speed.
+        stop: function that tells whether to stop.
 
     Raises:
         RunError: The simulation became unstable.
@@ -332,7 +332,11 @@ def run_replica(
 
 
 def seed_of(seed: int, replica: int) -> int:
-    """Returns the seed of one replica; OpenMM takes 0 for none at all."""
+    """Returns the seed of one replica; OpenMM takes 0 for none at all.
+
+    >>> seed_of(0, replica=1) == seed_of(0, replica=1) != seed_of(0, replica=2)
+    True
+    """
     (state,) = np.random.SeedSequence((seed, replica)).generate_state(1)
     return 1 + int(state) % (2**31 - 1)
 
@@ -341,7 +345,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `equijump simulate` and returns the exit status.
 
     Args:
-        argv: The arguments after the command; those of the process where None.
+        argv: arguments after the command; those of the process where None.
     """
     arguments = _parser().parse_args(argv)
     plan = make_plan(arguments)

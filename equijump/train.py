@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from common.commands import cli
+from common.commands import training as command
 from common.runs import config as configs
 from common.runs import loop as run
 from common.runs import parallel, training
@@ -53,8 +54,8 @@ def measure(
 
     Args:
         segments: data of a run; its training pairs are measured.
-        align: whether targets are superposed.
-        ensemble: whether the spread of frames with a hidden source is measured too.
+        align: true to superpose targets.
+        ensemble: true to measure the spread of frames with a hidden source too.
     """
     values = segments.lags.values
     if segments.lags.is_range:
@@ -68,7 +69,8 @@ def measure(
             segments.training, lags, NUM_MEASURED, segments.num_nodes, seed=0, step=0
         )
 
-    spread = partial(_spread, jax.jit(jax.vmap(partial(_mean_squares, align=align))))
+    squares = jax.jit(jax.vmap(partial(_mean_squares, align=align)))
+    spread = lambda batch: [float(np.sqrt(np.mean(x))) for x in squares(batch)]
     statistics = build.Statistics(
         np.array(values, float), *np.array([spread(draw(lag)) for lag in values]).T
     )
@@ -76,10 +78,6 @@ def measure(
         return statistics
     hidden = pairs.hide_sources(draw(values[0]), 1.0, seed=0, step=0)
     return statistics._replace(ensemble=np.array(spread(hidden)))
-
-
-def _spread(squares: Callable[..., Any], batch: pairs.Batch) -> list[float]:
-    return [float(np.sqrt(np.mean(x))) for x in squares(batch)]
 
 
 def _mean_squares(
@@ -101,8 +99,9 @@ def make_errors(
 ) -> Callable[..., Float[Array, " batch"]]:
     """Returns `(params, batch, keys) -> errors`, one for each pair."""
     model = build.make_model(config)
-    transport = build.TRANSPORTS[config.transport.kind]
     settings = loss.Settings(
+        build.TRANSPORTS[config.transport.kind],
+        statistics,
         config.transport.noise_factor,
         config.data.source_noise,
         config.data.align,
@@ -112,8 +111,7 @@ def make_errors(
     )
 
     def errors(params: Any, batch: pairs.Batch, keys: Any) -> Float[Array, " batch"]:
-        bound = model.bind(params)
-        error = partial(loss.pair_loss, bound, transport, statistics, settings)
+        error = partial(loss.pair_loss, model.bind(params), settings)
         return jax.vmap(error)(batch, keys)
 
     return errors
@@ -181,7 +179,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
         RunError: The loss became non-finite.
     """
     check_config(config)
-    run.make_folder(workdir)
+    cli.make_folder(workdir, "--workdir")
     segments = splits.load_segments(config)
     ensemble = config.data.ensemble_share > 0.0 or build.has_random_frames(config)
     statistics = measure(segments, config.data.align, ensemble)
@@ -227,13 +225,8 @@ def _make_parts(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `equijump train`."""
-    flags = cli.training_flags("equijump train", "Trains EquiJump from a config.", argv)
-    check_config(flags.config)
-    if flags.config.train.num_devices > 1:
-        parallel.set_num_cpu_devices(flags.config.train.num_devices)
-    cli.announce_device()
-    train(flags.config, Path(flags.workdir))
-    return 0
+    about = "Trains EquiJump from a config."
+    return command.run("equijump train", about, check_config, train, argv)
 
 
 if __name__ == "__main__":

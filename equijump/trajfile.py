@@ -34,14 +34,14 @@ class Output(NamedTuple):
     """The folder of a rollout, opened to append to.
 
     Attributes:
-        folder: Where all lies.
-        header: See `open_output`.
-        paths: Trajectory of each replica.
-        topology: Of MDTraj.
+        folder: folder of the rollout.
+        header: JSON values that decide the rollout, as for `open_output`.
+        paths: trajectory of each replica.
+        topology: topology of MDTraj.
         frame_time: ps from one frame to the next.
-        every: Jumps from one frame to the next.
-        num_jumps: Done before.
-        state: Behind those jumps; None where not even the starts are written.
+        every: number of jumps from one frame to the next.
+        num_jumps: number of jumps done before.
+        state: state behind those jumps; None where not even the starts are written.
     """
 
     folder: Path
@@ -66,14 +66,24 @@ class Saved(NamedTuple):
 
 
 def paths_of(folder: Path, header: dict[str, Any]) -> list[Path]:
-    """Returns the trajectory of each replica."""
+    """Returns the trajectory of each replica.
+
+    >>> settings = {"system": "ala2", "format": "xtc", "replicas": 2}
+    >>> [path.name for path in paths_of(Path("out"), {"settings": settings})]
+    ['ala2_0.xtc', 'ala2_1.xtc']
+    """
     settings = header["settings"]
     name, suffix = settings["system"], settings["format"]
     return [folder / f"{name}_{i}.{suffix}" for i in range(settings["replicas"])]
 
 
 def files_of(folder: Path, header: dict[str, Any]) -> list[Path]:
-    """Returns all that a rollout writes, but for `sample.json`."""
+    """Returns all that a rollout writes, but for `sample.json`.
+
+    >>> settings = {"system": "ala2", "format": "xtc", "replicas": 1}
+    >>> [path.name for path in files_of(Path("out"), {"settings": settings})]
+    ['ala2.pdb', 'state.npz', 'ala2_0.xtc']
+    """
     names = f"{header['settings']['system']}.pdb", "state.npz"
     return [*(folder / name for name in names), *paths_of(folder, header)]
 
@@ -85,11 +95,11 @@ def open_output(
     """Opens a folder, behind what an earlier command completed.
 
     Args:
-        folder: Made if it does not exist.
+        folder: folder of the rollout, made if it does not exist.
         header: JSON values that decide the rollout; `settings` has system, format,
             frame_time, every and replicas.
-        system: What is rolled out.
-        overwrite: Replaces what is there.
+        system: system that is rolled out.
+        overwrite: true to replace what is there.
 
     Raises:
         UsageError: The folder cannot be written, or what is there was not made with the
@@ -99,12 +109,7 @@ def open_output(
     header = json.loads(json.dumps({"format_version": FORMAT_VERSION, **header}))
     if not overwrite:
         _find(folder, header, paths)  # Before anything is made.
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"--output: cannot make {folder} ({error.strerror})"
-        ) from error
+    cli.make_folder(folder, "--output")
     with cli.locked(folder):
         # Another command may have added to it before the lock.
         saved = None if overwrite else _find(folder, header, paths)

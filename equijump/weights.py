@@ -58,33 +58,23 @@ class Weights(NamedTuple):
     config_checksum: str
 
 
-def load_weights(
-    name_or_path: str | os.PathLike[str], flag: str = "--checkpoint"
-) -> Weights:
+def load_weights(name_or_path: str | os.PathLike[str]) -> Weights:
     """Loads packaged weights by their name, or any by the path of their folder.
 
     Args:
         name_or_path: name or folder, as `ala2` or `workdir/ala2`.
-        flag: flag that has it, for the message of an error.
 
     Raises:
         UsageError: There is nothing of that name, or it cannot be used.
     """
-    trained = weights.load(name_or_path, PRETRAINED, ("equijump",), flag)
+    trained = weights.load(name_or_path, PRETRAINED, ("equijump",))
     statistics = weights.build(trained, _statistics)
     if "systems" in trained.meta:
         molecules = read_molecules(trained.path, trained.meta["systems"])
     else:
         molecules = find_molecules(trained.config)
-    return Weights(
-        name=trained.name,
-        config=trained.config,
-        params=trained.params,
-        statistics=statistics,
-        molecules=molecules,
-        checksum=trained.checksum,
-        config_checksum=trained.config_checksum,
-    )
+    name, _, config, params, _, *checksums = trained
+    return Weights(name, config, params, statistics, molecules, *checksums)
 
 
 def _statistics(trained: weights.Trained) -> build.Statistics:

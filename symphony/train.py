@@ -18,6 +18,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from common.commands import cli
+from common.commands import training as command
 from common.errors import UsageError
 from common.runs import checkpoints, parallel, training
 from common.runs import config as configs
@@ -195,7 +196,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     """
     check_config(config)
     settings, kind = config.train, build.kind_of(config)
-    run.make_folder(workdir)
+    cli.make_folder(workdir, "--workdir")
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     resumes = checkpoints.has_checkpoint(workdir)
     params = (build.init_params if resumes else start_params)(config, init_key)
@@ -218,13 +219,8 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `symphony train`."""
-    flags = cli.training_flags("symphony train", "Trains Symphony from a config.", argv)
-    check_config(flags.config)
-    if flags.config.train.num_devices > 1:
-        parallel.set_num_cpu_devices(flags.config.train.num_devices)
-    cli.announce_device()
-    train(flags.config, Path(flags.workdir))
-    return 0
+    about = "Trains Symphony from a config."
+    return command.run("symphony train", about, check_config, train, argv)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import logging as standard_logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,6 +32,9 @@ Main = Callable[[Sequence[str] | None], int | None]
 
 def run(command: str, main: Main, argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status, failures told in one line.
+
+    >>> run("symphony demo", lambda argv: 0, [])
+    0
 
     Args:
       command: name shown before the message, as in `symphony train`.
@@ -61,6 +63,11 @@ def dispatch(
     """Runs `<program> <verb> [flags]` and returns the exit status.
 
     Only the module of the verb that was asked for, `<program>.<verb>`, is imported.
+
+    >>> verbs = {"train": "train a model"}
+    >>> dispatch("symphony", verbs, ["--version"])  # doctest: +ELLIPSIS
+    symphony ...
+    0
 
     Args:
       program: name of the console script and of the package that holds the verbs.
@@ -103,11 +110,16 @@ def _usage(program: str, verbs: Mapping[str, str]) -> str:
 
 
 def _fail(command: str, message: str, status: int) -> int:
-    sys.stderr.write(f"{command}: {_one_line(message)}\n")
+    sys.stderr.write(f"{command}: {one_line(message)}\n")
     return status
 
 
-def _one_line(message: str) -> str:
+def one_line(message: str) -> str:
+    r"""Returns a message in one line; of a traceback, its last one.
+
+    >>> one_line("expected a number,\n  found none")
+    'expected a number, found none'
+    """
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if any(line.startswith("Traceback") for line in lines):
         lines = lines[-1:]  # The flags library wraps errors in their traceback.
@@ -143,6 +155,11 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 def argument_parser(command: str, description: str) -> argparse.ArgumentParser:
     """Returns an argparse parser whose help has the defaults and whose errors raise.
 
+    >>> parser = argument_parser("symphony sample", "Builds molecules.")
+    >>> _ = parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    >>> parser.parse_args(["--seed=7"]).seed
+    7
+
     Args:
       command: name as typed, `symphony sample`.
       description: purpose of the command, for the head of its help.
@@ -155,102 +172,15 @@ def argument_parser(command: str, description: str) -> argparse.ArgumentParser:
     )
 
 
-def training_flags(
-    command: str,
-    description: str,
-    argv: Sequence[str] | None = None,
-) -> flags.FlagValues:
-    """Returns the flags of a training command: `.config`, a ConfigDict, and `.workdir`.
-
-    `--config.a.b=value` replaces one value of the config.
-
-    Args:
-      command: name as typed, `symphony train`; the first word is the package.
-      description: purpose of the command, for the head of its help.
-      argv: arguments after the command; `sys.argv[1:]` where None.
-
-    Raises:
-      UsageError: A flag is unknown, missing or ill-typed, or the config cannot be read.
-    """
-    from common.runs import config as configs
-
-    given = sys.argv[1:] if argv is None else argv
-    path_of = partial(configs.path_of, command.split()[0])
-    argv = [command, *_with_path_of_config(given, path_of)]
-    values = _define_training_flags(argv)
-    if any(argument in ("-h", "--help") for argument in argv):
-        _print_help(command, description, values)
-        raise SystemExit(0)
-    if rest := _parse(values, argv):
-        raise UsageError(f"expected flags only, found {rest[0]!r}")
-    return values
-
-
-def _define_training_flags(argv: list[str]) -> flags.FlagValues:
-    from ml_collections import config_flags
-
-    values = flags.FlagValues()
-    flags.DEFINE_string(
-        "workdir", None, "Folder of the run: checkpoints, metrics.jsonl, config.json. "
-        "A run found there is gone on with.", required=True, flag_values=values,
-    )  # fmt: skip
-    config_flags.DEFINE_config_file(
-        "config", None, "Name of a config, or a .py file with get_config(). "
-        "--config.a.b=value replaces one of its values.", flag_values=values,
-        sys_argv=argv,
-    )  # fmt: skip
-    flags.mark_flag_as_required("config", flag_values=values)
-    return values
-
-
-def _parse(values: flags.FlagValues, argv: list[str]) -> list[str]:
-    """Reads the flags and the config; returns the arguments that are no flags."""
-    try:
-        _, *rest = values(argv)
-        values.config.keys()  # A file that is not there is reported at first use.
-    except flags.Error:
-        raise
-    except (KeyError, AttributeError) as error:
-        told = _one_line(str(error))
-        raise UsageError(
-            f"--config: expected names that the config has, found {told}"
-        ) from error
-    except Exception as error:  # The config is the user's program.
-        told = f"{type(error).__name__}: {_one_line(str(error))}"
-        raise UsageError(f"--config: expected a config, found {told}") from error
-    return rest
-
-
-def _with_path_of_config(
-    given: Sequence[str], path_of: Callable[[str], Path]
-) -> list[str]:
-    """Returns the arguments with the path of the config that is given by name."""
-    argv = list(given)
-    for index, argument in enumerate(argv):
-        flag, equals, name = argument.partition("=")
-        if flag not in ("--config", "-config"):
-            continue
-        if not equals:  # The next argument is the value.
-            name = "".join(argv.pop(index + 1) for _ in argv[index + 1 : index + 2])
-        if name and not name.partition(":")[0].endswith(".py"):
-            name = str(path_of(name))
-        argv[index] = f"--config={name}" if equals or name else flag
-    return argv
-
-
-def _print_help(command: str, description: str, values: flags.FlagValues) -> None:
-    sys.stdout.write(f"usage: {command} [flags]\n\n{description}\n\nflags:\n")
-    for name in values:
-        flag = values[name]
-        default = "" if flag.default is None else f" (default: {flag.default})"
-        sys.stdout.write(f"  --{name}  {flag.help}{default}\n")
-
-
 def use_compilation_cache() -> None:
     """Keeps compiled programs between processes, so that a second start is warm.
 
     The folder is `JAX_COMPILATION_CACHE_DIR`, or `symphony-equijump/jax` in the user's
     cache folder. A setting found in the environment stays.
+
+    >>> use_compilation_cache()
+    >>> "JAX_COMPILATION_CACHE_DIR" in os.environ
+    True
     """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     defaults = {
@@ -267,7 +197,11 @@ def use_compilation_cache() -> None:
 
 
 def announce_device() -> str:
-    """Prints the devices in use and returns the line; starts JAX's backend."""
+    """Prints the devices in use and returns the line; starts JAX's backend.
+
+    >>> line = announce_device()  # doctest: +ELLIPSIS
+    device: ...
+    """
     import jax
 
     devices = jax.devices()
@@ -308,6 +242,8 @@ def check_seed(seed: int) -> None:
 def check_output(path: Path) -> None:
     """Asks, before work is done for a file, whether it can be written; makes nothing.
 
+    >>> check_output(Path("molecules.sdf"))
+
     Raises:
       UsageError: `path` is a folder, or its own folder cannot be made or written to.
     """
@@ -330,8 +266,26 @@ def check_report(folder: Path) -> None:
     check_output(folder / "report.json")
 
 
+def make_folder(folder: Path, flag: str) -> None:
+    """Makes a folder that a flag names, if it is not there.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     make_folder(Path(folder, "runs", "first"), "--workdir")
+    ...     print(Path(folder, "runs", "first").is_dir())
+    True
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{flag}: cannot make {folder} ({error.strerror})") from error
+
+
 def check_apart(output: Path, *inputs: str | os.PathLike[str] | None) -> None:
-    """Raises `UsageError` if what would be written is one of the inputs."""
+    """Raises `UsageError` if what would be written is one of the inputs.
+
+    >>> check_apart(Path("refined.sdf"), "molecules.sdf", None)
+    """
     for given in inputs:
         if given is not None and output.resolve() == Path(given).resolve():
             raise UsageError(
@@ -342,6 +296,11 @@ def check_apart(output: Path, *inputs: str | os.PathLike[str] | None) -> None:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Keeps a file or folder to this process while the block runs.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder)):
+    ...     print("no other command writes here")
+    no other command writes here
 
     Raises:
       UsageError: Another process has it.
@@ -363,6 +322,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Nothing half-written ever stands under the final name: where the block raises, what
     it wrote is removed and a former file stays as it was. Missing folders are made.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_path(Path(folder, "notes.txt")) as path:
+    ...         _ = path.write_text("done")
+    ...     print(Path(folder, "notes.txt").read_text())
+    done
 
     Raises:
       UsageError: `path` is a folder, or its own folder cannot be made or written to.

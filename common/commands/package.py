@@ -14,6 +14,10 @@ from common.errors import UsageError
 def parser(command: str, description: str) -> argparse.ArgumentParser:
     """Returns the flags of a command that packages a run.
 
+    >>> flags = ["--workdir=run", "--output=mine"]
+    >>> parser("symphony package", "Packages weights.").parse_args(flags).which
+    'best'
+
     Args:
         command: name as typed, `symphony package`.
         description: purpose of the command, for the head of its help.
@@ -37,6 +41,16 @@ def read(
 ) -> tuple[ml_collections.ConfigDict, Any, dict[str, Any]]:
     """Returns config, averaged parameters and metadata of the run in the flags.
 
+    >>> import contextlib, tempfile
+    >>> import jax.numpy as jnp
+    >>> from common.runs.checkpoints import save_packaged
+    >>> flags = ["--workdir=run", "--output=mine"]
+    >>> flags = parser("symphony package", "Packages weights.").parse_args(flags)
+    >>> with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    ...     save_packaged(flags.workdir, {"bias": jnp.zeros(2)}, {}, {"step": 3})
+    ...     print(read(flags)[2]["step"])
+    3
+
     Raises:
         UsageError: There is no such run, or the output is the folder of one.
     """
@@ -47,7 +61,7 @@ def read(
             f"--output: expected a folder of its own, found the one of a run: "
             f"{flags.output}"
         )
-    return checkpoints.load_params(flags.workdir, flags.which)
+    return checkpoints.load_stored(flags.workdir, flags.which)[:3]
 
 
 def write(
@@ -56,7 +70,18 @@ def write(
     params: Any,
     meta: dict[str, Any],
 ) -> None:
-    """Writes `weights.npz` and `config.json`, and tells their size."""
+    """Writes `weights.npz` and `config.json`, and tells their size.
+
+    >>> import contextlib, tempfile
+    >>> import jax.numpy as jnp
+    >>> flags = ["--workdir=run", "--output=mine"]
+    >>> flags = parser("symphony package", "Packages weights.").parse_args(flags)
+    >>> config = ml_collections.ConfigDict()
+    >>> with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    ...     # doctest: +ELLIPSIS
+    ...     write(flags, config, {"bias": jnp.zeros(2)}, {"step": 3})
+    mine: step 3, ... MB of weights
+    """
     from common.runs import checkpoints
 
     checkpoints.save_packaged(flags.output, params, config, meta, flags.half)

@@ -29,13 +29,19 @@ def progress(
 ) -> Iterator[Advance]:
     """Shows how far work has come; yields `advance(count=1, note="")`.
 
+    >>> with progress(2, "training", "steps") as advance:  # doctest: +ELLIPSIS
+    ...     advance()
+    ...     advance(note="loss 0.5")
+    training: 0/2 steps
+    training: 2/2 steps...loss 0.5
+
     Args:
       total: Amount of work, in `unit`.
       description: word for the work, as in `training`.
       unit: Plural noun after the rate, as in `steps`.
       completed: Work that an earlier run has done; like the first work of this one,
         which waits for compilation, it does not enter the rate.
-      interval: Seconds between lines where the output is no terminal.
+      interval: seconds between lines where the output is no terminal.
     """
     show = _bar if sys.stdout.isatty() else _lines
     with show(total, description, unit, completed, interval) as display:
@@ -56,9 +62,9 @@ def pace(marks: deque[tuple[float, int]], total: int, unit: str) -> str:
     """Returns the rate between the first mark and the last, and the time that remains.
 
     Args:
-      marks: Pairs of a time in seconds and the work done by then, in order.
-      total: Amount of work, in `unit`.
-      unit: Plural noun after the rate.
+      marks: pairs of a time in seconds and the work done by then, in order.
+      total: amount of work, in `unit`.
+      unit: plural noun after the rate.
 
     >>> pace(deque([(10.0, 40), (12.0, 60)]), 100, "steps")
     '10 steps/s, 0:00:04 remaining'

@@ -38,7 +38,13 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def print_tables(tables: Iterable[Rows], console: Console) -> None:
-    """Prints the tables that have rows."""
+    """Prints the tables that have rows.
+
+    >>> console = Console(file=io.StringIO())
+    >>> print_tables([[["measure", "share"], ["valid", "0.95"]]], console)
+    >>> console.file.getvalue().split()[-2:]
+    ['valid', '0.95']
+    """
     for header, *rows in filter(None, tables):
         table = Table(
             header_style="bold",
@@ -69,7 +75,12 @@ def html_table(rows: Sequence[Sequence[str]], text: bool = False) -> str:
 
 
 def html_figure(figure: Any, title: str) -> str:
-    """Returns a figure of Matplotlib under its title, the image inside."""
+    """Returns a figure of Matplotlib under its title, the image inside.
+
+    >>> from matplotlib.figure import Figure
+    >>> html_figure(Figure((1.0, 1.0)), "Energies").splitlines()[0]
+    '<h2>Energies</h2>'
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -80,7 +91,11 @@ def html_figure(figure: Any, title: str) -> str:
 def html_page(
     title: str, caption: str, parts: Sequence[str], versions: dict[str, str]
 ) -> str:
-    """Returns one page that needs nothing beside it."""
+    """Returns one page that needs nothing beside it.
+
+    >>> html_page("Report", "Molecules.", [], {"numpy": "2.0"}).splitlines()[-1]
+    '<p>numpy 2.0</body></html>'
+    """
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
     return "\n".join(
         [
@@ -101,11 +116,18 @@ def show(
 ) -> None:
     """Writes a report into a folder and prints its tables.
 
+    >>> import contextlib, tempfile
+    >>> line = lambda report, console: console.print("valid", report["valid"])
+    >>> with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    ...     show({"valid": 0.95}, "<p>valid 0.95", line, Path("mine"))
+    valid 0.95
+    mine/report.html and report.json
+
     Args:
-        report: what was measured; JSON values.
-        page: the same as HTML.
-        print_report: prints the tables of the report.
-        folder: made if needed.
+        report: numbers measured; JSON values.
+        page: report as HTML.
+        print_report: function that prints the tables of the report.
+        folder: folder to write, made if needed.
     """
     write(report, page, folder)
     console = Console()
@@ -115,7 +137,14 @@ def show(
 
 
 def write(report: dict[str, Any], page: str, folder: Path) -> None:
-    """Writes `report.json` and `report.html` into a folder, which is made if needed."""
+    """Writes `report.json` and `report.html` into a folder, which is made if needed.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write({"valid": 0.95}, "<p>valid 0.95", Path(folder))
+    ...     print(Path(folder, "report.html").read_text())
+    <p>valid 0.95
+    """
     with atomic_path(folder / "report.json") as path:
         path.write_text(
             json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False),

@@ -38,13 +38,9 @@ class Expected(NamedTuple):
 
 
 def expected(
-    y: Cloud,
-    x: Cloud,
-    level: Level,
-    mask: Mask | None = None,
-    weights: Weights | None = None,
-    method: str = "exact",
-) -> Expected:
+    y: Cloud, x: Cloud, level: Level,
+    mask: Mask | None = None, weights: Weights | None = None, method: str = "exact",
+) -> Expected:  # fmt: skip
     """Returns what a network is asked for, clean cloud or noise, over orientations.
 
     Targets that are linear in both (a velocity, a drift) follow from them.

@@ -30,6 +30,7 @@ METHODS = ("single", *matrix_fisher.METHODS)
 Cloud = Float[Array, "*#batch num_points 3"]
 Mask = Bool[Array, "*#batch num_points"]
 Weights = Float[Array, "*#batch num_points"]
+Number = Float[Array, "*#batch"] | float
 
 
 def _weigh(x: Cloud, mask: Mask | None, weights: Weights | None) -> Weights:
@@ -95,10 +96,7 @@ def kabsch_rotation(
 
 
 def superpose(
-    x: Cloud,
-    reference: Cloud,
-    mask: Mask | None = None,
-    weights: Weights | None = None,
+    x: Cloud, reference: Cloud, mask: Mask | None = None, weights: Weights | None = None
 ) -> Cloud:
     """Centres a cloud and rotates it onto a reference that is centred already.
 
@@ -148,13 +146,9 @@ def rmsd(
 
 
 def concentration(
-    y: Cloud,
-    x: Cloud,
-    sigma: Float[Array, "*#batch"] | float,
-    alpha: Float[Array, "*#batch"] | float = 1.0,
-    mask: Mask | None = None,
-    weights: Weights | None = None,
-) -> Float[Array, "*#batch 3 3"]:
+    y: Cloud, x: Cloud, sigma: Number, alpha: Number = 1.0,
+    mask: Mask | None = None, weights: Weights | None = None,
+) -> Float[Array, "*#batch 3 3"]:  # fmt: skip
     r"""Returns F, what y tells of the rotation of x.
 
     Knowledge from elsewhere, a matrix Fisher law itself, is added to it.
@@ -176,14 +170,9 @@ def concentration(
 
 
 def rotation_target(
-    y: Cloud,
-    x: Cloud,
-    sigma: Float[Array, "*#batch"] | float,
-    alpha: Float[Array, "*#batch"] | float = 1.0,
-    mask: Mask | None = None,
-    weights: Weights | None = None,
-    method: str = "exact",
-) -> Cloud:
+    y: Cloud, x: Cloud, sigma: Number, alpha: Number = 1.0,
+    mask: Mask | None = None, weights: Weights | None = None, method: str = "exact",
+) -> Cloud:  # fmt: skip
     r"""Returns what a denoiser is asked for at y, of the clean cloud x.
 
     Args:
@@ -243,8 +232,8 @@ class Oracle(NamedTuple):
 def oracle_denoiser(
     y: Cloud,
     references: Float[Array, "num_clouds num_points 3"],
-    sigma: Float[Array, "*#batch"] | float,
-    alpha: Float[Array, "*#batch"] | float = 1.0,
+    sigma: Number,
+    alpha: Number = 1.0,
     mask: Bool[Array, " num_points"] | None = None,
     weights: Float[Array, " num_points"] | None = None,
 ) -> Oracle:

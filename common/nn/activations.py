@@ -23,7 +23,8 @@ def _root_second_moment(name: str) -> float:
 def swish(x: Array) -> Array:
     """Applies the swish, scaled to unit second moment.
 
-    >>> float(swish(np.float32(0.0)))
+    >>> import jax.numpy as jnp
+    >>> float(swish(jnp.float32(0.0)))
     0.0
     """
     return nn.silu(x) / _root_second_moment("swish")
@@ -32,8 +33,9 @@ def swish(x: Array) -> Array:
 def softplus(x: Array) -> Array:
     """Applies the softplus, scaled to unit second moment.
 
-    >>> round(float(softplus(np.float32(0.0))), 3)
-    0.747
+    >>> import jax.numpy as jnp
+    >>> round(float(softplus(jnp.float32(0.0))), 3)
+    0.722
     """
     return nn.softplus(x) / _root_second_moment("softplus")
 
@@ -41,7 +43,8 @@ def softplus(x: Array) -> Array:
 def shifted_softplus(x: Array) -> Array:
     """Applies the softplus less its value at zero, scaled to unit second moment.
 
-    >>> float(shifted_softplus(np.float32(0.0)))
+    >>> import jax.numpy as jnp
+    >>> float(shifted_softplus(jnp.float32(0.0)))
     0.0
     """
     return (nn.softplus(x) - math.log(2.0)) / _root_second_moment("shifted_softplus")

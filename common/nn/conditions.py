@@ -26,7 +26,7 @@ class Condition(NamedTuple):
         encode: map from the number to the inputs of a linear layer.
         low: smallest number that is accepted.
         high: largest number that is accepted.
-        is_read: whether readers take it from files; training makes the others.
+        is_read: true if readers take it from files; training makes the others.
     """
 
     unit: str
@@ -40,7 +40,7 @@ class Known(NamedTuple):
     """Numbers of one condition.
 
     Attributes:
-        value: the numbers; arbitrary where unknown.
+        value: numbers; arbitrary where unknown.
         mask: true where known.
     """
 

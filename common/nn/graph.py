@@ -57,7 +57,13 @@ def make_graph(
 
 
 def mask_edges(graph: Graph, mask: Bool[Array, "num_receivers num_senders"]) -> Graph:
-    """Removes the edges where the mask is false."""
+    """Removes the edges where the mask is false.
+
+    >>> ones = jnp.ones((2, 2))
+    >>> graph = make_graph(jnp.ones((2, 2, 3)), ones[..., None], ones, max_degree=0)
+    >>> mask_edges(graph, ~jnp.eye(2, dtype=bool)).envelope.tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
     return graph._replace(envelope=graph.envelope * mask)
 
 
@@ -76,7 +82,15 @@ def select_receivers(graph: Graph, receivers: Int[Array, " num_receivers"]) -> G
 
 
 def receiver_feats(x: Features, graph: Graph) -> Features:
-    """Returns the features of the receivers."""
+    """Returns the features of the receivers.
+
+    >>> from common.nn.features import from_scalars
+    >>> ones, x = jnp.ones((2, 2)), from_scalars(jnp.ones((2, 8)))
+    >>> graph = make_graph(jnp.ones((2, 2, 3)), ones[..., None], ones, max_degree=0)
+    >>> graph = select_receivers(graph, jnp.array([1]))
+    >>> [part.shape for part in receiver_feats(x, graph).values()]
+    [(1, 1, 8)]
+    """
     return x if graph.receivers is None else take(x, graph.receivers)
 
 
@@ -84,6 +98,13 @@ def gather(x: Float[Array, "..."], graph: Graph) -> Float[Array, "..."]:
     """Returns an array of the nodes, `[num_nodes, ...]`, at the sender of each edge.
 
     In the dense form the first axis has length one, and broadcasts.
+
+    >>> ones = jnp.ones((2, 2))
+    >>> graph = make_graph(jnp.ones((2, 2, 3)), ones[..., None], ones, max_degree=0)
+    >>> gather(jnp.ones((2, 8)), graph).shape
+    (1, 2, 8)
+    >>> gather(jnp.ones((2, 8)), graph._replace(senders=jnp.array([[1], [0]]))).shape
+    (2, 1, 8)
     """
     return x[None] if graph.senders is None else x[graph.senders]
 
@@ -91,7 +112,13 @@ def gather(x: Float[Array, "..."], graph: Graph) -> Float[Array, "..."]:
 def neighbour_table(
     graph: Graph, num_nodes: int
 ) -> Int[Array, "num_receivers senders"]:
-    """Returns the sender of each edge, also in the dense form."""
+    """Returns the sender of each edge, also in the dense form.
+
+    >>> ones = jnp.ones((2, 2))
+    >>> graph = make_graph(jnp.ones((2, 2, 3)), ones[..., None], ones, max_degree=0)
+    >>> neighbour_table(graph, 2).tolist()
+    [[0, 1], [0, 1]]
+    """
     if graph.senders is not None:
         return graph.senders
     return jnp.broadcast_to(jnp.arange(num_nodes), graph.envelope.shape)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from common.nn.features import Features, irreps_of
-from common.so3.irreps import SCALAR, Irrep, Irreps, parse
+from common.so3.irreps import Irrep, Irreps, parse
 
 
 class Linear(nn.Module):
@@ -17,13 +17,11 @@ class Linear(nn.Module):
         irreps: output, in e3nn's notation as `"128x0e+64x1o"`; irreps that the input
             lacks come out as zero, and others are dropped. A number keeps the irreps of
             the input and gives each so many channels.
-        use_bias: true to add a bias to the scalars.
         kernel_init: initialiser of every matrix; unit variance in, unit variance out
             by default.
     """
 
     irreps: str | int
-    use_bias: bool = False
     kernel_init: Callable[..., Array] = nn.initializers.lecun_normal()
 
     @nn.compact
@@ -47,11 +45,7 @@ class Linear(nn.Module):
         kernel = self.param(name, self.kernel_init, (x.shape[-1], channels))
         # One 2-D product per irrep: XLA's batched products are far slower.
         mixed = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
-        mixed = mixed.reshape(*x.shape[:-1], channels)
-        if irrep == SCALAR and self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (channels,))
-            mixed = mixed + bias.astype(x.dtype)
-        return mixed
+        return mixed.reshape(*x.shape[:-1], channels)
 
 
 def kernel_name(irrep: Irrep, irreps: Irreps) -> str:

@@ -64,6 +64,12 @@ def make_manager(workdir: Path, writable: bool = True) -> Any:
     It writes in the background and keeps the latest two checkpoints and the one of
     least validation loss. It is a context manager: leaving it waits for the last write.
 
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with make_manager(Path(folder)) as manager:
+    ...         print(manager.all_steps())
+    []
+
     Args:
         workdir: folder of the run.
         writable: true to make the folder if need be, and to clear it of what a killed
@@ -96,12 +102,23 @@ def make_manager(workdir: Path, writable: bool = True) -> Any:
 
 
 def has_checkpoint(workdir: Path) -> bool:
-    """Returns whether a run has left a complete checkpoint, without opening it."""
+    """Returns whether a run has left a complete checkpoint, without opening it.
+
+    >>> has_checkpoint(Path("workdir/none"))
+    False
+    """
     return any(path.name.isdigit() for path in _directory(workdir).glob("*"))
 
 
 def latest_checkpoint(manager: Any) -> Path | None:
-    """Returns the directory of the latest complete checkpoint, if there is one."""
+    """Returns the directory of the latest complete checkpoint, if there is one.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with make_manager(Path(folder)) as manager:
+    ...         print(latest_checkpoint(manager))
+    None
+    """
     manager.wait_until_finished()
     step = manager.latest_step()
     return None if step is None else Path(manager.directory) / str(step)
@@ -118,6 +135,15 @@ def save(
 
     Raises `RunError`, and writes nothing, if the state is not finite. A step that has
     its checkpoint already keeps that one.
+
+    >>> import optax, tempfile
+    >>> from common.runs.training import make_state
+    >>> state = make_state({"bias": jnp.zeros(2)}, optax.identity())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with make_manager(Path(folder)) as manager:
+    ...         save(manager, state, {"seed": 0}, {"species": ["H"]})
+    ...         print(latest_checkpoint(manager).name)
+    0
 
     Args:
         manager: manager of the run, see `make_manager`.
@@ -143,6 +169,16 @@ def save(
 
 def restore(manager: Any, template: TrainState, step: int | None = None) -> Restored:
     """Reads a checkpoint, the latest unless `step` names another.
+
+    >>> import optax, tempfile
+    >>> from common.runs.training import make_state
+    >>> state = make_state({"bias": jnp.zeros(2)}, optax.identity())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with make_manager(Path(folder)) as manager:
+    ...         save(manager, state, {"seed": 7}, {})
+    ...         manager.wait_until_finished()
+    ...         print(restore(manager, state).config.seed)
+    7
 
     Args:
         manager: manager of the run, see `make_manager`.
@@ -178,15 +214,15 @@ def restore(manager: Any, template: TrainState, step: int | None = None) -> Rest
     return Restored(state, config, record["meta"])
 
 
-def load_params(
-    path: Path, which: str = "best"
-) -> tuple[ml_collections.ConfigDict, Params, dict[str, Any]]:
-    """Returns config, averaged parameters and metadata; see `load_stored`."""
-    return load_stored(path, which)[:3]
-
-
 def load_stored(path: Path, which: str = "best") -> Stored:
     """Returns all that a sampler needs.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_packaged(Path(folder), {"bias": np.zeros(2)}, {"seed": 7}, {})
+    ...     stored = load_stored(Path(folder))
+    >>> stored.checksum == params_checksum({"bias": np.zeros(2)})
+    True
 
     Args:
         path: workdir of a run, or a directory of packaged weights.
@@ -255,6 +291,12 @@ def save_packaged(
 ) -> None:
     """Writes parameters as `weights.npz` and `config.json`.
 
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_packaged(Path(folder), {"bias": np.ones(2)}, {"seed": 7}, {})
+    ...     print(sorted(path.name for path in Path(folder).iterdir()))
+    ['config.json', 'weights.npz']
+
     Args:
         directory: folder to write; made if it does not exist.
         params: nested dictionaries of arrays.
@@ -281,6 +323,14 @@ def save_packaged(
 
 def load_packaged(directory: Path) -> Stored:
     """Returns packaged weights, parameters in float32.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     params, meta = {"bias": np.ones(2)}, {"step": 3}
+    ...     save_packaged(Path(folder), params, {"seed": 7}, meta, half=True)
+    ...     stored = load_packaged(Path(folder))
+    >>> stored.params["bias"].dtype, stored.meta["step"]
+    (dtype('float32'), 3)
 
     Raises:
         UsageError: A file is missing or damaged, or the two are not of one model.

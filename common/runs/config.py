@@ -133,7 +133,7 @@ def check(
     Args:
         config: config of a run.
         default: config with the same fields, and values of the same types.
-        rules: see `Rules`.
+        rules: rules of the kind of model.
 
     Raises:
         UsageError: A field is missing or unknown, or a value cannot be used.

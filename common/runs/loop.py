@@ -59,15 +59,39 @@ def train(
 ) -> training.TrainState:
     """Trains to `config.train.num_steps`, going on with what `workdir` holds.
 
+    >>> import tempfile
+    >>> settings = {
+    ...     "optimizer": "adam", "adam_b2": 0.99, "weight_decay": 0.0, "clip_norm": 0.0,
+    ...     "learning_rate": 0.1, "warmup_steps": 0, "final_factor": 1.0,
+    ...     "num_steps": 2, "num_microbatches": 1, "ema_decay": 0.5,
+    ...     "log_every": 1, "eval_every": 2, "checkpoint_every": 2,
+    ... }
+    >>> config = ml_collections.ConfigDict({"train": settings})
+    >>> def loss_fn(params, batch, keys):
+    ...     loss = ((params["bias"] - batch) ** 2).mean()
+    ...     return loss, {"error": loss}
+    >>> parts = Parts(
+    ...     loss_fn, batch_at=lambda step: np.ones(4, np.float32), average=average,
+    ...     validate=lambda params: {"validation_error": float(params["bias"][0])},
+    ...     loss_name="error", unit="units", steps_per_epoch=1, fixed=(),
+    ... )
+    >>> params, key = {"bias": jax.numpy.zeros(1)}, jax.random.key(0)
+    >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +ELLIPSIS
+    ...     state = train(config, Path(folder), params, parts, {}, key, mesh=None)
+    training: 0/2 steps
+    training: 2/2 steps...units
+    >>> int(state.step), round(float(state.params["bias"][0]), 3)
+    (2, 0.2)
+
     Args:
         config: config of the run, of which `train` is read here.
-        workdir: Receives `checkpoints/`, `config.json` and `metrics.jsonl`.
-        params: At the start of a fresh run.
-        parts: See `Parts`.
+        workdir: folder of `checkpoints/`, `config.json` and `metrics.jsonl`.
+        params: parameters at the start of a fresh run.
+        parts: model and data of the run.
         meta: JSON values kept in checkpoints; a run goes on only with the same
             `*_checksum`.
-        train_key: Of the whole run.
-        mesh: Devices that share each batch, if more than one.
+        train_key: key of the whole run.
+        mesh: devices that share each batch, if more than one.
 
     Returns:
         The last state; of an earlier step if a signal asked to stop.
@@ -161,16 +185,6 @@ def _validate(
     writer.write(step, record)
     logging.info("step %d: validation %s", step, describe(record))
     return record[f"validation_{parts.loss_name}"]
-
-
-def make_folder(workdir: Path) -> None:
-    """Makes the folder of a run, if it is not there."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"--workdir: cannot make {workdir} ({error.strerror})"
-        ) from error
 
 
 def _check_same_data(

@@ -58,7 +58,15 @@ class MetricsWriter:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Returns the records of a run in order; what a power cut garbled is left out."""
+    """Returns the records of a run in order; what a power cut garbled is left out.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with MetricsWriter(Path(folder), lambda: Elapsed(1.0, 2.0)) as writer:
+    ...         writer.write(5, {"loss": 0.5})
+    ...     print(read_metrics(Path(folder)))
+    [{'step': 5, 'cpu_seconds': 1.0, 'wall_seconds': 2.0, 'loss': 0.5}]
+    """
     path = workdir / FILE_NAME
     if not path.exists():
         return []

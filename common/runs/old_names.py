@@ -41,7 +41,7 @@ class Removed(NamedTuple):
     Attributes:
         kinds: kinds of model that had it.
         field: full name.
-        value: the value that means "as today".
+        value: value that means "as today".
         version: last version of this package that knew others.
     """
 
@@ -97,11 +97,16 @@ def update_config(
 ) -> ml_collections.ConfigDict:
     """Returns a stored config with the fields of today; of an unknown kind, as it is.
 
+    >>> config = configs.default_of("equijump")
+    >>> del config.loss.alignment
+    >>> update_config(config, "workdir/old", "0.1.0").loss.alignment
+    'single'
+
     Args:
         config: config as it was stored.
-        source: where it was stored, for the message of an error.
+        source: place where it was stored, for the message of an error.
         version: version of this package that wrote it.
-        resumes: whether training goes on with it, so that a removed field outside of
+        resumes: true if training goes on with it, so that a removed field outside of
             the model matters too.
 
     Raises:

@@ -15,7 +15,13 @@ from common.errors import UsageError
 
 
 def set_num_cpu_devices(num_devices: int) -> None:
-    """Divides the CPU into virtual devices, before JAX has touched any device."""
+    """Divides the CPU into virtual devices, before JAX has touched any device.
+
+    >>> _ = jax.devices()  # JAX has started: too late.
+    >>> set_num_cpu_devices(2)  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    common.errors.UsageError: 2 CPU devices: expected to be asked before the first array
+    """
     try:
         jax.config.update("jax_num_cpu_devices", num_devices)
     except RuntimeError as error:
@@ -26,7 +32,11 @@ def set_num_cpu_devices(num_devices: int) -> None:
 
 
 def make_mesh(num_devices: int | None = None) -> Mesh:
-    """Returns a mesh of the first `num_devices` devices, or of all of them."""
+    """Returns a mesh of the first `num_devices` devices, or of all of them.
+
+    >>> dict(make_mesh(1).shape)
+    {'data': 1}
+    """
     devices = jax.devices()
     if num_devices is None:
         num_devices = len(devices)
@@ -44,7 +54,11 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
 
 
 def replicate(tree: Any, mesh: Mesh | None) -> Any:
-    """Returns the tree with every leaf whole on each device of the mesh, if any."""
+    """Returns the tree with every leaf whole on each device of the mesh, if any.
+
+    >>> replicate({"bias": np.zeros(2)}, make_mesh(1))["bias"].is_fully_replicated
+    True
+    """
     return tree if mesh is None else _place(tree, mesh, PartitionSpec())
 
 
@@ -52,6 +66,9 @@ def split_batch(batch: Any, mesh: Mesh | None) -> Any:
     """Returns the batch on the devices, cut along its first axis.
 
     With several hosts each of them passes the whole batch and keeps its own part.
+
+    >>> split_batch({"positions": np.zeros((4, 3))}, make_mesh(1))["positions"].shape
+    (4, 3)
     """
     if mesh is None:
         return jax.device_put(batch)

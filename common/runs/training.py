@@ -61,6 +61,10 @@ def make_state(params: Params, optimizer: optax.GradientTransformation) -> Train
 
     The arrays are copies: a state is donated at every step, which destroys its
     buffers, and no two leaves of it may share one.
+
+    >>> state = make_state({"bias": jnp.zeros(2)}, optax.sgd(0.1))
+    >>> int(state.step), int(state.first_bad_step)
+    (0, -1)
     """
     params = jax.tree.map(jnp.copy, params)
     return TrainState(
@@ -121,15 +125,22 @@ def muon_dimensions(params: Params) -> Any:
     return jax.tree_util.tree_map_with_path(dimensions, params)
 
 
-def make_optimizer(
-    config: ml_collections.ConfigDict,
-) -> optax.GradientTransformation:
+def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
     """Returns Adam or Muon with the schedule of `make_schedule`.
 
     Muon (Jordan et al. 2024) orthogonalises the momentum of matrices, see
     `muon_dimensions`, scaled as Liu et al. (arXiv:2502.16982) so that one learning rate
     serves both; the other parameters take Adam's step. The learning rate follows the
     step counter inside the optimiser's state.
+
+    >>> fields = {"learning_rate": 1.0, "final_factor": 0.0, "warmup_steps": 1}
+    >>> fields |= {"num_steps": 5, "optimizer": "adam", "clip_norm": 1.0}
+    >>> fields |= {"weight_decay": 0.0, "adam_b2": 0.99}
+    >>> optimizer = make_optimizer(ml_collections.ConfigDict(fields))
+    >>> params = {"kernel": jnp.ones((2, 2))}
+    >>> updates, _ = optimizer.update(params, optimizer.init(params), params)
+    >>> updates["kernel"][0].round(2).tolist()  # Half the rate, in the warm-up.
+    [-0.5, -0.5]
 
     Args:
         config: group with the schedule's fields and
@@ -205,6 +216,14 @@ def make_train_step(
     run draws what an uninterrupted one would. Example `i` of the batch gets key `i` of
     the split. The step never looks at the values on the host: a non-finite loss or
     gradient leaves its step in `first_bad_step`, for `check_finite`.
+
+    >>> def loss_fn(params, batch, keys):
+    ...     return jnp.mean((params["bias"] - batch) ** 2), {}
+    >>> step = make_train_step(loss_fn, optax.sgd(0.5), ema_decay=0.9)
+    >>> state = make_state({"bias": jnp.zeros(1)}, optax.sgd(0.5))
+    >>> state, metrics = step(state, jnp.ones(4), jax.random.key(0))
+    >>> float(state.params["bias"][0]), float(metrics["loss"])
+    (1.0, 1.0)
 
     Args:
         loss_fn: `(params, batch, keys) -> (loss, metrics)`, both means over the

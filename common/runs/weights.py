@@ -54,6 +54,15 @@ def load(
     A name without a separator that is packaged means the packaged weights, even where
     a folder of that name lies in the current one.
 
+    >>> import tempfile
+    >>> config = configs.default_of("equijump")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "mine")
+    ...     checkpoints.save_packaged(path, {"bias": jnp.zeros(2)}, config, {"step": 3})
+    ...     trained = load("mine", Path(folder), kinds=["equijump"])
+    >>> trained.name, trained.meta["step"]
+    ('mine', 3)
+
     Args:
         name_or_path: name as `qm9`, or path as `workdir/qm9`.
         packaged: folder with a folder for each packaged model.
@@ -77,6 +86,11 @@ def load(
 
 def build(trained: Trained, make: Callable[[Trained], Model]) -> Model:
     """Returns what `make` builds of trained weights.
+
+    >>> config = ml_collections.ConfigDict({"width": 8})
+    >>> trained = Trained("mine", Path("mine"), config, {}, {}, "", "")
+    >>> build(trained, lambda trained: trained.config.width)
+    8
 
     Raises:
         UsageError: Its network cannot be built, or the metadata lacks a value.
@@ -126,7 +140,13 @@ def adopt(fresh: Any, given: Any, source: str) -> Any:
 def locate(
     name_or_path: str | os.PathLike[str], packaged: Path, flag: str = "--checkpoint"
 ) -> Path:
-    """Returns the folder of packaged weights or of a run; see `load`."""
+    """Returns the folder of packaged weights or of a run; see `load`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     print(locate(folder, Path("pretrained")) == Path(folder))
+    True
+    """
     text = os.fspath(name_or_path)
     named = packaged / text
     if Path(text).name == text and (named / "weights.npz").is_file():

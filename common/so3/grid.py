@@ -19,10 +19,10 @@ class SphereGrid(NamedTuple):
     """A product grid on the sphere: Gauss-Legendre in cos(beta), uniform in alpha.
 
     Attributes:
-        points: Unit vectors, beta running slower than alpha.
-        log_weights: Logarithms of the quadrature weights, which sum to 4 pi.
-        harmonics: Spherical harmonics at the points.
-        cos_beta_edges: Edges of the cells in cos(beta), rising from -1 to 1. A cell
+        points: unit vectors, beta running slower than alpha.
+        log_weights: logarithms of the quadrature weights, which sum to 4 pi.
+        harmonics: spherical harmonics at the points.
+        cos_beta_edges: edges of the cells in cos(beta), rising from -1 to 1. A cell
             spans 2 pi / res_alpha in alpha around its point, and its area is exactly
             the weight of the point.
     """
@@ -77,6 +77,11 @@ def jitter_in_cell(
 
     A cell drawn with probability proportional to its quadrature weight, followed by
     this draw, is uniform on the whole sphere.
+
+    >>> grid = sphere_grid(4, 7, 2)
+    >>> vectors = jitter_in_cell(jax.random.key(0), grid, jnp.array([0, 5]))
+    >>> jnp.linalg.norm(vectors, axis=-1).round(4).tolist()
+    [1.0, 1.0]
 
     Args:
         key: JAX key.

@@ -71,10 +71,10 @@ def read_trajectories(
         topology: file that MDTraj reads a topology from, of the same atoms.
         spacing: ps between frames, for formats that keep no times (DCD, PDB); 0 reads
             them from the file.
-        finite: whether a position that is not finite is an error. Where it is not,
+        finite: true if a position that is not finite is an error. Where it is not,
             bonds are read from the positions of the topology's file, since the first
             frame may be one of the broken ones.
-        in_slots: whether atoms come in the order of slots, not in that of the file.
+        in_slots: true for atoms in the order of slots, not in that of the file.
 
     Raises:
         UsageError: A file is missing or does not fit the topology, has no usable times,

@@ -33,12 +33,16 @@ class Segment(NamedTuple):
     weights: Float[np.ndarray, " num_frames"] | None = None
 
 
+Frames = Float32[np.ndarray, "batch num_nodes num_slots 3"]
+PerResidue = Int[np.ndarray, "batch num_nodes"]
+
+
 class Batch(NamedTuple):
     """Pairs of frames, padded to one number of residues.
 
     Attributes:
         source: positions of the atoms in their slots, in Å, zero where there is none.
-        target: the frame a lag later, in Å.
+        target: frame a lag later, in Å.
         tokens: residue types, 0 for padding.
         slot_mask: true for atoms.
         chains: number of the chain of each residue.
@@ -48,12 +52,12 @@ class Batch(NamedTuple):
         before: frames that lead to the source, in Å, a lag apart, the first one first.
     """
 
-    source: Float32[np.ndarray, "batch num_nodes num_slots 3"]
-    target: Float32[np.ndarray, "batch num_nodes num_slots 3"]
-    tokens: Int[np.ndarray, "batch num_nodes"]
+    source: Frames
+    target: Frames
+    tokens: PerResidue
     slot_mask: Bool[np.ndarray, "batch num_nodes num_slots"]
-    chains: Int[np.ndarray, "batch num_nodes"]
-    numbers: Int[np.ndarray, "batch num_nodes"]
+    chains: PerResidue
+    numbers: PerResidue
     conditions: dict[str, Known]
     before: Float32[np.ndarray, "batch num_before num_nodes num_slots 3"]
 
@@ -63,7 +67,7 @@ class Lags(NamedTuple):
 
     Attributes:
         values: lags in ps, or the smallest and the largest.
-        is_range: whether `values` are ends of a range.
+        is_range: true if `values` are ends of a range.
     """
 
     values: tuple[float, ...]
@@ -90,7 +94,7 @@ def in_frames(lags: Lags, trajectory: Trajectory) -> tuple[int, ...]:
 
 def pad_slots(
     trajectory: Trajectory, frames: Int[np.ndarray, " batch"], num_nodes: int
-) -> Float32[np.ndarray, "batch num_nodes num_slots 3"]:
+) -> Frames:
     """Reads frames and puts their atoms into slots."""
     slots = trajectory.system.slot_atoms
     atoms = np.asarray(trajectory.positions[frames])

@@ -21,6 +21,9 @@ _SOLVENT = frozenset(
 )
 
 
+PerResidue = Int[np.ndarray, " num_nodes"]
+
+
 class System(NamedTuple):
     """What does not change along a trajectory; kept atoms are numbered anew.
 
@@ -35,9 +38,9 @@ class System(NamedTuple):
         atom_names: names of the kept atoms as in the file.
     """
 
-    tokens: Int[np.ndarray, " num_nodes"]
-    chains: Int[np.ndarray, " num_nodes"]
-    numbers: Int[np.ndarray, " num_nodes"]
+    tokens: PerResidue
+    chains: PerResidue
+    numbers: PerResidue
     slot_atoms: Int[np.ndarray, "num_nodes num_slots"]
     bonds: Int[np.ndarray, "num_bonds 2"]
     kept: Int[np.ndarray, " num_atoms"]
@@ -254,7 +257,7 @@ def reordered(
     Args:
         positions: positions of the kept atoms of `system`.
         system: system as the positions have it.
-        target: the same system in the order of atoms that is wanted.
+        target: system of the same atoms, in the order that is wanted.
     """
     ordered = np.empty_like(positions)
     ordered[..., slot_order(target), :] = positions[..., slot_order(system), :]

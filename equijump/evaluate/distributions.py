@@ -38,8 +38,8 @@ def quantities(
     """Lists what is compared, by name.
 
     Args:
-        prepared: Both sides.
-        native: Å, the structure that a protein is compared with.
+        prepared: both sides.
+        native: structure in Å that a protein is compared with.
     """
     found = _angles(prepared)
     for index in range(min(2, prepared.sides["reference"].tics[0].shape[1])):
@@ -188,8 +188,7 @@ def _means(quantity: Quantity, resamples: resampling.Resamples) -> dict[str, Any
 
 
 def _bands(
-    counts: Mapping[str, Int[np.ndarray, "_ num_bins"]],
-    resamples: resampling.Resamples,
+    counts: Mapping[str, Int[np.ndarray, "_ num_bins"]], resamples: resampling.Resamples
 ) -> dict[str, list[list[float]]]:
     """Returns 95 % intervals of each bin's share, low and high."""
     found = {}

@@ -73,8 +73,8 @@ def find_sets(
     """Returns sets of states to pass between, and what they are.
 
     Args:
-        prepared: Both sides.
-        reference: Model of the reference, for systems with several residues.
+        prepared: both sides.
+        reference: model of the reference, for systems with several residues.
     """
     pairs = geometry.pairs_of_phi_and_psi(prepared.torsions)
     if len(pairs) != 1:

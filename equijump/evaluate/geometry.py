@@ -81,7 +81,12 @@ def find_torsions(system: System) -> Torsions:
 
 
 def pairs_of_phi_and_psi(torsions: Torsions) -> dict[int, tuple[int, int]]:
-    """Returns the places of phi and psi of each residue that has both."""
+    """Returns the places of phi and psi of each residue that has both.
+
+    >>> atoms = np.zeros((3, 4), np.int32)
+    >>> pairs_of_phi_and_psi(Torsions(("psi", "phi", "psi"), (0, 1, 1), atoms))
+    {1: (1, 2)}
+    """
     place = {
         (kind, residue): index
         for index, (kind, residue) in enumerate(
@@ -98,7 +103,11 @@ def pairs_of_phi_and_psi(torsions: Torsions) -> dict[int, tuple[int, int]]:
 def find_angles(
     bonds: Int[np.ndarray, "num_bonds 2"],
 ) -> Int[np.ndarray, "num_angles 3"]:
-    """Lists two bonds that share an atom, which stands in the middle."""
+    """Lists two bonds that share an atom, which stands in the middle.
+
+    >>> find_angles(np.array([[0, 1], [1, 2], [2, 3]])).tolist()
+    [[0, 1, 2], [1, 2, 3]]
+    """
     partners: dict[int, list[int]] = {}
     for first, second in bonds.tolist():
         partners.setdefault(first, []).append(second)
@@ -114,7 +123,11 @@ def find_angles(
 def find_distant_pairs(
     bonds: Int[np.ndarray, "num_bonds 2"], num_atoms: int
 ) -> Int[np.ndarray, "num_pairs 2"]:
-    """Lists pairs of atoms with more than three bonds between them."""
+    """Lists pairs of atoms with more than three bonds between them.
+
+    >>> find_distant_pairs(np.array([[0, 1], [1, 2], [2, 3], [3, 4]]), 5).tolist()
+    [[0, 4]]
+    """
     return np.argwhere(np.triu(~nearby(bonds, num_atoms))).astype(np.int32)
 
 
@@ -157,14 +170,24 @@ def _trajectory(positions: Positions) -> mdtraj.Trajectory:
 def torsions_of(
     positions: Positions, atoms: Int[np.ndarray, "num_torsions 4"]
 ) -> Float[np.ndarray, "num_frames num_torsions"]:
-    """Computes torsions in radians."""
+    """Computes torsions in radians.
+
+    >>> corners = np.float64([[[0, 1, 0], [0, 0, 0], [1, 0, 0], [1, -1, 0]]])
+    >>> np.degrees(np.abs(torsions_of(corners, np.array([[0, 1, 2, 3]])))).round()
+    array([[180.]], dtype=float32)
+    """
     return mdtraj.compute_dihedrals(_trajectory(positions), atoms, periodic=False)
 
 
 def angles_of(
     positions: Positions, atoms: Int[np.ndarray, "num_angles 3"]
 ) -> Float[np.ndarray, "num_frames num_angles"]:
-    """Computes angles between bonds in degrees."""
+    """Computes angles between bonds in degrees.
+
+    >>> corner = np.float64([[[0, 1, 0], [0, 0, 0], [1, 0, 0]]])
+    >>> angles_of(corner, np.array([[0, 1, 2]])).round(2).tolist()
+    [[90.0]]
+    """
     found = mdtraj.compute_angles(_trajectory(positions), atoms, periodic=False)
     return np.degrees(found)
 
@@ -172,7 +195,12 @@ def angles_of(
 def distances_of(
     positions: Positions, pairs: Int[np.ndarray, "num_pairs 2"]
 ) -> Float[np.ndarray, "num_frames num_pairs"]:
-    """Computes distances in Å."""
+    """Computes distances in Å.
+
+    >>> ends = np.float64([[[0, 0, 0], [3, 4, 0]]])
+    >>> distances_of(ends, np.array([[0, 1]])).round(2).tolist()
+    [[5.0]]
+    """
     found = mdtraj.compute_distances(_trajectory(positions), pairs, periodic=False)
     return found * np.float32(ANGSTROM_PER_NM)
 
@@ -183,6 +211,12 @@ def handedness(
     r"""Returns the sign of $(N - CA) \cdot ((C - CA) \times (CB - CA))$.
 
     It is 1 for an L amino acid and -1 for its mirror image.
+
+    >>> centre = np.float64([[[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]])
+    >>> handedness(centre, np.array([[0, 1, 2, 3]])).tolist()
+    [[1]]
+    >>> handedness(-centre, np.array([[0, 1, 2, 3]])).tolist()
+    [[-1]]
     """
     centre, *around = (positions[:, column] for column in centres.T)
     first, second, third = (atom - centre for atom in around)
@@ -191,14 +225,24 @@ def handedness(
 
 
 def all_pairs(num_points: int, apart: int = 1) -> Int[np.ndarray, "num_pairs 2"]:
-    """Lists pairs of points whose numbers differ by `apart` or more."""
+    """Lists pairs of points whose numbers differ by `apart` or more.
+
+    >>> all_pairs(4, apart=2).tolist()
+    [[0, 2], [0, 3], [1, 3]]
+    """
     return np.stack(np.triu_indices(num_points, apart), axis=1).astype(np.int32)
 
 
 def superposed(
     positions: Positions, native: Float[np.ndarray, "num_atoms 3"]
 ) -> Positions:
-    """Moves and turns each frame onto one structure; a mirror image stays one."""
+    """Moves and turns each frame onto one structure; a mirror image stays one.
+
+    >>> native = np.float64([[0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3]])
+    >>> found = superposed(native[None] + 5.0, native)
+    >>> bool(np.abs(found - native).max() < 1e-4)
+    True
+    """
     moved = _trajectory(positions).superpose(_trajectory(native[None]))
     return moved.xyz * np.float32(ANGSTROM_PER_NM)
 
@@ -207,6 +251,11 @@ def fold_measures(
     carbons: Positions, native: Float[np.ndarray, "num_atoms 3"]
 ) -> dict[str, Float[np.ndarray, " num_frames"]]:
     """Compares frames of a protein with its native structure.
+
+    >>> line = 2.0 * np.arange(12.0)[:, None] * np.eye(3)[:1]
+    >>> found = fold_measures(np.stack([line, line + 1.0]), line)
+    >>> found["gdt_ts"].tolist(), found["rg"].round(2).tolist()
+    ([1.0, 1.0], [6.9, 6.9])
 
     Args:
         carbons: alpha carbons of the amino acids, in Å.

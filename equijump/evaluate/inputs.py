@@ -95,11 +95,7 @@ def packaged_reference(system: System) -> list[Path]:
 
 
 def read(
-    flag: str,
-    paths: Sequence[Path],
-    topology: str | None,
-    spacing: float,
-    finite: bool,
+    flag: str, paths: Sequence[Path], topology: str | None, spacing: float, finite: bool
 ) -> Replicas:
     """Reads trajectories of one system.
 

@@ -38,6 +38,10 @@ def basin_of(
 
     `phi>0` is phi from 0 to 2.6; of the rest, `alphaR` is phi below 0 with psi from -2
     to 1, and `beta` everything else.
+
+    >>> phi, psi = np.radians([-60.0, -120.0, 60.0]), np.radians([-45.0, 130.0, 45.0])
+    >>> [BASINS[place] for place in basin_of(phi, psi)]
+    ['alphaR', 'beta', 'phi>0']
     """
     is_left = (phi > LEFT_PHI[0]) & (phi < LEFT_PHI[1])
     is_alpha = (phi < 0.0) & (psi > ALPHA_PSI[0]) & (psi < ALPHA_PSI[1])
@@ -47,7 +51,11 @@ def basin_of(
 def cells_of(
     phi: Float[np.ndarray, " num_frames"], psi: Float[np.ndarray, " num_frames"]
 ) -> Int[np.ndarray, " num_frames"]:
-    """Numbers cells of 20 by 20 degrees."""
+    """Numbers cells of 20 by 20 degrees.
+
+    >>> cells_of(np.array([-3.14, 3.14]), np.array([-3.14, 3.14])).tolist()
+    [0, 323]
+    """
     axes = [
         np.clip((angle + np.pi) / (2 * np.pi) * NUM_CELLS, 0, NUM_CELLS - 1)
         for angle in (phi, psi)
@@ -66,7 +74,12 @@ def fit_clusters(reference: Frames, seed: int) -> KMeansModel:
 def count_transitions(
     units: States, num_states: int, lag: int
 ) -> scipy.sparse.csr_array:
-    """Counts transitions in a sliding window, one flattened matrix for each unit."""
+    """Counts transitions in a sliding window, one flattened matrix for each unit.
+
+    >>> counts = count_transitions([np.array([0, 0, 1, 0])], num_states=2, lag=1)
+    >>> counts.toarray().reshape(2, 2).tolist()
+    [[1.0, 1.0], [1.0, 0.0]]
+    """
     rows = []
     for states in units:
         estimator = TransitionCountEstimator(
@@ -83,6 +96,10 @@ def fit_msm(
     max_error: float = 1e-8,
 ) -> MarkovStateModel | None:
     """Fits a reversible model on the largest connected set of states.
+
+    >>> msm = fit_msm(np.array([[8.0, 2.0], [2.0, 8.0]]), lag=1)
+    >>> msm.transition_matrix.round(3).tolist()
+    [[0.8, 0.2], [0.2, 0.8]]
 
     Args:
         counts: counts of transitions, from rows to columns.
@@ -104,9 +121,13 @@ def time_scales(
 ) -> Float[np.ndarray, " num_scales"]:
     r"""Returns implied time-scales $-\tau / \ln |\lambda_i|$ in frames, slowest first.
 
+    >>> msm = fit_msm(np.array([[8.0, 2.0], [2.0, 8.0]]), lag=1)
+    >>> time_scales(msm, 1).round(3).tolist()  # -1 / ln .6
+    [1.958]
+
     Args:
-        msm: NaN are returned where it is None.
-        count: Length of the result, filled up with NaN.
+        msm: Markov model; NaN are returned where it is None.
+        count: length of the result, filled up with NaN.
     """
     found = np.full(count, np.nan)
     if msm is not None:
@@ -118,7 +139,12 @@ def time_scales(
 def stationary(
     msm: MarkovStateModel, num_states: int
 ) -> Float[np.ndarray, " num_states"]:
-    """Returns the stationary weights; states outside the connected set have none."""
+    """Returns the stationary weights; states outside the connected set have none.
+
+    >>> counts = np.array([[9.0, 1.0, 0.0], [1.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
+    >>> stationary(fit_msm(counts, lag=1), 3).round(3).tolist()
+    [0.667, 0.333, 0.0]
+    """
     weights = np.zeros(num_states)
     weights[msm.count_model.state_symbols] = msm.stationary_distribution
     return weights
@@ -127,7 +153,12 @@ def stationary(
 def set_weights(
     msm: MarkovStateModel | None, sets: Mapping[str, Bool[np.ndarray, " num_states"]]
 ) -> dict[str, float]:
-    """Returns the stationary weight of each set of states; NaN without a model."""
+    """Returns the stationary weight of each set of states; NaN without a model.
+
+    >>> msm = fit_msm(np.array([[9.0, 1.0], [1.0, 4.0]]), lag=1)
+    >>> round(set_weights(msm, {"first": np.array([True, False])})["first"], 3)
+    0.667
+    """
     if msm is None:
         return dict.fromkeys(sets, np.nan)
     return {
@@ -139,7 +170,12 @@ def set_weights(
 def frame_weights(
     units: States, weights: Float[np.ndarray, " num_states"]
 ) -> list[Float[np.ndarray, " _"]]:
-    """Shares the weight of each state among its frames."""
+    """Shares the weight of each state among its frames.
+
+    >>> units = [np.array([0, 0, 1]), np.array([1, 1])]
+    >>> [weights.tolist() for weights in frame_weights(units, np.array([0.5, 0.75]))]
+    [[0.25, 0.25, 0.25], [0.25, 0.25]]
+    """
     visits = np.bincount(np.concatenate(units), minlength=len(weights))
     share = weights / np.maximum(visits, 1)
     return [share[states] for states in units]
@@ -151,6 +187,11 @@ def passage_times(
     """Returns mean first passage times in frames between sets of states.
 
     NaN where a set has no state that the model knows.
+
+    >>> msm = fit_msm(np.array([[8.0, 2.0], [2.0, 8.0]]), lag=1)
+    >>> sets = {"a": np.array([True, False]), "b": np.array([False, True])}
+    >>> {name: round(time, 3) for name, time in passage_times(msm, sets).items()}
+    {'a to b': 5.0, 'b to a': 5.0}
     """
     found = {}
     members = {}
@@ -180,6 +221,10 @@ def stay_probabilities(
     The start is drawn from the stationary weights within the set. Compared with a model
     of the longer lag this is the test of Chapman and Kolmogorov. NaN where a set has no
     state that the model knows.
+
+    >>> msm = fit_msm(np.array([[8.0, 2.0], [2.0, 8.0]]), lag=1)
+    >>> round(stay_probabilities(msm, {"a": np.array([True, False])}, power=2)["a"], 3)
+    0.68
     """
     found = {}
     for name, inside in sets.items():
@@ -200,6 +245,10 @@ def slow_sets(
     """Divides states by the sign of the slowest right eigenvector.
 
     States outside the connected set are in neither part.
+
+    >>> msm = fit_msm(np.array([[8.0, 2.0], [2.0, 8.0]]), lag=1)
+    >>> sorted(inside.tolist() for inside in slow_sets(msm, 2).values())
+    [[False, True], [True, False]]
     """
     if msm is None:
         return {}
@@ -221,10 +270,15 @@ def correlation_sums(
 
     The mean over all frames of all units is taken off first.
 
+    >>> unit = np.array([[1.0], [-1.0], [1.0], [-1.0]])
+    >>> sums, terms = correlation_sums([unit], num_lags=2)
+    >>> sums.round(3).tolist(), terms.tolist()
+    ([[4.0, -3.0]], [[4, 3]])
+
     Args:
-        units: Frames of each.
-        num_lags: Number of lags.
-        every: Frames from one lag to the next.
+        units: numbers of frames of the units.
+        num_lags: number of lags.
+        every: frames from one lag to the next.
 
     Returns:
         The sums, and the number of their terms.
@@ -245,7 +299,12 @@ def autocorrelation(
     terms: Int[np.ndarray, "num_units num_lags"],
     weights: Int[np.ndarray, "num_resamples num_units"],
 ) -> Float[np.ndarray, "num_resamples num_lags"]:
-    """Returns correlations of resampled units, 1 at lag 0; NaN where nothing moves."""
+    """Returns correlations of resampled units, 1 at lag 0; NaN where nothing moves.
+
+    >>> sums, terms = np.array([[4.0, -3.0]]), np.array([[4, 3]])
+    >>> autocorrelation(sums, terms, np.array([[1]])).tolist()
+    [[1.0, -1.0]]
+    """
     mean = (weights @ sums) / (weights @ terms)
     moves = np.broadcast_to(mean[:, :1] > 0.0, mean.shape)
     return np.divide(mean, mean[:, :1], out=np.full_like(mean, np.nan), where=moves)
@@ -257,6 +316,9 @@ def time_below(
     """Returns the first lag in frames below a limit, by linear interpolation.
 
     NaN where the correlation stays above it.
+
+    >>> float(time_below(np.array([1.0, 0.8, 0.4]), limit=0.6))
+    1.5
     """
     below = correlations < limit
     after = np.argmax(below, axis=-1)

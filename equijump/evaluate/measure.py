@@ -62,7 +62,7 @@ def evaluate(
         settings: lag, resamples and seed.
         native: Å, the structure a protein is compared with; the first frame of the
             reference where None.
-        advance: Told of the models fitted.
+        advance: function that is told of the models fitted.
 
     Raises:
         UsageError: All replicas broke, or trajectories do not suit the lag.

@@ -44,7 +44,11 @@ def plot_ramachandran(report: dict[str, Any]) -> matplotlib.figure.Figure | None
 
 
 def free_energy(counts: Any) -> np.ndarray:
-    r"""Returns $-\ln p$ in kT, zero at the least; NaN where nothing was counted."""
+    r"""Returns $-\ln p$ in kT, zero at the least; NaN where nothing was counted.
+
+    >>> free_energy([1, 2, 0]).round(3).tolist()
+    [0.693, 0.0, nan]
+    """
     shares = _array(counts) / np.sum(counts)
     energy = -np.log(shares, out=np.full_like(shares, np.nan), where=shares > 0)
     return energy - np.nanmin(energy)

@@ -51,6 +51,10 @@ def draw(
 ) -> Resamples:
     """Draws units with replacement, and halves of the reference without.
 
+    >>> found = draw(num_units=3, num_reference_units=4, num_resamples=2, seed=0)
+    >>> found.trajectory.sum(axis=1).tolist(), found.halves.sum(axis=1).tolist()
+    ([3, 3], [2, 2])
+
     Args:
         num_units: units of what is judged.
         num_reference_units: units of the reference, at least two.
@@ -76,7 +80,11 @@ def _with_replacement(
 def interval(
     values: Float[np.ndarray, " num_resamples *rest"],
 ) -> Float[np.ndarray, " 2 *rest"]:
-    """Returns the ends of the middle 95 %; values that are not finite are left out."""
+    """Returns the ends of the middle 95 %; values that are not finite are left out.
+
+    >>> interval(np.linspace(0.0, 1.0, 41)).round(3).tolist()
+    [0.025, 0.975]
+    """
     values = np.where(np.isfinite(values), values, np.nan)
     if np.isnan(values).all():
         return np.full((2, *values.shape[1:]), np.nan)
@@ -91,9 +99,13 @@ def jensen_shannon(
     $$ \tfrac{1}{2} \sum_i p_i \ln (p_i / m_i) + q_i \ln (q_i / m_i),
        \qquad m = (p + q) / 2 $$
 
+    >>> found = jensen_shannon(np.array([[1, 0], [1, 1]]), np.array([[0, 1], [2, 2]]))
+    >>> found.round(4).tolist()  # ln 2, and nothing
+    [0.6931, 0.0]
+
     Args:
-        p: Counts or weights, normalised here.
-        q: The same.
+        p: counts or weights, normalised here.
+        q: counts or weights of the other.
 
     Returns:
         From 0 to $\ln 2$ (Lin 1991).
@@ -107,7 +119,12 @@ def bins_of(
     values: Float[np.ndarray, "num_frames num_axes"],
     edges: Sequence[Float[np.ndarray, " _"]],
 ) -> Int[np.ndarray, " num_frames"]:
-    """Numbers the bin of each frame; what lies outside is put in the nearest bin."""
+    """Numbers the bin of each frame; what lies outside is put in the nearest bin.
+
+    >>> edges = [np.array([0.0, 1.0, 2.0])]
+    >>> bins_of(np.array([[-5.0], [0.5], [1.5], [9.0]]), edges).tolist()
+    [0, 0, 1, 1]
+    """
     found = [
         np.digitize(column, axis[1:-1])
         for column, axis in zip(values.T, edges, strict=True)
@@ -118,14 +135,22 @@ def bins_of(
 def histograms(
     bins: Sequence[Int[np.ndarray, " _"]], num_bins: int
 ) -> Int[np.ndarray, "num_units num_bins"]:
-    """Counts the frames of each unit in each bin."""
+    """Counts the frames of each unit in each bin.
+
+    >>> histograms([np.array([0, 0, 2]), np.array([1])], num_bins=3).tolist()
+    [[2, 0, 1], [0, 1, 0]]
+    """
     return np.stack([np.bincount(unit, minlength=num_bins) for unit in bins])
 
 
 def shares(
     counts: Shaped[np.ndarray, "*batch num_bins"],
 ) -> Float[np.ndarray, "*batch num_bins"]:
-    """Divides counts by their sum."""
+    """Divides counts by their sum.
+
+    >>> shares(np.array([[1, 3], [2, 2]])).tolist()
+    [[0.25, 0.75], [0.5, 0.5]]
+    """
     return counts / np.sum(counts, axis=-1, keepdims=True)
 
 
@@ -134,7 +159,13 @@ def compare(
     reference: Int[np.ndarray, "num_reference_units num_bins"],
     resamples: Resamples,
 ) -> Divergence:
-    """Compares the histograms of two sides, with an interval and a floor."""
+    """Compares the histograms of two sides, with an interval and a floor.
+
+    >>> counts = np.array([[4, 1], [3, 2], [4, 1], [3, 2]])
+    >>> found = compare(counts, counts, draw(4, 4, num_resamples=50, seed=0))
+    >>> found.js, found.low
+    (0.0, 0.0)
+    """
     js = float(jensen_shannon(trajectory.sum(axis=0), reference.sum(axis=0)))
     drawn = jensen_shannon(
         resamples.trajectory @ trajectory, resamples.reference @ reference
@@ -148,7 +179,11 @@ def floor_of(
     reference: Int[np.ndarray, "num_units num_bins"],
     halves: Int[np.ndarray, "num_splits num_units"],
 ) -> float:
-    """Returns the mean divergence between random halves of the reference."""
+    """Returns the mean divergence between random halves of the reference.
+
+    >>> floor_of(np.array([[4, 1], [4, 1]]), np.array([[1, 0], [0, 1]]))
+    0.0
+    """
     split = jensen_shannon(halves @ reference, (1 - halves) @ reference)
     return float(np.mean(split))
 
@@ -156,6 +191,10 @@ def floor_of(
 def estimate(
     value: float, drawn: Float[np.ndarray, " num_resamples"]
 ) -> dict[str, float]:
-    """Returns a value with the ends of the middle 95 % of its resamples."""
+    """Returns a value with the ends of the middle 95 % of its resamples.
+
+    >>> estimate(0.5, np.full(10, 0.5))
+    {'value': 0.5, 'low': 0.5, 'high': 0.5}
+    """
     low, high = interval(drawn)
     return {"value": float(value), "low": float(low), "high": float(high)}

@@ -60,7 +60,12 @@ class Norm(NamedTuple):
 def mean_lengths(
     positions: Units, bonds: Int[np.ndarray, "num_bonds 2"]
 ) -> Float[np.ndarray, " num_bonds"]:
-    """Returns the mean length of each bond over all frames in Å."""
+    """Returns the mean length of each bond over all frames in Å.
+
+    >>> unit = np.float64([[[0, 0, 0], [1, 0, 0]], [[0, 0, 0], [2, 0, 0]]])
+    >>> mean_lengths([unit], np.array([[0, 1]])).round(3).tolist()
+    [1.5]
+    """
     return _mean([geometry.distances_of(unit, bonds) for unit in positions])
 
 
@@ -102,7 +107,12 @@ def closeness(
     pairs: Int[np.ndarray, "num_pairs 2"],
     radii: Float[np.ndarray, " num_atoms"],
 ) -> Float[np.ndarray, " num_frames"]:
-    """Returns the least distance over sum of radii among the pairs of each frame."""
+    """Returns the least distance over sum of radii among the pairs of each frame.
+
+    >>> unit = np.float64([[[0, 0, 0], [3.4, 0, 0]], [[0, 0, 0], [1.7, 0, 0]]])
+    >>> closeness(unit, np.array([[0, 1]]), np.array([1.7, 1.7])).round(3).tolist()
+    [1.0, 0.5]
+    """
     if len(pairs) == 0:
         return np.full(len(positions), np.inf)
     touching = radii[pairs].sum(axis=1)
@@ -146,7 +156,7 @@ def measure(
         system: system that it is of.
         norm: norm of the reference.
         spacing: ps of a step, over which flips are counted.
-        every: Frames in a step.
+        every: number of frames in a step.
     """
     residues, centres = geometry.find_centres(system)
     torsions = geometry.find_torsions(system)

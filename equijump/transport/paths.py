@@ -102,6 +102,11 @@ def draw_noise(
 ) -> Cloud:
     """Draws standard normal numbers for atoms; those of the positions are centred.
 
+    >>> mask = jnp.arange(14)[None] < jnp.array([[4], [5]])
+    >>> noise = draw_noise(jax.random.key(0), mask)
+    >>> noise.shape, bool(jnp.allclose(noise[:, CA_SLOT].sum(axis=0), 0.0, atol=1e-5))
+    ((2, 14, 3), True)
+
     Args:
         key: key of the numbers.
         slot_mask: true for atoms.
@@ -122,12 +127,25 @@ def draw_noise(
 
 
 def noised(path: Path, scales: Scales, x_0: Cloud, x_1: Cloud, z: Cloud) -> Cloud:
-    r"""Returns $x_t$."""
+    r"""Returns $x_t$.
+
+    >>> path, ones = Path(*map(jnp.float32, (0.5, 0.5, 2.0))), jnp.ones((14, 1))
+    >>> cloud = jnp.ones((1, 14, 3))
+    >>> float(noised(path, Scales(ones, ones), cloud, 3.0 * cloud, cloud)[0, 0, 0])
+    4.0
+    """
     return path.alpha * x_0 + path.beta * x_1 + path.gamma * scales.noise * z
 
 
 def estimate(path: Path, scales: Scales, x_0: Cloud, x_t: Cloud) -> Estimate:
-    r"""Returns $m$ and $s$ of the module's head, and the inputs of the network."""
+    r"""Returns $m$ and $s$ of the module's head, and the inputs of the network.
+
+    >>> path, ones = Path(*map(jnp.float32, (0.0, 1.0, 1.0))), jnp.ones((14, 1))
+    >>> cloud = jnp.ones((1, 14, 3))
+    >>> found = estimate(path, Scales(ones, ones), cloud, 3.0 * cloud)
+    >>> float(found.mean[0, 0, 0])  # Half way, since noise and displacement are alike.
+    2.0
+    """
     moved = x_t - (path.alpha + path.beta) * x_0
     # At t = 0 nothing is seen but the source: then the displacement is all unknown.
     level = Level(path.beta, path.gamma * scales.noise)

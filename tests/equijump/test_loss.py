@@ -82,11 +82,11 @@ def noise_one_pair(key):
         conditions=known({"lag": jnp.float32(10.0)}),
         before=jnp.zeros((0, 1, 14, 3)),
     )  # fmt: skip
-    settings = loss.Settings(4.0, 0.1, align=True, random_frames=True)
     statistics = build.Statistics(*np.ones((3, 1)), ensemble=np.ones(2))
+    settings = loss.Settings(ddpm, statistics, 4.0, 0.1, True, random_frames=True)
     model = build.make_model(tiny.get_config())
     keys = loss.split_key(key)
-    return loss.noise_pair(model, ddpm, statistics, settings, batch, keys)
+    return loss.noise_pair(model, settings, batch, keys)
 
 
 def test_random_frames_start_from_noise():

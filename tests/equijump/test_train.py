@@ -96,7 +96,7 @@ def test_a_run_goes_on_with_the_same_division_only(
 
 
 def test_checksums_and_names_of_what_validates_are_kept(finished, segments):
-    _, _, meta = checkpoints.load_params(finished[0])
+    _, _, meta = checkpoints.load_stored(finished[0])[:3]
     assert meta["held_out"] == ["ala2_300K_6.xtc", "ala2_300K_7.xtc"]
     assert meta.items() >= splits.describe(segments).items()
     # Runs of version 0.1.0 have only this one, and go on with it.
@@ -240,17 +240,17 @@ def test_sources_of_its_own_are_near_those_of_the_trajectory(segments):
     batch = pairs.batch_at(
         segments.training, segments.lags, 32, 3, seed=0, step=0, num_before=2
     )
-    settings = loss.Settings(config.transport.noise_factor, 0.0, True, unroll=2)
+    settings = loss.Settings(
+        build.TRANSPORTS["foellmer"], statistics, config.transport.noise_factor, 0.0,
+        align=True, unroll=2,
+    )  # fmt: skip
     params = build.init_params(config, jax.random.key(0))
-    model, transport = (
-        build.make_model(config).bind(params),
-        build.TRANSPORTS["foellmer"],
-    )
+    model = build.make_model(config).bind(params)
 
     @jax.jit
     @jax.vmap
     def both(one, key):
-        made = loss.self_rollout(model, transport, statistics, settings, one, key)
+        made = loss.self_rollout(model, settings, one, key)
         return loss.centred_pair(one._replace(target=made.source), align=True)
 
     given = jax.tree.map(jnp.asarray, batch)

@@ -153,7 +153,7 @@ def test_metrics_have_every_term_and_both_clocks(finished):
 
 def test_a_checkpoint_tells_what_was_trained_on_what(finished):
     workdir, state, _ = finished
-    config, params, meta = checkpoints.load_params(workdir)
+    config, params, meta = checkpoints.load_stored(workdir)[:3]
     assert config.to_dict() == small_config().to_dict()
     assert_same(params, state.ema_params)
     assert meta["species"] == [1, 6, 7, 8, 9]
@@ -303,7 +303,7 @@ def test_what_was_changed_between_starts_is_told_and_kept(
     shared.events = {5: interrupt}
     train.train(small_config(num_validation=2), tmp_path)
     assert "config.train.num_validation: was 1 up to step 3, now 2" in caplog.text
-    _, _, meta = checkpoints.load_params(tmp_path, "latest")
+    _, _, meta = checkpoints.load_stored(tmp_path, "latest")[:3]
     changed = {"step": 3, "config.train.num_validation": [1, 2]}
     assert meta["changes"] == [changed]
 

@@ -8,10 +8,9 @@ arXiv:2311.16199).
 """
 
 import flax.linen as nn
-from jaxtyping import Array, Float
 
 from common.nn.activations import shifted_softplus
-from common.nn.blocks.messages import message_product
+from common.nn.blocks.messages import Rows, message_product
 from common.nn.features import Features, add, irreps_of, scalars_of
 from common.nn.graph import Graph, receiver_feats
 from common.nn.linear import Linear
@@ -35,12 +34,7 @@ class E3SchNetBlock(nn.Module):
     num_hidden: int = 0
 
     @nn.compact
-    def __call__(
-        self,
-        x: Features,
-        graph: Graph,
-        condition: Float[Array, "num_receivers num_condition"] | None = None,
-    ) -> Features:
+    def __call__(self, x: Features, graph: Graph, condition: Rows = None) -> Features:
         irreps = parse(self.irreps)
         num_filters = self.num_hidden or irreps[SCALAR]
         filtered = Linear(num_filters)(x)

@@ -10,9 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from common.nn.blocks.messages import edge_feats, message_product, with_scalars
+from common.nn.blocks.messages import Rows, edge_feats, message_product, with_scalars
 from common.nn.features import Features, add, concatenate, irreps_of, scalars_of
 from common.nn.graph import Graph, receiver_feats
 from common.nn.linear import Linear
@@ -27,23 +27,18 @@ class EquiJumpBlock(nn.Module):
 
     Attributes:
         irreps: irreps of the features, of one number of channels.
+        num_hidden: width of the MLP; twice the number of channels if zero.
         product: row of `common.nn.products.PRODUCTS` that makes the messages.
         avg_num_neighbors: not used; the sums of messages are normalised.
-        num_hidden: width of the MLP; twice the number of channels if zero.
     """
 
     irreps: str
+    num_hidden: int = 0
     product: str = "scalar"
     avg_num_neighbors: float = 1.0
-    num_hidden: int = 0
 
     @nn.compact
-    def __call__(
-        self,
-        x: Features,
-        graph: Graph,
-        condition: Float[Array, "num_receivers num_condition"] | None = None,
-    ) -> Features:
+    def __call__(self, x: Features, graph: Graph, condition: Rows = None) -> Features:
         width = parse(self.irreps)[SCALAR]
         normed = RMSNorm()(x)
         row, spec = message_product(self.product, normed, graph)

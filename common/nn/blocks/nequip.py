@@ -12,7 +12,7 @@ import jax
 from jaxtyping import Array, Float
 
 from common.nn.activations import swish
-from common.nn.blocks.messages import edge_feats, message_product
+from common.nn.blocks.messages import Rows, edge_feats, message_product
 from common.nn.features import Features, add, irreps_of
 from common.nn.gate import gate
 from common.nn.graph import Graph, receiver_feats
@@ -27,24 +27,19 @@ class NequIPBlock(nn.Module):
 
     Attributes:
         irreps: irreps of the output.
-        product: row of `common.nn.products.PRODUCTS` that makes the messages.
         avg_num_neighbors: number whose root divides the sum of messages.
         num_hidden: width of the two hidden layers of the radial network; the number of
             scalars if zero.
+        product: row of `common.nn.products.PRODUCTS` that makes the messages.
     """
 
     irreps: str
-    product: str = "clebsch_gordan"
     avg_num_neighbors: float = 1.0
     num_hidden: int = 0
+    product: str = "clebsch_gordan"
 
     @nn.compact
-    def __call__(
-        self,
-        x: Features,
-        graph: Graph,
-        condition: Float[Array, "num_receivers num_condition"] | None = None,
-    ) -> Features:
+    def __call__(self, x: Features, graph: Graph, condition: Rows = None) -> Features:
         """Returns the features of the receivers.
 
         Args:

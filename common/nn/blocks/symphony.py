@@ -11,9 +11,9 @@ import math
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from common.nn.blocks.messages import edge_feats, message_product, with_scalars
+from common.nn.blocks.messages import Rows, edge_feats, message_product, with_scalars
 from common.nn.features import Features, add, irreps_of, scalars_of
 from common.nn.graph import Graph, receiver_feats
 from common.nn.linear import Linear
@@ -39,12 +39,7 @@ class SymphonyBlock(nn.Module):
     zero_init: bool = False
 
     @nn.compact
-    def __call__(
-        self,
-        x: Features,
-        graph: Graph,
-        condition: Float[Array, "num_receivers num_condition"] | None = None,
-    ) -> Features:
+    def __call__(self, x: Features, graph: Graph, condition: Rows = None) -> Features:
         width = parse(self.irreps)[SCALAR]
         senders = RMSNorm()(x)
         receivers = receiver_feats(x, graph)

@@ -38,10 +38,6 @@ PRODUCTS: dict[str, Product] = {
         is_complete=True,
     ),
     "so2": _row(
-        so2,
-        needs_direction=True,
-        parity="natural",
-        cost="L^3",
-        is_complete=True,
+        so2, needs_direction=True, parity="natural", cost="L^3", is_complete=True
     ),
 }

@@ -36,7 +36,7 @@ class Form(NamedTuple):
     """A multilinear form.
 
     Attributes:
-        terms: the terms, in any order.
+        terms: terms of the sum, in any order.
         sizes: numbers of rows of w, x, y and z.
     """
 

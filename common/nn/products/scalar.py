@@ -6,6 +6,8 @@ Schütt et al. 2021, arXiv:2102.03150, here for any degree). What the other path
 tell, a product inside the nodes can.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -14,15 +16,23 @@ from common.nn.graph import Graph, gather
 from common.nn.products.spec import (
     EdgeWeights,
     Spec,
+    added_up,
     as_array,
     equal_channels,
+    num_weights_of,
     split_weights,
 )
-from common.so3.irreps import SCALAR, Irrep, Path
+from common.so3.irreps import SCALAR, Path
 
 
 def paths(spec: Spec) -> tuple[Path, ...]:
-    """Lists (0, l, l) for all degrees, then (l, 0, l) for those above zero."""
+    """Lists (0, l, l) for all degrees, then (l, 0, l) for those above zero.
+
+    >>> from common.nn.products.spec import make_spec
+    >>> from common.so3.irreps import uniform
+    >>> [tuple(map(str, path)) for path in paths(make_spec(*[uniform(1, 8)] * 3))]
+    [('0e', '0e', '0e'), ('0e', '1o', '1o'), ('1o', '0e', '1o')]
+    """
     kept = [irrep for irrep in spec.out if irrep in dict(spec.y)]
     higher = [i for i, _ in spec.x if i != SCALAR and i in spec.out]
     return (
@@ -31,20 +41,21 @@ def paths(spec: Spec) -> tuple[Path, ...]:
     )
 
 
-def num_weights(spec: Spec) -> int:
-    """Returns one weight a path and channel."""
-    return equal_channels(spec) * len(paths(spec))
-
-
-def irreps_out(spec: Spec) -> dict[Irrep, int]:
-    """Returns the irreps of the product; its paths are added up."""
-    return {out: equal_channels(spec) for *_, out in paths(spec)}
+num_weights = partial(num_weights_of, paths)
+irreps_out = partial(added_up, paths)
 
 
 def product(
     x: Features, y: Features, weights: Float[Array, "*batch num_weights"], spec: Spec
 ) -> Features:
-    """Returns the products; y has one channel, or those of x."""
+    """Returns the products; y has one channel, or those of x.
+
+    >>> from common.nn.products.spec import make_spec
+    >>> from common.so3.irreps import uniform
+    >>> x = {SCALAR: jnp.ones((1, 2))}
+    >>> product(x, x, jnp.ones(2), make_spec(*[uniform(0, 2)] * 3))[SCALAR]
+    Array([[1., 1.]], dtype=float32)
+    """
     total: Features = {}
     for (i, j, out), w in _with_weights(weights, spec):
         term = w[..., None, :] * (x[i] * y[j])
@@ -53,7 +64,16 @@ def product(
 
 
 def convolve(x: Features, graph: Graph, weights: EdgeWeights, spec: Spec) -> Features:
-    """Sums the products with the harmonics of the edges; no product ever exists."""
+    """Sums the products with the harmonics of the edges; no product ever exists.
+
+    >>> from common.nn.graph import make_graph
+    >>> from common.nn.products.spec import make_spec
+    >>> ones, weights = jnp.ones((2, 2)), jnp.ones((2, 2, 8))
+    >>> graph = make_graph(jnp.ones((2, 2, 3)), ones[..., None], ones, max_degree=0)
+    >>> spec = make_spec({SCALAR: 8}, {SCALAR: 1}, [SCALAR])
+    >>> convolve({SCALAR: jnp.ones((2, 1, 8))}, graph, weights, spec)[SCALAR][0, 0, 0]
+    Array(2., dtype=float32)
+    """
     scalars = gather(x[SCALAR][:, 0], graph)
     total: Features = {}
     for (i, j, out), w in _with_weights(as_array(weights), spec):

@@ -20,8 +20,10 @@ from common.nn.products import multilinear
 from common.nn.products.spec import (
     EdgeWeights,
     Spec,
+    added_up,
     convolve_edges,
     equal_channels,
+    num_weights_of,
     split_weights,
 )
 from common.so3.clebsch_gordan import clebsch_gordan
@@ -32,24 +34,32 @@ MAX_TERMS = 700
 
 
 def paths(spec: Spec) -> tuple[Path, ...]:
-    """Lists all paths of the irreps, ordered by output first."""
+    """Lists all paths of the irreps, ordered by output first.
+
+    >>> from common.nn.products.spec import make_spec
+    >>> from common.so3.irreps import uniform
+    >>> [tuple(map(str, path)) for path in paths(make_spec(*[uniform(1, 8)] * 3))][:2]
+    [('0e', '0e', '0e'), ('1o', '1o', '0e')]
+    """
     return product_paths(dict(spec.x), dict(spec.y), spec.out)
 
 
-def num_weights(spec: Spec) -> int:
-    """Returns one weight a path and channel."""
-    return equal_channels(spec) * len(paths(spec))
-
-
-def irreps_out(spec: Spec) -> dict[Irrep, int]:
-    """Returns the irreps of the product; its paths are added up."""
-    return {out: equal_channels(spec) for *_, out in paths(spec)}
+num_weights = functools.partial(num_weights_of, paths)
+irreps_out = functools.partial(added_up, paths)
 
 
 def product(
     x: Features, y: Features, weights: Float[Array, "*batch num_weights"], spec: Spec
 ) -> Features:
-    """Returns the products; y has one channel, or those of x."""
+    """Returns the products; y has one channel, or those of x.
+
+    >>> from common.nn.products.spec import make_spec
+    >>> from common.so3.irreps import uniform
+    >>> x = {irrep: jnp.ones((irrep.dim, 8)) for irrep in uniform(1, 8)}
+    >>> spec = make_spec(*[uniform(1, 8)] * 3)
+    >>> [part.shape for part in product(x, x, jnp.ones(32), spec).values()]
+    [(1, 8), (3, 8)]
+    """
     form, rows = _form(spec)
     channels = equal_channels(spec)
     weights = weights.reshape(*weights.shape[:-1], len(paths(spec)), channels)
@@ -61,7 +71,18 @@ def product(
 
 
 def convolve(x: Features, graph: Graph, weights: EdgeWeights, spec: Spec) -> Features:
-    """Sums the products with the harmonics of the edges."""
+    """Sums the products with the harmonics of the edges.
+
+    >>> from common.nn.features import from_scalars, irreps_of
+    >>> from common.nn.graph import make_graph
+    >>> from common.nn.products.spec import make_spec
+    >>> ones, x = jnp.ones((2, 2)), from_scalars(jnp.ones((2, 8)))
+    >>> graph = make_graph(jnp.ones((2, 2, 3)), ones[..., None], ones, max_degree=0)
+    >>> spec = make_spec(irreps_of(x), irreps_of(graph.harmonics), irreps_of(x))
+    >>> sums = convolve(x, graph, jnp.ones((2, 2, num_weights(spec))), spec)
+    >>> [part.shape for part in sums.values()]
+    [(2, 1, 8)]
+    """
     return convolve_edges(product, x, graph, weights, spec)
 
 

@@ -25,19 +25,37 @@ from common.so3.wigner import wigner_matrices
 
 
 def paths(spec: Spec) -> tuple[Path, ...]:
-    """Lists the pairs of input and output, the latter also in the place of y."""
+    """Lists the pairs of input and output, the latter also in the place of y.
+
+    >>> from common.nn.products.spec import make_spec
+    >>> from common.so3.irreps import uniform
+    >>> [tuple(map(str, path)) for path in paths(make_spec(*[uniform(1, 8)] * 3))][:2]
+    [('0e', '0e', '0e'), ('1o', '0e', '0e')]
+    """
     return tuple((i, out, out) for out in spec.out for i, _ in spec.x)
 
 
 def num_weights(spec: Spec) -> int:
-    """Returns one weight for each (l_in, l_out, |m|) and channel."""
+    """Returns one weight for each (l_in, l_out, |m|) and channel.
+
+    >>> from common.nn.products.spec import make_spec
+    >>> from common.so3.irreps import uniform
+    >>> num_weights(make_spec(*[uniform(1, 8)] * 3))
+    40
+    """
     _check(spec)
     smaller = (min(i.degree, out.degree) for i, out, _ in paths(spec))
     return equal_channels(spec) * sum(m + 1 for m in smaller)
 
 
 def irreps_out(spec: Spec) -> dict[Irrep, int]:
-    """Returns the irreps of the product, with the channels of all input degrees."""
+    """Returns the irreps of the product, with the channels of all input degrees.
+
+    >>> from common.nn.products.spec import make_spec
+    >>> from common.so3.irreps import uniform
+    >>> list(irreps_out(make_spec(*[uniform(1, 8)] * 3)).values())
+    [16, 16]
+    """
     return dict.fromkeys(spec.out, equal_channels(spec) * len(spec.x))
 
 
@@ -61,10 +79,18 @@ def product(
 ) -> Features:
     """Returns the products.
 
+    >>> from common.nn.features import harmonics, irreps_of
+    >>> from common.nn.products.spec import make_spec
+    >>> y = harmonics(jnp.ones((2, 3)), 1)
+    >>> spec = make_spec(irreps_of(y), irreps_of(y), irreps_of(y))
+    >>> found = product(y, y, jnp.ones((2, num_weights(spec))), spec)
+    >>> [part.shape for part in found.values()]
+    [(2, 1, 2), (2, 3, 2)]
+
     Args:
         x: features.
         y: harmonics of one direction for each, of degree one at least, one channel.
-        weights: by |m|, then output degree, then input degree.
+        weights: weights by |m|, then output degree, then input degree.
         spec: irreps.
     """
     batch = jnp.broadcast_shapes(
@@ -86,7 +112,18 @@ def product(
 
 
 def convolve(x: Features, graph: Graph, weights: EdgeWeights, spec: Spec) -> Features:
-    """Sums the products with the directions of the edges at their receivers."""
+    """Sums the products with the directions of the edges at their receivers.
+
+    >>> from common.nn.features import harmonics, irreps_of
+    >>> from common.nn.graph import make_graph
+    >>> from common.nn.products.spec import make_spec
+    >>> ones, x = jnp.ones((2, 2)), harmonics(jnp.ones((2, 3)), 1)
+    >>> graph = make_graph(jnp.ones((2, 2, 3)), ones[..., None], ones, max_degree=1)
+    >>> spec = make_spec(*[irreps_of(x)] * 3)
+    >>> sums = convolve(x, graph, jnp.ones((2, 2, num_weights(spec))), spec)
+    >>> [part.shape for part in sums.values()]
+    [(2, 1, 2), (2, 3, 2)]
+    """
     if graph.senders is not None:
         return _convolve_table(x, graph, weights, spec)
     return _convolve(x, graph.vectors, weights, spec)
@@ -117,7 +154,11 @@ def _direction(y: Features, spec: Spec) -> Float[Array, "*batch 3"]:
 
 
 def frame_rows(max_degree: int) -> list[tuple[int, int]]:
-    """Lists (l, m) of the rows of a frame: by |m|, then m before -m, then l."""
+    """Lists (l, m) of the rows of a frame: by |m|, then m before -m, then l.
+
+    >>> frame_rows(1)
+    [(0, 0), (1, 0), (1, 1), (1, -1)]
+    """
     rows = [(l, 0) for l in range(max_degree + 1)]
     for m in range(1, max_degree + 1):
         for signed in (m, -m):
@@ -165,6 +206,9 @@ def edge_frames(
     Row (l, m), ordered as `frame_rows`, is column m of $D^l(R)$, with R the turn by
     beta about x and then by alpha about y that takes y to the direction. At the poles
     alpha is zero, and gradients are finite.
+
+    >>> edge_frames(jnp.ones((5, 3)), max_degree=1).shape
+    (5, 4, 3)
 
     Args:
         vectors: directions, of any length but zero; a zero vector counts as the axis y.

@@ -1,6 +1,6 @@
 """The row of the table of products, and what a product knows before it sees arrays."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -82,7 +82,11 @@ class Product(NamedTuple):
 
 
 def as_array(weights: EdgeWeights) -> Float[Array, "receivers senders num_weights"]:
-    """Returns the weights of edges as one array."""
+    """Returns the weights of edges as one array.
+
+    >>> as_array(RadialWeights(jnp.ones((2, 2, 3)), jnp.ones((3, 8)))).shape
+    (2, 2, 8)
+    """
     if not isinstance(weights, RadialWeights):
         return weights
     return weights.radial @ weights.kernel
@@ -105,6 +109,10 @@ def split_weights(
 def equal_channels(spec: Spec) -> int:
     """Returns the number of channels of the first factor.
 
+    >>> from common.so3.irreps import uniform
+    >>> equal_channels(make_spec(uniform(2, 8), uniform(2, 1), uniform(2, 1)))
+    8
+
     Raises:
         ValueError: Its irreps have different numbers.
     """
@@ -117,6 +125,28 @@ def equal_channels(spec: Spec) -> int:
     return channels.pop()
 
 
+def num_weights_of(paths: Callable[[Spec], Sequence[Path]], spec: Spec) -> int:
+    """Returns one weight a path and channel.
+
+    >>> from common.nn.products.self_product import paths
+    >>> from common.so3.irreps import uniform
+    >>> num_weights_of(paths, make_spec(*[uniform(1, 8)] * 3))
+    32
+    """
+    return equal_channels(spec) * len(paths(spec))
+
+
+def added_up(paths: Callable[[Spec], Sequence[Path]], spec: Spec) -> dict[Irrep, int]:
+    """Returns the irreps of a product whose paths to one irrep are added up.
+
+    >>> from common.nn.products.self_product import paths
+    >>> from common.so3.irreps import uniform
+    >>> list(added_up(paths, make_spec(*[uniform(1, 8)] * 3)).values())
+    [8, 8]
+    """
+    return {out: equal_channels(spec) for *_, out in paths(spec)}
+
+
 def convolve_edges(
     product: Callable[..., Features],
     x: Features,
@@ -124,7 +154,18 @@ def convolve_edges(
     weights: EdgeWeights,
     spec: Spec,
 ) -> Features:
-    """Sums the products of all edges at their receivers: any product, much memory."""
+    """Sums the products of all edges at their receivers: any product, much memory.
+
+    >>> from common.nn.features import from_scalars, irreps_of
+    >>> from common.nn.graph import make_graph
+    >>> ones, x = jnp.ones((2, 2)), from_scalars(jnp.ones((2, 8)))
+    >>> graph = make_graph(jnp.ones((2, 2, 3)), ones[..., None], ones, max_degree=0)
+    >>> spec = make_spec(irreps_of(x), irreps_of(graph.harmonics), irreps_of(x))
+    >>> only_weights = lambda x, y, weights, spec: {i: weights for i in spec.out}
+    >>> sums = convolve_edges(only_weights, x, graph, jnp.ones((2, 2, 8)), spec)
+    >>> [part.shape for part in sums.values()]
+    [(2, 8)]
+    """
     senders = jax.tree.map(lambda part: gather(part, graph), x)
     messages = product(senders, graph.harmonics, as_array(weights), spec)
     return jax.tree.map(lambda part: jnp.sum(part, axis=1), messages)

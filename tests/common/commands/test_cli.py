@@ -2,27 +2,13 @@
 
 import subprocess
 import sys
+import types
 
 import pytest
 from absl import flags, logging
 
 from common.commands import cli
 from common.errors import RunError, UsageError
-
-CONFIG = """
-import ml_collections
-
-def get_config():
-    train = {"num_steps": 3, "learning_rate": 1.0, "sizes": (1, 2)}
-    return ml_collections.ConfigDict({"train": train, "name": "small"})
-"""
-
-
-@pytest.fixture
-def config_file(tmp_path):
-    path = tmp_path / "config.py"
-    path.write_text(CONFIG)
-    return path
 
 
 def raiser(error):
@@ -74,69 +60,6 @@ def test_a_parser_raises_one_line_and_its_help_has_defaults(capsys):
         parser.parse_args(["--help"])
     assert stop.value.code == 0
     assert "(default: 17)" in capsys.readouterr().out
-
-
-def test_training_flags_read_the_config_and_its_overrides(config_file):
-    overrides = ["--config.train.num_steps=7", "--config.train.sizes=(4,5)"]
-    argv = [f"--config={config_file}", "--workdir=runs/a", *overrides]
-    for _ in range(2):  # Nothing global is left behind.
-        values = cli.training_flags("symphony train", "Trains.", argv)
-        assert values.workdir == "runs/a"
-        assert values.config.train.num_steps == 7
-        assert values.config.train.sizes == (4, 5)
-        assert values.config.name == "small"
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--workdir=w", "--config={config}", "--bogus=1"], "bogus"),
-        (["--workdir=w"], "--config"),
-        (["--config={config}"], "--workdir"),
-        (["--workdir=w", "--config={config}/none.py"], "none.py"),
-        (["--workdir=w", "--config=qm9_cpus"], "perhaps qm9_cpu"),
-        (["--workdir=w", "--config"], "--config"),
-        (["--workdir=w", "--config={config}", "--config.train.steps=1"], "steps"),
-        (["--workdir=w", "--config={config}", "--config.train.num_steps=x"], "x"),
-        (["--workdir=w", "--config={config}", "more"], "expected flags only"),
-    ],
-)
-def test_bad_training_flags_are_one_line(argv, message, config_file, capsys):
-    argv = [argument.format(config=config_file) for argument in argv]
-    main = lambda argv: cli.training_flags("symphony train", "Trains.", argv) and None
-    assert cli.run("symphony train", main, argv) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("symphony train: ")
-    assert err.count("\n") == 1
-    assert message in err
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "def (",
-        "import a_module_that_is_not_there",
-        "x = 1",
-        CONFIG + "    return {}[1]",
-    ],
-)
-def test_a_broken_config_is_one_line(text, config_file, capsys, monkeypatch):
-    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # Loaded before.
-    config_file.write_text(text.replace("return ml_collections", "ml_collections"))
-    argv = ["--workdir=w", f"--config={config_file}"]
-    main = lambda argv: cli.training_flags("symphony train", "Trains.", argv) and None
-    assert cli.run("symphony train", main, argv) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_training_help_shows_every_flag(capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.training_flags("symphony train", "Trains.", ["--help"])
-    assert stop.value.code == 0
-    out = capsys.readouterr().out
-    assert "Trains." in out
-    assert "--config " in out
-    assert "--workdir " in out
 
 
 def test_a_file_gets_its_name_only_once_complete(tmp_path):
@@ -206,3 +129,74 @@ def test_only_our_log_lines_are_shown_below_warning(capsys):
     handler = logging.get_absl_handler()
     shown = [bool(handler.filter(it)) for it in (ours, theirs, grave)]
     assert shown == [True, False, True]
+
+
+VERBS = {"train": "train a model", "sample": "build molecules"}
+
+
+@pytest.mark.parametrize("argument", ["-h", "--help", "help"])
+def test_the_help_of_a_program_lists_its_commands(argument, capsys):
+    assert cli.dispatch("symphony", VERBS, [argument]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("usage: symphony <command> [flags]\n")
+    assert "  train   train a model\n" in out
+    assert "  sample  build molecules\n" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [([], "expected a command: train, sample"), (["tarin"], "found 'tarin'")],
+)
+def test_a_command_that_is_not_there_is_one_line(argv, told, capsys):
+    assert cli.dispatch("symphony", VERBS, argv) == 2
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.count("\n") == 1
+
+
+def test_only_the_module_of_the_command_is_run(monkeypatch):
+    asked = []
+    module = types.SimpleNamespace(main=lambda argv: asked.append(argv) or 7)
+    monkeypatch.setitem(sys.modules, "symphony.train", module)
+    assert cli.dispatch("symphony", VERBS, ["train", "--config=a"]) == 7
+    assert asked == [["--config=a"]]
+
+
+def test_a_file_that_fails_is_named_with_status_3(capsys):
+    error = OSError(28, "No space left on device", "molecules.sdf")
+    assert cli.run("symphony sample", raiser(error), []) == 3
+    told = "symphony sample: molecules.sdf: No space left on device\n"
+    assert capsys.readouterr().err == told
+
+
+def test_an_output_may_not_be_an_input(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cli.check_apart(tmp_path / "out.sdf", tmp_path / "in.sdf", None)
+    with pytest.raises(UsageError, match=r"found out\.sdf for both"):
+        cli.check_apart(cli.Path("out.sdf"), None, tmp_path / "out.sdf")
+
+
+def test_a_lock_keeps_others_out_until_it_is_left(tmp_path):
+    refused = pytest.raises(UsageError, match="in use by another")
+    with cli.locked(tmp_path), refused, cli.locked(tmp_path):
+        raise AssertionError("the block was entered")
+    with cli.locked(tmp_path):
+        pass
+
+
+def test_an_output_in_a_folder_that_is_not_there_will_do(tmp_path):
+    cli.check_output(tmp_path / "new" / "deep" / "molecules.sdf")
+    assert not (tmp_path / "new").exists()
+
+
+def test_tracebacks_of_flags_become_their_last_line(capsys):
+    text = "Traceback (most recent call last):\n  File x\nValueError: not a number"
+    assert cli.run("symphony train", raiser(UsageError(text)), []) == 2
+    assert capsys.readouterr().err == "symphony train: ValueError: not a number\n"
+
+
+def test_a_folder_in_place_of_a_file_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="--workdir: cannot make"):
+        cli.make_folder(tmp_path / "file" / "run", "--workdir")
+    cli.make_folder(tmp_path, "--workdir")  # It is there already.

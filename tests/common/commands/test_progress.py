@@ -84,3 +84,27 @@ def test_a_terminal_gets_a_bar_and_log_lines_beside_it():
     assert "━" in text
     assert "2/2" in text
     assert "careful" in text
+
+
+def test_work_of_an_earlier_run_is_no_pace(capsys):
+    with progress(1000, "training", "steps", completed=990) as advance:
+        advance(5)
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "training: 990/1000 steps"
+    assert last == "training: 995/1000 steps"  # One mark: no rate yet.
+
+
+def test_nothing_is_written_twice_where_no_work_was_done(capsys):
+    with progress(5, "training", "steps"):
+        pass
+    assert capsys.readouterr().out == "training: 0/5 steps\n"
+
+
+def test_work_beyond_the_total_leaves_no_time():
+    marks = deque([(0.0, 0), (2.0, 12)])
+    assert pace(marks, 10, "jumps") == "6 jumps/s, 0:00:00 remaining"
+
+
+def test_long_work_is_told_in_hours():
+    marks = deque([(0.0, 0), (10.0, 1)])
+    assert pace(marks, 1441, "steps") == "0.1 steps/s, 4:00:00 remaining"

@@ -82,3 +82,17 @@ def test_a_seed_has_32_bits(seed):
     cli.check_seed(2**32 - 1)
     with pytest.raises(UsageError, match=f"--seed: .* found {seed}"):
         cli.check_seed(seed)
+
+
+def test_prose_is_set_as_text():
+    page = report.html_table([["why"], ["a & b"]], text=True)
+    assert '<td class="text">a &amp; b</td>' in page
+    assert page.count("<tr>") == 2
+
+
+def test_a_page_escapes_its_words_and_names_versions():
+    page = report.html_page("a<b", "c&d", ["<p>kept"], {"jax": "0.11", "numpy": "2"})
+    assert "<title>a&lt;b</title>" in page
+    assert "<p>c&amp;d" in page
+    assert "<p>kept\n" in page
+    assert "jax 0.11, numpy 2" in page

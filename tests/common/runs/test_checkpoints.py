@@ -131,12 +131,12 @@ def test_saving_a_step_twice_keeps_the_first(tmp_path):
 
 def test_samplers_get_the_averaged_parameters_of_the_best_step(tmp_path):
     last = save_steps(tmp_path, {1: 0.1, 3: 0.5})
-    config, latest, meta = checkpoints.load_params(tmp_path, which="latest")
+    config, latest, meta = checkpoints.load_stored(tmp_path, which="latest")[:3]
     assert_equal(latest, jax.tree.map(np.asarray, last.ema_params))
     assert config.model.radii == (1.0, 2.0)
     assert meta["species_table"] == [1, 6]
     first = advance(*make_toy(), 1)
-    _, best, _ = checkpoints.load_params(tmp_path)
+    _, best, _ = checkpoints.load_stored(tmp_path)[:3]
     assert_equal(best, jax.tree.map(np.asarray, first.ema_params))
 
 
@@ -157,7 +157,7 @@ def test_a_half_written_checkpoint_is_ignored(tmp_path):
     for file in (folder / "6.orbax-checkpoint-tmp" / "state").rglob("*"):
         if file.is_file():
             file.write_bytes(file.read_bytes()[:10])
-    checkpoints.load_params(tmp_path)
+    checkpoints.load_stored(tmp_path)[:3]
     assert list(folder.glob("*tmp*"))  # Looking at a run changes nothing in it.
     with checkpoints.make_manager(tmp_path) as manager:
         assert checkpoints.latest_checkpoint(manager).name == "2"
@@ -185,7 +185,7 @@ def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path, item, damage):
         checkpoints.restore(manager, make_toy()[0])
     assert "\n" not in str(raised.value)
     with pytest.raises(UsageError, match="checkpoints/2: expected"):
-        checkpoints.load_params(tmp_path)
+        checkpoints.load_stored(tmp_path)[:3]
 
 
 def test_a_missing_checkpoint_is_told(tmp_path):
@@ -194,9 +194,9 @@ def test_a_missing_checkpoint_is_told(tmp_path):
         with pytest.raises(UsageError, match="found none"):
             checkpoints.restore(manager, make_toy()[0])
     with pytest.raises(UsageError, match="found none"):
-        checkpoints.load_params(tmp_path)
+        checkpoints.load_stored(tmp_path)[:3]
     with pytest.raises(UsageError, match="found neither"):
-        checkpoints.load_params(tmp_path / "elsewhere")
+        checkpoints.load_stored(tmp_path / "elsewhere")[:3]
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -331,7 +331,7 @@ def test_a_run_asked_to_stop_saves_where_it_was_and_goes_on_from_there(tmp_path)
 def test_packaged_weights_come_back(tmp_path, half):
     params = make_toy()[0].params
     checkpoints.save_packaged(tmp_path / "qm9", params, CONFIG, META, half=half)
-    config, loaded, meta = checkpoints.load_params(tmp_path / "qm9")
+    config, loaded, meta = checkpoints.load_stored(tmp_path / "qm9")[:3]
     assert config.to_dict() == CONFIG.to_dict()
     assert meta.items() >= META.items()
     for a, b in zip(jax.tree.leaves(loaded), jax.tree.leaves(params), strict=True):
@@ -356,7 +356,7 @@ def test_damaged_packaged_weights_are_told_in_one_line(tmp_path, name, size):
     checkpoints.save_packaged(tmp_path, make_toy()[0].params, CONFIG, META)
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:size])
     with pytest.raises(UsageError, match=r"expected weights\.npz") as raised:
-        checkpoints.load_params(tmp_path)
+        checkpoints.load_stored(tmp_path)[:3]
     assert "\n" not in str(raised.value)
 
 
@@ -366,7 +366,7 @@ def test_weights_of_a_newer_format_are_told(tmp_path):
     record["format_version"] = 99
     (tmp_path / "config.json").write_text(json.dumps(record))
     with pytest.raises(UsageError, match="found 99"):
-        checkpoints.load_params(tmp_path)
+        checkpoints.load_stored(tmp_path)[:3]
 
 
 def test_weights_of_another_model_than_the_config_are_told_in_one_line(tmp_path):
@@ -384,7 +384,7 @@ def test_packaged_weights_load_without_orbax(tmp_path):
     code = (
         "import sys, pathlib\n"
         "from common.runs import checkpoints\n"
-        "checkpoints.load_params(pathlib.Path(sys.argv[1]))\n"
+        "checkpoints.load_stored(pathlib.Path(sys.argv[1]))[:3]\n"
         "assert not any(name.startswith('orbax') for name in sys.modules)\n"
     )
     run_on_four_devices(code, tmp_path)

@@ -12,7 +12,7 @@ from shutil import which
 import pytest
 from ml_collections import ConfigDict
 
-from common.commands import cli
+from common.commands import training
 from common.errors import UsageError
 from common.runs import config as configs
 from common.runs.config import Range, Rules
@@ -108,7 +108,7 @@ def test_every_config_passes_the_checks_from_any_folder(
     package, name, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    flags = cli.training_flags(
+    flags = training.training_flags(
         f"{package} train", "Trains.", [f"--config={name}", "--workdir=w"]
     )
     train = {"symphony": symphony_train, "equijump": equijump_train}[package]
@@ -119,7 +119,7 @@ def test_every_config_passes_the_checks_from_any_folder(
 @pytest.mark.parametrize("given", [["--config", "tiny"], ["-config=tiny"]])
 def test_a_name_may_be_given_as_any_flag_and_overridden(given):
     more = ["--config.train.num_steps=7", "--workdir=w"]
-    flags = cli.training_flags("symphony train", "Trains.", [*given, *more])
+    flags = training.training_flags("symphony train", "Trains.", [*given, *more])
     assert flags.config.train.num_steps == 7
     assert flags.config.data.path == "qm9-sample"
 

@@ -1,0 +1,52 @@
+"""Rules that hold for the configs of every kind of model."""
+
+import ml_collections
+import pytest
+
+from common.errors import UsageError
+from common.runs import config as configs
+from common.runs import rules
+
+
+def sizes(batch_size, num_devices, num_microbatches):
+    return ml_collections.ConfigDict(
+        {
+            "train": {
+                "batch_size": batch_size,
+                "num_devices": num_devices,
+                "num_microbatches": num_microbatches,
+            }
+        }
+    )
+
+
+@pytest.mark.parametrize("counts", [(8, 1, 1), (8, 2, 4), (6, 2, 3), (8, 4, 1)])
+def test_batches_that_divide_are_accepted(counts):
+    rules.check_batch_size(sizes(*counts))
+
+
+@pytest.mark.parametrize(
+    ("counts", "multiple"), [((7, 1, 2), 2), ((6, 4, 1), 4), ((8, 2, 6), 6)]
+)
+def test_batches_that_do_not_divide_are_told_with_the_multiple(counts, multiple):
+    with pytest.raises(UsageError, match=f"expected a multiple of {multiple} "):
+        rules.check_batch_size(sizes(*counts))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("train.num_steps", 0, "1 or more"),
+        ("train.ema_decay", 1.5, "0 to 1"),
+        ("train.optimizer", "sgd", "one of adam, muon"),
+        ("train.learning_rate", -1.0, "0 to 1000"),
+        ("model.block", "mace", "one of symphony, equijump, e3schnet, nequip"),
+        ("seed", 2**32, "0 to 4.29497e"),
+    ],
+)
+def test_values_out_of_range_are_told_by_name(name, value, told):
+    default = configs.default_of("equijump")
+    config = default.copy_and_resolve_references()
+    config.update_from_flattened_dict({name: value})
+    with pytest.raises(UsageError, match=rf"config\.{name}: expected {told}"):
+        configs.check(config, default, configs.Rules(rules.VALUES))
