@@ -8,11 +8,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from common.errors import UsageError
 from common.runs.config import Rules
 from symphony import decisions, loss, rules
+from symphony.arrays import RandomKey, Scalar
 from symphony.data import Batch, Molecules
 from symphony.generate import Decoder
 from symphony.kinds import stepwise
@@ -75,7 +76,7 @@ def make_model(config: ml_collections.ConfigDict) -> nn.Module:
     return kind_of(config).make(config)
 
 
-def init_params(config: ml_collections.ConfigDict, key: Key[Array, ""]) -> Any:
+def init_params(config: ml_collections.ConfigDict, key: RandomKey) -> Any:
     """Returns fresh parameters."""
     run = partial(kind_of(config).run, config)
     return jax.jit(lambda key: nn.init(run, make_model(config))(key))(key)
@@ -86,7 +87,7 @@ def molecule_totals(
     model: nn.Module,
     params: Any,
     batch: Batch,
-    key: Key[Array, ""],
+    key: RandomKey,
     train: bool,
 ) -> Totals:
     """Returns the terms of the loss of one molecule; see `Kind.totals`."""
@@ -95,7 +96,7 @@ def molecule_totals(
 
 def make_loss(
     config: ml_collections.ConfigDict, mean_steps: float
-) -> Callable[[Any, Batch, Key[Array, " batch"]], tuple[Float[Array, ""], Totals]]:
+) -> Callable[[Any, Batch, Key[Array, " batch"]], tuple[Scalar, Totals]]:
     """Returns `(params, batch, keys) -> (loss, totals)`, means over the molecules.
 
     The loss is the term that is minimised over the mean number of steps of a molecule
@@ -105,7 +106,7 @@ def make_loss(
 
     def loss_fn(
         params: Any, batch: Batch, keys: Key[Array, " batch"]
-    ) -> tuple[Float[Array, ""], Totals]:
+    ) -> tuple[Scalar, Totals]:
         one = partial(molecule_totals, config, model, params, train=True)
         totals = jax.tree.map(jnp.mean, jax.vmap(one)(batch, keys))
         return totals[name] / mean_steps, totals

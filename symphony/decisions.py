@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float
 
 from common.nn.blocks.messages import edge_feats
 from common.nn.conditions import Conditions
@@ -16,6 +16,16 @@ from common.nn.features import Features, where, zeros
 from common.so3.grid import SphereGrid
 from common.so3.irreps import uniform
 from symphony import densities
+from symphony.arrays import (
+    Flag,
+    Index,
+    NodeMask,
+    Positions,
+    RandomKey,
+    Scalar,
+    Signals,
+    Vector,
+)
 from symphony.generate import Fragment, Placement, Settings, draw_first, first_or_next
 from symphony.model import NextAtom, Surroundings, Symphony
 
@@ -51,10 +61,7 @@ def empty_cache(model: Symphony, capacity: int) -> Cache:
 
 
 def extend_cache(
-    model: Symphony,
-    cache: Cache,
-    fragment: Fragment,
-    conditions: Conditions,
+    model: Symphony, cache: Cache, fragment: Fragment, conditions: Conditions
 ) -> Cache:
     """Adds the last atom of a fragment to the cache: one row of every layer."""
     capacity = fragment.species.shape[0]
@@ -93,7 +100,7 @@ def embed_fragment(
     )
 
 
-def _placed(fragment: Fragment) -> Bool[Array, " num_nodes"]:
+def _placed(fragment: Fragment) -> NodeMask:
     """Marks the placed atoms, and one where there is none: its draw is discarded."""
     count = jnp.maximum(fragment.num_atoms, 1)
     return jnp.arange(fragment.species.shape[0]) < count
@@ -103,7 +110,7 @@ def decide(
     model: Symphony,
     cache: Cache,
     fragment: Fragment,
-    key: Key[Array, ""],
+    key: RandomKey,
     settings: Settings,
     mode: str,
 ) -> Placement:
@@ -125,15 +132,15 @@ class Choice(NamedTuple):
         log_likelihood: Nats, at temperature one.
     """
 
-    stop: Bool[Array, ""]
-    focus: Int[Array, ""]
-    species: Int[Array, ""]
-    log_likelihood: Float[Array, ""]
+    stop: Flag
+    focus: Index
+    species: Index
+    log_likelihood: Scalar
 
 
 def draw_choice(
-    key: Key[Array, ""],
-    stop: Float[Array, ""],
+    key: RandomKey,
+    stop: Scalar,
     focus_species: Float[Array, "num_nodes num_species"],
     settings: Settings,
 ) -> Choice:
@@ -154,11 +161,11 @@ def draw_choice(
 
 def draw_next(
     model: Symphony,
-    key: Key[Array, ""],
+    key: RandomKey,
     settings: Settings,
     mode: str,
-    positions: Float[Array, "num_nodes 3"],
-    placed: Bool[Array, " num_nodes"],
+    positions: Positions,
+    placed: NodeMask,
     node_feats: Features,
     next_atom: NextAtom,
 ) -> Placement:
@@ -212,13 +219,13 @@ def draw_next(
 
 
 def draw_direction(
-    key: Key[Array, ""],
-    coefficients: Float[Array, "components channels"],
+    key: RandomKey,
+    coefficients: Signals,
     grid: SphereGrid,
     settings: Settings,
     mode: str,
     width: float,
-) -> Float[Array, " 3"]:
+) -> Vector:
     """Draws a direction from signals on the sphere, as the mode asks.
 
     Args:
@@ -251,14 +258,14 @@ def draw_direction(
 
 def position_log_density(
     model: Symphony,
-    key: Key[Array, ""],
+    key: RandomKey,
     condition: Float[Array, "1 num_channels"],
-    radius: Float[Array, ""],
-    direction: Float[Array, " 3"],
-    coefficients: Float[Array, "components channels"],
+    radius: Scalar,
+    direction: Vector,
+    coefficients: Signals,
     around: Surroundings,
     num_draws: int = LIKELIHOOD_DRAWS,
-) -> Float[Array, ""]:
+) -> Scalar:
     r"""Estimates $\log p(r)$ per Å³ for one focus and species.
 
     The coarse direction is integrated by importance sampling from the blur; the mean

@@ -16,9 +16,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
 from common.nn.conditions import Known
+from symphony.arrays import (
+    Flag,
+    HostPositions,
+    Index,
+    Positions,
+    RandomKey,
+    Scalar,
+    Species,
+    Vector,
+)
 
 
 class Settings(NamedTuple):
@@ -33,11 +43,11 @@ class Settings(NamedTuple):
         max_atoms: Molecules that reach it without stopping are ended, not stopped.
     """
 
-    focus_temperature: Float[Array, ""]
-    position_temperature: Float[Array, ""]
-    basin_temperature: Float[Array, ""]
+    focus_temperature: Scalar
+    position_temperature: Scalar
+    basin_temperature: Scalar
     conditions: dict[str, Known]
-    max_atoms: Int[Array, ""]
+    max_atoms: Index
 
 
 class Fragment(NamedTuple):
@@ -49,9 +59,9 @@ class Fragment(NamedTuple):
         num_atoms: Atoms placed so far.
     """
 
-    positions: Float[Array, "num_nodes 3"]
-    species: Int[Array, " num_nodes"]
-    num_atoms: Int[Array, ""]
+    positions: Positions
+    species: Species
+    num_atoms: Index
 
 
 class Placement(NamedTuple):
@@ -64,10 +74,10 @@ class Placement(NamedTuple):
         log_likelihood: Nats, of this step; positions per Å³.
     """
 
-    stop: Bool[Array, ""]
-    species: Int[Array, ""]
-    position: Float[Array, " 3"]
-    log_likelihood: Float[Array, ""]
+    stop: Flag
+    species: Index
+    position: Vector
+    log_likelihood: Scalar
 
 
 class Decoder(NamedTuple):
@@ -95,13 +105,13 @@ class Slot(NamedTuple):
     """
 
     fragment: Fragment
-    num_given: Int[Array, ""]
-    given_positions: Float[Array, "num_nodes 3"]
-    given_species: Int[Array, " num_nodes"]
-    done: Bool[Array, ""]
-    stopped: Bool[Array, ""]
-    log_likelihood: Float[Array, ""]
-    index: Int[Array, ""]
+    num_given: Index
+    given_positions: Positions
+    given_species: Species
+    done: Flag
+    stopped: Flag
+    log_likelihood: Scalar
+    index: Index
     cache: Any
 
 
@@ -129,7 +139,7 @@ class Finished(NamedTuple):
     """
 
     index: int
-    positions: Float[np.ndarray, "num_atoms 3"]
+    positions: HostPositions
     species: Int[np.ndarray, " num_atoms"]
     stopped: bool
     log_likelihood: float
@@ -164,7 +174,7 @@ def empty_slots(
 
 
 def draw_first(
-    key: Key[Array, ""], logits: Float[Array, " num_species"], settings: Settings
+    key: RandomKey, logits: Float[Array, " num_species"], settings: Settings
 ) -> Placement:
     """Draws the species of the first atom; it sits at the origin."""
     species = jax.random.categorical(key, logits / settings.focus_temperature)
@@ -185,7 +195,7 @@ def advance(
     decoder: Decoder,
     model: nn.Module,
     slot: Slot,
-    seed_key: Key[Array, ""],
+    seed_key: RandomKey,
     settings: Settings,
     mode: str,
 ) -> Slot:
@@ -215,17 +225,13 @@ def advance(
     return _where(slot.done, slot, _where(step.stop, stopped, after))
 
 
-def _where(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:
+def _where(condition: Flag, yes: Any, no: Any) -> Any:
     """Chooses between two trees of arrays."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 def _grow(
-    decoder: Decoder,
-    model: nn.Module,
-    slot: Slot,
-    step: Placement,
-    settings: Settings,
+    decoder: Decoder, model: nn.Module, slot: Slot, step: Placement, settings: Settings
 ) -> Slot:
     """Returns the slot with one more atom, in its cache too."""
     before = slot.fragment
@@ -245,7 +251,7 @@ def _grow(
 @cache
 def make_run(
     decoder: Decoder, model: nn.Module, mode: str
-) -> Callable[[Any, Slot, Key[Array, ""], Settings, Array], Slot]:
+) -> Callable[[Any, Slot, RandomKey, Settings, Array], Slot]:
     """Returns the compiled loop `(params, slots, seed_key, settings, num_steps)`.
 
     It ends after `num_steps` steps, or when every slot is done.
@@ -256,14 +262,14 @@ def make_run(
     def run(
         params: Any,
         slots: Slot,
-        seed_key: Key[Array, ""],
+        seed_key: RandomKey,
         settings: Settings,
-        num_steps: Int[Array, ""],
+        num_steps: Index,
     ) -> Slot:
         bound = model.bind(params)
         one = lambda slot: advance(decoder, bound, slot, seed_key, settings, mode)
 
-        def unfinished(carry: tuple[Array, Slot]) -> Bool[Array, ""]:
+        def unfinished(carry: tuple[Array, Slot]) -> Flag:
             return (carry[0] < num_steps) & ~jnp.all(carry[1].done)
 
         def body(carry: tuple[Array, Slot]) -> tuple[Array, Slot]:
@@ -379,9 +385,7 @@ def generate(
 
 
 def _stack_starts(
-    indices: Int[np.ndarray, " num_slots"],
-    start: Callable[[int], Start],
-    capacity: int,
+    indices: Int[np.ndarray, " num_slots"], start: Callable[[int], Start], capacity: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns counts, positions and species of the atoms that new molecules have."""
     num_given = np.zeros(len(indices), np.int32)

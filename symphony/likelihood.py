@@ -28,6 +28,16 @@ from common.errors import UsageError
 from common.nn.conditions import Conditions, Known, known
 from common.nn.features import Features
 from symphony import build, data, decisions, densities
+from symphony.arrays import (
+    Flag,
+    HostPositions,
+    Index,
+    NodeMask,
+    Positions,
+    RandomKey,
+    Scalar,
+    Species,
+)
 from symphony.conditions import some_known
 from symphony.generate import compiler_options, in_full_precision
 from symphony.loss import causal_mask
@@ -70,9 +80,9 @@ class OrderTerms(NamedTuple):
     """
 
     placed: Float[Array, " num_nodes"]
-    stop: Float[Array, ""]
-    log_law: Float[Array, ""]
-    complete: Bool[Array, ""]
+    stop: Scalar
+    log_law: Scalar
+    complete: Flag
 
 
 class Score(NamedTuple):
@@ -118,7 +128,7 @@ def order_terms(
     cut: Cut,
     near: NearPairs,
     conditions: Conditions,
-    key: Key[Array, ""],
+    key: RandomKey,
     num_draws: int,
 ) -> OrderTerms:
     """Evaluates one order, all its steps at once.
@@ -169,7 +179,7 @@ def order_terms(
     )
 
 
-def _ranks(cut: Cut) -> Int[Array, " num_nodes"]:
+def _ranks(cut: Cut) -> Species:
     """Returns the place in the order of each atom of the input; zero of padding."""
     num_nodes = cut.order.shape[0]
     # Padding has the place of atom zero in `order`; it must not write there.
@@ -184,11 +194,11 @@ def _pair_log_density(
     node_feats: Features,
     next_atom: NextAtom,
     num_draws: int,
-    key: Key[Array, ""],
-    focus: Int[Array, ""],
-    new: Int[Array, ""],
-    step: Int[Array, ""],
-) -> Float[Array, ""]:
+    key: RandomKey,
+    focus: Index,
+    new: Index,
+    step: Index,
+) -> Scalar:
     """Returns the log-density, per Å³, of the place of a new atom seen from a focus."""
     now = jax.tree.map(lambda x: x[step][None], next_atom)
     vector = cut.positions[new] - cut.positions[focus]
@@ -206,9 +216,7 @@ def _pair_log_density(
 
 
 def find_near_pairs(
-    positions: Float[np.ndarray, "num_atoms 3"],
-    min_radius: float,
-    max_radius: float,
+    positions: HostPositions, min_radius: float, max_radius: float
 ) -> Int[np.ndarray, "num_pairs 2"]:
     """Returns the pairs of atoms whose distance (Å) a step can have.
 
@@ -233,9 +241,9 @@ def make_scorer(
     def run(
         params: Any,
         keys: Key[Array, " num_orders"],
-        positions: Float[Array, "num_nodes 3"],
-        species: Int[Array, " num_nodes"],
-        node_mask: Bool[Array, " num_nodes"],
+        positions: Positions,
+        species: Species,
+        node_mask: NodeMask,
         near: NearPairs,
         conditions: Conditions,
     ) -> OrderTerms:
@@ -243,7 +251,7 @@ def make_scorer(
         noise_std = jnp.float32(config.sample.noise_std)
         given = {**known({"noise_std": noise_std}), **conditions}
 
-        def one(key: Key[Array, ""]) -> OrderTerms:
+        def one(key: RandomKey) -> OrderTerms:
             key_cut, key_draws = jax.random.split(key)
             drawn = build.draw_cut(config, key_cut, positions, species, node_mask)
             return order_terms(bound, drawn, near, given, key_draws, num_draws)
@@ -319,7 +327,7 @@ def _conditions_of(molecules: data.Molecules, index: int) -> dict[str, Known]:
 
 
 def _pad(
-    positions: Float[np.ndarray, "num_atoms 3"],
+    positions: HostPositions,
     species: Int[np.ndarray, " num_atoms"],
     near: Int[np.ndarray, "num_near 2"],
     num_nodes: int,
@@ -339,7 +347,7 @@ def _pad(
 
 def _all_orders(
     run: Callable[..., OrderTerms],
-    key: Key[Array, ""],
+    key: RandomKey,
     inputs: tuple[Any, ...],
     num_orders: int,
 ) -> OrderTerms:

@@ -17,9 +17,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float
 
 from common.nn.conditions import Conditions
+from symphony.arrays import (
+    PairMask,
+    Positions,
+    RandomKey,
+    Scalar,
+    StepFeats,
+    StepIndices,
+    StepMask,
+    StepScalars,
+)
 from symphony.densities import (
     blur,
     blur_log_density,
@@ -48,16 +58,16 @@ class StepTerms(NamedTuple):
         place_mask: True for steps that place an atom.
     """
 
-    first: Float[Array, ""]
-    focus: Float[Array, " num_steps"]
-    radial: Float[Array, " num_steps"]
-    coarse: Float[Array, " num_steps"]
-    fine: Float[Array, " num_steps"]
-    step_mask: Bool[Array, " num_steps"]
-    place_mask: Bool[Array, " num_steps"]
+    first: Scalar
+    focus: StepScalars
+    radial: StepScalars
+    coarse: StepScalars
+    fine: StepScalars
+    step_mask: StepMask
+    place_mask: StepMask
 
 
-def causal_mask(num_nodes: int) -> Bool[Array, "num_nodes num_nodes"]:
+def causal_mask(num_nodes: int) -> PairMask:
     """Lets atom `i` receive from the atoms placed before it.
 
     >>> causal_mask(3).astype(int).tolist()
@@ -69,10 +79,10 @@ def causal_mask(num_nodes: int) -> Bool[Array, "num_nodes num_nodes"]:
 def step_terms(
     model: Symphony,
     cut: Cut,
-    steps: Int[Array, " num_steps"],
+    steps: StepIndices,
     conditions: Conditions,
-    noise: Float[Array, "num_nodes 3"],
-    key: Key[Array, ""],
+    noise: Positions,
+    key: RandomKey,
 ) -> StepTerms:
     """Evaluates steps of one molecule, teacher-forced.
 
@@ -123,8 +133,8 @@ def step_terms(
 def _focus_nll(
     next_atom: NextAtom,
     labels: Float[Array, "num_steps num_nodes num_species"],
-    place_mask: Bool[Array, " num_steps"],
-) -> Float[Array, " num_steps"]:
+    place_mask: StepMask,
+) -> StepScalars:
     """Returns the cross-entropy of focus and species, or of stopping, in nats."""
     logits = next_atom.focus_species
     log_total = jnp.logaddexp(jax.nn.logsumexp(logits, axis=(1, 2)), next_atom.stop)
@@ -134,11 +144,11 @@ def _focus_nll(
 
 def _position_terms(
     model: Symphony,
-    condition: Float[Array, "num_steps num_channels"],
+    condition: StepFeats,
     vectors: Float[Array, "num_steps 3"],
     around: Surroundings,
-    key: Key[Array, ""],
-) -> tuple[Float[Array, " num_steps"], ...]:
+    key: RandomKey,
+) -> tuple[StepScalars, ...]:
     """Returns the log-densities of radius, coarse direction and fine direction.
 
     Args:
@@ -164,7 +174,7 @@ def _position_terms(
     return radial, coarse, fine
 
 
-def totals(terms: StepTerms) -> dict[str, Float[Array, ""]]:
+def totals(terms: StepTerms) -> dict[str, Scalar]:
     """Adds up the steps of one molecule; nats, and the number of steps."""
     sums = {
         "focus": jnp.sum(terms.focus),
@@ -177,8 +187,8 @@ def totals(terms: StepTerms) -> dict[str, Float[Array, ""]]:
 
 
 def molecule_totals(
-    model: Symphony, cut: Cut, conditions: Conditions, key: Key[Array, ""]
-) -> dict[str, Float[Array, ""]]:
+    model: Symphony, cut: Cut, conditions: Conditions, key: RandomKey
+) -> dict[str, Scalar]:
     """Evaluates all steps of a molecule: the causal trunk serves them in one pass."""
     key_noise, _, key_direction = jax.random.split(key, 3)
     num_nodes = cut.species.shape[0]

@@ -9,12 +9,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-from jaxtyping import Float, UInt8
-
 from common.commands import cli
 from common.runs.weights import versions
 from symphony import molfile
+from symphony.arrays import AtomicNumbers, HostPositions
 from symphony.kinds.denoiser import sample as denoiser
 from symphony.kinds.denoiser.sample import Refiner
 from symphony.options import Options
@@ -47,8 +45,8 @@ class Sample(NamedTuple):
 
     index: int
     seed: int
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"]
-    positions: Float[np.ndarray, "num_atoms 3"]
+    atomic_numbers: AtomicNumbers
+    positions: HostPositions
     stopped: bool
     log_likelihood: float | None
     moved: float | None = None

@@ -28,6 +28,15 @@ from common.so3.grid import SphereGrid, sphere_grid
 from common.so3.harmonics import spherical_harmonics
 from common.so3.irreps import degree_slices, format_irreps, harmonic_irreps, uniform
 from common.so3.vectors import safe_norm
+from symphony.arrays import (
+    PairMask,
+    PlacedMask,
+    Positions,
+    Species,
+    StepFeats,
+    StepIndices,
+    StepScalars,
+)
 from symphony.densities import (
     FineMixture,
     RadialMixture,
@@ -47,10 +56,10 @@ class NextAtom(NamedTuple):
         pooled: Features of the whole fragment.
     """
 
-    stop: Float[Array, " num_steps"]
+    stop: StepScalars
     focus_species: Float[Array, "num_steps num_nodes num_species"]
     hidden: Float[Array, "num_steps num_nodes num_channels"]
-    pooled: Float[Array, "num_steps num_channels"]
+    pooled: StepFeats
 
 
 class Surroundings(NamedTuple):
@@ -64,9 +73,9 @@ class Surroundings(NamedTuple):
     """
 
     node_feats: Features
-    positions: Float[Array, "num_nodes 3"]
-    focus: Int[Array, " num_steps"]
-    visible: Bool[Array, "num_steps num_nodes"]
+    positions: Positions
+    focus: StepIndices
+    visible: PlacedMask
 
 
 class Probe(nn.Module):
@@ -94,12 +103,10 @@ class Probe(nn.Module):
     def __call__(
         self,
         direction: Float[Array, "num_steps 3"],
-        radius: Float[Array, " num_steps"],
+        radius: StepScalars,
         condition: Float[Array, "num_steps num_inputs"],
         around: Surroundings,
-    ) -> tuple[
-        Float[Array, "num_steps num_vectors 3"], Float[Array, "num_steps num_channels"]
-    ]:
+    ) -> tuple[Float[Array, "num_steps num_vectors 3"], StepFeats]:
         width = self.num_channels
         node_feats, positions, focus, visible = around
         condition = nn.Dense(width, name="condition")(condition)
@@ -180,10 +187,11 @@ class Symphony(nn.Module):
 
     def setup(self) -> None:
         width = self.num_channels
+        num_species = len(self.atomic_numbers)
         self.first_species = self.param(
-            "first_species", nn.initializers.zeros, (self.num_species,)
+            "first_species", nn.initializers.zeros, (num_species,)
         )
-        self.embed_species = nn.Embed(self.num_species, width)
+        self.embed_species = nn.Embed(num_species, width)
         self.embed_conditions = ConditionEmbedding(tuple(self.conditions), width)
         self.pair_hidden = nn.Dense(self.num_pair_feats)
         fields = {
@@ -202,10 +210,10 @@ class Symphony(nn.Module):
         self.exchange_senders = nn.Dense(width, use_bias=False)
         self.exchange = nn.Dense(width, use_bias=False)
         self.focus_global = nn.Dense(width)
-        self.focus_logits = nn.Dense(self.num_species)
+        self.focus_logits = nn.Dense(num_species)
         self.stop_hidden = nn.Dense(width)
         self.stop_logit = nn.Dense(1)
-        self.embed_target = nn.Embed(self.num_species, width)
+        self.embed_target = nn.Embed(num_species, width)
         self.condition_inputs = nn.Dense(width)
         self.condition = nn.Dense(width)
         self.radial_hidden = nn.Dense(width)
@@ -230,11 +238,6 @@ class Symphony(nn.Module):
         self.fine_outputs = nn.Dense(
             2 * self.num_fine_components, kernel_init=nn.initializers.normal(0.01)
         )
-
-    @property
-    def num_species(self) -> int:
-        """Size of the species table."""
-        return len(self.atomic_numbers)
 
     @property
     def grid(self) -> SphereGrid:
@@ -263,16 +266,12 @@ class Symphony(nn.Module):
         feats = nn.silu(self.pair_hidden(basis))
         return make_graph(vectors, feats, envelope, self.max_degree, receivers=index)
 
-    def embed(
-        self, species: Int[Array, " num_nodes"], conditions: Conditions
-    ) -> Features:
+    def embed(self, species: Species, conditions: Conditions) -> Features:
         """Embeds species and conditions of the molecule."""
         scalars = self.embed_species(species) + self.embed_conditions(conditions)
         return from_scalars(scalars, uniform(self.max_degree, self.num_channels))
 
-    def trunk(
-        self, species: Int[Array, " num_nodes"], conditions: Conditions, graph: Graph
-    ) -> Features:
+    def trunk(self, species: Species, conditions: Conditions, graph: Graph) -> Features:
         """Embeds the atoms in their surroundings, as far as the graph lets them see."""
         node_feats = self.embed(species, conditions)
         for layer in self.layers:
@@ -291,11 +290,11 @@ class Symphony(nn.Module):
 
     def embed_steps(
         self,
-        species: Int[Array, " num_nodes"],
+        species: Species,
         conditions: Conditions,
         graph: Graph,
-        mask: Bool[Array, "num_nodes num_nodes"],
-        placed: Bool[Array, "num_steps num_nodes"],
+        mask: PairMask,
+        placed: PlacedMask,
     ) -> tuple[Features, NextAtom]:
         """Returns the features of the atoms and the logits of every step.
 
@@ -316,10 +315,10 @@ class Symphony(nn.Module):
 
     def next_atom(
         self,
-        species: Int[Array, " num_nodes"],
+        species: Species,
         node_feats: Features,
         messages: Float[Array, "num_steps num_nodes twice_channels"],
-        placed: Bool[Array, "num_steps num_nodes"],
+        placed: PlacedMask,
         pair_feats: Float[Array, "num_nodes num_nodes num_pair_feats"],
     ) -> NextAtom:
         """Maps the sums of `focus_messages` over placed atoms to the logits.
@@ -358,9 +357,9 @@ class Symphony(nn.Module):
         self,
         node_feats: Features,
         next_atom: NextAtom,
-        focus: Int[Array, " num_steps"],
-        target_species: Int[Array, " num_steps"],
-    ) -> Float[Array, "num_steps num_channels"]:
+        focus: StepIndices,
+        target_species: StepIndices,
+    ) -> StepFeats:
         """Gathers what the position heads know: focus, species, the fragment."""
         hidden = jnp.take_along_axis(next_atom.hidden, focus[:, None, None], 1)[:, 0]
         inputs = [hidden, scalars_of(node_feats)[focus], next_atom.pooled]
@@ -368,9 +367,7 @@ class Symphony(nn.Module):
         mixed = nn.silu(mixed + self.embed_target(target_species))
         return nn.silu(self.condition(mixed))
 
-    def radial(
-        self, condition: Float[Array, "num_steps num_channels"]
-    ) -> RadialMixture:
+    def radial(self, condition: StepFeats) -> RadialMixture:
         """Returns the density of the distance from the focus."""
         outputs = self.radial_outputs(nn.silu(self.radial_hidden(condition)))
         logits, shifts, log_scales = jnp.split(outputs, 3, axis=-1)
@@ -383,10 +380,7 @@ class Symphony(nn.Module):
         )
 
     def coarse(
-        self,
-        condition: Float[Array, "num_steps num_channels"],
-        radius: Float[Array, " num_steps"],
-        around: Surroundings,
+        self, condition: StepFeats, radius: StepScalars, around: Surroundings
     ) -> Float[Array, "num_steps head_components head_channels"]:
         """Returns the signals of the density of directions at a radius (Å).
 
@@ -427,8 +421,8 @@ class Symphony(nn.Module):
 
     def fine(
         self,
-        condition: Float[Array, "num_steps num_channels"],
-        radius: Float[Array, " num_steps"],
+        condition: StepFeats,
+        radius: StepScalars,
         coarse_direction: Float[Array, "num_steps 3"],
         around: Surroundings,
     ) -> FineMixture:
@@ -457,10 +451,7 @@ class Symphony(nn.Module):
         )
 
     def _with_radius(
-        self,
-        dense: nn.Dense,
-        condition: Float[Array, "num_steps num_channels"],
-        radius: Float[Array, " num_steps"],
-    ) -> Float[Array, "num_steps num_channels"]:
+        self, dense: nn.Dense, condition: StepFeats, radius: StepScalars
+    ) -> StepFeats:
         basis = gaussian_basis(radius, self.min_radius, self.max_radius, 16)
         return dense(jnp.concatenate([condition, basis], axis=-1))

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
 
 from common.commands import cli
 from common.errors import RunError, UsageError
 from common.runs.weights import check_same
+from symphony.arrays import AtomicNumbers, HostPositions
 from symphony.data.elements import SYMBOLS
 
 FORMAT_VERSION = 1
@@ -50,7 +50,7 @@ class Found(NamedTuple):
     num_bytes: int
 
 
-def formula(atomic_numbers: UInt8[np.ndarray, " num_atoms"]) -> str:
+def formula(atomic_numbers: AtomicNumbers) -> str:
     """Returns the formula in Hill's order: C, H, then the others by the alphabet.
 
     >>> formula(np.array([8, 6, 1, 1], np.uint8))
@@ -64,8 +64,8 @@ def formula(atomic_numbers: UInt8[np.ndarray, " num_atoms"]) -> str:
 
 
 def to_extxyz(
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
-    positions: Float[np.ndarray, "num_atoms 3"],
+    atomic_numbers: AtomicNumbers,
+    positions: HostPositions,
     properties: Mapping[str, Any],
 ) -> str:
     """Returns one frame; every coordinate (Å) reads back as the same float32."""

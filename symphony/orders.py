@@ -12,7 +12,18 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float
+
+from symphony.arrays import (
+    Flag,
+    Index,
+    NodeMask,
+    PairMask,
+    Positions,
+    RandomKey,
+    Scalar,
+    Species,
+)
 
 
 class Cut(NamedTuple):
@@ -34,15 +45,15 @@ class Cut(NamedTuple):
             order; the steps beyond it are then not to be used.
     """
 
-    positions: Float[Array, "num_nodes 3"]
-    species: Int[Array, " num_nodes"]
-    node_mask: Bool[Array, " num_nodes"]
-    focus: Int[Array, " num_nodes"]
+    positions: Positions
+    species: Species
+    node_mask: NodeMask
+    focus: Species
     labels: Float[Array, "num_nodes num_nodes num_species"]
     log_law: Float[Array, " num_nodes"]
-    log_first: Float[Array, ""]
-    order: Int[Array, " num_nodes"]
-    complete: Bool[Array, ""]
+    log_first: Scalar
+    order: Species
+    complete: Flag
 
 
 class CutNoise(NamedTuple):
@@ -52,7 +63,7 @@ class CutNoise(NamedTuple):
     edges: Float[Array, "num_nodes num_nodes num_nodes"]
 
 
-def draw_cut_noise(key: Key[Array, ""], num_nodes: int) -> CutNoise:
+def draw_cut_noise(key: RandomKey, num_nodes: int) -> CutNoise:
     """Draws the Gumbel variables of one cut."""
     key_first, key_edges = jax.random.split(key)
     shape = (num_nodes, num_nodes, num_nodes)
@@ -80,9 +91,9 @@ class Law(NamedTuple):
 
 def cut(
     noise: CutNoise,
-    positions: Float[Array, "num_nodes 3"],
-    species: Int[Array, " num_nodes"],
-    node_mask: Bool[Array, " num_nodes"],
+    positions: Positions,
+    species: Species,
+    node_mask: NodeMask,
     law: Law,
 ) -> Cut:
     """Draws one generation order and its teacher-forcing targets.
@@ -119,9 +130,9 @@ class _Molecule(NamedTuple):
     """A molecule as the law sees it: distances are infinite where no edge is."""
 
     distances: Float[Array, "num_nodes num_nodes"]
-    heavy: Bool[Array, " num_nodes"]
+    heavy: NodeMask
     one_hot: Float[Array, "num_nodes num_species"]
-    node_mask: Bool[Array, " num_nodes"]
+    node_mask: NodeMask
 
 
 class _Placed(NamedTuple):
@@ -133,26 +144,26 @@ class _Placed(NamedTuple):
         complete: false once no atom could be reached.
     """
 
-    at: Int[Array, " num_nodes"]
-    order: Int[Array, " num_nodes"]
-    complete: Bool[Array, ""]
+    at: Species
+    order: Species
+    complete: Flag
 
 
 class _Chosen(NamedTuple):
     """One step of a cut; see `Cut`."""
 
-    focus: Int[Array, ""]
+    focus: Index
     labels: Float[Array, "num_nodes num_species"]
-    log_law: Float[Array, ""]
+    log_law: Scalar
 
 
 def _in_order(
     placed: _Placed,
     chosen: _Chosen,
-    positions: Float[Array, "num_nodes 3"],
-    species: Int[Array, " num_nodes"],
-    first_mask: Bool[Array, " num_nodes"],
-    node_mask: Bool[Array, " num_nodes"],
+    positions: Positions,
+    species: Species,
+    first_mask: NodeMask,
+    node_mask: NodeMask,
 ) -> Cut:
     """Returns the cut with all atoms in the order of placement."""
     order, steps = placed.order, jnp.arange(len(species))
@@ -172,9 +183,7 @@ def _in_order(
     )
 
 
-def _candidates(
-    molecule: _Molecule, law: Law, placed: Bool[Array, " num_nodes"]
-) -> Bool[Array, "num_nodes num_nodes"]:
+def _candidates(molecule: _Molecule, law: Law, placed: NodeMask) -> PairMask:
     """Marks the edges from placed atoms (rows) that may be drawn; none if none is."""
     edges = jnp.where(placed[:, None] & ~placed[None], molecule.distances, jnp.inf)
     if law.heavy_first:
@@ -190,7 +199,7 @@ def _place_next(
     molecule: _Molecule,
     law: Law,
     placed: _Placed,
-    inputs: tuple[Int[Array, ""], Float[Array, "num_nodes num_nodes"]],
+    inputs: tuple[Index, Float[Array, "num_nodes num_nodes"]],
 ) -> tuple[_Placed, _Chosen]:
     """Draws one edge and places the atom at its end; the step of a scan."""
     step, gumbel = inputs

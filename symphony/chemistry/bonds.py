@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDetermineBonds
 
+from symphony.arrays import AtomicNumbers, HostPositions
 from symphony.chemistry import pool
 
 # Atomic numbers and positions in Å. The axes have no name, which would have to mean
@@ -75,10 +76,7 @@ class Validity(NamedTuple):
     perceptions: list[Perception]
 
 
-def find_fault(
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
-    positions: Float[np.ndarray, "num_atoms 3"],
-) -> str | None:
+def find_fault(atomic_numbers: AtomicNumbers, positions: HostPositions) -> str | None:
     """Returns why the molecule cannot be judged by any convention, or None.
 
     >>> find_fault(np.array([6, 1], np.uint8), np.array([[0.0, 0, 0], [0, 0, 0.01]]))
@@ -116,10 +114,7 @@ def _output_silenced() -> Iterator[None]:
         os.close(nowhere)
 
 
-def to_mol(
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
-    positions: Float[np.ndarray, "num_atoms 3"],
-) -> Chem.RWMol:
+def to_mol(atomic_numbers: AtomicNumbers, positions: HostPositions) -> Chem.RWMol:
     """Returns a molecule without bonds and with one conformer, in Å."""
     mol = Chem.RWMol()
     for number in atomic_numbers:
@@ -133,9 +128,7 @@ def to_mol(
 
 
 def perceive(
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
-    positions: Float[np.ndarray, "num_atoms 3"],
-    preset: str,
+    atomic_numbers: AtomicNumbers, positions: HostPositions, preset: str
 ) -> Chem.Mol | None:
     """Finds the bonds of a neutral molecule in this process, without a time limit.
 
@@ -154,9 +147,7 @@ def perceive(
 
 
 def _perceive_with_status(
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
-    positions: Float[np.ndarray, "num_atoms 3"],
-    preset: str,
+    atomic_numbers: AtomicNumbers, positions: HostPositions, preset: str
 ) -> tuple[Chem.Mol | None, str]:
     fault = find_fault(atomic_numbers, positions)
     if fault is not None:
@@ -224,9 +215,7 @@ def judge_strictly(perception: Perception) -> Perception:
 
 
 def describe_molecule(
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
-    positions: Float[np.ndarray, "num_atoms 3"],
-    preset: str,
+    atomic_numbers: AtomicNumbers, positions: HostPositions, preset: str
 ) -> Perception:
     """Perceives one molecule in this process; failures are statuses."""
     mol, status = _perceive_with_status(atomic_numbers, positions, preset)
@@ -236,8 +225,8 @@ def describe_molecule(
 
 
 def to_sdf(
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
-    positions: Float[np.ndarray, "num_atoms 3"],
+    atomic_numbers: AtomicNumbers,
+    positions: HostPositions,
     preset: str,
     name: str,
     properties: Mapping[str, Any],

@@ -13,6 +13,7 @@ from absl import logging
 from jaxtyping import Bool, Float, Float32, Int8, Int32, Int64, Integer, Shaped, UInt8
 
 from common.errors import UsageError
+from symphony.arrays import AtomicNumbers
 from symphony.data.elements import SYMBOLS
 
 MIN_DISTANCE = 0.1  # Å; two atoms nearer than this are taken for one written twice
@@ -159,9 +160,7 @@ def checksum(molecules: Molecules) -> str:
     return digest.hexdigest()
 
 
-def _unknown(
-    species_table: tuple[int, ...], atomic_numbers: UInt8[np.ndarray, " num_atoms"]
-) -> str:
+def _unknown(species_table: tuple[int, ...], atomic_numbers: AtomicNumbers) -> str:
     """Returns the reason to refuse a molecule that has one of these elements."""
 
     def names(numbers: Iterable[int]) -> str:

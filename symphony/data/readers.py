@@ -14,13 +14,7 @@ from jaxtyping import Int8
 
 from common.errors import UsageError
 from common.nn.conditions import CONDITIONS
-from symphony.data.molecules import (
-    Molecules,
-    Records,
-    SkipReport,
-    screen,
-    select,
-)
+from symphony.data.molecules import Molecules, Records, SkipReport, screen, select
 from symphony.data.npz import read_npz
 from symphony.data.sdf import read_sdf
 from symphony.data.sources import SOURCES, Source, locate, qm9, qm9_files
@@ -65,10 +59,7 @@ PLAIN_FORMS = (
     Form(_ends(".sdf", ".mol"), _opened(read_sdf)),
     Form(_ends(".xyz", ".extxyz"), _opened(read_xyz)),
 )
-FORMS = (
-    Form(qm9_files.is_official, qm9_files.read_official, qm9.curate),
-    *PLAIN_FORMS,
-)
+FORMS = (Form(qm9_files.is_official, qm9_files.read_official, qm9.curate), *PLAIN_FORMS)
 
 
 def _check_not_flat(path: Path, molecules: Molecules) -> None:

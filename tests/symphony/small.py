@@ -25,9 +25,7 @@ NO_NOISE = known({"noise_std": jnp.zeros(())})
 
 def make_config():
     config = tiny.get_config()
-    config.model.num_layers = 2
-    config.model.max_degree = 2
-    config.model.head_max_degree = 3
+    config.model.update(num_layers=2, max_degree=2, head_max_degree=3)
     return config
 
 

@@ -30,10 +30,7 @@ TAR = Remote(
     86_144_227,
 )
 EXCLUDED = Remote(
-    f"{_FIGSHARE}/3195404",
-    EXCLUDED_NAME,
-    "a361887bacb427b8a0ce7903d92a53b4",
-    486_752,
+    f"{_FIGSHARE}/3195404", EXCLUDED_NAME, "a361887bacb427b8a0ce7903d92a53b4", 486_752
 )
 # The publisher of this one states no checksum: ours is noted at the first download.
 ZIP = Remote(

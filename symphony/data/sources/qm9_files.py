@@ -144,9 +144,7 @@ def _tar_members(blocks: Iterator[bytes], source: str) -> Iterator[tuple[str, by
     raise UsageError(f"{source}: expected a whole tar archive, found it truncated")
 
 
-def _tar_frames(
-    members: Iterator[tuple[str, bytes]],
-) -> Iterator[Frame]:
+def _tar_frames(members: Iterator[tuple[str, bytes]]) -> Iterator[Frame]:
     """Yields the molecules among the members."""
     for path, text in members:
         match = _MEMBER.search(path)

@@ -10,7 +10,7 @@ import math
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from common.generative.preconditioning import precondition
 from common.generative.schedules import variance_exploding
@@ -22,14 +22,13 @@ from common.nn.norm import RMSNorm
 from common.nn.radial import bessel_basis, gaussian_basis, polynomial_envelope
 from common.so3.irreps import VECTOR, format_irreps, uniform
 from common.so3.vectors import safe_norm
+from symphony.arrays import NodeMask, Positions, Scalar, Species
 
 KNOWN = 1e4
 """Weight of an atom that is fixed: its noise is a hundredth of the others'."""
 
-Cloud = Float[Array, "num_nodes 3"]
 
-
-def weights_of(fixed: Bool[Array, " num_nodes"]) -> Float[Array, " num_nodes"]:
+def weights_of(fixed: NodeMask) -> Float[Array, " num_nodes"]:
     """Returns the precision of each atom, in that of the atoms that are not fixed."""
     return jnp.where(fixed, KNOWN, 1.0)
 
@@ -71,12 +70,12 @@ class Denoiser(nn.Module):
     @nn.compact
     def __call__(
         self,
-        species: Int[Array, " num_nodes"],
-        y: Cloud,
-        sigma: Float[Array, ""],
-        node_mask: Bool[Array, " num_nodes"],
-        fixed: Bool[Array, " num_nodes"],
-    ) -> Cloud:
+        species: Species,
+        y: Positions,
+        sigma: Scalar,
+        node_mask: NodeMask,
+        fixed: NodeMask,
+    ) -> Positions:
         """Returns the expected clean molecule, where the noised one lies.
 
         Args:

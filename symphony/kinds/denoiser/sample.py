@@ -17,13 +17,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import logging
-from jaxtyping import Array, Bool, Float, Int, Integer, Key, UInt8
+from jaxtyping import Array, Bool, Float, Integer, UInt8
 
 from common.errors import UsageError
 from common.generative import denoising
 from common.generative.schedules import karras_schedule
 from common.geometry import alignment
 from common.runs import weights
+from symphony.arrays import NodeMask, Positions, RandomKey, Species
 from symphony.data.elements import SYMBOLS
 from symphony.data.molecules import to_species
 from symphony.kinds.denoiser.build import make_model
@@ -205,21 +206,21 @@ def _refine(
     params: Any,
     levels: Float[Array, " num_levels"],
     num_final: Integer[Array, ""] | int,
-    key: Key[Array, ""],
+    key: RandomKey,
     indices: Integer[Array, " batch"],
     *molecules: Any,
 ) -> Float[Array, "batch num_nodes 3"]:
     def one(
         index: Integer[Array, ""],
-        species: Int[Array, " num_nodes"],
-        x: Float[Array, "num_nodes 3"],
-        node_mask: Bool[Array, " num_nodes"],
-        fixed: Bool[Array, " num_nodes"],
-    ) -> Float[Array, "num_nodes 3"]:
+        species: Species,
+        x: Positions,
+        node_mask: NodeMask,
+        fixed: NodeMask,
+    ) -> Positions:
         key_start, key_steps = jax.random.split(jax.random.fold_in(key, index))
         free = node_mask & ~fixed
 
-        def draw_noise(key: Key[Array, ""]) -> Float[Array, "num_nodes 3"]:
+        def draw_noise(key: RandomKey) -> Positions:
             noise = jnp.where(free[:, None], jax.random.normal(key, x.shape), 0.0)
             noise, _ = alignment.center(noise, node_mask, weights_of(fixed))
             return jnp.where(free[:, None], noise, 0.0)

@@ -6,9 +6,9 @@ both embedders run anew on every fragment.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
 
 from common.nn.conditions import Conditions
+from symphony.arrays import RandomKey, Vector
 from symphony.decisions import draw_choice, draw_direction
 from symphony.generate import Fragment, Placement, Settings, draw_first, first_or_next
 from symphony.kinds.paper.loss import log_mass, position_log_density
@@ -25,10 +25,7 @@ def empty_cache(model: PaperSymphony, capacity: int) -> tuple[()]:
 
 
 def extend_cache(
-    model: PaperSymphony,
-    cache: tuple[()],
-    fragment: Fragment,
-    conditions: Conditions,
+    model: PaperSymphony, cache: tuple[()], fragment: Fragment, conditions: Conditions
 ) -> tuple[()]:
     """Returns the cache as it is."""
     del model, fragment, conditions
@@ -39,7 +36,7 @@ def decide(
     model: PaperSymphony,
     cache: tuple[()],
     fragment: Fragment,
-    key: Key[Array, ""],
+    key: RandomKey,
     settings: Settings,
     mode: str,
 ) -> Placement:
@@ -80,10 +77,10 @@ def decide(
 def draw_vector(
     model: PaperSymphony,
     density: JointDensity,
-    key: Key[Array, ""],
+    key: RandomKey,
     settings: Settings,
     mode: str,
-) -> Float[Array, " 3"]:
+) -> Vector:
     """Draws the vector from the focus to the next atom, in Å.
 
     A shell by its mass, a direction on it by `draw_direction`, a radius
