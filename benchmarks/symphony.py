@@ -151,8 +151,8 @@ def sampling(name: str, num_molecules: int) -> tuple[Line, Line]:
     """Times sampling from nothing at temperature one, and its compilation.
 
     Args:
-        name: Of packaged weights.
-        num_molecules: To sample.
+        name: name of packaged weights.
+        num_molecules: number of molecules to sample.
     """
     loaded = weights.load_weights(name)
     config, params, model = loaded.config, loaded.params, loaded.model

@@ -30,19 +30,20 @@ class Kind(NamedTuple):
     """What training and sampling need of a kind of model.
 
     Attributes:
-        make: `config -> module`.
-        run: `(config, bound module)`: evaluates the module once, which makes its
-            parameters.
-        totals: `(config, bound module, batch, key, train) -> Totals`: terms of the loss
-            of one molecule summed over its steps (for a model that evaluates one step,
-            that step times their number), among them `loss_name` and `num_steps`.
+        make: function `config -> module`.
+        run: function `(config, bound module)` that evaluates the module once, which
+            makes its parameters.
+        totals: function `(config, bound module, batch, key, train) -> Totals`: terms of
+            the loss of one molecule summed over its steps (for a model that evaluates
+            one step, that step times their number), among them `loss_name` and
+            `num_steps`.
         loss_name: term that is minimised.
         unit: unit of that term.
         mean_steps: mean of `num_steps`, by the metadata of the data.
-        prepare: leaves out the molecules that the kind cannot learn.
-        rules: see `common.runs.config.check`.
-        fixed: see `common.runs.loop.Parts`.
-        decoder: see `symphony.generate`; none for a kind that builds no molecules.
+        prepare: function that leaves out the molecules that the kind cannot learn.
+        rules: ranges and choices of the config, see `common.runs.config.check`.
+        fixed: fields that must not change in a run, see `common.runs.loop.Parts`.
+        decoder: functions of `symphony.generate`; None if the kind builds no molecules.
     """
 
     make: Callable[[ml_collections.ConfigDict], nn.Module]

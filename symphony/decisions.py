@@ -126,10 +126,10 @@ class Choice(NamedTuple):
     """What is placed next, or that nothing is.
 
     Attributes:
-        stop: True if the molecule is complete.
-        focus: Index of the focus; 0 at a stop.
-        species: Of the new atom; 0 at a stop.
-        log_likelihood: Nats, at temperature one.
+        stop: true if the molecule is complete.
+        focus: index of the focus; 0 at a stop.
+        species: species of the new atom; 0 at a stop.
+        log_likelihood: log-likelihood at temperature one, in nats.
     """
 
     stop: Flag
@@ -172,14 +172,14 @@ def draw_next(
     """Draws stop, focus and species, radius and direction, in this order.
 
     Args:
-        model: Bound to its parameters.
-        key: Key of this step of this molecule.
-        settings: See `Settings`.
-        mode: `exact`, `tempered` or `basin`; see `generate`.
-        positions: Å.
-        placed: True for the atoms there are.
-        node_feats: Output of the trunk.
-        next_atom: Logits of the one step there is.
+        model: network bound to its parameters.
+        key: key of this step of this molecule.
+        settings: temperatures, conditions and largest size, see `Settings`.
+        mode: `exact`, `tempered` or `basin`, see `generate.generate`.
+        positions: positions of the atoms, in Å.
+        placed: true for the atoms there are.
+        node_feats: output of the trunk.
+        next_atom: logits of the one step there is.
     """
     keys = jax.random.split(key, 5)
     choice = draw_choice(
@@ -229,12 +229,12 @@ def draw_direction(
     """Draws a direction from signals on the sphere, as the mode asks.
 
     Args:
-        key: Key of the draw.
-        coefficients: Signals of the channels.
-        grid: Where the draw begins.
-        settings: See `Settings`.
-        mode: `exact`, `tempered` or `basin`; see `generate`.
-        width: Radians, of a peak at temperature one.
+        key: key of the draw.
+        coefficients: signals of the channels.
+        grid: grid of the first proposals.
+        settings: temperatures, conditions and largest size, see `Settings`.
+        mode: `exact`, `tempered` or `basin`, see `generate.generate`.
+        width: width of a peak at temperature one, in radians.
     """
     key_draw, key_settle = jax.random.split(key)
     tempered = mode == "tempered"
@@ -272,14 +272,14 @@ def position_log_density(
     of the estimate is below the truth, and approaches it with `num_draws`.
 
     Args:
-        model: Bound to its parameters.
-        key: Draws the coarse directions.
-        condition: What the position heads know.
-        radius: Å.
-        direction: Unit vector from the focus.
-        coefficients: Signals of the coarse density at this radius.
-        around: what the position heads see.
-        num_draws: Number of coarse directions.
+        model: network bound to its parameters.
+        key: key of the coarse directions.
+        condition: input of the position heads.
+        radius: distance from the focus, in Å.
+        direction: unit vector from the focus.
+        coefficients: signals of the coarse density at this radius.
+        around: atoms that the position heads see.
+        num_draws: number of coarse directions.
     """
     mixture = jax.tree.map(lambda x: x[0], model.radial(condition))
     log_radial = densities.radial_log_density(

@@ -22,9 +22,9 @@ class RadialMixture(NamedTuple):
     """Mixture of logistic densities, each truncated to the same interval.
 
     Attributes:
-        logits: Unnormalised log-weights of the components.
-        means: Å.
-        scales: Å, the logistic scale; a standard deviation is 1.81 of it.
+        logits: unnormalised log-weights of the components.
+        means: means of the components, in Å.
+        scales: logistic scales in Å; a standard deviation is 1.81 of it.
     """
 
     logits: Float[Array, "*batch components"]
@@ -40,11 +40,11 @@ class FineMixture(NamedTuple):
     free: there a component is narrow across the circle, along $v$, and wide along it.
 
     Attributes:
-        logits: Unnormalised log-weights of the components.
-        means: Tangent vectors, in radians.
-        scales: Standard deviation $\sigma$ across $v$, in radians.
-        squeezes: Tangent vectors $v$, without unit.
-        centre: Unit vector at which the plane touches the sphere: the coarse direction,
+        logits: unnormalised log-weights of the components.
+        means: tangent vectors, in radians.
+        scales: standard deviation $\sigma$ across $v$, in radians.
+        squeezes: tangent vectors $v$, without unit.
+        centre: unit vector at which the plane touches the sphere: the coarse direction,
             or where the network took it.
     """
 
@@ -227,12 +227,12 @@ def settle_coarse(
     weights of well-separated modes and narrows each of them.
 
     Args:
-        key: Key of the chain.
-        coefficients: Signals of the channels.
+        key: key of the chain.
+        coefficients: signals of the channels.
         direction: start of the chain.
-        temperature: The low temperature.
-        num_steps: Length of the chain.
-        step_size: Standard deviation of a step per axis, in radians.
+        temperature: low temperature.
+        num_steps: length of the chain.
+        step_size: standard deviation of a step per axis, in radians.
     """
     key_moves, key_accept = jax.random.split(key)
     moves = step_size * jax.random.normal(key_moves, (num_steps, 3))

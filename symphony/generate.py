@@ -36,11 +36,11 @@ class Settings(NamedTuple):
 
     Attributes:
         focus_temperature: temperature of stopping, focus and species.
-        position_temperature: the density of positions is raised to its inverse:
-            radius and coarse direction by its power, the fine stage by its width.
-        basin_temperature: Narrows every mode of the position and keeps its weight.
-        conditions: all that the network is given, `noise_std` among them.
-        max_atoms: Molecules that reach it without stopping are ended, not stopped.
+        position_temperature: temperature of the density of positions: a power of those
+            of radius and coarse direction, a width in the fine stage.
+        basin_temperature: temperature of each mode of the position; its weight stays.
+        conditions: conditions of the network, `noise_std` among them.
+        max_atoms: largest number of atoms; a larger molecule is ended, not stopped.
     """
 
     focus_temperature: Scalar
@@ -54,9 +54,9 @@ class Fragment(NamedTuple):
     """The atoms of an unfinished molecule, padded to the capacity of a slot.
 
     Attributes:
-        positions: Å.
+        positions: positions of the atoms, in Å.
         species: indices into the species table.
-        num_atoms: Atoms placed so far.
+        num_atoms: atoms placed so far.
     """
 
     positions: Positions
@@ -68,10 +68,10 @@ class Placement(NamedTuple):
     """What a step adds: an atom, or the decision to stop.
 
     Attributes:
-        stop: True if nothing is placed and the molecule is complete.
+        stop: true if nothing is placed and the molecule is complete.
         species: index of its species.
-        position: Å, place of the new atom.
-        log_likelihood: Nats, of this step; positions per Å³.
+        position: position of the new atom, in Å.
+        log_likelihood: log-likelihood of this step in nats; positions per Å³.
     """
 
     stop: Flag
@@ -92,14 +92,14 @@ class Slot(NamedTuple):
     """One molecule under construction.
 
     Attributes:
-        fragment: The atoms placed so far.
-        num_given: Atoms of the start, which are placed before any is drawn.
-        given_positions: Å, places of the start.
+        fragment: atoms placed so far.
+        num_given: atoms of the start, which are placed before any is drawn.
+        given_positions: positions of the atoms of the start, in Å.
         given_species: species of the start.
-        done: Nothing more will be placed.
-        stopped: The network chose to stop.
-        log_likelihood: Nats of the path so far at temperature one: species of the
-            first atom, focus, species and position (Å⁻³) of every drawn atom, stop.
+        done: true once nothing more will be placed.
+        stopped: true once the network chose to stop.
+        log_likelihood: log-likelihood in nats of the path so far at temperature one:
+            first species, focus, species and position (Å⁻³) of drawn atoms, stop.
         index: number of the molecule of the seed; -1 in an empty slot.
         cache: features that the model keeps of the placed atoms.
     """
@@ -119,7 +119,7 @@ class Start(NamedTuple):
     """Atoms that every molecule starts from, possibly none; in the order of placement.
 
     Attributes:
-        positions: Å.
+        positions: positions of the atoms, in Å.
         species: indices into the species table.
     """
 
@@ -132,10 +132,10 @@ class Finished(NamedTuple):
 
     Attributes:
         index: number of the molecule of the seed.
-        positions: Å, in the order of placement.
+        positions: positions in Å, in the order of placement.
         species: indices into the species table.
-        stopped: False if it would have grown beyond the largest number of atoms.
-        log_likelihood: Nats; see `Slot`.
+        stopped: false if it would have grown beyond the largest number of atoms.
+        log_likelihood: log-likelihood in nats, see `Slot`.
     """
 
     index: int
@@ -345,18 +345,18 @@ def generate(
 
     Args:
         decoder: functions that ask the network.
-        model: The network.
-        params: Its parameters.
+        model: network.
+        params: parameters of the network.
         indices: numbers of the molecules of the seed to build.
         seed: seed of the random numbers.
         settings: temperatures, conditions, largest size.
-        start: The atoms that a molecule starts from, by its index.
-        mode: `exact` draws what was trained; `tempered` raises the densities of
-            positions to the power of an inverse temperature; `basin` draws the basin
-            at temperature one, then narrows.
-        num_slots: Molecules under construction at a time.
-        capacity: Largest number of atoms that a slot holds.
-        steps_per_call: Steps between two looks at what has finished.
+        start: function from the index of a molecule to the atoms it starts from.
+        mode: way to draw positions: `exact` from the density of the network;
+            `tempered` from its power by the inverse temperature; `basin` a mode at
+            temperature one, which is then narrowed.
+        num_slots: molecules under construction at a time.
+        capacity: largest number of atoms that a slot holds.
+        steps_per_call: steps between two looks at what has finished.
 
     Raises:
         ValueError: A slot holds fewer atoms than a molecule may have.

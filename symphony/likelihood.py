@@ -60,7 +60,7 @@ class NearPairs(NamedTuple):
     Attributes:
         first: index of one atom, in the molecule as given.
         second: index of the other.
-        pair_mask: True for real pairs.
+        pair_mask: true for real pairs.
     """
 
     first: Int[Array, " num_pairs"]
@@ -75,8 +75,8 @@ class OrderTerms(NamedTuple):
         placed: term of placing each atom, in the order of the input; for the first of
             the order, the logarithm of the probability of its species.
         stop: term of stopping.
-        log_law: Log-probability of the order under the law of the cuts.
-        complete: False if the atoms do not hang together; the rest is then void.
+        log_law: log-probability of the order under the law of the cuts.
+        complete: false if the atoms do not hang together; the rest is then void.
     """
 
     placed: Float[Array, " num_nodes"]
@@ -92,9 +92,9 @@ class Score(NamedTuple):
         bound: lower bound for the molecule, over orders.
         standard_error: error of `bound` by the spread of $p / q$; NaN for one order.
         effective_orders: $(\sum w)^2 / \sum w^2$ of the ratios $w = p / q$.
-        mean_order: Mean of the log-likelihood of one order.
-        per_atom: Mean over orders of the term of each atom, in the input's order.
-        stop: Mean over orders of the term of stopping.
+        mean_order: mean of the log-likelihood of one order.
+        per_atom: mean over orders of the term of each atom, in the input's order.
+        stop: mean over orders of the term of stopping.
     """
 
     bound: float
@@ -134,13 +134,13 @@ def order_terms(
     """Evaluates one order, all its steps at once.
 
     Args:
-        model: Bound to its parameters.
-        cut: The molecule in the order.
-        near: All pairs within the reach of a step; each belongs to one step, that of
+        model: network bound to its parameters.
+        cut: molecule in the order.
+        near: all pairs within the reach of a step; each belongs to one step, that of
             its later atom, with its earlier one as the focus.
-        conditions: all that the network is given, `noise_std` among them.
-        key: Draws the coarse directions.
-        num_draws: Coarse directions for each pair.
+        conditions: conditions of the network, `noise_std` among them.
+        key: key of the coarse directions.
+        num_draws: coarse directions for each pair.
     """
     num_nodes = cut.species.shape[0]
     node_feats, next_atom = step_features(model, cut, conditions)
@@ -271,12 +271,12 @@ def score_molecules(
     """Yields index and score of each molecule, bucket by bucket.
 
     Args:
-        weights: The trained model.
-        molecules: At most `MAX_ATOMS` atoms each, of known elements.
+        weights: trained model.
+        molecules: molecules of at most `MAX_ATOMS` atoms, of known elements.
         num_orders: K, random orders for each molecule.
         num_draws: M, coarse directions for each pair of new atom and focus.
-        seed: Of orders and directions; it decides them together with the index of a
-            molecule and the bucket that holds it.
+        seed: seed of orders and directions, which depend on it, on the index of a
+            molecule and on the bucket that holds it.
 
     Raises:
         UsageError: The atoms of a molecule do not hang together, or the kind of model

@@ -53,9 +53,9 @@ class StepTerms(NamedTuple):
         coarse: term of the coarse direction, per steradian.
         fine: term of the direction given the coarse, less that of the blur; `coarse`
             and `fine` add up to the bound for the direction, per steradian.
-        step_mask: True for steps of the molecule; none of one that has no complete
+        step_mask: true for steps of the molecule; none of one that has no complete
             order, see `Cut`.
-        place_mask: True for steps that place an atom.
+        place_mask: true for steps that place an atom.
     """
 
     first: Scalar
@@ -87,13 +87,13 @@ def step_terms(
     """Evaluates steps of one molecule, teacher-forced.
 
     Args:
-        model: Bound to its parameters.
-        cut: The molecule in an order of generation.
-        steps: The steps `t` to evaluate.
-        conditions: what the network is given; `noise_std` (Å) is of the noise on the
-            atoms already placed.
-        noise: Standard normal numbers.
-        key: Draws the coarse directions.
+        model: network bound to its parameters.
+        cut: molecule in an order of generation.
+        steps: steps `t` to evaluate.
+        conditions: conditions of the network; `noise_std` (Å) is that of the noise on
+            the atoms already placed.
+        noise: standard normal numbers.
+        key: key of the coarse directions.
     """
     num_nodes = cut.species.shape[0]
     positions = cut.positions + conditions["noise_std"].value * noise
@@ -154,9 +154,9 @@ def _position_terms(
     Args:
         model: bound to its parameters.
         condition: input of the position heads.
-        vectors: Å, from the focus to the new atom.
-        around: what the position heads see.
-        key: draws the coarse directions.
+        vectors: vectors from the focus to the new atom, in Å.
+        around: atoms that the position heads see.
+        key: key of the coarse directions.
     """
     length = jnp.linalg.norm(vectors, axis=-1)
     direction = vectors / length[:, None]

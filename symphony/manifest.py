@@ -33,13 +33,13 @@ class Sample(NamedTuple):
     Attributes:
         index: number of the molecule of the seed.
         seed: seed of the random numbers.
-        atomic_numbers: Nuclear charges.
-        positions: Å.
-        stopped: False if it would have grown beyond the largest number of atoms.
-        log_likelihood: Nats of the path by which it was built, positions per Å³; a
-            fragment's own atoms count nothing. Of a refined molecule it is that of the
-            molecule before; None of one from a file.
-        moved: Å, root mean square that refinement moved the atoms; None without.
+        atomic_numbers: nuclear charges.
+        positions: positions of the atoms, in Å.
+        stopped: false if it would have grown beyond the largest number of atoms.
+        log_likelihood: log-likelihood in nats of the path by which it was built,
+            without a fragment's own atoms, positions per Å³. Of a refined molecule it
+            is that of the molecule before; None of one from a file.
+        moved: root mean square move of the atoms by refinement, in Å; None without.
         name: name in the file that it was read from, if it was.
     """
 
@@ -163,7 +163,7 @@ class Written(NamedTuple):
     Attributes:
         num_before: molecules that were there before.
         num_valid: valid ones among those added.
-        moved: Å, how far refinement moved each of those added; None without.
+        moved: move of each added molecule by refinement, in Å; None without.
     """
 
     num_before: int
@@ -180,9 +180,9 @@ def write_all(
     """Makes the molecules that an output lacks, writes them, and shows progress.
 
     Args:
-        output: the open files.
+        output: open files.
         make: function of the index of the first molecule that yields the rest.
-        total: number of molecules that there shall be.
+        total: number of molecules at the end.
         doing: word for the progress, as `sampling`.
     """
     done, num_valid, moved = output.num_done, 0, []

@@ -50,10 +50,10 @@ class NextAtom(NamedTuple):
     """Logits of what the next atom is, for each step.
 
     Attributes:
-        stop: Logit of stopping.
-        focus_species: Logits of (focus, species); minus infinity where not placed.
-        hidden: Features of the atoms as candidates for the focus.
-        pooled: Features of the whole fragment.
+        stop: logit of stopping.
+        focus_species: logits of (focus, species); minus infinity where not placed.
+        hidden: features of the atoms as candidates for the focus.
+        pooled: features of the whole fragment.
     """
 
     stop: StepScalars
@@ -86,11 +86,11 @@ class Probe(nn.Module):
     takes an angle between several atoms some way to what they agree on; hence rounds.
 
     Attributes:
-        num_channels: Width.
-        num_radial_basis: Half the number of Gaussians that encode a distance.
-        cutoff: Å.
-        num_vectors: Vectors that are returned.
-        init_std: Of the weights of the vectors in a fresh network.
+        num_channels: width of the layers.
+        num_radial_basis: half the number of Gaussians that encode a distance.
+        cutoff: largest distance to an atom, in Å.
+        num_vectors: vectors that are returned.
+        init_std: standard deviation of the initial weights of the vectors.
     """
 
     num_channels: int
@@ -137,26 +137,26 @@ class Symphony(nn.Module):
     Loss, sampler and score call its parts one by one, hence `setup`.
 
     Attributes:
-        atomic_numbers: The species table.
-        num_channels: Channels of every degree in the trunk, width of the heads.
-        num_layers: Rounds of messages.
-        max_degree: Largest degree in the trunk.
-        cutoff: Å, beyond which atoms exchange no message.
+        atomic_numbers: species table.
+        num_channels: channels of every degree in the trunk, width of the heads.
+        num_layers: rounds of messages.
+        max_degree: largest degree in the trunk.
+        cutoff: distance beyond which atoms exchange no message, in Å.
         num_radial_basis: Bessel functions that encode a distance.
-        num_pair_feats: Width of the features of a pair.
-        avg_num_neighbors: Typical number of neighbours.
-        head_max_degree: Largest degree of the density on the sphere.
-        head_channels: Signals whose exponentials the density adds up.
-        num_radial_components: Components of the mixture for the radius.
-        min_radius: Å, smallest distance from the focus to the next atom.
-        max_radius: Å, largest one.
-        max_curvature: See `densities.cap_curvature`.
-        res_beta: Polar points of the grid that normalises the coarse density.
-        res_alpha: Azimuthal points of that grid.
-        blur: Radians, standard deviation per axis of the coarse direction around the
-            true one; see `loss`.
-        num_fine_components: Components of the fine stage.
-        num_fine_rounds: Looks that the fine stage takes at the placed atoms.
+        num_pair_feats: width of the features of a pair.
+        avg_num_neighbors: typical number of neighbours.
+        head_max_degree: largest degree of the density on the sphere.
+        head_channels: signals whose exponentials the density adds up.
+        num_radial_components: components of the mixture for the radius.
+        min_radius: smallest distance from the focus to the next atom, in Å.
+        max_radius: largest distance from the focus to the next atom, in Å.
+        max_curvature: largest curvature of a logit, see `densities.cap_curvature`.
+        res_beta: polar points of the grid that normalises the coarse density.
+        res_alpha: azimuthal points of that grid.
+        blur: standard deviation per axis of the coarse direction around the true one,
+            in radians; see `loss`.
+        num_fine_components: components of the fine stage.
+        num_fine_rounds: rounds of the fine stage, each with a probe.
         block: row of `common.nn.blocks.BLOCKS`, of the trunk.
         product: row of `common.nn.products.PRODUCTS`, of the trunk's messages.
         conditions: rows of `common.nn.conditions.CONDITIONS` that the network is given.

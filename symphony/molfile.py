@@ -107,9 +107,9 @@ def open_output(
     """Opens an output to append to, behind what an earlier command completed.
 
     Args:
-        path: Name of the SDF; the other files lie beside it.
+        path: name of the SDF; the other files lie beside it.
         header: JSON values that decide the molecules; the first line of the manifest.
-        overwrite: Removes what is there.
+        overwrite: true to replace existing files.
 
     Raises:
         UsageError: The files cannot be written, or what is there was not made with

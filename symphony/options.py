@@ -34,9 +34,9 @@ class Options(NamedTuple):
     Attributes:
         temperature_focus: temperature of stopping, focus and species.
         temperature_position: temperature of the density of positions.
-        basin_temperature: Narrows every mode of the position, keeps its weight.
-        max_atoms: Largest size; a molecule that would grow beyond it is ended.
-        core: Atomic numbers and positions (Å) that every molecule starts from.
+        basin_temperature: temperature of each mode of the position; its weight stays.
+        max_atoms: largest size; a molecule that would grow beyond it is ended.
+        core: atomic numbers and positions (Å) that every molecule starts from.
         conditions: numbers of the properties that molecules shall have, by name.
     """
 
@@ -62,16 +62,16 @@ def choose(
     """Checks what is asked of a sampler.
 
     Args:
-        weights: The trained model.
+        weights: trained model.
         temperature_focus: temperature of stopping, focus and species.
-        temperature_position: The density of positions is raised to its inverse.
-        basin_temperature: Narrows every mode of the position, keeps its weight.
-        max_atoms: Largest size; the config's where None.
-        start: Symbol of the element of the first atom.
-        fragment: A file with one molecule (.sdf, .xyz, .npz), or its atomic numbers
+        temperature_position: inverse of the power of the density of positions.
+        basin_temperature: temperature of each mode of the position; its weight stays.
+        max_atoms: largest number of atoms; the config's where None.
+        start: symbol of the element of the first atom.
+        fragment: file with one molecule (.sdf, .xyz, .npz), or its atomic numbers
             and positions in Å, or an RDKit molecule with a conformer. Its atoms come
             first and never move.
-        basin: Short for a basin temperature of `BASIN_TEMPERATURE`.
+        basin: true for a basin temperature of `BASIN_TEMPERATURE`.
         conditions: numbers by the names of conditions; others are unknown.
 
     Raises:

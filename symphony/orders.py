@@ -30,18 +30,18 @@ class Cut(NamedTuple):
     """A molecule in the order of its generation; step `t` sees the atoms `0..t`.
 
     Attributes:
-        positions: Å, in the order of placement.
+        positions: positions in Å, in the order of placement.
         species: indices into the species table, in the order of placement.
-        node_mask: True for real atoms, which come first.
-        focus: At step `t`, the placed atom from which atom `t + 1` is reached.
-        labels: At step `t`, the share of the candidate edges that leave the placed
+        node_mask: true for real atoms, which come first.
+        focus: placed atom from which atom `t + 1` is reached, at step `t`.
+        labels: share, at step `t`, of the candidate edges that leave the placed
             atom `i` towards an atom of species `s`; rows of the last step are zero.
-        log_law: At step `t`, the log-probability under the law of the cut that the
+        log_law: log-probability, at step `t`, under the law of the cut that the
             next atom is atom `t + 1`, whatever its focus; nats. The entry of the last
             step is zero.
-        log_first: The log-probability that atom 0 is the first; nats.
+        log_first: log-probability that atom 0 is the first; nats.
         order: index of each placed atom in the molecule as it was given.
-        complete: False if some atom has no placed atom within the cutoff in any
+        complete: false if some atom has no placed atom within the cutoff in any
             order; the steps beyond it are then not to be used.
     """
 
@@ -78,8 +78,8 @@ class Law(NamedTuple):
 
     Attributes:
         is_heavy: true for species heavier than hydrogen.
-        tolerance: Å, how much longer than the shortest a candidate edge may be.
-        cutoff: Å, the longest edge.
+        tolerance: largest excess of a candidate edge over the shortest, in Å.
+        cutoff: length of the longest edge, in Å.
         heavy_first: whether all heavy atoms come before the first hydrogen.
     """
 
@@ -100,7 +100,7 @@ def cut(
 
     Args:
         noise: numbers that decide the cut; see `draw_cut_noise`.
-        positions: Å.
+        positions: positions of the atoms, in Å.
         species: indices into the species table.
         node_mask: true for real atoms; at least one.
         law: law of the cut.

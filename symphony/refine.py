@@ -37,8 +37,8 @@ def refine_molecules(
 
     Args:
         refiner: trained denoiser; see `load_refiner`.
-        molecules: To refine.
-        fixed: Atoms that stay where they are, counted from 0, of every molecule.
+        molecules: molecules to refine.
+        fixed: atoms that stay where they are, counted from 0, of every molecule.
         seed: seed of the random numbers.
         first: index of the first one.
     """
@@ -79,9 +79,9 @@ class MoleculeRefiner:
         """Returns copies whose first conformer is refined; bonds and fields stay.
 
         Args:
-            mols: With hydrogens and a conformer in three dimensions.
+            mols: molecules with hydrogens and a conformer in three dimensions.
             seed: seed of the random numbers.
-            fixed: Atoms that stay where they are, counted from 0, of every molecule.
+            fixed: atoms that stay where they are, counted from 0, of every molecule.
 
         Raises:
             UsageError: One has no conformer, an unknown element, or not all of `fixed`.

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `symphony sample` and returns the exit status.
 
     Args:
-        argv: The arguments after the command; those of the process where None.
+        argv: arguments after the command; those of the process where None.
     """
     arguments = _parser().parse_args(argv)
     for path in molfile.paths_of(arguments.output):

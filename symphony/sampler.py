@@ -102,12 +102,12 @@ def draw(
     """Returns an iterator over the molecules `first..end - 1` of a seed, in order.
 
     Args:
-        weights: The trained model.
+        weights: trained model.
         options: checked options; see `choose`.
         seed: seed of the random numbers.
         first: index of the first molecule.
         end: index after the last one.
-        num_slots: Molecules under construction at a time. It changes no molecule but
+        num_slots: molecules under construction at a time. It changes no molecule but
             for the rounding of floats. The device decides where it is None.
 
     Raises:

@@ -36,8 +36,8 @@ def check_connected(molecules: data.Molecules, cutoff: float, source: str) -> No
 
     Args:
         molecules: molecules to be scored.
-        cutoff: Å, longest step from a placed atom to the next.
-        source: The file, for the message.
+        cutoff: longest step from a placed atom to the next, in Å.
+        source: name of the file, for the message.
     """
     apart = data.unreachable(molecules, 0.0, cutoff, heavy_first=False)
     if apart.any():

@@ -73,10 +73,10 @@ def start(
     """Returns the atoms that a molecule starts from, in their order of placement.
 
     Args:
-        core: the fragment as given; none where None.
-        order_of: see `orders`.
+        core: fragment as given; none where None.
+        order_of: function of the index of a molecule, see `orders`.
         config: config of the weights.
-        index: which molecule of the seed.
+        index: number of the molecule of the seed.
     """
     if core is None:
         return Start(np.zeros((0, 3), np.float32), np.zeros(0, np.int32))

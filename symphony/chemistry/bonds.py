@@ -133,9 +133,9 @@ def perceive(
     """Finds the bonds of a neutral molecule in this process, without a time limit.
 
     Args:
-        atomic_numbers: Nuclear charges.
-        positions: Coordinates in Å.
-        preset: A key of `PRESETS`, or `"strict"`: one fragment, no atom with a
+        atomic_numbers: nuclear charges.
+        positions: coordinates in Å.
+        preset: key of `PRESETS`, or `"strict"`: one fragment, no atom with a
             formal charge and no radical in what `"xyz2mol_hueckel"` perceives.
 
     Returns:
@@ -234,11 +234,11 @@ def to_sdf(
     """Perceives one molecule in this process and writes it as a record of an SDF.
 
     Args:
-        atomic_numbers: Nuclear charges.
-        positions: Coordinates in Å.
+        atomic_numbers: nuclear charges.
+        positions: coordinates in Å.
         preset: convention; see `perceive`.
-        name: The title of the record.
-        properties: Further fields; `smiles` is added.
+        name: title of the record.
+        properties: further fields; `smiles` is added.
     """
     mol = perceive(atomic_numbers, positions, preset)
     if mol is None:
@@ -271,13 +271,13 @@ def perceive_all(
     """Perceives many molecules in worker processes.
 
     Args:
-        molecules: Pairs of atomic numbers and positions in Å.
-        preset: A key of `PRESETS`, or `"strict"`.
-        num_workers: Number of processes.
-        time_limit: Seconds of CPU time for one molecule, or ten times as many by the
-            clock; then its process is ended and its status is `"timeout"`. CPU time
+        molecules: pairs of atomic numbers and positions in Å.
+        preset: key of `PRESETS`, or `"strict"`.
+        num_workers: number of processes.
+        time_limit: CPU time for one molecule in s, or ten times as long by the clock;
+            then its process is ended and its status is `"timeout"`. CPU time
             makes the figures independent of what else the machine does.
-        on_done: Called after every molecule, for progress bars.
+        on_done: callback after every molecule, for progress bars.
 
     Returns:
         One perception per molecule, in the given order. A process that dies makes

@@ -175,7 +175,7 @@ class _Pool:
         """Waits for the next answer or deadline and deals with it.
 
         Args:
-            longest: Seconds to wait at most.
+            longest: longest time to wait, in s.
         """
         nearest = min(worker.deadline for worker in self.workers)
         wait = min(longest, max(0.0, nearest - time.monotonic()))
@@ -205,12 +205,12 @@ def map_tasks(
     """Has every task answered by one of several processes.
 
     Args:
-        module: Run as `python -m module`. It writes one line once it is ready, then
-            one line per line it reads.
+        module: name of a module, run as `python -m module`. It writes one line once
+            it is ready, then one line per line it reads.
         tasks: JSON objects.
-        num_workers: Number of processes.
-        time_limit: Seconds of wall-clock time for one task.
-        on_done: Called with the number of answers so far.
+        num_workers: number of processes.
+        time_limit: wall-clock time for one task, in s.
+        on_done: callback with the number of answers so far.
 
     Returns:
         In the order of the tasks, the answers, `"timeout"` for a task that was killed

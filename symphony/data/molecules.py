@@ -30,10 +30,10 @@ class Molecules(NamedTuple):
     """Molecules of different sizes in flat arrays.
 
     Attributes:
-        num_atoms: Atoms of each molecule.
-        offsets: Molecule `m` owns the atoms `offsets[m]:offsets[m + 1]`.
-        atomic_numbers: number of every atom; 0 where the source's symbol is no element.
-        positions: Å.
+        num_atoms: atoms of each molecule.
+        offsets: offsets of the atoms; molecule `m` owns `offsets[m]:offsets[m + 1]`.
+        atomic_numbers: nuclear charge of each atom; 0 for a symbol of no element.
+        positions: positions of the atoms, in Å.
         names: name of each molecule in its file, as text.
         properties: for each condition that was asked for, a number per molecule, in
             the unit of its row of `CONDITIONS`; NaN where unknown.
@@ -51,9 +51,9 @@ class Records(NamedTuple):
     """What a reader found in a file, before any screening.
 
     Attributes:
-        molecules: The records that could be parsed.
+        molecules: records that could be parsed.
         split: 0 training, 1 validation, 2 test; None where the file has no split.
-        unreadable: Names of the records that could not be parsed.
+        unreadable: names of the records that could not be parsed.
     """
 
     molecules: Molecules
@@ -65,8 +65,8 @@ class SkipReport(NamedTuple):
     """Records left out of a data set.
 
     Attributes:
-        num_records: Records looked at, good and bad.
-        skipped: For each reason that occurred, the names of the records left out.
+        num_records: records looked at, good and bad.
+        skipped: names of the records left out, by the reason.
     """
 
     num_records: int
@@ -83,11 +83,11 @@ def make_molecules(
     """Returns the packed form, with every array in its own type.
 
     Args:
-        num_atoms: Atoms of each molecule.
-        atomic_numbers: From 0 (no element) to 118.
-        positions: Å.
+        num_atoms: atoms of each molecule.
+        atomic_numbers: nuclear charges from 0 (no element) to 118.
+        positions: positions of the atoms, in Å.
         names: names of the molecules; their indices where None.
-        properties: see `Molecules`; none where None.
+        properties: properties of the molecules, see `Molecules`; none where None.
     """
     offsets = np.zeros(len(num_atoms) + 1, np.int64)
     np.cumsum(num_atoms, out=offsets[1:])
@@ -318,11 +318,11 @@ def screen(
 
     Args:
         records: records that a reader found.
-        species_table: Atomic numbers that the model knows.
-        max_atoms: The size of the largest bucket.
-        source: The file, for messages.
-        strict: whether one bad record is an error: for molecules that a user
-            wants scored or completed, where none may be passed over in silence.
+        species_table: atomic numbers that the model knows.
+        max_atoms: size of the largest bucket.
+        source: name of the file, for messages.
+        strict: true to make one bad record an error, for molecules that a user wants
+            scored or completed.
 
     Raises:
         UsageError: No record is left, more than 5 % are bad, or one is and `strict`.

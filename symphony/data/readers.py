@@ -43,9 +43,9 @@ class Form(NamedTuple):
     """A form of file.
 
     Attributes:
-        matches: whether a path is of it, by its name.
-        read: `(path, names of properties) -> Records`.
-        curate: `(records, path) -> Records`: what is left out, and the split, by the
+        matches: test of a path, by its name.
+        read: function `(path, names of properties) -> Records`.
+        curate: function `(records, path) -> Records` that leaves out and splits by the
             conventions of a published data set.
     """
 
@@ -83,11 +83,11 @@ def read_file(
     """Reads a file of one of several forms.
 
     Args:
-        path: the file.
+        path: file of molecules.
         properties: names of the properties to read.
-        forms: what may be read.
-        names: of the forms, for messages.
-        strict: whether records stay that the conventions of a data set leave out.
+        forms: forms of file that may be read.
+        names: names of the forms, for messages.
+        strict: true to keep records that the conventions of a data set leave out.
 
     Raises:
         UsageError: The file is missing, of another form, or cannot be read or parsed.
@@ -170,11 +170,11 @@ def read_molecules(
     """Reads molecules, leaves out those that cannot be used, and says which.
 
     Args:
-        path: a file, by its extension, or the name of a row of `SOURCES`.
-        species_table: Atomic numbers that the model knows.
-        max_atoms: The size of the largest bucket.
-        strict: whether any bad record is an error, and nothing is left out (of QM9
-            neither): for molecules to score or complete.
+        path: path of a file, by its extension, or the name of a row of `SOURCES`.
+        species_table: atomic numbers that the model knows.
+        max_atoms: size of the largest bucket.
+        strict: true to make any bad record an error and to leave nothing out (of QM9
+            neither), for molecules to score or complete.
         split: `train`, `validation` or `test`; all of it where None. The file's own
             split, for the official files of QM9 that of EDM; a file without one is
             divided 80 : 10 : 10 at random, always alike, and below 20 molecules not

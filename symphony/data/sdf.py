@@ -268,7 +268,7 @@ def read_sdf(
     """Reads an SDF or a single mol block.
 
     Args:
-        file: Opened for bytes.
+        file: file opened for bytes.
         source: name of the file in messages.
         properties: names of the data fields to read, numbers.
 

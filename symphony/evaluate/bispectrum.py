@@ -23,7 +23,7 @@ def harmonics(
     Each degree is the coupling of the direction itself with the degree below.
 
     Args:
-        directions: Vectors of any positive length.
+        directions: vectors of any positive length.
     """
     units = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     values = [np.full((len(units), 1), 1.0)]
@@ -64,7 +64,7 @@ def bispectra(
     of the symmetric invariants.
 
     Args:
-        neighbours: Vectors from the central atom to the bonded ones, in Å.
+        neighbours: vectors from the central atom to the bonded ones, in Å.
     """
     num_environments, num_neighbours, _ = neighbours.shape
     flat = np.asarray(neighbours, np.float64).reshape(-1, 3)

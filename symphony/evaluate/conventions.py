@@ -148,13 +148,13 @@ def judge(
     """Scores molecules by each convention.
 
     Args:
-        molecules: Pairs of atomic numbers and positions in Å.
-        names: Conventions, of `NAMES`.
+        molecules: pairs of atomic numbers and positions in Å.
+        names: conventions, of `NAMES`.
         known_graphs: graphs by `reference_graphs`; without it novelty is not computed.
         faults: reason why a molecule has no geometry; see `samples.Samples`.
-        num_workers: Number of worker processes.
+        num_workers: number of worker processes.
         time_limit: CPU seconds for one molecule.
-        advance: Told of every molecule done in a worker.
+        advance: callback after every molecule done in a worker.
     """
     scores, perceptions = {}, {}
     needed = {*names, *([bonds.STRICT_PARENT] if bonds.STRICT in names else [])}

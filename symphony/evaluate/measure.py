@@ -146,14 +146,14 @@ def evaluate(
     """Measures samples against data; see the docs on metrics for every entry.
 
     Args:
-        drawn: Everything that was generated.
-        reference: The data.
-        names: Conventions, of `conventions.NAMES`.
-        num_workers: Number of worker processes.
+        drawn: all generated molecules.
+        reference: molecules of the data.
+        names: conventions, of `conventions.NAMES`.
+        num_workers: number of worker processes.
         time_limit: CPU seconds for one molecule.
-        num_perceived: Molecules of the reference whose bonds are perceived for the
+        num_perceived: molecules of the reference whose bonds are perceived for the
             distributions, the slow part; 0 leaves the distributions out.
-        advance: Told of every molecule done in a worker.
+        advance: callback after every molecule done in a worker.
     """
     known = conventions.reference_graphs(
         reference, names, num_workers, time_limit, _told_as("known", advance)

@@ -34,7 +34,7 @@ def check(mols: Sequence[Chem.Mol]) -> PoseChecks | None:
     """Tests molecules; None if PoseBusters is not installed or there are none.
 
     Args:
-        mols: Sanitized, with explicit hydrogens and one conformer in Å.
+        mols: sanitized molecules, with explicit hydrogens and one conformer in Å.
     """
     if not is_installed() or not mols:
         return None

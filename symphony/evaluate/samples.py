@@ -108,7 +108,7 @@ def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
 
     Args:
         path: SDF, extxyz, xyz or npz.
-        max_molecules: Keeps only the first ones.
+        max_molecules: largest number of molecules; the first ones are kept.
 
     Raises:
         UsageError: The file cannot be read, holds nothing, or has more molecules than
@@ -152,7 +152,7 @@ def read_reference(path: str, split: str | None = None) -> Reference:
     """Reads the data that samples are compared with.
 
     Args:
-        path: A file, or the name of a data set.
+        path: file, or the name of a data set.
         split: `train`, `validation` or `test`; all of it where None.
 
     Raises:

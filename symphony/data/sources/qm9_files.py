@@ -41,7 +41,7 @@ def read_official(path: Path, properties: Sequence[str] = ()) -> Records:
     """Reads the archive of QM9's authors, or MoleculeNet's `gdb9.sdf`, zipped or not.
 
     Args:
-        path: the file; a `gdb9.sdf.csv` beside an SDF is read with it.
+        path: path of the file; a `gdb9.sdf.csv` beside an SDF is read with it.
         properties: names of columns of the csv, as `gap`; energies in eV.
     """
     if path.suffix.lower() == ".zip":
@@ -77,8 +77,8 @@ def _read_gdb9(
     """Reads `gdb9.sdf`.
 
     Args:
-        file: Opened for bytes.
-        table: The contents of `gdb9.sdf.csv`, whose rows are the records of the SDF
+        file: file opened for bytes.
+        table: contents of `gdb9.sdf.csv`, whose rows are the records of the SDF
             in their order: it tells a file that lost its end.
         source: name of the file in messages.
         properties: names of columns of the table.
@@ -164,8 +164,8 @@ def read_dsgdb9nsd(path: Path, properties: Sequence[str] = ()) -> Records:
     """Reads `dsgdb9nsd.xyz.tar.bz2`: one file a molecule, compressed together.
 
     Args:
-        path: the archive.
-        properties: see `read_official`.
+        path: path of the archive.
+        properties: names of the properties to read, see `read_official`.
 
     Raises:
         UsageError: The archive is truncated, or none.

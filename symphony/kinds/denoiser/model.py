@@ -37,18 +37,18 @@ class Denoiser(nn.Module):
     """The whole network; see the module's docstring.
 
     Attributes:
-        atomic_numbers: The species table.
-        num_channels: Channels of every degree.
-        num_layers: Rounds of messages.
-        max_degree: Largest degree of the features, at least 1.
-        cutoff: Å, beyond which atoms exchange no message.
+        atomic_numbers: species table.
+        num_channels: channels of every degree.
+        num_layers: rounds of messages.
+        max_degree: largest degree of the features, at least 1.
+        cutoff: distance beyond which atoms exchange no message, in Å.
         num_radial_basis: Bessel functions that encode a distance.
-        num_pair_feats: Width of the features of a pair.
-        avg_num_neighbors: Typical number of neighbours.
-        sigma_data: Å, spread of the clean molecules. One larger than theirs leaves
+        num_pair_feats: width of the features of a pair.
+        avg_num_neighbors: typical number of neighbours.
+        sigma_data: spread of the clean molecules, in Å. One larger than theirs leaves
             the network nothing to restore that its neighbours do not tell.
-        min_noise: Å, least noise that it is told apart.
-        max_noise: Å, largest one.
+        min_noise: smallest noise of the training, in Å.
+        max_noise: largest noise of the training, in Å.
         block: row of `common.nn.blocks.BLOCKS`.
         product: row of `common.nn.products.PRODUCTS`, of the messages.
     """
@@ -79,11 +79,11 @@ class Denoiser(nn.Module):
         """Returns the expected clean molecule, where the noised one lies.
 
         Args:
-            species: Indices into the species table.
-            y: Å, the noised molecule.
-            sigma: Å, of the noise.
-            node_mask: True for atoms.
-            fixed: True for atoms that are known; they come back as they are.
+            species: indices into the species table.
+            y: positions of the noised molecule, in Å.
+            sigma: standard deviation of the noise, in Å.
+            node_mask: true for atoms.
+            fixed: true for atoms that are known; they come back as they are.
         """
         y, centre = alignment.center(y, node_mask, weights_of(fixed))
         num_species = len(self.atomic_numbers)

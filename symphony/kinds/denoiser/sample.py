@@ -42,16 +42,16 @@ class Refiner(NamedTuple):
     """A trained denoiser, and how it is used.
 
     Attributes:
-        name: Of the weights, as the user gave it.
+        name: name of the weights, as the user gave it.
         checksum: SHA-256 of the parameters.
-        species: Atomic numbers that it knows.
-        unseen: Those of them that no molecule had that it was trained on.
-        model: The network.
-        params: Its averaged parameters.
-        noise: Å, that is laid over a molecule.
-        num_steps: Levels of noise on the way back.
-        method: One of `denoising.METHODS`.
-        num_final: Denoisings at the least noise, at the end.
+        species: atomic numbers in the species table.
+        unseen: atomic numbers of the table that no molecule of the training data had.
+        model: network.
+        params: averaged parameters.
+        noise: noise that is laid over a molecule, in Å.
+        num_steps: levels of noise on the way back.
+        method: one of `denoising.METHODS`.
+        num_final: denoisings at the least noise, at the end.
     """
 
     name: str
@@ -76,11 +76,11 @@ def load_refiner(
     """Loads a denoiser and checks how it is to be used.
 
     Args:
-        name_or_path: Packaged weights or the folder of a run.
+        name_or_path: packaged weights or the folder of a run.
         flag: flag that the user gave it to, for the message of an error.
-        noise: Å; the config's where None, as the rest.
-        num_steps: Levels of noise.
-        method: One of `denoising.METHODS`.
+        noise: noise in Å; the config's where None, as the rest.
+        num_steps: levels of noise.
+        method: one of `denoising.METHODS`.
 
     Raises:
         UsageError: There are no such weights, or a number is out of range.
@@ -170,7 +170,7 @@ def refine(
     Args:
         refiner: denoiser and its use, see `load_refiner`.
         atomic_numbers: atomic numbers of each molecule.
-        positions: Å.
+        positions: positions of the atoms, in Å.
         fixed: true for atoms that stay where they are.
         indices: numbers of the molecules; with the seed they decide the noise, whatever
             else is in the batch.

@@ -129,8 +129,8 @@ def step_divergences(
         model: network bound to its parameters.
         cut: molecule in an order of generation.
         step: last atom that is placed: `0..step` are.
-        noise: Å, added to the atoms of the fragment. The target stays relative to the
-            focus without noise.
+        noise: noise on the atoms of the fragment, in Å. The target stays relative to
+            the focus without noise.
     """
     num_nodes = cut.species.shape[0]
     placed = (jnp.arange(num_nodes) <= step) & cut.node_mask
@@ -163,11 +163,11 @@ def molecule_totals(
     the paper does not learn, is added once and shares no parameter with them.
 
     Args:
-        model: Bound to its parameters.
-        cut: The molecule in an order of generation.
+        model: network bound to its parameters.
+        cut: molecule in an order of generation.
         conditions: not used; the noise on the fragment is always `model.noise_std`,
             in validation too.
-        key: Draws the step and the noise.
+        key: key of the step and the noise.
     """
     del conditions
     key_noise, key_step = jax.random.split(key)

@@ -31,9 +31,9 @@ class FragmentPairs(NamedTuple):
     """Geometry of the pairs of a fragment, receivers in rows, senders in columns.
 
     Attributes:
-        vectors: vectors from sender to receiver, in Å; the axis y where there is no
-        pair. distances: their lengths in Å; 1 where there is no pair. mask: true for
-        two different placed atoms within the cutoff.
+        vectors: vectors from sender to receiver, in Å; the axis y where masked.
+        distances: lengths of the vectors, in Å; 1 where masked.
+        mask: true for two different placed atoms within the cutoff.
     """
 
     vectors: Float[Array, "num_receivers num_senders 3"]
@@ -49,7 +49,7 @@ class JointDensity(NamedTuple):
 
     Attributes:
         radial: $b_k$.
-        signals: Coefficients of $f_{kc}$ in spherical harmonics; one shell stands for
+        signals: coefficients of $f_{kc}$ in spherical harmonics; one shell stands for
             all if the density is factorised.
     """
 
@@ -63,32 +63,32 @@ class PaperSymphony(nn.Module):
     Loss and sampler call its parts one by one, hence `setup`.
 
     Attributes:
-        atomic_numbers: The species table.
-        cutoff: Å, beyond which atoms exchange no message.
-        focus_channels: Channels of E3SchNet.
-        focus_layers: Its blocks.
-        focus_max_degree: Its largest degree.
-        focus_filters: Channels of its messages.
-        focus_hidden: Width of the two hidden layers that give the logits.
-        position_channels: Channels of NequIP.
-        position_layers: Its layers, at least two; the last serves the focus alone.
-        position_max_degree: Its largest degree, and that of the density.
-        num_radial_basis: Functions that encode a distance, in both embedders.
-        radial_width: Width of the radial networks of NequIP.
-        avg_num_neighbors: Divisor under the root of the sums of messages in NequIP.
-        num_radii: Number of shells.
-        min_radius: Å, radius of the first shell.
-        max_radius: Å, radius of the last shell.
-        head_channels: Signals whose exponentials the density adds up.
-        factorised: Whether the direction is independent of the radius.
-        radial_hidden: Width of the radial network, if factorised.
-        res_beta: Polar points of the grid of directions.
-        res_alpha: Azimuthal points of the grid.
+        atomic_numbers: species table.
+        cutoff: distance beyond which atoms exchange no message, in Å.
+        focus_channels: channels of E3SchNet.
+        focus_layers: number of blocks of E3SchNet.
+        focus_max_degree: largest degree of E3SchNet.
+        focus_filters: channels of the messages of E3SchNet.
+        focus_hidden: width of the two hidden layers that give the logits.
+        position_channels: channels of NequIP.
+        position_layers: layers of NequIP, at least two; the last is of the focus alone.
+        position_max_degree: largest degree of NequIP and of the density.
+        num_radial_basis: functions that encode a distance, in both embedders.
+        radial_width: width of the radial networks of NequIP.
+        avg_num_neighbors: divisor under the root of the sums of messages in NequIP.
+        num_radii: number of shells.
+        min_radius: radius of the first shell, in Å.
+        max_radius: radius of the last shell, in Å.
+        head_channels: signals whose exponentials the density adds up.
+        factorised: true for a direction that is independent of the radius.
+        radial_hidden: width of the radial network, if factorised.
+        res_beta: polar points of the grid of directions.
+        res_alpha: azimuthal points of the grid.
         target_inverse_temperature: $\beta$ of the target $q \propto \exp(\beta
             \delta_L)$.
         target_max_degree: L of the target.
-        radial_variance: Å², $\sigma^2$ of the target's weights of shells.
-        noise_std: Å, of the noise on the atoms of every fragment.
+        radial_variance: variance in Å², $\sigma^2$ of the target's weights of shells.
+        noise_std: noise on the atoms of every fragment, in Å.
     """
 
     atomic_numbers: tuple[int, ...]
