@@ -83,18 +83,6 @@ def init_params(config: ml_collections.ConfigDict, key: RandomKey) -> Any:
     return jax.jit(lambda key: nn.init(run, make_model(config))(key))(key)
 
 
-def molecule_totals(
-    config: ml_collections.ConfigDict,
-    model: nn.Module,
-    params: Any,
-    batch: Batch,
-    key: RandomKey,
-    train: bool,
-) -> Totals:
-    """Returns the terms of the loss of one molecule; see `Kind.totals`."""
-    return kind_of(config).totals(config, model.bind(params), batch, key, train)
-
-
 def make_loss(
     config: ml_collections.ConfigDict, mean_steps: float
 ) -> Callable[[Any, Batch, Key[Array, " batch"]], tuple[Scalar, Totals]]:
@@ -103,14 +91,14 @@ def make_loss(
     The loss is the term that is minimised over the mean number of steps of a molecule
     in the data: for a model that builds molecules, nats per step.
     """
-    model, name = make_model(config), kind_of(config).loss_name
+    model, kind = make_model(config), kind_of(config)
 
     def loss_fn(
         params: Any, batch: Batch, keys: Key[Array, " batch"]
     ) -> tuple[Scalar, Totals]:
-        one = partial(molecule_totals, config, model, params, train=True)
+        one = partial(kind.totals, config, model.bind(params), train=True)
         totals = jax.tree.map(jnp.mean, jax.vmap(one)(batch, keys))
-        return totals[name] / mean_steps, totals
+        return totals[kind.loss_name] / mean_steps, totals
 
     return loss_fn
 

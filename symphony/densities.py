@@ -174,15 +174,19 @@ def _draw_cells(
     return jnp.minimum(cells, mass_below.shape[0] - 1)
 
 
+_State = tuple[Vector, Scalar]
+"""State of a Metropolis chain: a direction and its logit."""
+
+
 def _accept(
-    carry: tuple[Vector, Scalar], proposed: tuple[Vector, Scalar, Scalar]
-) -> tuple[tuple[Vector, Scalar], None]:
-    """Takes a Metropolis step over independent proposals."""
+    carry: _State, proposed: tuple[Vector, Scalar, Scalar]
+) -> tuple[_State, None]:
+    """Takes a Metropolis step to a proposal with its logit and a log-threshold."""
     direction, current = carry
-    proposal, log_ratio, threshold = proposed
-    accept = threshold < log_ratio - current
+    proposal, logit, threshold = proposed
+    accept = threshold < logit - current
     direction = jnp.where(accept, proposal, direction)
-    return (direction, jnp.where(accept, log_ratio, current)), None
+    return (direction, jnp.where(accept, logit, current)), None
 
 
 def sample_coarse(
@@ -238,16 +242,12 @@ def settle_coarse(
     moves = step_size * jax.random.normal(key_moves, (num_steps, 3))
     thresholds = jnp.log(jax.random.uniform(key_accept, (num_steps,)))
 
-    def step(
-        carry: tuple[Vector, Scalar], inputs: tuple[Vector, Scalar]
-    ) -> tuple[tuple[Vector, Scalar], None]:
-        direction, current = carry
+    def step(carry: _State, inputs: tuple[Vector, Scalar]) -> tuple[_State, None]:
+        direction, _ = carry
         move, threshold = inputs
         proposal = exponential_map(direction, tangent_part(direction, move))
         logit = coarse_logits(coefficients, proposal) / temperature
-        accept = threshold < logit - current
-        direction = jnp.where(accept, proposal, direction)
-        return (direction, jnp.where(accept, logit, current)), None
+        return _accept(carry, (proposal, logit, threshold))
 
     start = (direction, coarse_logits(coefficients, direction) / temperature)
     (direction, _), _ = jax.lax.scan(step, start, (moves, thresholds))

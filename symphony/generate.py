@@ -145,31 +145,24 @@ class Finished(NamedTuple):
     log_likelihood: float
 
 
-def empty_slot(decoder: Decoder, model: nn.Module, capacity: int) -> Slot:
-    """Returns a slot that holds nothing and is done."""
-    return Slot(
-        fragment=Fragment(
-            positions=jnp.zeros((capacity, 3)),
-            species=jnp.zeros(capacity, jnp.int32),
-            num_atoms=jnp.array(0, jnp.int32),
-        ),
-        num_given=jnp.array(0, jnp.int32),
-        given_positions=jnp.zeros((capacity, 3)),
-        given_species=jnp.zeros(capacity, jnp.int32),
-        done=jnp.array(True),
-        stopped=jnp.array(False),
-        log_likelihood=jnp.zeros(()),
-        index=jnp.array(-1, jnp.int32),
-        cache=decoder.empty_cache(model, capacity),
-    )
-
-
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def empty_slots(
     decoder: Decoder, model: nn.Module, capacity: int, num_slots: int
 ) -> Slot:
     """Returns that many slots that hold nothing and are done."""
-    blank = empty_slot(decoder, model, capacity)
+    zero, species = jnp.array(0, jnp.int32), jnp.zeros(capacity, jnp.int32)
+    positions = jnp.zeros((capacity, 3))
+    blank = Slot(
+        fragment=Fragment(positions, species, num_atoms=zero),
+        num_given=zero,
+        given_positions=positions,
+        given_species=species,
+        done=jnp.array(True),
+        stopped=jnp.array(False),
+        log_likelihood=jnp.zeros(()),
+        index=zero - 1,
+        cache=decoder.empty_cache(model, capacity),
+    )
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_slots, *x.shape)), blank)
 
 

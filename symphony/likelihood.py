@@ -40,7 +40,6 @@ from symphony.arrays import (
 )
 from symphony.conditions import some_known
 from symphony.generate import compiler_options, in_full_precision
-from symphony.loss import causal_mask
 from symphony.model import NextAtom, Surroundings, Symphony
 from symphony.orders import Cut
 from symphony.weights import Weights
@@ -112,15 +111,13 @@ def step_features(
 
     The causal trunk gives an atom the same features at every step.
     """
-    num_nodes = cut.species.shape[0]
-    steps = jnp.arange(num_nodes)
+    steps = jnp.arange(len(cut.species))
     placed = (steps <= steps[:, None]) & cut.node_mask
     # Step zero always has its atom, also in a row of padding.
     placed = placed.at[:, 0].set(True)
-    others = cut.node_mask[:, None] & cut.node_mask & ~jnp.eye(num_nodes, dtype=bool)
-    graph = model.graph(cut.positions, cut.positions, others)
-    mask = causal_mask(num_nodes)
-    return model.embed_steps(cut.species, conditions, graph, mask, placed)
+    return model.embed_steps(
+        cut.species, cut.positions, cut.node_mask, placed, conditions
+    )
 
 
 def order_terms(

@@ -21,12 +21,10 @@ from jaxtyping import Array, Float
 
 from common.nn.conditions import Conditions
 from symphony.arrays import (
-    PairMask,
     Positions,
     RandomKey,
     Scalar,
     StepFeats,
-    StepIndices,
     StepMask,
     StepScalars,
 )
@@ -67,48 +65,31 @@ class StepTerms(NamedTuple):
     place_mask: StepMask
 
 
-def causal_mask(num_nodes: int) -> PairMask:
-    """Lets atom `i` receive from the atoms placed before it.
-
-    >>> causal_mask(3).astype(int).tolist()
-    [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
-    """
-    return jnp.tril(jnp.ones((num_nodes, num_nodes), bool), k=-1)
-
-
 def step_terms(
-    model: Symphony,
-    cut: Cut,
-    steps: StepIndices,
-    conditions: Conditions,
-    noise: Positions,
-    key: RandomKey,
+    model: Symphony, cut: Cut, conditions: Conditions, noise: Positions, key: RandomKey
 ) -> StepTerms:
-    """Evaluates steps of one molecule, teacher-forced.
+    """Evaluates all steps of one molecule, teacher-forced.
 
     Args:
         model: network bound to its parameters.
         cut: molecule in an order of generation.
-        steps: steps `t` to evaluate.
         conditions: conditions of the network; `noise_std` (Å) is that of the noise on
             the atoms already placed.
         noise: standard normal numbers.
         key: key of the coarse directions.
     """
     num_nodes = cut.species.shape[0]
+    steps = jnp.arange(num_nodes)
     positions = cut.positions + conditions["noise_std"].value * noise
-    placed = (jnp.arange(num_nodes) <= steps[:, None]) & cut.node_mask
+    placed = (steps <= steps[:, None]) & cut.node_mask
     num_atoms = jnp.sum(cut.node_mask)
     step_mask = (steps < num_atoms) & cut.complete
     place_mask = (steps < num_atoms - 1) & cut.complete
-
-    others = cut.node_mask[:, None] & cut.node_mask & ~jnp.eye(num_nodes, dtype=bool)
-    graph = model.graph(positions, positions, others)
     node_feats, next_atom = model.embed_steps(
-        cut.species, conditions, graph, causal_mask(num_nodes), placed
+        cut.species, positions, cut.node_mask, placed, conditions
     )
 
-    focus = cut.focus[steps]
+    focus = cut.focus
     target = jnp.minimum(steps + 1, num_nodes - 1)
     vectors = cut.positions[target] - positions[focus]
     vectors = jnp.where(place_mask[:, None], vectors, jnp.array([1.2, 0.0, 0.0]))
@@ -121,7 +102,7 @@ def step_terms(
     masked = lambda mask, values: jnp.where(mask, values, 0.0)
     return StepTerms(
         first=-first,
-        focus=masked(step_mask, _focus_nll(next_atom, cut.labels[steps], place_mask)),
+        focus=masked(step_mask, _focus_nll(next_atom, cut.labels, place_mask)),
         radial=masked(place_mask, -radial),
         coarse=masked(place_mask, -coarse),
         fine=masked(place_mask, -fine),
@@ -191,7 +172,5 @@ def molecule_totals(
 ) -> dict[str, Scalar]:
     """Evaluates all steps of a molecule: the causal trunk serves them in one pass."""
     key_noise, _, key_direction = jax.random.split(key, 3)
-    num_nodes = cut.species.shape[0]
-    noise = jax.random.normal(key_noise, (num_nodes, 3))
-    steps = jnp.arange(num_nodes)
-    return totals(step_terms(model, cut, steps, conditions, noise, key_direction))
+    noise = jax.random.normal(key_noise, cut.positions.shape)
+    return totals(step_terms(model, cut, conditions, noise, key_direction))

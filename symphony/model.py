@@ -29,7 +29,7 @@ from common.so3.harmonics import spherical_harmonics
 from common.so3.irreps import degree_slices, format_irreps, harmonic_irreps, uniform
 from common.so3.vectors import safe_norm
 from symphony.arrays import (
-    PairMask,
+    NodeMask,
     PlacedMask,
     Positions,
     Species,
@@ -291,21 +291,27 @@ class Symphony(nn.Module):
     def embed_steps(
         self,
         species: Species,
-        conditions: Conditions,
-        graph: Graph,
-        mask: PairMask,
+        positions: Positions,
+        node_mask: NodeMask,
         placed: PlacedMask,
+        conditions: Conditions,
     ) -> tuple[Features, NextAtom]:
         """Returns the features of the atoms and the logits of every step.
 
+        An atom receives from those before it, so that one pass serves all steps.
+
         Args:
-            species: indices into the species table.
+            species: indices into the species table, in the order of placement.
+            positions: positions of the atoms, in Å.
+            node_mask: true for real atoms.
+            placed: true for the atoms placed at each step.
             conditions: conditions of the molecule.
-            graph: edges between all atoms.
-            mask: senders (columns) that each atom (row) receives from in the trunk.
-            placed: atoms that there are at each step.
         """
-        node_feats = self.trunk(species, conditions, mask_edges(graph, mask))
+        num_nodes = len(species)
+        others = node_mask[:, None] & node_mask & ~jnp.eye(num_nodes, dtype=bool)
+        graph = self.graph(positions, positions, others)
+        causal = jnp.tril(jnp.ones((num_nodes, num_nodes), bool), k=-1)
+        node_feats = self.trunk(species, conditions, mask_edges(graph, causal))
         pair_feats = edge_feats(graph)
         messages = self.focus_messages(node_feats, pair_feats)
         messages = jnp.einsum("tj,ijc->tic", placed.astype(messages.dtype), messages)
@@ -388,7 +394,7 @@ class Symphony(nn.Module):
         its own shows it all that is placed.
         """
         node_feats, positions, focus, visible = around
-        condition = self._with_radius(self.coarse_condition, condition, radius)
+        condition = self.coarse_condition(self._with_radius(condition, radius))
         vectors = positions[None] - positions[focus][:, None]
         distances = safe_norm(vectors)
         basis = bessel_basis(distances, self.num_radial_basis, self.cutoff)
@@ -432,8 +438,7 @@ class Symphony(nn.Module):
         last move the direction towards where the atom is expected, the last gives means
         and squeezes around it.
         """
-        radial = gaussian_basis(radius, self.min_radius, self.max_radius, 16)
-        condition = jnp.concatenate([condition, radial], axis=-1)
+        condition = self._with_radius(condition, radius)
         centre = coarse_direction
         for approach in self.approaches:
             vectors, _ = approach(centre, radius, condition, around)
@@ -451,7 +456,7 @@ class Symphony(nn.Module):
         )
 
     def _with_radius(
-        self, dense: nn.Dense, condition: StepFeats, radius: StepScalars
-    ) -> StepFeats:
+        self, condition: StepFeats, radius: StepScalars
+    ) -> Float[Array, "num_steps num_inputs"]:
         basis = gaussian_basis(radius, self.min_radius, self.max_radius, 16)
-        return dense(jnp.concatenate([condition, basis], axis=-1))
+        return jnp.concatenate([condition, basis], axis=-1)

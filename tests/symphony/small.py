@@ -116,10 +116,9 @@ def step_terms(model, params, drawn, rotation=None, noise_std=0.0):
         jax.random.key(0),
     )
 
-    steps = jnp.arange(num_nodes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loss, "blur", functools.partial(_blur_by, noise))
-        return loss.step_terms(bound, drawn, steps, *arguments)
+        return loss.step_terms(bound, drawn, *arguments)
 
 
 def value_and_gradients(model):

@@ -169,10 +169,10 @@ def test_an_unknown_condition_of_a_config_is_an_error():
         conditions.names_of(config)
 
 
-def test_old_weights_are_given_the_noise_alone():
+def test_kinds_without_the_field_take_no_conditions():
     config = tiny.get_config()
     config.model = {k: v for k, v in config.model.items() if k != "conditions"}
-    assert conditions.names_of(config) == ("noise_std",)
+    assert conditions.names_of(config) == ()
     assert conditions.names_read(config) == ()
 
 

@@ -16,6 +16,7 @@ from symphony.generate import (
     in_full_precision,
     make_run,
 )
+from symphony.model import Surroundings
 from symphony.orders import Cut
 from tests.symphony import small
 
@@ -208,14 +209,16 @@ def test_kept_features_equal_one_pass_over_the_whole_molecule():
     @jax.jit
     def from_cache(cache, fragment):
         bound = model.bind(params)
-        return decisions.embed_fragment(bound, cache, fragment, small.NO_NOISE)
+        return decisions.embed_fragment(bound, cache, fragment)
 
     node_feats, next_atom = whole(in_given_order(positions, species))
     for step, cache in enumerate(caches):
         count = step + 1
         part = fragment_of(positions[:count], species[:count])
         feats, now = from_cache(cache, part)
-        np.testing.assert_allclose(feats[:count], node_feats[0, :count], atol=1e-5)
+        for irrep, rows in feats.items():
+            expected = node_feats[irrep][:count]
+            np.testing.assert_allclose(rows[:count], expected, atol=1e-5)
         np.testing.assert_allclose(now.stop[0], next_atom.stop[step], atol=1e-5)
         np.testing.assert_allclose(
             now.focus_species[0, :count],
@@ -264,17 +267,17 @@ def position_head():
     drawn = in_given_order(positions, species)
     focus, target, step = 1, 2, 3
 
-    def scene(bound):
+    def surroundings(bound):
         node_feats, next_atom = likelihood.step_features(bound, drawn, small.NO_NOISE)
         now = jax.tree.map(lambda x: x[step][None], next_atom)
         logits = jnp.full_like(now.focus_species, -jnp.inf).at[0, focus, target].set(0)
         now = now._replace(focus_species=logits, stop=jnp.full(1, -jnp.inf))
-        return node_feats[0], now, jnp.arange(WIDE) <= step
+        return node_feats, now, jnp.arange(WIDE) <= step
 
     @jax.jit
     def draw(keys):
         bound = model.bind(params)
-        feats, now, placed = scene(bound)
+        feats, now, placed = surroundings(bound)
 
         def one(key):
             placement = decisions.draw_next(
@@ -287,15 +290,15 @@ def position_head():
     @jax.jit
     def log_density(keys, radii, directions):
         bound = model.bind(params)
-        feats, now, placed = scene(bound)
+        feats, now, placed = surroundings(bound)
         at = jnp.array([focus])
         condition = bound.position_condition(feats, now, at, jnp.array([target]))
-        place = (feats, drawn.positions, at, placed[None])
+        around = Surroundings(feats, drawn.positions, at, placed[None])
 
         def one(key, radius, direction):
-            coefficients = bound.coarse(condition, radius[None], *place)[0]
+            coefficients = bound.coarse(condition, radius[None], around)[0]
             return decisions.position_log_density(
-                bound, key, condition, radius, direction, coefficients, place, 64
+                bound, key, condition, radius, direction, coefficients, around, 64
             )
 
         return in_chunks(lambda given: one(*given), (keys, radii, directions))
@@ -345,8 +348,8 @@ def test_directions_and_radii_do_not_repeat():
 
 @functools.cache
 def compiled_draws(mode):
-    """Many draws of one step of a full trunk's fragment, which may be turned."""
-    model, params = small.model_and_params(False)
+    """Many draws of one step of a fragment, which may be rotated."""
+    model, params = small.model_and_params()
     positions, species = small.chain(6, 4)
     fragment = fragment_of(positions, species)
 
@@ -355,6 +358,9 @@ def compiled_draws(mode):
         bound = model.bind(params)
         turned = fragment._replace(positions=fragment.positions @ rotation.T)
         cache = decisions.empty_cache(model, WIDE)
+        for count in range(1, len(species) + 1):
+            part = turned._replace(num_atoms=jnp.int32(count))
+            cache = decisions.extend_cache(bound, cache, part, asked.conditions)
         decide = functools.partial(decisions.decide, bound, cache, turned)
         return in_chunks(lambda key: decide(key, asked, mode), keys)
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import ortho_group
 
-from symphony import loss
+from common.nn.blocks.messages import edge_feats
+from common.nn.features import from_scalars
 from symphony.model import Surroundings
 from tests.symphony import small
 from tests.symphony.small import NUM_NODES, chain, cut_of, model_and_params
@@ -28,11 +29,8 @@ def outputs(model, params, drawn, step, direction=UP):
     num_nodes = drawn.species.shape[0]
     bound = model.bind(params)
     placed = ((jnp.arange(num_nodes) <= step) & drawn.node_mask)[None]
-    others = drawn.node_mask[:, None] & drawn.node_mask
-    others &= ~jnp.eye(num_nodes, dtype=bool)
-    graph = bound.graph(drawn.positions, drawn.positions, others)
     node_feats, next_atom = bound.embed_steps(
-        drawn.species, small.NO_NOISE, graph, loss.causal_mask(num_nodes), placed
+        drawn.species, drawn.positions, drawn.node_mask, placed, small.NO_NOISE
     )
     focus = drawn.focus[step][None]
     condition = bound.position_condition(node_feats, next_atom, focus, jnp.array([1]))
@@ -165,15 +163,6 @@ def test_probabilities_of_stop_focus_and_species_cover_placed_atoms_only():
     assert np.all(np.diff(finite.astype(int), axis=-1) <= 0)
 
 
-def test_untied_stop_is_learned_and_tied_stop_is_zero():
-    model, params = model_and_params(True)
-    drawn = cut_of(*chain(4, 5), NUM_NODES)
-    free = outputs(model, params, drawn, 2)["stop"]
-    tied = outputs(model.clone(learned_stop=False), params, drawn, 2)["stop"]
-    assert float(free) != 0.0
-    assert float(tied) == 0.0
-
-
 def test_parity_of_the_electrons_is_told_and_that_of_atoms_to_come_is_not():
     model, params = model_and_params()
     drawn = cut_of(*chain(4, 5), NUM_NODES)
@@ -181,15 +170,15 @@ def test_parity_of_the_electrons_is_told_and_that_of_atoms_to_come_is_not():
     others &= ~jnp.eye(NUM_NODES, dtype=bool)
     placed = (np.arange(NUM_NODES) <= np.array([[2], [4]])) & drawn.node_mask
     rng = np.random.default_rng(1)
-    feats = rng.normal(size=(NUM_NODES, 9, model.num_channels)).astype(np.float32)
+    scalars = rng.normal(size=(NUM_NODES, model.num_channels)).astype(np.float32)
     messages = rng.normal(size=(2, NUM_NODES, 2 * model.num_channels))
 
     @jax.jit
     def stop(species):
         bound = model.bind(params)
-        pairs = bound.pairs(drawn.positions, drawn.positions, others)
-        arrays = jnp.asarray(feats), jnp.asarray(messages, jnp.float32)
-        return bound.next_atom(species, *arrays, placed, pairs).stop
+        graph = bound.graph(drawn.positions, drawn.positions, others)
+        arrays = from_scalars(jnp.asarray(scalars)), jnp.asarray(messages, jnp.float32)
+        return bound.next_atom(species, *arrays, placed, edge_feats(graph)).stop
 
     carbon, nitrogen = 1, 2  # Six electrons, and seven.
     even = jnp.full(NUM_NODES, carbon)

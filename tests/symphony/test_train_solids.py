@@ -173,9 +173,7 @@ def test_a_lone_atom_has_no_direction_and_a_triangle_no_side(all_solids):
         terms = loss.step_terms(
             model.bind(params),
             build.draw_cut(config, key_cut, *arrays),
-            jnp.arange(4),
-            loss.causal_mask(4),
-            jnp.zeros(()),
+            small.NO_NOISE,
             jnp.zeros((4, 3)),
             key_terms,
         )
