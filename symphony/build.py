@@ -27,7 +27,7 @@ from symphony.model import Symphony
 
 
 class Kind(NamedTuple):
-    """What training and sampling need of a kind of model.
+    """Functions of a kind of model for training and sampling.
 
     Attributes:
         make: function `config -> module`.

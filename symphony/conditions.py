@@ -11,8 +11,19 @@ from common.nn.conditions import CONDITIONS, Known
 
 
 def names_of(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """Returns the conditions of the network; only some kinds of model have any."""
-    return tuple(config.model.conditions) if "conditions" in config.model else ()
+    """Returns the conditions that the network of a config is given.
+
+    Raises:
+        UsageError: A name is no row of `CONDITIONS`.
+    """
+    # Only some kinds of model take conditions.
+    names = tuple(config.model.conditions) if "conditions" in config.model else ()
+    if unknown := [name for name in names if name not in CONDITIONS]:
+        raise UsageError(
+            f"config.model.conditions: expected some of {', '.join(CONDITIONS)}; "
+            f"found {unknown[0]!r}"
+        )
+    return names
 
 
 def names_read(config: ml_collections.ConfigDict) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-r"""What one step of generation draws from Symphony's network, and what it keeps.
+r"""Draws one step of generation from Symphony's network, and keeps its features.
 
 `empty_cache`, `extend_cache` and `decide` are all that `symphony.generate` knows of a
 model; `symphony.kinds.paper.decisions` gives the same three for the paper's model.
@@ -123,7 +123,7 @@ def decide(
 
 
 class Choice(NamedTuple):
-    """What is placed next, or that nothing is.
+    """Species and focus of the next atom, or the decision to stop.
 
     Attributes:
         stop: true if the molecule is complete.

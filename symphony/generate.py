@@ -32,7 +32,7 @@ from symphony.arrays import (
 
 
 class Settings(NamedTuple):
-    """What the user asks of the sampler.
+    """Settings of the sampler.
 
     Attributes:
         focus_temperature: temperature of stopping, focus and species.
@@ -65,7 +65,7 @@ class Fragment(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """What a step adds: an atom, or the decision to stop.
+    """Result of a step: a new atom, or the decision to stop.
 
     Attributes:
         stop: true if nothing is placed and the molecule is complete.
@@ -81,7 +81,7 @@ class Placement(NamedTuple):
 
 
 class Decoder(NamedTuple):
-    """A model as the sampler sees it; see `symphony.decisions` for the three."""
+    """Functions of a model for the sampler; see `symphony.decisions`."""
 
     empty_cache: Callable[..., Any]
     extend_cache: Callable[..., Any]
@@ -337,7 +337,7 @@ def generate(
     """Yields molecules as they finish.
 
     Args:
-        decoder: functions that ask the network.
+        decoder: functions of the network.
         model: network.
         params: parameters of the network.
         indices: numbers of the molecules of the seed to build.

@@ -85,7 +85,7 @@ class OrderTerms(NamedTuple):
 
 
 class Score(NamedTuple):
-    r"""What is said of one molecule; nats, positions per Å³.
+    r"""Scores of one molecule, in nats; positions per Å³.
 
     Attributes:
         bound: lower bound for the molecule, over orders.
@@ -154,14 +154,14 @@ def order_terms(
     )
     keys = jax.random.split(key, focus.shape[0])
     log_p = jax.lax.map(
-        lambda of_pair: log_position(*of_pair),
+        lambda pair: log_position(*pair),
         (keys, focus, new, step),
         batch_size=PAIRS_AT_A_TIME,
     )
     log_p += next_atom.focus_species[step, focus, cut.species[new]] - log_total[step]
     log_p = jnp.where(near.pair_mask, log_p, -jnp.inf)
-    of_pair = jax.nn.one_hot(new, num_nodes, dtype=bool) & near.pair_mask[:, None]
-    terms = jax.nn.logsumexp(jnp.where(of_pair, log_p[:, None], -jnp.inf), axis=0)
+    is_new = jax.nn.one_hot(new, num_nodes, dtype=bool) & near.pair_mask[:, None]
+    terms = jax.nn.logsumexp(jnp.where(is_new, log_p[:, None], -jnp.inf), axis=0)
     first = jax.nn.log_softmax(model.first_species)[cut.species[0]]
     terms = jnp.where(jnp.arange(num_nodes) == 0, first, terms)
 
@@ -319,8 +319,8 @@ def _check_complete(terms: OrderTerms, name: str) -> None:
 def _conditions_of(molecules: data.Molecules, index: int) -> dict[str, Known]:
     """Returns the properties of a molecule, unknown where the file has none."""
     values = {k: float(v[index]) for k, v in molecules.properties.items()}
-    found = {name: value for name, value in values.items() if np.isfinite(value)}
-    return some_known(found, tuple(values))
+    finite = {name: value for name, value in values.items() if np.isfinite(value)}
+    return some_known(finite, tuple(values))
 
 
 def _pad(

@@ -170,7 +170,7 @@ def totals(terms: StepTerms) -> dict[str, Scalar]:
 def molecule_totals(
     model: Symphony, cut: Cut, conditions: Conditions, key: RandomKey
 ) -> dict[str, Scalar]:
-    """Evaluates all steps of a molecule: the causal trunk serves them in one pass."""
+    """Evaluates all steps of a molecule in one pass of the causal trunk."""
     key_noise, _, key_direction = jax.random.split(key, 3)
     noise = jax.random.normal(key_noise, cut.positions.shape)
     return totals(step_terms(model, cut, conditions, noise, key_direction))

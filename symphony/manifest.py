@@ -158,7 +158,7 @@ def write(output: molfile.Output, sample: Sample, smiles: str | None, sdf: str) 
 
 
 class Written(NamedTuple):
-    """What a command has added to its files.
+    """Counts of the molecules that a command added to its files.
 
     Attributes:
         num_before: molecules that were there before.

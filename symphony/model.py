@@ -63,7 +63,7 @@ class NextAtom(NamedTuple):
 
 
 class Surroundings(NamedTuple):
-    """What the position heads see at each step.
+    """Inputs of the position heads at each step.
 
     Attributes:
         node_feats: output of the trunk.
@@ -79,7 +79,7 @@ class Surroundings(NamedTuple):
 
 
 class Probe(nn.Module):
-    r"""What the placed atoms tell a probe at a place where the next atom may be.
+    r"""Tangent vectors and features at a point where the next atom may be.
 
     Its vectors are sums of the directions to the atoms, projected on the tangent plane,
     with weights of the distances. One such sum is no more than a push along bonds, and
@@ -272,7 +272,7 @@ class Symphony(nn.Module):
         return from_scalars(scalars, uniform(self.max_degree, self.num_channels))
 
     def trunk(self, species: Species, conditions: Conditions, graph: Graph) -> Features:
-        """Embeds the atoms in their surroundings, as far as the graph lets them see."""
+        """Embeds the atoms in their surroundings by messages along the graph."""
         node_feats = self.embed(species, conditions)
         for layer in self.layers:
             node_feats = layer(node_feats, graph)
@@ -283,7 +283,7 @@ class Symphony(nn.Module):
         sender_feats: Features,
         pair_feats: Float[Array, "num_receivers num_senders num_pair_feats"],
     ) -> Float[Array, "num_receivers num_senders twice_channels"]:
-        """Returns what each placed atom tells each candidate for the focus."""
+        """Returns the messages from placed atoms to candidates for the focus."""
         return self.focus_weights(pair_feats) * self.focus_senders(
             scalars_of(sender_feats)
         )
@@ -329,10 +329,10 @@ class Symphony(nn.Module):
     ) -> NextAtom:
         """Maps the sums of `focus_messages` over placed atoms to the logits.
 
-        The atoms then tell each other once what they know of the present step, which
-        features fixed when an atom was placed cannot say. Whether the number of
-        electrons is odd is told outright: few molecules end on an odd one, and a
-        network of this kind does not learn to count modulo two.
+        One round of messages between the placed atoms then adds features of the
+        present step, since those of the causal trunk are fixed when an atom is placed.
+        The parity of the number of electrons is an input: few molecules end on an odd
+        one, and a network of this kind does not learn to count modulo two.
         """
         inputs = jnp.broadcast_to(
             scalars_of(node_feats), (*messages.shape[:2], self.num_channels)
@@ -351,8 +351,8 @@ class Symphony(nn.Module):
         pooled = nn.silu(self.focus_pool(pooled))
         weights = self.exchange_weights(pair_feats)
         senders = self.exchange_senders(hidden) * weight
-        heard = jnp.einsum("ijc,tjc->tic", weights, senders)
-        mixed = self.focus_mixed(hidden) + self.exchange(heard)
+        received = jnp.einsum("ijc,tjc->tic", weights, senders)
+        mixed = self.focus_mixed(hidden) + self.exchange(received)
         mixed += self.focus_global(pooled)[:, None]
         hidden = nn.silu(mixed)
         logits = jnp.where(weight > 0, self.focus_logits(hidden), -jnp.inf)
@@ -366,7 +366,7 @@ class Symphony(nn.Module):
         focus: StepIndices,
         target_species: StepIndices,
     ) -> StepFeats:
-        """Gathers what the position heads know: focus, species, the fragment."""
+        """Returns the input of the position heads: focus, species and fragment."""
         hidden = jnp.take_along_axis(next_atom.hidden, focus[:, None, None], 1)[:, 0]
         inputs = [hidden, scalars_of(node_feats)[focus], next_atom.pooled]
         mixed = self.condition_inputs(jnp.concatenate(inputs, -1))

@@ -1,4 +1,4 @@
-"""What is asked of the sampler besides the weights, checked. Positions are in Å."""
+"""Options of the sampler, checked. Positions are in Å."""
 
 import os
 from collections.abc import Mapping
@@ -22,14 +22,14 @@ Core = tuple[UInt8[np.ndarray, " num_given"], Float[np.ndarray, "num_given 3"]]
 
 
 BASIN_TEMPERATURE = 0.1
-"""What `--basin` stands for."""
+"""Basin temperature of `--basin`."""
 
 MAX_ATOMS = 500
 """Largest molecule that is built; the sampler keeps features of all pairs."""
 
 
 class Options(NamedTuple):
-    """What decides the molecules of a seed, besides the weights.
+    """Options that decide the molecules of a seed, besides the weights.
 
     Attributes:
         temperature_focus: temperature of stopping, focus and species.
@@ -160,13 +160,14 @@ def _single_atom(symbol: str, config: Any) -> Core:
 def _read_core(path: str | os.PathLike[str], weights: Weights, max_atoms: int) -> Core:
     species = tuple(weights.config.data.species)
     # One atom less: a fragment that leaves no room could not be continued.
-    found, _ = data.read_molecules(Path(path), species, max_atoms - 1, strict=True)
-    if len(found.num_atoms) != 1:
+    molecules, _ = data.read_molecules(Path(path), species, max_atoms - 1, strict=True)
+    if len(molecules.num_atoms) != 1:
         raise UsageError(
-            f"{path}: expected one molecule to start from, found {len(found.num_atoms)}"
+            f"{path}: expected one molecule to start from, "
+            f"found {len(molecules.num_atoms)}"
         )
-    _check_geometry(found, weights.config, str(path))
-    return found.atomic_numbers, found.positions
+    _check_geometry(molecules, weights.config, str(path))
+    return molecules.atomic_numbers, molecules.positions
 
 
 def _check_core(

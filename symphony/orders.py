@@ -205,20 +205,22 @@ def _place_next(
     step, gumbel = inputs
     num_nodes = gumbel.shape[0]
     candidates = _candidates(molecule, law, placed.at < num_nodes)
-    found, count = jnp.any(candidates), jnp.maximum(jnp.sum(candidates), 1)
+    any_edge, count = jnp.any(candidates), jnp.maximum(jnp.sum(candidates), 1)
     drawn = jnp.argmax(jnp.where(candidates, gumbel, -jnp.inf))
     focus, target = drawn // num_nodes, drawn % num_nodes
     share = jnp.sum(candidates[:, target]) / count
     chosen = _Chosen(
-        focus=jnp.where(found, placed.at[focus], 0),
+        focus=jnp.where(any_edge, placed.at[focus], 0),
         labels=(candidates @ molecule.one_hot) / count,
-        log_law=jnp.where(found, jnp.log(share), 0.0),
+        log_law=jnp.where(any_edge, jnp.log(share), 0.0),
     )
-    now = (jnp.arange(num_nodes) == target) & found
+    now = (jnp.arange(num_nodes) == target) & any_edge
     unplaced = jnp.sum(molecule.node_mask) > step + 1
     after = _Placed(
         at=jnp.where(now, step + 1, placed.at),
-        order=placed.order.at[step + 1].set(jnp.where(found, target, 0), mode="drop"),
-        complete=placed.complete & (found | ~unplaced),
+        order=placed.order.at[step + 1].set(
+            jnp.where(any_edge, target, 0), mode="drop"
+        ),
+        complete=placed.complete & (any_edge | ~unplaced),
     )
     return after, chosen

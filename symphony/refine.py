@@ -49,16 +49,16 @@ def refine_molecules(
         numbers = [molecules.atomic_numbers[own] for own in atoms]
         positions = [molecules.positions[own] for own in atoms]
         stay = [np.isin(np.arange(len(one)), fixed) for one in numbers]
-        found = denoiser.refine(refiner, numbers, positions, stay, indices, seed)
+        refined = denoiser.refine(refiner, numbers, positions, stay, indices, seed)
         for row, index in enumerate(indices):
             yield Sample(
                 index=index,
                 seed=seed,
                 atomic_numbers=numbers[row],
-                positions=found[row],
+                positions=refined[row],
                 stopped=True,
                 log_likelihood=None,
-                moved=sampler.root_mean_square(found[row] - positions[row]),
+                moved=sampler.root_mean_square(refined[row] - positions[row]),
                 name=str(molecules.names[index]),
             )
 

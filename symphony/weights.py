@@ -17,7 +17,7 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 class Weights(NamedTuple):
-    """A trained model, ready to be asked.
+    """A trained model.
 
     Attributes:
         name: name as the user gave it.

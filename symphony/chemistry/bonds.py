@@ -41,7 +41,7 @@ STRICT_PARENT = "xyz2mol_hueckel"
 
 
 class Perception(NamedTuple):
-    """What one convention says of one molecule.
+    """Result of one convention for one molecule.
 
     `status` is `"valid"` or the reason of failure; the rest is empty if no molecule
     was perceived at all.

@@ -78,7 +78,7 @@ class _Worker:
         return line
 
     def died_of_time_limit(self) -> bool:
-        """Whether the process, which closed its output, used up its CPU time."""
+        """Returns true if a process that closed its output used up its CPU time."""
         try:
             return self.process.wait(timeout=1.0) == -signal.SIGPROF
         except subprocess.TimeoutExpired:
@@ -97,7 +97,7 @@ class _Worker:
 
 
 class _Pool:
-    """What waits, who works, what was answered; `is_open` while tasks may come."""
+    """Waiting tasks, busy workers and answers; `is_open` while tasks may come."""
 
     def __init__(
         self, module: str, tasks: Sequence[dict], time_limit: float, is_open: bool

@@ -107,11 +107,11 @@ def _pad(
 def _conditions(
     molecules: Molecules, rows: Integer[np.ndarray, " num_rows"]
 ) -> dict[str, Known]:
-    found = {}
+    conditions = {}
     for name, values in molecules.properties.items():
         mask = np.isfinite(values[rows])
-        found[name] = Known(np.where(mask, values[rows], np.float32(0.0)), mask)
-    return found
+        conditions[name] = Known(np.where(mask, values[rows], np.float32(0.0)), mask)
+    return conditions
 
 
 def fill_ratio(packed: tuple[Batch, ...]) -> float:

@@ -48,7 +48,7 @@ class Molecules(NamedTuple):
 
 
 class Records(NamedTuple):
-    """What a reader found in a file, before any screening.
+    """Molecules of a file, before any screening.
 
     Attributes:
         molecules: records that could be parsed.
@@ -166,10 +166,10 @@ def _unknown(species_table: tuple[int, ...], atomic_numbers: AtomicNumbers) -> s
     def names(numbers: Iterable[int]) -> str:
         return ", ".join("?" if n == 0 else SYMBOLS[n - 1] for n in numbers)
 
-    found = np.unique(atomic_numbers[atomic_numbers <= len(SYMBOLS)]).tolist()
-    known = names(species_table) if len(species_table) < 20 else "the periodic table"
-    told = f", such as {names(found[:6])}" if found else ""
-    return f"an element outside {known}{told}"
+    elements = np.unique(atomic_numbers[atomic_numbers <= len(SYMBOLS)]).tolist()
+    expected = names(species_table) if len(species_table) < 20 else "the periodic table"
+    examples = f", such as {names(elements[:6])}" if elements else ""
+    return f"an element outside {expected}{examples}"
 
 
 def choose_molecules(molecules: Molecules, count: int) -> Molecules:
@@ -198,9 +198,9 @@ def to_species(
 
 
 def _any_of_molecule(
-    molecules: Molecules, of_atom: Bool[np.ndarray, " total_atoms"]
+    molecules: Molecules, atom_mask: Bool[np.ndarray, " total_atoms"]
 ) -> Bool[np.ndarray, " num_molecules"]:
-    count = np.concatenate([[0], np.cumsum(of_atom, dtype=np.int64)])
+    count = np.concatenate([[0], np.cumsum(atom_mask, dtype=np.int64)])
     return count[molecules.offsets[1:]] > count[molecules.offsets[:-1]]
 
 
@@ -217,10 +217,10 @@ def _squared_distances(
     for size in np.unique(molecules.num_atoms):
         if size == 0:
             continue
-        of_size = np.flatnonzero(molecules.num_atoms == size)
+        same_size = np.flatnonzero(molecules.num_atoms == size)
         chunk = max(1, _PAIRS_PER_CHUNK // int(size) ** 2)
-        for begin in range(0, len(of_size), chunk):
-            rows = of_size[begin : begin + chunk]
+        for begin in range(0, len(same_size), chunk):
+            rows = same_size[begin : begin + chunk]
             atoms = molecules.offsets[rows][:, None] + np.arange(size)
             squared = np.zeros((len(rows), size, size), np.float32)
             for axis in range(3):
@@ -234,11 +234,11 @@ def coincident(
     molecules: Molecules, distance: float = MIN_DISTANCE
 ) -> Bool[np.ndarray, " num_molecules"]:
     """Returns which molecules have two atoms less than a distance (Å) apart."""
-    found = np.zeros(len(molecules.num_atoms), bool)
+    is_coincident = np.zeros(len(molecules.num_atoms), bool)
     for rows, atoms, squared in _squared_distances(molecules):
         near = np.sum(squared < distance**2, axis=(1, 2))
-        found[rows] = near > atoms.shape[1]
-    return found
+        is_coincident[rows] = near > atoms.shape[1]
+    return is_coincident
 
 
 def unreachable(
@@ -250,7 +250,7 @@ def unreachable(
     spans the molecule, so it suffices that atoms within `high` hang together: the heavy
     atoms among themselves where they come first, then all.
     """
-    found = coincident(molecules, low)
+    is_unreachable = coincident(molecules, low)
     for rows, atoms, squared in _squared_distances(molecules):
         near = squared <= high**2
         size = atoms.shape[1]
@@ -263,8 +263,8 @@ def unreachable(
                 reached |= (near & reached[:, None]).any(axis=2) & allowed
                 if reached.sum() == before:
                     break
-            found[rows] |= np.any(~reached & allowed, axis=1)
-    return found
+            is_unreachable[rows] |= np.any(~reached & allowed, axis=1)
+    return is_unreachable
 
 
 def faults(

@@ -24,7 +24,7 @@ SPLITS = ("train", "validation", "test")
 SMALL_SET = 20  # molecules; a set below this is not divided
 _NAMES = ".sdf, .mol, .xyz, .extxyz, .npz, dsgdb9nsd.xyz.tar.bz2, a .zip with gdb9.sdf"
 PARSE_ERRORS = (ValueError, TypeError, IndexError, KeyError, OverflowError)
-"""What the readers raise at contents that are nothing like what they expect."""
+"""Errors of the readers at contents of another format."""
 
 
 def _opened(read: Callable[..., Records]) -> Callable[..., Records]:
@@ -147,13 +147,13 @@ def _choose_split(records: Records, split: str, source: str) -> Molecules:
         raise UsageError(f"expected a split of {', '.join(SPLITS)}; found {split!r}")
     molecules = records.molecules
     num_molecules = len(molecules.num_atoms)
-    of_molecule = records.split
-    if of_molecule is None and num_molecules < SMALL_SET:
+    split_of = records.split
+    if split_of is None and num_molecules < SMALL_SET:
         logging.info("%s: not divided, %s is the whole of it", source, split)
         return molecules
-    if of_molecule is None:
-        of_molecule = _divide(num_molecules)
-    chosen = of_molecule == SPLITS.index(split)
+    if split_of is None:
+        split_of = _divide(num_molecules)
+    chosen = split_of == SPLITS.index(split)
     if not chosen.any():
         raise UsageError(f"{source}: expected molecules of split {split}, found none")
     return select(molecules, chosen)

@@ -44,13 +44,13 @@ def triples() -> list[tuple[int, int, int]]:
     An odd sum of degrees makes the coupling antisymmetric, and it vanishes unless
     all three differ: 2, 3, 4 is the only such one, and changes sign in a mirror.
     """
-    found = []
+    symmetric = []
     degrees = range(MAX_DEGREE + 1)
     for l_1, l_2, l_3 in itertools.combinations_with_replacement(degrees, 3):
         odd = (l_1 + l_2 + l_3) % 2 == 1
         if l_3 <= l_1 + l_2 and not (odd and len({l_1, l_2, l_3}) < 3):
-            found.append((l_1, l_2, l_3))
-    return found
+            symmetric.append((l_1, l_2, l_3))
+    return symmetric
 
 
 def bispectra(

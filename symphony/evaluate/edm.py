@@ -66,10 +66,10 @@ def bond_orders(
     bond only if it also passes that test, a triple bond only if it passes all three.
     Elements outside the table have no bonds.
     """
-    known = np.where(atomic_numbers < _NUM_ELEMENTS, atomic_numbers, 0)
+    elements = np.where(atomic_numbers < _NUM_ELEMENTS, atomic_numbers, 0)
     differences = positions[:, None] - positions[None, :]
     distances = 100.0 * np.sqrt(np.sum(differences**2, axis=-1))
-    limits = _THRESHOLDS[:, known[:, None], known[None, :]]
+    limits = _THRESHOLDS[:, elements[:, None], elements[None, :]]
     passed = distances < limits - _ROUNDING
     orders = np.sum(np.cumprod(passed, axis=0), axis=0)
     np.fill_diagonal(orders, 0)
@@ -80,9 +80,9 @@ def stable_atoms(
     atomic_numbers: AtomicNumbers, positions: HostPositions
 ) -> Bool[np.ndarray, " num_atoms"]:
     """Returns which atoms have exactly their valence: H 1, C 4, N 3, O 2, F 1."""
-    known = np.where(atomic_numbers < _NUM_ELEMENTS, atomic_numbers, 0)
+    elements = np.where(atomic_numbers < _NUM_ELEMENTS, atomic_numbers, 0)
     orders = bond_orders(atomic_numbers, positions)
-    return np.sum(orders, axis=1) == _VALENCE_TABLE[known]
+    return np.sum(orders, axis=1) == _VALENCE_TABLE[elements]
 
 
 def stability(molecules: Sequence[bonds.Molecule]) -> Stability:

@@ -26,7 +26,7 @@ class PoseChecks(NamedTuple):
 
 
 def is_installed() -> bool:
-    """Whether PoseBusters can be imported."""
+    """Returns true if PoseBusters can be imported."""
     return importlib.util.find_spec("posebusters") is not None
 
 

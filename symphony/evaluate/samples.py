@@ -165,12 +165,12 @@ def read_reference(path: str, split: str | None = None) -> Reference:
     if file.suffix == ".npz" and not report.skipped:
         with np.load(file, allow_pickle=False) as arrays:
             if "smiles" in arrays.files:
-                found = _texts(arrays, file)
-                if found.dtype.kind == "S":
-                    found = np.char.decode(found, "utf-8", "replace")
+                texts = _texts(arrays, file)
+                if texts.dtype.kind == "S":
+                    texts = np.char.decode(texts, "utf-8", "replace")
                 if split is not None and "split" in arrays.files:
-                    found = found[arrays["split"] == data.SPLITS.index(split)]
-                smiles = found.tolist() if len(found) == len(pairs) else []
+                    texts = texts[arrays["split"] == data.SPLITS.index(split)]
+                smiles = texts.tolist() if len(texts) == len(pairs) else []
     return Reference(pairs, smiles, path)
 
 

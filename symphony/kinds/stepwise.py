@@ -1,4 +1,4 @@
-"""What the kinds that build a molecule atom by atom share: its order and its steps."""
+"""Orders and steps, which the kinds that build a molecule atom by atom share."""
 
 from collections.abc import Callable
 from typing import Any

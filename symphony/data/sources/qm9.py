@@ -124,7 +124,7 @@ def gdb_index_of(
     Raises:
         UsageError: A name has another form, or a number that QM9 has not.
     """
-    found = np.zeros(len(names), np.int64)
+    indices = np.zeros(len(names), np.int64)
     for row, name in enumerate(names.tolist()):
         prefix, _, number = name.partition("_")
         if prefix != "gdb" or not number.isdigit():
@@ -132,10 +132,10 @@ def gdb_index_of(
                 f"{source}: expected every molecule to be named gdb_<number>, "
                 f"found {name!r}"
             )
-        found[row] = int(number)
-    if np.any((found < 1) | (found > NUM_MOLECULES)):
+        indices[row] = int(number)
+    if np.any((indices < 1) | (indices > NUM_MOLECULES)):
         raise UsageError(
             f"{source}: expected numbers from 1 to {NUM_MOLECULES}, "
-            f"found {found.min()} to {found.max()}"
+            f"found {indices.min()} to {indices.max()}"
         )
-    return found
+    return indices

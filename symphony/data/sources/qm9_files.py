@@ -88,10 +88,10 @@ def _read_gdb9(
     values = {name: np.full(len(names), np.nan, np.float32) for name in properties}
     if table is not None:
         rows = list(csv.DictReader(table.decode("latin-1").splitlines()))
-        found = len(names) + len(records.unreadable)
-        if len(rows) != found:
+        num_records = len(names) + len(records.unreadable)
+        if len(rows) != num_records:
             what = f"{len(rows)} molecules, as its csv has"
-            raise UsageError(f"{source}: expected {what}, found {found}")
+            raise UsageError(f"{source}: expected {what}, found {num_records}")
         if not records.unreadable:
             names = np.array([row["mol_id"] for row in rows])
             for name in properties:

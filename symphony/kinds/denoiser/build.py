@@ -36,5 +36,5 @@ def molecule_totals(
 ) -> dict[str, Scalar]:
     """Returns the loss of one molecule at one noise: one step, in validation too."""
     del train
-    found = loss.molecule_loss(model, loss.Settings(**config.loss), batch, key)
-    return {"denoising": found, "num_steps": jnp.ones(())}
+    value = loss.molecule_loss(model, loss.Settings(**config.loss), batch, key)
+    return {"denoising": value, "num_steps": jnp.ones(())}

@@ -1,4 +1,4 @@
-r"""What the denoiser is trained on: noised molecules, in whatever orientation.
+r"""Loss of the denoiser, on noised molecules in any orientation.
 
 With $\log \sigma$ uniform and standard normal $\epsilon$,
 $$ L = E\, \| D(x + \sigma \epsilon; \sigma) - x E[R]^\top \|^2
@@ -23,7 +23,7 @@ from symphony.kinds.denoiser.model import Denoiser, weights_of
 
 
 class Settings(NamedTuple):
-    """What the loss takes from the config.
+    """Settings of the loss, from the config.
 
     Attributes:
         min_noise: least noise, in Å.

@@ -24,13 +24,13 @@ from common.so3.irreps import VECTOR, format_irreps, uniform
 from common.so3.vectors import safe_norm
 from symphony.arrays import NodeMask, Positions, Scalar, Species
 
-KNOWN = 1e4
+FIXED_PRECISION = 1e4
 """Weight of an atom that is fixed: its noise is a hundredth of the others'."""
 
 
 def weights_of(fixed: NodeMask) -> Float[Array, " num_nodes"]:
     """Returns the precision of each atom, in that of the atoms that are not fixed."""
-    return jnp.where(fixed, KNOWN, 1.0)
+    return jnp.where(fixed, FIXED_PRECISION, 1.0)
 
 
 class Denoiser(nn.Module):
@@ -45,8 +45,8 @@ class Denoiser(nn.Module):
         num_radial_basis: Bessel functions that encode a distance.
         num_pair_feats: width of the features of a pair.
         avg_num_neighbors: typical number of neighbours.
-        sigma_data: spread of the clean molecules, in Å. One larger than theirs leaves
-            the network nothing to restore that its neighbours do not tell.
+        sigma_data: spread of the clean molecules, in Å. One larger than theirs
+            makes the output depend on the neighbours alone.
         min_noise: smallest noise of the training, in Å.
         max_noise: largest noise of the training, in Å.
         block: row of `common.nn.blocks.BLOCKS`.
@@ -95,14 +95,14 @@ class Denoiser(nn.Module):
         irreps = uniform(self.max_degree, self.num_channels)
         node_feats = from_scalars(scalars, irreps)
 
-        apart = y[:, None] - y[None]
-        distances = safe_norm(apart)
+        displacements = y[:, None] - y[None]
+        distances = safe_norm(displacements)
         basis = bessel_basis(distances, self.num_radial_basis, self.cutoff)
         envelope = polynomial_envelope(distances, self.cutoff)
         others = node_mask[:, None] & node_mask & ~jnp.eye(len(y), dtype=bool)
         hidden = nn.silu(nn.Dense(self.num_pair_feats)(basis))
         feats = nn.silu(nn.Dense(self.num_pair_feats)(hidden))
-        graph = make_graph(apart, feats, envelope * others, self.max_degree)
+        graph = make_graph(displacements, feats, envelope * others, self.max_degree)
         for index in range(self.num_layers):
             layer = make_block(
                 self.block,
@@ -120,6 +120,6 @@ class Denoiser(nn.Module):
         moves = nn.Dense(1, use_bias=False)(vectors)[..., 0]
 
         scales = precondition(variance_exploding(sigma), self.sigma_data)
-        found = scales.skip * y + scales.out * moves
-        found = jnp.where(fixed[:, None], y, found) + centre
-        return jnp.where(node_mask[:, None], found, 0.0)
+        output = scales.skip * y + scales.out * moves
+        output = jnp.where(fixed[:, None], y, output) + centre
+        return jnp.where(node_mask[:, None], output, 0.0)

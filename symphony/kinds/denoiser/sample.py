@@ -2,7 +2,7 @@ r"""Refines molecules: lays a little noise over them and takes it off again.
 
 The noise drowns the errors that a molecule came with, and what takes it off is a
 denoiser that knows how molecules are, from $\sigma$ down to the least noise of its
-training; there it is asked a few times more, and the molecule settles. What is larger
+training; it is applied there a few times more. What is larger
 than the noise, bonds and shape, stays (as in Meng et al. 2022, arXiv:2108.01073, for
 pictures). Atoms that are fixed have no noise and never move. Positions are in Å.
 """
@@ -182,20 +182,21 @@ def refine(
     y = np.zeros((BATCH, capacity, 3), np.float32)
     is_fixed = np.zeros((BATCH, capacity), bool)
     for row, numbers in enumerate(atomic_numbers):
-        of_molecule = row, slice(len(numbers))
-        species[of_molecule] = to_species(numbers, refiner.species)
-        y[of_molecule] = positions[row]
-        is_fixed[of_molecule] = fixed[row]
+        atoms = row, slice(len(numbers))
+        species[atoms] = to_species(numbers, refiner.species)
+        y[atoms] = positions[row]
+        is_fixed[atoms] = fixed[row]
     node_mask = np.arange(capacity) < np.pad(sizes, (0, BATCH - len(sizes)))[:, None]
     order = np.pad(np.asarray(indices, np.uint32), (0, BATCH - len(sizes)))
     levels = karras_schedule(refiner.num_steps, refiner.noise, refiner.model.min_noise)
-    found = _refine(
+    moved = _refine(
         refiner.model, refiner.method, refiner.params, levels, refiner.num_final,
         jax.random.key(seed), order, species, y, node_mask, is_fixed,
     )  # fmt: skip
+    rows = zip(fixed, positions, np.asarray(moved)[: len(sizes)], strict=True)
     return [
-        np.where(fixed[row][:, None], positions[row], moved[:size]).astype(np.float32)
-        for row, (moved, size) in enumerate(zip(np.asarray(found), sizes, strict=False))
+        np.where(stays[:, None], before, after[: len(before)]).astype(np.float32)
+        for stays, before, after in rows
     ]
 
 

@@ -1,4 +1,4 @@
-"""What one step of generation draws from the published model.
+"""Draws one step of generation from the published model.
 
 The same three functions as `symphony.decisions`. Nothing is kept of placed atoms:
 both embedders run anew on every fragment.
