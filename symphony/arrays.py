@@ -14,6 +14,7 @@ Vector = Float[Array, " 3"]
 
 Positions = Float[Array, "num_nodes 3"]
 Species = Int[Array, " num_nodes"]
+NodeIndices = Int[Array, " num_nodes"]
 NodeMask = Bool[Array, " num_nodes"]
 PairMask = Bool[Array, "num_nodes num_nodes"]
 AtomicNumbers = UInt8[np.ndarray, " num_atoms"]

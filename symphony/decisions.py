@@ -26,7 +26,7 @@ from symphony.arrays import (
     Signals,
     Vector,
 )
-from symphony.generate import Fragment, Placement, Settings, draw_first, first_or_next
+from symphony.generate import Fragment, Placement, Settings, first_or_next
 from symphony.model import NextAtom, Surroundings, Symphony
 
 SETTLE_STEPS = 32
@@ -118,8 +118,7 @@ def decide(
     embedded = embed_fragment(model, cache, fragment)
     placed = _placed(fragment)
     drawn = draw_next(model, key, settings, mode, fragment.positions, placed, *embedded)
-    first = draw_first(key, model.first_species, settings)
-    return first_or_next(fragment, first, drawn)
+    return first_or_next(key, model.first_species, settings, fragment, drawn)
 
 
 class Choice(NamedTuple):

@@ -166,21 +166,21 @@ def empty_slots(
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_slots, *x.shape)), blank)
 
 
-def draw_first(
-    key: RandomKey, logits: Float[Array, " num_species"], settings: Settings
+def first_or_next(
+    key: RandomKey,
+    logits: Float[Array, " num_species"],
+    settings: Settings,
+    fragment: Fragment,
+    drawn: Placement,
 ) -> Placement:
-    """Draws the species of the first atom; it sits at the origin."""
+    """Returns what was drawn, or a first atom at the origin where there is none yet."""
     species = jax.random.categorical(key, logits / settings.focus_temperature)
-    return Placement(
+    first = Placement(
         stop=jnp.array(False),
         species=species.astype(jnp.int32),
         position=jnp.zeros(3),
         log_likelihood=jax.nn.log_softmax(logits)[species],
     )
-
-
-def first_or_next(fragment: Fragment, first: Placement, drawn: Placement) -> Placement:
-    """Returns `first` where there is no atom yet, and else what was drawn from them."""
     return _where(fragment.num_atoms == 0, first, drawn)
 
 

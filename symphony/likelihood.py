@@ -32,6 +32,7 @@ from symphony.arrays import (
     Flag,
     HostPositions,
     Index,
+    NodeIndices,
     NodeMask,
     Positions,
     RandomKey,
@@ -140,7 +141,8 @@ def order_terms(
         num_draws: coarse directions for each pair.
     """
     num_nodes = cut.species.shape[0]
-    node_feats, next_atom = step_features(model, cut, conditions)
+    embedded = step_features(model, cut, conditions)
+    _, next_atom = embedded
     log_total = jax.nn.logsumexp(next_atom.focus_species, axis=(1, 2))
     log_total = jnp.logaddexp(log_total, next_atom.stop)
 
@@ -149,14 +151,10 @@ def order_terms(
     new = jnp.maximum(rank[near.first], rank[near.second])
     step = jnp.maximum(new - 1, 0)
 
-    log_position = partial(
-        _pair_log_density, model, cut, node_feats, next_atom, num_draws
-    )
-    keys = jax.random.split(key, focus.shape[0])
+    log_position = partial(_pair_log_density, model, cut, embedded, num_draws)
+    pairs = (jax.random.split(key, focus.shape[0]), focus, new)
     log_p = jax.lax.map(
-        lambda pair: log_position(*pair),
-        (keys, focus, new, step),
-        batch_size=PAIRS_AT_A_TIME,
+        lambda pair: log_position(*pair), pairs, batch_size=PAIRS_AT_A_TIME
     )
     log_p += next_atom.focus_species[step, focus, cut.species[new]] - log_total[step]
     log_p = jnp.where(near.pair_mask, log_p, -jnp.inf)
@@ -176,7 +174,7 @@ def order_terms(
     )
 
 
-def _ranks(cut: Cut) -> Species:
+def _ranks(cut: Cut) -> NodeIndices:
     """Returns the place in the order of each atom of the input; zero of padding."""
     num_nodes = cut.order.shape[0]
     # Padding has the place of atom zero in `order`; it must not write there.
@@ -188,15 +186,15 @@ def _ranks(cut: Cut) -> Species:
 def _pair_log_density(
     model: Symphony,
     cut: Cut,
-    node_feats: Features,
-    next_atom: NextAtom,
+    embedded: tuple[Features, NextAtom],
     num_draws: int,
     key: RandomKey,
     focus: Index,
     new: Index,
-    step: Index,
 ) -> Scalar:
     """Returns the log-density, per Å³, of the place of a new atom seen from a focus."""
+    node_feats, next_atom = embedded
+    step = jnp.maximum(new - 1, 0)
     now = jax.tree.map(lambda x: x[step][None], next_atom)
     vector = cut.positions[new] - cut.positions[focus]
     # Masked pairs may be of one atom with itself; they must only stay finite.

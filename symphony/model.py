@@ -271,13 +271,6 @@ class Symphony(nn.Module):
         scalars = self.embed_species(species) + self.embed_conditions(conditions)
         return from_scalars(scalars, uniform(self.max_degree, self.num_channels))
 
-    def trunk(self, species: Species, conditions: Conditions, graph: Graph) -> Features:
-        """Embeds the atoms in their surroundings by messages along the graph."""
-        node_feats = self.embed(species, conditions)
-        for layer in self.layers:
-            node_feats = layer(node_feats, graph)
-        return self.trunk_norm(node_feats)
-
     def focus_messages(
         self,
         sender_feats: Features,
@@ -311,7 +304,10 @@ class Symphony(nn.Module):
         others = node_mask[:, None] & node_mask & ~jnp.eye(num_nodes, dtype=bool)
         graph = self.graph(positions, positions, others)
         causal = jnp.tril(jnp.ones((num_nodes, num_nodes), bool), k=-1)
-        node_feats = self.trunk(species, conditions, mask_edges(graph, causal))
+        past, node_feats = mask_edges(graph, causal), self.embed(species, conditions)
+        for layer in self.layers:
+            node_feats = layer(node_feats, past)
+        node_feats = self.trunk_norm(node_feats)
         pair_feats = edge_feats(graph)
         messages = self.focus_messages(node_feats, pair_feats)
         messages = jnp.einsum("tj,ijc->tic", placed.astype(messages.dtype), messages)

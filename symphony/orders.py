@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float
 from symphony.arrays import (
     Flag,
     Index,
+    NodeIndices,
     NodeMask,
     PairMask,
     Positions,
@@ -48,11 +49,11 @@ class Cut(NamedTuple):
     positions: Positions
     species: Species
     node_mask: NodeMask
-    focus: Species
+    focus: NodeIndices
     labels: Float[Array, "num_nodes num_nodes num_species"]
     log_law: Float[Array, " num_nodes"]
     log_first: Scalar
-    order: Species
+    order: NodeIndices
     complete: Flag
 
 
@@ -144,8 +145,8 @@ class _Placed(NamedTuple):
         complete: false once no atom could be reached.
     """
 
-    at: Species
-    order: Species
+    at: NodeIndices
+    order: NodeIndices
     complete: Flag
 
 

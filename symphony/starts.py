@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from symphony import build, data
-from symphony.arrays import AtomicNumbers, HostPositions, Index, Species
+from symphony.arrays import AtomicNumbers, HostPositions, Index, NodeIndices
 from symphony.generate import Start
 from symphony.options import Core
 from symphony.weights import Weights
@@ -59,7 +59,7 @@ def _order(
     seed: Index | int,
     index: Index | int,
     *arrays: Any,
-) -> Species:
+) -> NodeIndices:
     key = jax.random.fold_in(jax.random.key(seed), index)
     return build.draw_cut(config, jax.random.fold_in(key, _ORDER_STREAM), *arrays).order
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from common.nn.conditions import Conditions
 from symphony.arrays import RandomKey, Vector
 from symphony.decisions import draw_choice, draw_direction
-from symphony.generate import Fragment, Placement, Settings, draw_first, first_or_next
+from symphony.generate import Fragment, Placement, Settings, first_or_next
 from symphony.kinds.paper.loss import log_mass, position_log_density
 from symphony.kinds.paper.model import JointDensity, PaperSymphony
 
@@ -70,8 +70,7 @@ def decide(
         position=positions[choice.focus] + vector,
         log_likelihood=choice.log_likelihood + log_position,
     )
-    first = draw_first(keys[2], model.first_species, settings)
-    return first_or_next(fragment, first, drawn)
+    return first_or_next(keys[2], model.first_species, settings, fragment, drawn)
 
 
 def draw_vector(
