@@ -142,22 +142,22 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_all(asked: argparse.Namespace) -> tuple[inputs.Replicas, inputs.Replicas]:
+def read_all(flags: argparse.Namespace) -> tuple[inputs.Replicas, inputs.Replicas]:
     """Reads the reference, and what the rivals are shown.
 
     Raises:
         UsageError: See `inputs.read`; or nothing is left to show.
     """
-    found = inputs.find_files("--reference", asked.reference)
+    found = inputs.find_files("--reference", flags.reference)
     shown = found[:-HELD_OUT]
-    if asked.train:
-        shown = inputs.find_files("--train", asked.train)
+    if flags.train:
+        shown = inputs.find_files("--train", flags.train)
     if not shown:
         raise UsageError(
             f"--reference: expected more than {HELD_OUT} files, or --train, found "
             f"{len(found)}"
         )
-    topology = asked.reference_topology
+    topology = flags.reference_topology
     reference = inputs.read("--reference", found, topology, 0.0, finite=True)
     train = inputs.read("--train", shown, topology, 0.0, finite=True)
     inputs.check_same(reference.system, train.system, "--train", train.names[0])
@@ -165,49 +165,49 @@ def read_all(asked: argparse.Namespace) -> tuple[inputs.Replicas, inputs.Replica
 
 
 def contestants(
-    asked: argparse.Namespace, reference: inputs.Replicas, train: inputs.Replicas
+    flags: argparse.Namespace, reference: inputs.Replicas, train: inputs.Replicas
 ) -> list[Contestant]:
     """Returns the rivals, unless they are not asked for, and the networks."""
     frames = held_out(reference, train)
-    starts, first = trajectories.spread(frames, asked.replicas, reference.system)
+    starts, first = trajectories.spread(frames, flags.replicas, reference.system)
     jumps = read_jumps(train)
     rivals = {"memoriser": memorised, "conditional mean": mean_end}
     found = [
         Contestant(name, 0, partial(repeated, partial(advance, jumps), starts))
         for name, advance in rivals.items()
-        if not asked.no_rivals
+        if not flags.no_rivals
     ]
     return found + [
-        trajectories.network(weights, num_steps, first, gate=asked.gate)
-        for weights in map(load_weights, asked.checkpoint)
-        for num_steps in asked.num_steps or [None]
+        trajectories.network(weights, num_steps, first, gate=flags.gate)
+        for weights in map(load_weights, flags.checkpoint)
+        for num_steps in flags.num_steps or [None]
     ]
 
 
 def main() -> None:
     """Measures, prints a table and writes the figures with the machine."""
-    asked = parse()
-    reference, train = read_all(asked)
+    flags = parse()
+    reference, train = read_all(flags)
     settings = measure.Settings(lag=LAG)
     results, of_reference = [], None
-    for contestant in contestants(asked, reference, train):
+    for contestant in contestants(flags, reference, train):
         Console().print(f"{contestant.name}, {contestant.evaluations} evaluations")
         result, found = trajectories.judge(
-            contestant, reference, asked.num_jumps, settings
+            contestant, reference, flags.num_jumps, settings
         )
         results.append(result)
         if of_reference is None and found is not None:
             of_reference = trajectories.figures_of(found, "reference")
     results.insert(0, Result("reference", None, None, None, of_reference))
     trajectories.show(
-        f"{asked.replicas} replicas of {asked.num_jumps} jumps of {LAG:g} ps; nats; "
+        f"{flags.replicas} replicas of {flags.num_jumps} jumps of {LAG:g} ps; nats; "
         "95 % of resamples",
         COLUMNS,
         [{**result._asdict(), **(result.figures or {})} for result in results],
         first="contestant",
     )
     trajectories.write(
-        asked,
+        flags,
         reference=reference.names,
         train=train.names,
         lag=LAG,

@@ -1,4 +1,4 @@
-"""What a denoiser learns from each kind of target, against the optimal one.
+"""Denoisers trained on each kind of target, against the optimal one.
 
 Run: `python -m benchmarks.alignment_ablation`. A small network without symmetry is
 trained to denoise one molecule in all orientations, on targets in the frame of the

@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 def measure_one(
-    weights: Weights, path: Path, asked: argparse.Namespace
+    weights: Weights, path: Path, flags: argparse.Namespace
 ) -> dict[str, Any]:
     """Rolls out one amino acid from frames of its reference, and judges it.
 
@@ -36,14 +36,14 @@ def measure_one(
     """
     reference = inputs.read("--reference", [path], None, 0.0, finite=True)
     _, starts = trajectories.spread(
-        reference.positions[0], asked.replicas, reference.system
+        reference.positions[0], flags.replicas, reference.system
     )
     contestant = trajectories.network(
-        weights, asked.num_steps, starts, asked.lag, gate=asked.gate
+        weights, flags.num_steps, starts, flags.lag, gate=flags.gate
     )
-    settings = measure.Settings(lag=asked.lag)
+    settings = measure.Settings(lag=flags.lag)
     result, found = trajectories.judge_or_stop(
-        contestant, reference, asked.num_jumps, settings, asked.lag
+        contestant, reference, flags.num_jumps, settings, flags.lag
     )
     torsions = [
         (entry["js"], entry["floor"])
@@ -70,23 +70,23 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Measures, prints a table and writes the figures with the machine."""
-    asked = parse()
+    flags = parse()
     console = Console()
-    weights = load_weights(asked.checkpoint)
+    weights = load_weights(flags.checkpoint)
     lines = []
-    for path in inputs.find_files("--reference", asked.reference):
+    for path in inputs.find_files("--reference", flags.reference):
         console.print(path.stem)
-        lines.append(measure_one(weights, path, asked))
+        lines.append(measure_one(weights, path, flags))
     median = lambda values: float(np.median(list(values)))
     summary = {
         "median_js": median(line["ramachandran_js"]["value"] for line in lines),
         "median_floor": median(line["floor"] for line in lines),
         "median_ratio": median(line["ratio"] for line in lines),
     }
-    title = f"{asked.replicas} replicas of {asked.num_jumps} jumps of {asked.lag:g} ps"
+    title = f"{flags.replicas} replicas of {flags.num_jumps} jumps of {flags.lag:g} ps"
     trajectories.show(title, COLUMNS, lines, first="amino acid")
     console.print(summary)
-    trajectories.write(asked, **summary, lines=lines)
+    trajectories.write(flags, **summary, lines=lines)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def orientations(batch: data.Batch) -> list[dict[str, Any]]:
     return lines
 
 
-def of_denoiser(refiner: Refiner, batch: data.Batch) -> list[dict[str, float]]:
+def denoiser_errors(refiner: Refiner, batch: data.Batch) -> list[dict[str, float]]:
     """Returns the errors of a denoiser against the noise, means over molecules."""
 
     @partial(jax.jit, static_argnums=0)
@@ -115,7 +115,7 @@ def main() -> None:
         ],
         left=("data",),
     )
-    measured = of_denoiser(load_refiner(options.refiner), batch)
+    measured = denoiser_errors(load_refiner(options.refiner), batch)
     report.show(
         "the denoiser, float32",
         ("sigma, Å", "equivariance error of its moves", "|J - Jᵀ| / |J|"),

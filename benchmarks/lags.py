@@ -147,38 +147,38 @@ def measure_one(
     reference: inputs.Replicas,
     starts: mdtraj.Trajectory,
     lag: float,
-    asked: argparse.Namespace,
+    flags: argparse.Namespace,
 ) -> dict[str, Any]:
     """Rolls out at one lag, and returns the figures."""
-    contestant = trajectories.network(weights, None, starts, lag, gate=asked.gate)
-    settings = measure.Settings(lag=asked.model_lag)
+    contestant = trajectories.network(weights, None, starts, lag, gate=flags.gate)
+    settings = measure.Settings(lag=flags.model_lag)
     result, found = trajectories.judge_or_stop(
-        contestant, reference, round(asked.length / lag), settings, lag
+        contestant, reference, round(flags.length / lag), settings, lag
     )
     return {**trajectories.line_of(f"{lag:g} ps", result, found), "lag": lag}
 
 
 def main() -> None:
     """Measures, prints tables and writes the figures with the machine."""
-    asked = parse()
+    flags = parse()
     console = Console()
-    weights = load_weights(asked.checkpoint)
-    found = inputs.find_files("--reference", asked.reference)
+    weights = load_weights(flags.checkpoint)
+    found = inputs.find_files("--reference", flags.reference)
     reference = inputs.read("--reference", found, None, 0.0, finite=True)
-    starts = starts_of(reference, asked.replicas)
+    starts = starts_of(reference, flags.replicas)
     lines = []
-    for lag in asked.lags:
+    for lag in flags.lags:
         console.print(f"{lag:g} ps")
-        lines.append(measure_one(weights, reference, starts, lag, asked))
-    title = f"{asked.replicas} replicas of {asked.length:g} ps"
+        lines.append(measure_one(weights, reference, starts, lag, flags))
+    title = f"{flags.replicas} replicas of {flags.length:g} ps"
     trajectories.show(title, COLUMNS, lines, first="lag")
-    starts = starts_of(reference, asked.num_starts)
-    compared = [compare(weights, lag, starts, reference) for lag in asked.compared]
+    starts = starts_of(reference, flags.num_starts)
+    compared = [compare(weights, lag, starts, reference) for lag in flags.compared]
     for comparison in compared:
         console.print(comparison)
     comparisons = [comparison._asdict() for comparison in compared]
-    trajectories.write(asked, lines=lines, comparisons=comparisons)
-    draw_curves(lines, asked.output.with_suffix(".png"))
+    trajectories.write(flags, lines=lines, comparisons=comparisons)
+    draw_curves(lines, flags.output.with_suffix(".png"))
 
 
 if __name__ == "__main__":

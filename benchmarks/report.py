@@ -1,4 +1,4 @@
-"""What every benchmark prints and writes: its flags, its tables, its JSON file."""
+"""Flags, tables and JSON files of the benchmarks."""
 
 import argparse
 import json

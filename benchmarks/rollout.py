@@ -40,7 +40,7 @@ CALL_SECONDS = 0.5
 
 
 class Network(NamedTuple):
-    """What a rollout needs besides a molecule."""
+    """Config, parameters and statistics of a network."""
 
     config: ml_collections.ConfigDict
     params: Any

@@ -151,16 +151,14 @@ def sampling(name: str, num_molecules: int) -> tuple[Line, Line]:
     """Times sampling from nothing at temperature one, and its compilation.
 
     Args:
-        name: Of packaged weights.
-        num_molecules: To sample.
+        name: name of packaged weights.
+        num_molecules: number of molecules to sample.
     """
     loaded = weights.load_weights(name)
     config, params, model = loaded.config, loaded.params, loaded.model
     decoder = build.kind_of(config).decoder
     settings = generate.Settings(
-        focus_temperature=jnp.ones(()),
-        position_temperature=jnp.ones(()),
-        basin_temperature=jnp.ones(()),
+        *(jnp.ones(()) for _ in range(3)),
         conditions=known({"noise_std": jnp.zeros(())}),
         max_atoms=jnp.array(config.sample.max_atoms, jnp.int32),
     )
@@ -173,20 +171,11 @@ def sampling(name: str, num_molecules: int) -> tuple[Line, Line]:
     )
     nothing = generate.Start(np.zeros((0, 3), np.float32), np.zeros(0, np.int32))
     begin = time.process_time()
-    finished = list(
-        generate.generate(
-            decoder,
-            model,
-            params,
-            iter(range(num_molecules)),
-            0,
-            settings,
-            lambda index: nothing,
-            "exact",
-            num_slots=NUM_SLOTS,
-            capacity=capacity,
-        )
-    )
+    drawn = generate.generate(
+        decoder, model, params, iter(range(num_molecules)), 0, settings,
+        lambda index: nothing, "exact", NUM_SLOTS, capacity,
+    )  # fmt: skip
+    finished = list(drawn)
     seconds = (time.process_time() - begin) / num_molecules
     atoms = np.mean([len(molecule.species) for molecule in finished])
     note = f"{num_molecules} molecules of {atoms:.1f} atoms"
@@ -208,11 +197,9 @@ def first_molecule() -> tuple[Line, Line]:
         command = [sys.executable, "-m", "symphony.sample", "--num_molecules=1"]
         for what, target in (("cold", "<= 15"), ("warm", "<= 5")):
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            output = f"--output={folder}/{what}.sdf"
             subprocess.run(
-                [*command, f"--output={folder}/{what}.sdf"],
-                env=environment,
-                check=True,
-                capture_output=True,
+                [*command, output], env=environment, check=True, capture_output=True
             )
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             seconds = after.ru_utime + after.ru_stime

@@ -47,9 +47,9 @@ def interleaved(
     """Times contestants in turns, after one call of each that is not counted.
 
     Args:
-        contestants: Functions without arguments that return when their work is done.
-        rounds: Number of rounds; the order is reversed in every second one.
-        calls: Calls of each contestant in a round.
+        contestants: functions without arguments that return when their work is done.
+        rounds: number of rounds; the order is reversed in every second one.
+        calls: calls of each contestant in a round.
     """
     for call in contestants.values():
         call()

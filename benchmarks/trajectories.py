@@ -1,4 +1,4 @@
-"""What benchmarks of trajectories share: contestants, their judge, their figures.
+"""Contestants, measures and figures of the benchmarks of trajectories.
 
 A contestant makes trajectories from frames of a reference, and `equijump.evaluate`
 judges them. `FIGURES` says how each figure stands in a table.
@@ -54,7 +54,7 @@ class Rollout(NamedTuple):
 
 
 class Contestant(NamedTuple):
-    """What makes trajectories.
+    """Source of trajectories.
 
     Attributes:
         name: name in the table.

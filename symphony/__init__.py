@@ -19,7 +19,7 @@ def load(name_or_path: str | os.PathLike[str] = "qm9") -> "Sampler":
     """Returns a sampler with the weights of a packaged model or of a user's own run.
 
     Args:
-      name_or_path: Name of packaged weights, or the work directory of a training run.
+      name_or_path: name of packaged weights, or the work directory of a training run.
     """
     from symphony import sampler
 
@@ -32,9 +32,9 @@ def load_refiner(
     """Returns a denoiser, whose `refine` takes RDKit molecules.
 
     Args:
-      name_or_path: Name of packaged weights, or the work directory of a training run.
-      noise: Å, that is laid over a molecule and taken off again; the weights' own
-        where None.
+      name_or_path: name of packaged weights, or the work directory of a training run.
+      noise: noise in Å that is laid over a molecule and taken off again; the
+        weights' own where None.
     """
     from symphony import refine
 

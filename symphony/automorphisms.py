@@ -14,8 +14,8 @@ def automorphisms(
     """Returns every order of the atoms that keeps elements and bonds.
 
     Args:
-        species: Atomic numbers.
-        bonds: Pairs of atoms; their orders are not looked at.
+        species: atomic numbers.
+        bonds: pairs of atoms; their orders are not looked at.
 
     Raises:
         ValueError: There are more than `MAX_AUTOMORPHISMS`.

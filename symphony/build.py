@@ -8,11 +8,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from common.errors import UsageError
 from common.runs.config import Rules
 from symphony import decisions, loss, rules
+from symphony.arrays import RandomKey, Scalar
 from symphony.data import Batch, Molecules
 from symphony.generate import Decoder
 from symphony.kinds import stepwise
@@ -26,22 +27,23 @@ from symphony.model import Symphony
 
 
 class Kind(NamedTuple):
-    """What training and sampling need of a kind of model.
+    """Functions of a kind of model for training and sampling.
 
     Attributes:
-        make: `config -> module`.
-        run: `(config, bound module)`: evaluates the module once, which makes its
-            parameters.
-        totals: `(config, bound module, batch, key, train) -> Totals`: terms of the loss
-            of one molecule summed over its steps (for a model that evaluates one step,
-            that step times their number), among them `loss_name` and `num_steps`.
+        make: function `config -> module`.
+        run: function `(config, bound module)` that evaluates the module once, which
+            makes its parameters.
+        totals: function `(config, bound module, batch, key, train) -> Totals`: terms of
+            the loss of one molecule summed over its steps (for a model that evaluates
+            one step, that step times their number), among them `loss_name` and
+            `num_steps`.
         loss_name: term that is minimised.
         unit: unit of that term.
         mean_steps: mean of `num_steps`, by the metadata of the data.
-        prepare: leaves out the molecules that the kind cannot learn.
-        rules: see `common.runs.config.check`.
-        fixed: see `common.runs.loop.Parts`.
-        decoder: see `symphony.generate`; none for a kind that builds no molecules.
+        prepare: function that leaves out the molecules that the kind cannot learn.
+        rules: ranges and choices of the config, see `common.runs.config.check`.
+        fixed: fields that must not change in a run, see `common.runs.loop.Parts`.
+        decoder: functions of `symphony.generate`; None if the kind builds no molecules.
     """
 
     make: Callable[[ml_collections.ConfigDict], nn.Module]
@@ -75,40 +77,28 @@ def make_model(config: ml_collections.ConfigDict) -> nn.Module:
     return kind_of(config).make(config)
 
 
-def init_params(config: ml_collections.ConfigDict, key: Key[Array, ""]) -> Any:
+def init_params(config: ml_collections.ConfigDict, key: RandomKey) -> Any:
     """Returns fresh parameters."""
     run = partial(kind_of(config).run, config)
     return jax.jit(lambda key: nn.init(run, make_model(config))(key))(key)
 
 
-def molecule_totals(
-    config: ml_collections.ConfigDict,
-    model: nn.Module,
-    params: Any,
-    batch: Batch,
-    key: Key[Array, ""],
-    train: bool,
-) -> Totals:
-    """Returns the terms of the loss of one molecule; see `Kind.totals`."""
-    return kind_of(config).totals(config, model.bind(params), batch, key, train)
-
-
 def make_loss(
     config: ml_collections.ConfigDict, mean_steps: float
-) -> Callable[[Any, Batch, Key[Array, " batch"]], tuple[Float[Array, ""], Totals]]:
+) -> Callable[[Any, Batch, Key[Array, " batch"]], tuple[Scalar, Totals]]:
     """Returns `(params, batch, keys) -> (loss, totals)`, means over the molecules.
 
     The loss is the term that is minimised over the mean number of steps of a molecule
     in the data: for a model that builds molecules, nats per step.
     """
-    model, name = make_model(config), kind_of(config).loss_name
+    model, kind = make_model(config), kind_of(config)
 
     def loss_fn(
         params: Any, batch: Batch, keys: Key[Array, " batch"]
-    ) -> tuple[Float[Array, ""], Totals]:
-        one = partial(molecule_totals, config, model, params, train=True)
+    ) -> tuple[Scalar, Totals]:
+        one = partial(kind.totals, config, model.bind(params), train=True)
         totals = jax.tree.map(jnp.mean, jax.vmap(one)(batch, keys))
-        return totals[name] / mean_steps, totals
+        return totals[kind.loss_name] / mean_steps, totals
 
     return loss_fn
 

@@ -60,8 +60,8 @@ def check(given: Mapping[str, Any], names: Sequence[str], what: str) -> None:
 
     Args:
         given: numbers by name.
-        names: of the conditions that the network is given.
-        what: the weights, for messages.
+        names: names of the conditions that the network has.
+        what: name of the weights, for messages.
     """
     for name, value in given.items():
         if name not in names:

@@ -1,4 +1,4 @@
-r"""What one step of generation draws from Symphony's network, and what it keeps.
+r"""Draws one step of generation from Symphony's network, and keeps its features.
 
 `empty_cache`, `extend_cache` and `decide` are all that `symphony.generate` knows of a
 model; `symphony.kinds.paper.decisions` gives the same three for the paper's model.
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float
 
 from common.nn.blocks.messages import edge_feats
 from common.nn.conditions import Conditions
@@ -16,7 +16,17 @@ from common.nn.features import Features, where, zeros
 from common.so3.grid import SphereGrid
 from common.so3.irreps import uniform
 from symphony import densities
-from symphony.generate import Fragment, Placement, Settings, draw_first, first_or_next
+from symphony.arrays import (
+    Flag,
+    Index,
+    NodeMask,
+    Positions,
+    RandomKey,
+    Scalar,
+    Signals,
+    Vector,
+)
+from symphony.generate import Fragment, Placement, Settings, first_or_next
 from symphony.model import NextAtom, Surroundings, Symphony
 
 SETTLE_STEPS = 32
@@ -51,10 +61,7 @@ def empty_cache(model: Symphony, capacity: int) -> Cache:
 
 
 def extend_cache(
-    model: Symphony,
-    cache: Cache,
-    fragment: Fragment,
-    conditions: Conditions,
+    model: Symphony, cache: Cache, fragment: Fragment, conditions: Conditions
 ) -> Cache:
     """Adds the last atom of a fragment to the cache: one row of every layer."""
     capacity = fragment.species.shape[0]
@@ -93,7 +100,7 @@ def embed_fragment(
     )
 
 
-def _placed(fragment: Fragment) -> Bool[Array, " num_nodes"]:
+def _placed(fragment: Fragment) -> NodeMask:
     """Marks the placed atoms, and one where there is none: its draw is discarded."""
     count = jnp.maximum(fragment.num_atoms, 1)
     return jnp.arange(fragment.species.shape[0]) < count
@@ -103,7 +110,7 @@ def decide(
     model: Symphony,
     cache: Cache,
     fragment: Fragment,
-    key: Key[Array, ""],
+    key: RandomKey,
     settings: Settings,
     mode: str,
 ) -> Placement:
@@ -111,29 +118,28 @@ def decide(
     embedded = embed_fragment(model, cache, fragment)
     placed = _placed(fragment)
     drawn = draw_next(model, key, settings, mode, fragment.positions, placed, *embedded)
-    first = draw_first(key, model.first_species, settings)
-    return first_or_next(fragment, first, drawn)
+    return first_or_next(key, model.first_species, settings, fragment, drawn)
 
 
 class Choice(NamedTuple):
-    """What is placed next, or that nothing is.
+    """Species and focus of the next atom, or the decision to stop.
 
     Attributes:
-        stop: True if the molecule is complete.
-        focus: Index of the focus; 0 at a stop.
-        species: Of the new atom; 0 at a stop.
-        log_likelihood: Nats, at temperature one.
+        stop: true if the molecule is complete.
+        focus: index of the focus; 0 at a stop.
+        species: species of the new atom; 0 at a stop.
+        log_likelihood: log-likelihood at temperature one, in nats.
     """
 
-    stop: Bool[Array, ""]
-    focus: Int[Array, ""]
-    species: Int[Array, ""]
-    log_likelihood: Float[Array, ""]
+    stop: Flag
+    focus: Index
+    species: Index
+    log_likelihood: Scalar
 
 
 def draw_choice(
-    key: Key[Array, ""],
-    stop: Float[Array, ""],
+    key: RandomKey,
+    stop: Scalar,
     focus_species: Float[Array, "num_nodes num_species"],
     settings: Settings,
 ) -> Choice:
@@ -154,25 +160,25 @@ def draw_choice(
 
 def draw_next(
     model: Symphony,
-    key: Key[Array, ""],
+    key: RandomKey,
     settings: Settings,
     mode: str,
-    positions: Float[Array, "num_nodes 3"],
-    placed: Bool[Array, " num_nodes"],
+    positions: Positions,
+    placed: NodeMask,
     node_feats: Features,
     next_atom: NextAtom,
 ) -> Placement:
     """Draws stop, focus and species, radius and direction, in this order.
 
     Args:
-        model: Bound to its parameters.
-        key: Key of this step of this molecule.
-        settings: See `Settings`.
-        mode: `exact`, `tempered` or `basin`; see `generate`.
-        positions: Å.
-        placed: True for the atoms there are.
-        node_feats: Output of the trunk.
-        next_atom: Logits of the one step there is.
+        model: network bound to its parameters.
+        key: key of this step of this molecule.
+        settings: temperatures, conditions and largest size, see `Settings`.
+        mode: `exact`, `tempered` or `basin`, see `generate.generate`.
+        positions: positions of the atoms, in Å.
+        placed: true for the atoms there are.
+        node_feats: output of the trunk.
+        next_atom: logits of the one step there is.
     """
     keys = jax.random.split(key, 5)
     choice = draw_choice(
@@ -212,22 +218,22 @@ def draw_next(
 
 
 def draw_direction(
-    key: Key[Array, ""],
-    coefficients: Float[Array, "components channels"],
+    key: RandomKey,
+    coefficients: Signals,
     grid: SphereGrid,
     settings: Settings,
     mode: str,
     width: float,
-) -> Float[Array, " 3"]:
+) -> Vector:
     """Draws a direction from signals on the sphere, as the mode asks.
 
     Args:
-        key: Key of the draw.
-        coefficients: Signals of the channels.
-        grid: Where the draw begins.
-        settings: See `Settings`.
-        mode: `exact`, `tempered` or `basin`; see `generate`.
-        width: Radians, of a peak at temperature one.
+        key: key of the draw.
+        coefficients: signals of the channels.
+        grid: grid of the first proposals.
+        settings: temperatures, conditions and largest size, see `Settings`.
+        mode: `exact`, `tempered` or `basin`, see `generate.generate`.
+        width: width of a peak at temperature one, in radians.
     """
     key_draw, key_settle = jax.random.split(key)
     tempered = mode == "tempered"
@@ -251,28 +257,28 @@ def draw_direction(
 
 def position_log_density(
     model: Symphony,
-    key: Key[Array, ""],
+    key: RandomKey,
     condition: Float[Array, "1 num_channels"],
-    radius: Float[Array, ""],
-    direction: Float[Array, " 3"],
-    coefficients: Float[Array, "components channels"],
+    radius: Scalar,
+    direction: Vector,
+    coefficients: Signals,
     around: Surroundings,
     num_draws: int = LIKELIHOOD_DRAWS,
-) -> Float[Array, ""]:
+) -> Scalar:
     r"""Estimates $\log p(r)$ per Å³ for one focus and species.
 
     The coarse direction is integrated by importance sampling from the blur; the mean
     of the estimate is below the truth, and approaches it with `num_draws`.
 
     Args:
-        model: Bound to its parameters.
-        key: Draws the coarse directions.
-        condition: What the position heads know.
-        radius: Å.
-        direction: Unit vector from the focus.
-        coefficients: Signals of the coarse density at this radius.
-        around: what the position heads see.
-        num_draws: Number of coarse directions.
+        model: network bound to its parameters.
+        key: key of the coarse directions.
+        condition: input of the position heads.
+        radius: distance from the focus, in Å.
+        direction: unit vector from the focus.
+        coefficients: signals of the coarse density at this radius.
+        around: atoms that the position heads see.
+        num_draws: number of coarse directions.
     """
     mixture = jax.tree.map(lambda x: x[0], model.radial(condition))
     log_radial = densities.radial_log_density(

@@ -10,20 +10,21 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
 from common.so3.grid import SphereGrid, jitter_in_cell
 from common.so3.harmonics import spherical_harmonics
 from common.so3.vectors import safe_norm
+from symphony.arrays import BatchScalars, Directions, RandomKey, Scalar, Signals, Vector
 
 
 class RadialMixture(NamedTuple):
     """Mixture of logistic densities, each truncated to the same interval.
 
     Attributes:
-        logits: Unnormalised log-weights of the components.
-        means: Å.
-        scales: Å, the logistic scale; a standard deviation is 1.81 of it.
+        logits: unnormalised log-weights of the components.
+        means: means of the components, in Å.
+        scales: logistic scales in Å; a standard deviation is 1.81 of it.
     """
 
     logits: Float[Array, "*batch components"]
@@ -39,11 +40,11 @@ class FineMixture(NamedTuple):
     free: there a component is narrow across the circle, along $v$, and wide along it.
 
     Attributes:
-        logits: Unnormalised log-weights of the components.
-        means: Tangent vectors, in radians.
-        scales: Standard deviation $\sigma$ across $v$, in radians.
-        squeezes: Tangent vectors $v$, without unit.
-        centre: Unit vector at which the plane touches the sphere: the coarse direction,
+        logits: unnormalised log-weights of the components.
+        means: tangent vectors, in radians.
+        scales: standard deviation $\sigma$ across $v$, in radians.
+        squeezes: tangent vectors $v$, without unit.
+        centre: unit vector at which the plane touches the sphere: the coarse direction,
             or where the network took it.
     """
 
@@ -51,12 +52,12 @@ class FineMixture(NamedTuple):
     means: Float[Array, "*batch components 3"]
     scales: Float[Array, "*batch components"]
     squeezes: Float[Array, "*batch components 3"]
-    centre: Float[Array, "*batch 3"]
+    centre: Directions
 
 
 def polar(
-    vectors: Float[Array, "*batch 3"], low: float, high: float
-) -> tuple[Float[Array, "*batch"], Float[Array, "*batch 3"]]:
+    vectors: Directions, low: float, high: float
+) -> tuple[BatchScalars, Directions]:
     """Returns radius (Å, moved into the open interval) and direction of vectors.
 
     A zero vector, which only masked steps have, gets a direction all the same.
@@ -71,11 +72,8 @@ def polar(
 
 
 def radial_log_density(
-    mixture: RadialMixture,
-    radius: Float[Array, "*batch"],
-    low: float,
-    high: float,
-) -> Float[Array, "*batch"]:
+    mixture: RadialMixture, radius: BatchScalars, low: float, high: float
+) -> BatchScalars:
     """Returns the log-density of radii, per Å, on the interval `[low, high]`."""
     z = (radius[..., None] - mixture.means) / mixture.scales
     log_density = -z - jnp.log(mixture.scales) - 2.0 * jax.nn.softplus(-z)
@@ -85,12 +83,12 @@ def radial_log_density(
 
 
 def sample_radius(
-    key: Key[Array, ""],
+    key: RandomKey,
     mixture: RadialMixture,
     low: float,
     high: float,
-    basin_temperature: Float[Array, ""] | float = 1.0,
-) -> Float[Array, ""]:
+    basin_temperature: Scalar | float = 1.0,
+) -> Scalar:
     """Draws a radius in Å by exact inversion of a component's distribution function.
 
     The component is always drawn with its weight at temperature one; the basin
@@ -126,9 +124,7 @@ def _log_mass(
     return jax.nn.log_sigmoid(b) + jax.nn.log_sigmoid(-a) + jnp.log(-jnp.expm1(a - b))
 
 
-def cap_curvature(
-    coefficients: Float[Array, "*batch components channels"], max_curvature: float
-) -> Float[Array, "*batch components channels"]:
+def cap_curvature(coefficients: Signals, max_curvature: float) -> Signals:
     r"""Shrinks signals softly so that no logit bends more than `max_curvature`.
 
     On the sphere, $|\partial^2 f| \le \kappa = \sum_l |a_l| \sqrt{2l + 1}\, l(l+1)/2$,
@@ -148,10 +144,7 @@ def cap_curvature(
     return coefficients * shrink[..., None, :]
 
 
-def coarse_logits(
-    coefficients: Float[Array, "*batch components channels"],
-    directions: Float[Array, "*batch 3"],
-) -> Float[Array, "*batch"]:
+def coarse_logits(coefficients: Signals, directions: Directions) -> BatchScalars:
     r"""Returns $\log \sum_c \exp f_c(\hat r)$, the paper's sum of channels."""
     max_degree = math.isqrt(coefficients.shape[-2]) - 1
     harmonics = spherical_harmonics(directions, max_degree)
@@ -159,24 +152,20 @@ def coarse_logits(
     return jax.nn.logsumexp(signals, axis=-1)
 
 
-def grid_logits(
-    coefficients: Float[Array, "*batch components channels"], grid: SphereGrid
-) -> Float[Array, "*batch grid"]:
+def grid_logits(coefficients: Signals, grid: SphereGrid) -> Float[Array, "*batch grid"]:
     """Returns `coarse_logits` at every point of a grid."""
     signals = jnp.einsum("...mc,gm->...cg", coefficients, jnp.asarray(grid.harmonics))
     return jax.nn.logsumexp(signals, axis=-2)
 
 
-def log_normaliser(
-    coefficients: Float[Array, "*batch components channels"], grid: SphereGrid
-) -> Float[Array, "*batch"]:
+def log_normaliser(coefficients: Signals, grid: SphereGrid) -> BatchScalars:
     """Returns the log-integral over the sphere of the exponential of the logits."""
     logits = grid_logits(coefficients, grid) + jnp.asarray(grid.log_weights)
     return jax.nn.logsumexp(logits, axis=-1)
 
 
 def _draw_cells(
-    key: Key[Array, ""], log_masses: Float[Array, " grid"], count: int
+    key: RandomKey, log_masses: Float[Array, " grid"], count: int
 ) -> Int[Array, " count"]:
     # One cumulative sum serves all draws; a Gumbel draw would cost one grid each.
     mass_below = jnp.cumsum(jnp.exp(log_masses - jnp.max(log_masses)))
@@ -185,25 +174,28 @@ def _draw_cells(
     return jnp.minimum(cells, mass_below.shape[0] - 1)
 
 
+_State = tuple[Vector, Scalar]
+"""State of a Metropolis chain: a direction and its logit."""
+
+
 def _accept(
-    carry: tuple[Float[Array, " 3"], Float[Array, ""]],
-    proposed: tuple[Float[Array, " 3"], Float[Array, ""], Float[Array, ""]],
-) -> tuple[tuple[Float[Array, " 3"], Float[Array, ""]], None]:
-    """Takes a Metropolis step over independent proposals."""
+    carry: _State, proposed: tuple[Vector, Scalar, Scalar]
+) -> tuple[_State, None]:
+    """Takes a Metropolis step to a proposal with its logit and a log-threshold."""
     direction, current = carry
-    proposal, log_ratio, threshold = proposed
-    accept = threshold < log_ratio - current
+    proposal, logit, threshold = proposed
+    accept = threshold < logit - current
     direction = jnp.where(accept, proposal, direction)
-    return (direction, jnp.where(accept, log_ratio, current)), None
+    return (direction, jnp.where(accept, logit, current)), None
 
 
 def sample_coarse(
-    key: Key[Array, ""],
-    coefficients: Float[Array, "components channels"],
+    key: RandomKey,
+    coefficients: Signals,
     grid: SphereGrid,
-    temperature: Float[Array, ""] | float = 1.0,
+    temperature: Scalar | float = 1.0,
     num_proposals: int = 16,
-) -> Float[Array, " 3"]:
+) -> Vector:
     """Draws a direction from the density to the power of the inverse temperature.
 
     Proposals are a grid cell by its tempered mass, then a uniform point of the cell.
@@ -226,41 +218,36 @@ def sample_coarse(
 
 
 def settle_coarse(
-    key: Key[Array, ""],
-    coefficients: Float[Array, "components channels"],
-    direction: Float[Array, " 3"],
-    temperature: Float[Array, ""] | float,
+    key: RandomKey,
+    coefficients: Signals,
+    direction: Vector,
+    temperature: Scalar | float,
     num_steps: int,
-    step_size: Float[Array, ""] | float,
-) -> Float[Array, " 3"]:
+    step_size: Scalar | float,
+) -> Vector:
     """Moves a direction inside its basin, towards the density at a low temperature.
 
     A Metropolis chain of small steps from a draw at temperature one: it keeps the
     weights of well-separated modes and narrows each of them.
 
     Args:
-        key: Key of the chain.
-        coefficients: Signals of the channels.
+        key: key of the chain.
+        coefficients: signals of the channels.
         direction: start of the chain.
-        temperature: The low temperature.
-        num_steps: Length of the chain.
-        step_size: Standard deviation of a step per axis, in radians.
+        temperature: low temperature.
+        num_steps: length of the chain.
+        step_size: standard deviation of a step per axis, in radians.
     """
     key_moves, key_accept = jax.random.split(key)
     moves = step_size * jax.random.normal(key_moves, (num_steps, 3))
     thresholds = jnp.log(jax.random.uniform(key_accept, (num_steps,)))
 
-    def step(
-        carry: tuple[Float[Array, " 3"], Float[Array, ""]],
-        inputs: tuple[Float[Array, " 3"], Float[Array, ""]],
-    ) -> tuple[tuple[Float[Array, " 3"], Float[Array, ""]], None]:
-        direction, current = carry
+    def step(carry: _State, inputs: tuple[Vector, Scalar]) -> tuple[_State, None]:
+        direction, _ = carry
         move, threshold = inputs
         proposal = exponential_map(direction, tangent_part(direction, move))
         logit = coarse_logits(coefficients, proposal) / temperature
-        accept = threshold < logit - current
-        direction = jnp.where(accept, proposal, direction)
-        return (direction, jnp.where(accept, logit, current)), None
+        return _accept(carry, (proposal, logit, threshold))
 
     start = (direction, coarse_logits(coefficients, direction) / temperature)
     (direction, _), _ = jax.lax.scan(step, start, (moves, thresholds))
@@ -275,9 +262,7 @@ def tangent_part(
     return vector - along * direction
 
 
-def exponential_map(
-    direction: Float[Array, "*batch 3"], tangent: Float[Array, "*batch 3"]
-) -> Float[Array, "*batch 3"]:
+def exponential_map(direction: Directions, tangent: Directions) -> Directions:
     """Walks from a unit vector along a tangent vector, by its length in radians."""
     squared = jnp.sum(jnp.square(tangent), axis=-1, keepdims=True)
     angle = jnp.sqrt(jnp.maximum(squared, 1e-20))
@@ -285,9 +270,7 @@ def exponential_map(
     return end / jnp.linalg.norm(end, axis=-1, keepdims=True)
 
 
-def logarithmic_map(
-    direction: Float[Array, "*batch 3"], end: Float[Array, "*batch 3"]
-) -> Float[Array, "*batch 3"]:
+def logarithmic_map(direction: Directions, end: Directions) -> Directions:
     """Returns the tangent vector at a unit vector that leads to another, in radians."""
     tangent = tangent_part(direction, end)
     sine = jnp.sqrt(jnp.maximum(jnp.sum(tangent**2, axis=-1, keepdims=True), 1e-20))
@@ -295,16 +278,14 @@ def logarithmic_map(
     return tangent * (jnp.arctan2(sine, cosine) / sine)
 
 
-def _log_jacobian(tangent: Float[Array, "*batch 3"]) -> Float[Array, "*batch"]:
+def _log_jacobian(tangent: Directions) -> BatchScalars:
     r"""Returns $\log(\theta / \sin\theta)$: from tangent plane to solid angle."""
     squared = jnp.minimum(jnp.sum(jnp.square(tangent), axis=-1), 9.8)
     angle = jnp.sqrt(jnp.maximum(squared, 1e-12))
     return jnp.log(angle / jnp.sin(angle))
 
 
-def fine_log_density(
-    mixture: FineMixture, direction: Float[Array, "*batch 3"]
-) -> Float[Array, "*batch"]:
+def fine_log_density(mixture: FineMixture, direction: Directions) -> BatchScalars:
     """Returns the log-density of directions in the fine stage, per steradian.
 
     The mass beyond half a turn, below 1e-9 while scales stay under half a radian, is
@@ -323,10 +304,8 @@ def fine_log_density(
 
 
 def sample_fine(
-    key: Key[Array, ""],
-    mixture: FineMixture,
-    basin_temperature: Float[Array, ""] | float = 1.0,
-) -> Float[Array, " 3"]:
+    key: RandomKey, mixture: FineMixture, basin_temperature: Scalar | float = 1.0
+) -> Vector:
     """Draws a direction in the fine stage; see `sample_radius` for the temperature."""
     key_component, key_noise = jax.random.split(key)
     chosen = jax.random.categorical(key_component, mixture.logits)
@@ -340,19 +319,15 @@ def sample_fine(
     return exponential_map(centre, mixture.means[chosen] + scale * noise)
 
 
-def blur(
-    key: Key[Array, ""], direction: Float[Array, "*batch 3"], scale: float
-) -> Float[Array, "*batch 3"]:
+def blur(key: RandomKey, direction: Directions, scale: float) -> Directions:
     r"""Draws coarse directions $\hat u \sim q(\hat u \mid \hat r)$ around others."""
     noise = jax.random.normal(key, direction.shape)
     return exponential_map(direction, scale * tangent_part(direction, noise))
 
 
 def blur_log_density(
-    direction: Float[Array, "*batch 3"],
-    coarse: Float[Array, "*batch 3"],
-    scale: float,
-) -> Float[Array, "*batch"]:
+    direction: Directions, coarse: Directions, scale: float
+) -> BatchScalars:
     r"""Returns $\log q(\hat u \mid \hat r)$, per steradian."""
     tangent = logarithmic_map(direction, coarse)
     squared = jnp.sum(jnp.square(tangent), axis=-1)
@@ -361,13 +336,13 @@ def blur_log_density(
 
 
 def sample_radius_tempered(
-    key: Key[Array, ""],
+    key: RandomKey,
     mixture: RadialMixture,
     low: float,
     high: float,
-    temperature: Float[Array, ""] | float,
+    temperature: Scalar | float,
     num_cells: int = 2048,
-) -> Float[Array, ""]:
+) -> Scalar:
     """Draws a radius in Å from the density to the power of the inverse temperature.
 
     A cell of a uniform grid by its tempered density, then a uniform point of the cell.

@@ -135,13 +135,13 @@ def fetch(
 
     Args:
         url: address of the file.
-        path: Where it goes; nothing stands there before it is complete and checked.
-        md5: The expected checksum, if known.
-        sha256: The same.
+        path: final path; nothing stands there before the file is complete and checked.
+        md5: expected MD5, if known.
+        sha256: expected SHA-256, if known.
         size: bytes, if known.
-        attempts: Connections in a row that may bring no new byte.
-        pause: Before the second attempt, in s; doubled each time, at most 30.
-        timeout: For the server to answer or go on, in s.
+        attempts: connections in a row that may bring no new byte.
+        pause: pause before the second attempt, in s; doubled each time, at most 30.
+        timeout: time for the server to answer or go on, in s.
 
     Raises:
         UsageError: The server refuses the address.

@@ -16,62 +16,72 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
 from common.nn.conditions import Known
+from symphony.arrays import (
+    Flag,
+    HostPositions,
+    Index,
+    Positions,
+    RandomKey,
+    Scalar,
+    Species,
+    Vector,
+)
 
 
 class Settings(NamedTuple):
-    """What the user asks of the sampler.
+    """Settings of the sampler.
 
     Attributes:
         focus_temperature: temperature of stopping, focus and species.
-        position_temperature: the density of positions is raised to its inverse:
-            radius and coarse direction by its power, the fine stage by its width.
-        basin_temperature: Narrows every mode of the position and keeps its weight.
-        conditions: all that the network is given, `noise_std` among them.
-        max_atoms: Molecules that reach it without stopping are ended, not stopped.
+        position_temperature: temperature of the density of positions: a power of those
+            of radius and coarse direction, a width in the fine stage.
+        basin_temperature: temperature of each mode of the position; its weight stays.
+        conditions: conditions of the network, `noise_std` among them.
+        max_atoms: largest number of atoms; a larger molecule is ended, not stopped.
     """
 
-    focus_temperature: Float[Array, ""]
-    position_temperature: Float[Array, ""]
-    basin_temperature: Float[Array, ""]
+    focus_temperature: Scalar
+    position_temperature: Scalar
+    basin_temperature: Scalar
     conditions: dict[str, Known]
-    max_atoms: Int[Array, ""]
+    max_atoms: Index
 
 
 class Fragment(NamedTuple):
     """The atoms of an unfinished molecule, padded to the capacity of a slot.
 
     Attributes:
-        positions: Å.
+        positions: positions of the atoms, in Å.
         species: indices into the species table.
-        num_atoms: Atoms placed so far.
+        num_atoms: atoms placed so far.
     """
 
-    positions: Float[Array, "num_nodes 3"]
-    species: Int[Array, " num_nodes"]
-    num_atoms: Int[Array, ""]
+    positions: Positions
+    species: Species
+    num_atoms: Index
 
 
 class Placement(NamedTuple):
-    """What a step adds: an atom, or the decision to stop.
+    """Result of a step: a new atom, or the decision to stop.
 
     Attributes:
-        stop: True if nothing is placed and the molecule is complete.
+        stop: true if nothing is placed and the molecule is complete.
         species: index of its species.
-        position: Å, place of the new atom.
-        log_likelihood: Nats, of this step; positions per Å³.
+        position: position of the new atom, in Å.
+        log_likelihood: log-likelihood of this step in nats; positions per Å³.
     """
 
-    stop: Bool[Array, ""]
-    species: Int[Array, ""]
-    position: Float[Array, " 3"]
-    log_likelihood: Float[Array, ""]
+    stop: Flag
+    species: Index
+    position: Vector
+    log_likelihood: Scalar
 
 
 class Decoder(NamedTuple):
-    """A model as the sampler sees it; see `symphony.decisions` for the three."""
+    """Functions of a model for the sampler; see `symphony.decisions`."""
 
     empty_cache: Callable[..., Any]
     extend_cache: Callable[..., Any]
@@ -82,26 +92,26 @@ class Slot(NamedTuple):
     """One molecule under construction.
 
     Attributes:
-        fragment: The atoms placed so far.
-        num_given: Atoms of the start, which are placed before any is drawn.
-        given_positions: Å, places of the start.
+        fragment: atoms placed so far.
+        num_given: atoms of the start, which are placed before any is drawn.
+        given_positions: positions of the atoms of the start, in Å.
         given_species: species of the start.
-        done: Nothing more will be placed.
-        stopped: The network chose to stop.
-        log_likelihood: Nats of the path so far at temperature one: species of the
-            first atom, focus, species and position (Å⁻³) of every drawn atom, stop.
+        done: true once nothing more will be placed.
+        stopped: true once the network chose to stop.
+        log_likelihood: log-likelihood in nats of the path so far at temperature one:
+            first species, focus, species and position (Å⁻³) of drawn atoms, stop.
         index: number of the molecule of the seed; -1 in an empty slot.
         cache: features that the model keeps of the placed atoms.
     """
 
     fragment: Fragment
-    num_given: Int[Array, ""]
-    given_positions: Float[Array, "num_nodes 3"]
-    given_species: Int[Array, " num_nodes"]
-    done: Bool[Array, ""]
-    stopped: Bool[Array, ""]
-    log_likelihood: Float[Array, ""]
-    index: Int[Array, ""]
+    num_given: Index
+    given_positions: Positions
+    given_species: Species
+    done: Flag
+    stopped: Flag
+    log_likelihood: Scalar
+    index: Index
     cache: Any
 
 
@@ -109,7 +119,7 @@ class Start(NamedTuple):
     """Atoms that every molecule starts from, possibly none; in the order of placement.
 
     Attributes:
-        positions: Å.
+        positions: positions of the atoms, in Å.
         species: indices into the species table.
     """
 
@@ -122,36 +132,17 @@ class Finished(NamedTuple):
 
     Attributes:
         index: number of the molecule of the seed.
-        positions: Å, in the order of placement.
+        positions: positions in Å, in the order of placement.
         species: indices into the species table.
-        stopped: False if it would have grown beyond the largest number of atoms.
-        log_likelihood: Nats; see `Slot`.
+        stopped: false if it would have grown beyond the largest number of atoms.
+        log_likelihood: log-likelihood in nats, see `Slot`.
     """
 
     index: int
-    positions: Float[np.ndarray, "num_atoms 3"]
+    positions: HostPositions
     species: Int[np.ndarray, " num_atoms"]
     stopped: bool
     log_likelihood: float
-
-
-def empty_slot(decoder: Decoder, model: nn.Module, capacity: int) -> Slot:
-    """Returns a slot that holds nothing and is done."""
-    return Slot(
-        fragment=Fragment(
-            positions=jnp.zeros((capacity, 3)),
-            species=jnp.zeros(capacity, jnp.int32),
-            num_atoms=jnp.array(0, jnp.int32),
-        ),
-        num_given=jnp.array(0, jnp.int32),
-        given_positions=jnp.zeros((capacity, 3)),
-        given_species=jnp.zeros(capacity, jnp.int32),
-        done=jnp.array(True),
-        stopped=jnp.array(False),
-        log_likelihood=jnp.zeros(()),
-        index=jnp.array(-1, jnp.int32),
-        cache=decoder.empty_cache(model, capacity),
-    )
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -159,25 +150,37 @@ def empty_slots(
     decoder: Decoder, model: nn.Module, capacity: int, num_slots: int
 ) -> Slot:
     """Returns that many slots that hold nothing and are done."""
-    blank = empty_slot(decoder, model, capacity)
+    zero, species = jnp.array(0, jnp.int32), jnp.zeros(capacity, jnp.int32)
+    positions = jnp.zeros((capacity, 3))
+    blank = Slot(
+        fragment=Fragment(positions, species, num_atoms=zero),
+        num_given=zero,
+        given_positions=positions,
+        given_species=species,
+        done=jnp.array(True),
+        stopped=jnp.array(False),
+        log_likelihood=jnp.zeros(()),
+        index=zero - 1,
+        cache=decoder.empty_cache(model, capacity),
+    )
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_slots, *x.shape)), blank)
 
 
-def draw_first(
-    key: Key[Array, ""], logits: Float[Array, " num_species"], settings: Settings
+def first_or_next(
+    key: RandomKey,
+    logits: Float[Array, " num_species"],
+    settings: Settings,
+    fragment: Fragment,
+    drawn: Placement,
 ) -> Placement:
-    """Draws the species of the first atom; it sits at the origin."""
+    """Returns what was drawn, or a first atom at the origin where there is none yet."""
     species = jax.random.categorical(key, logits / settings.focus_temperature)
-    return Placement(
+    first = Placement(
         stop=jnp.array(False),
         species=species.astype(jnp.int32),
         position=jnp.zeros(3),
         log_likelihood=jax.nn.log_softmax(logits)[species],
     )
-
-
-def first_or_next(fragment: Fragment, first: Placement, drawn: Placement) -> Placement:
-    """Returns `first` where there is no atom yet, and else what was drawn from them."""
     return _where(fragment.num_atoms == 0, first, drawn)
 
 
@@ -185,7 +188,7 @@ def advance(
     decoder: Decoder,
     model: nn.Module,
     slot: Slot,
-    seed_key: Key[Array, ""],
+    seed_key: RandomKey,
     settings: Settings,
     mode: str,
 ) -> Slot:
@@ -215,17 +218,13 @@ def advance(
     return _where(slot.done, slot, _where(step.stop, stopped, after))
 
 
-def _where(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:
+def _where(condition: Flag, yes: Any, no: Any) -> Any:
     """Chooses between two trees of arrays."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 def _grow(
-    decoder: Decoder,
-    model: nn.Module,
-    slot: Slot,
-    step: Placement,
-    settings: Settings,
+    decoder: Decoder, model: nn.Module, slot: Slot, step: Placement, settings: Settings
 ) -> Slot:
     """Returns the slot with one more atom, in its cache too."""
     before = slot.fragment
@@ -245,7 +244,7 @@ def _grow(
 @cache
 def make_run(
     decoder: Decoder, model: nn.Module, mode: str
-) -> Callable[[Any, Slot, Key[Array, ""], Settings, Array], Slot]:
+) -> Callable[[Any, Slot, RandomKey, Settings, Array], Slot]:
     """Returns the compiled loop `(params, slots, seed_key, settings, num_steps)`.
 
     It ends after `num_steps` steps, or when every slot is done.
@@ -256,14 +255,14 @@ def make_run(
     def run(
         params: Any,
         slots: Slot,
-        seed_key: Key[Array, ""],
+        seed_key: RandomKey,
         settings: Settings,
-        num_steps: Int[Array, ""],
+        num_steps: Index,
     ) -> Slot:
         bound = model.bind(params)
         one = lambda slot: advance(decoder, bound, slot, seed_key, settings, mode)
 
-        def unfinished(carry: tuple[Array, Slot]) -> Bool[Array, ""]:
+        def unfinished(carry: tuple[Array, Slot]) -> Flag:
             return (carry[0] < num_steps) & ~jnp.all(carry[1].done)
 
         def body(carry: tuple[Array, Slot]) -> tuple[Array, Slot]:
@@ -338,19 +337,19 @@ def generate(
     """Yields molecules as they finish.
 
     Args:
-        decoder: functions that ask the network.
-        model: The network.
-        params: Its parameters.
+        decoder: functions of the network.
+        model: network.
+        params: parameters of the network.
         indices: numbers of the molecules of the seed to build.
         seed: seed of the random numbers.
         settings: temperatures, conditions, largest size.
-        start: The atoms that a molecule starts from, by its index.
-        mode: `exact` draws what was trained; `tempered` raises the densities of
-            positions to the power of an inverse temperature; `basin` draws the basin
-            at temperature one, then narrows.
-        num_slots: Molecules under construction at a time.
-        capacity: Largest number of atoms that a slot holds.
-        steps_per_call: Steps between two looks at what has finished.
+        start: function from the index of a molecule to the atoms it starts from.
+        mode: way to draw positions: `exact` from the density of the network;
+            `tempered` from its power by the inverse temperature; `basin` a mode at
+            temperature one, which is then narrowed.
+        num_slots: molecules under construction at a time.
+        capacity: largest number of atoms that a slot holds.
+        steps_per_call: steps between two looks at what has finished.
 
     Raises:
         ValueError: A slot holds fewer atoms than a molecule may have.
@@ -379,9 +378,7 @@ def generate(
 
 
 def _stack_starts(
-    indices: Int[np.ndarray, " num_slots"],
-    start: Callable[[int], Start],
-    capacity: int,
+    indices: Int[np.ndarray, " num_slots"], start: Callable[[int], Start], capacity: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns counts, positions and species of the atoms that new molecules have."""
     num_given = np.zeros(len(indices), np.int32)

@@ -28,9 +28,19 @@ from common.errors import UsageError
 from common.nn.conditions import Conditions, Known, known
 from common.nn.features import Features
 from symphony import build, data, decisions, densities
+from symphony.arrays import (
+    Flag,
+    HostPositions,
+    Index,
+    NodeIndices,
+    NodeMask,
+    Positions,
+    RandomKey,
+    Scalar,
+    Species,
+)
 from symphony.conditions import some_known
 from symphony.generate import compiler_options, in_full_precision
-from symphony.loss import causal_mask
 from symphony.model import NextAtom, Surroundings, Symphony
 from symphony.orders import Cut
 from symphony.weights import Weights
@@ -50,7 +60,7 @@ class NearPairs(NamedTuple):
     Attributes:
         first: index of one atom, in the molecule as given.
         second: index of the other.
-        pair_mask: True for real pairs.
+        pair_mask: true for real pairs.
     """
 
     first: Int[Array, " num_pairs"]
@@ -65,26 +75,26 @@ class OrderTerms(NamedTuple):
         placed: term of placing each atom, in the order of the input; for the first of
             the order, the logarithm of the probability of its species.
         stop: term of stopping.
-        log_law: Log-probability of the order under the law of the cuts.
-        complete: False if the atoms do not hang together; the rest is then void.
+        log_law: log-probability of the order under the law of the cuts.
+        complete: false if the atoms do not hang together; the rest is then void.
     """
 
     placed: Float[Array, " num_nodes"]
-    stop: Float[Array, ""]
-    log_law: Float[Array, ""]
-    complete: Bool[Array, ""]
+    stop: Scalar
+    log_law: Scalar
+    complete: Flag
 
 
 class Score(NamedTuple):
-    r"""What is said of one molecule; nats, positions per Å³.
+    r"""Scores of one molecule, in nats; positions per Å³.
 
     Attributes:
         bound: lower bound for the molecule, over orders.
         standard_error: error of `bound` by the spread of $p / q$; NaN for one order.
         effective_orders: $(\sum w)^2 / \sum w^2$ of the ratios $w = p / q$.
-        mean_order: Mean of the log-likelihood of one order.
-        per_atom: Mean over orders of the term of each atom, in the input's order.
-        stop: Mean over orders of the term of stopping.
+        mean_order: mean of the log-likelihood of one order.
+        per_atom: mean over orders of the term of each atom, in the input's order.
+        stop: mean over orders of the term of stopping.
     """
 
     bound: float
@@ -102,15 +112,13 @@ def step_features(
 
     The causal trunk gives an atom the same features at every step.
     """
-    num_nodes = cut.species.shape[0]
-    steps = jnp.arange(num_nodes)
+    steps = jnp.arange(len(cut.species))
     placed = (steps <= steps[:, None]) & cut.node_mask
     # Step zero always has its atom, also in a row of padding.
     placed = placed.at[:, 0].set(True)
-    others = cut.node_mask[:, None] & cut.node_mask & ~jnp.eye(num_nodes, dtype=bool)
-    graph = model.graph(cut.positions, cut.positions, others)
-    mask = causal_mask(num_nodes)
-    return model.embed_steps(cut.species, conditions, graph, mask, placed)
+    return model.embed_steps(
+        cut.species, cut.positions, cut.node_mask, placed, conditions
+    )
 
 
 def order_terms(
@@ -118,22 +126,23 @@ def order_terms(
     cut: Cut,
     near: NearPairs,
     conditions: Conditions,
-    key: Key[Array, ""],
+    key: RandomKey,
     num_draws: int,
 ) -> OrderTerms:
     """Evaluates one order, all its steps at once.
 
     Args:
-        model: Bound to its parameters.
-        cut: The molecule in the order.
-        near: All pairs within the reach of a step; each belongs to one step, that of
+        model: network bound to its parameters.
+        cut: molecule in the order.
+        near: all pairs within the reach of a step; each belongs to one step, that of
             its later atom, with its earlier one as the focus.
-        conditions: all that the network is given, `noise_std` among them.
-        key: Draws the coarse directions.
-        num_draws: Coarse directions for each pair.
+        conditions: conditions of the network, `noise_std` among them.
+        key: key of the coarse directions.
+        num_draws: coarse directions for each pair.
     """
     num_nodes = cut.species.shape[0]
-    node_feats, next_atom = step_features(model, cut, conditions)
+    embedded = step_features(model, cut, conditions)
+    _, next_atom = embedded
     log_total = jax.nn.logsumexp(next_atom.focus_species, axis=(1, 2))
     log_total = jnp.logaddexp(log_total, next_atom.stop)
 
@@ -142,19 +151,15 @@ def order_terms(
     new = jnp.maximum(rank[near.first], rank[near.second])
     step = jnp.maximum(new - 1, 0)
 
-    log_position = partial(
-        _pair_log_density, model, cut, node_feats, next_atom, num_draws
-    )
-    keys = jax.random.split(key, focus.shape[0])
+    log_position = partial(_pair_log_density, model, cut, embedded, num_draws)
+    pairs = (jax.random.split(key, focus.shape[0]), focus, new)
     log_p = jax.lax.map(
-        lambda of_pair: log_position(*of_pair),
-        (keys, focus, new, step),
-        batch_size=PAIRS_AT_A_TIME,
+        lambda pair: log_position(*pair), pairs, batch_size=PAIRS_AT_A_TIME
     )
     log_p += next_atom.focus_species[step, focus, cut.species[new]] - log_total[step]
     log_p = jnp.where(near.pair_mask, log_p, -jnp.inf)
-    of_pair = jax.nn.one_hot(new, num_nodes, dtype=bool) & near.pair_mask[:, None]
-    terms = jax.nn.logsumexp(jnp.where(of_pair, log_p[:, None], -jnp.inf), axis=0)
+    is_new = jax.nn.one_hot(new, num_nodes, dtype=bool) & near.pair_mask[:, None]
+    terms = jax.nn.logsumexp(jnp.where(is_new, log_p[:, None], -jnp.inf), axis=0)
     first = jax.nn.log_softmax(model.first_species)[cut.species[0]]
     terms = jnp.where(jnp.arange(num_nodes) == 0, first, terms)
 
@@ -169,7 +174,7 @@ def order_terms(
     )
 
 
-def _ranks(cut: Cut) -> Int[Array, " num_nodes"]:
+def _ranks(cut: Cut) -> NodeIndices:
     """Returns the place in the order of each atom of the input; zero of padding."""
     num_nodes = cut.order.shape[0]
     # Padding has the place of atom zero in `order`; it must not write there.
@@ -181,15 +186,15 @@ def _ranks(cut: Cut) -> Int[Array, " num_nodes"]:
 def _pair_log_density(
     model: Symphony,
     cut: Cut,
-    node_feats: Features,
-    next_atom: NextAtom,
+    embedded: tuple[Features, NextAtom],
     num_draws: int,
-    key: Key[Array, ""],
-    focus: Int[Array, ""],
-    new: Int[Array, ""],
-    step: Int[Array, ""],
-) -> Float[Array, ""]:
+    key: RandomKey,
+    focus: Index,
+    new: Index,
+) -> Scalar:
     """Returns the log-density, per Å³, of the place of a new atom seen from a focus."""
+    node_feats, next_atom = embedded
+    step = jnp.maximum(new - 1, 0)
     now = jax.tree.map(lambda x: x[step][None], next_atom)
     vector = cut.positions[new] - cut.positions[focus]
     # Masked pairs may be of one atom with itself; they must only stay finite.
@@ -206,9 +211,7 @@ def _pair_log_density(
 
 
 def find_near_pairs(
-    positions: Float[np.ndarray, "num_atoms 3"],
-    min_radius: float,
-    max_radius: float,
+    positions: HostPositions, min_radius: float, max_radius: float
 ) -> Int[np.ndarray, "num_pairs 2"]:
     """Returns the pairs of atoms whose distance (Å) a step can have.
 
@@ -233,9 +236,9 @@ def make_scorer(
     def run(
         params: Any,
         keys: Key[Array, " num_orders"],
-        positions: Float[Array, "num_nodes 3"],
-        species: Int[Array, " num_nodes"],
-        node_mask: Bool[Array, " num_nodes"],
+        positions: Positions,
+        species: Species,
+        node_mask: NodeMask,
         near: NearPairs,
         conditions: Conditions,
     ) -> OrderTerms:
@@ -243,7 +246,7 @@ def make_scorer(
         noise_std = jnp.float32(config.sample.noise_std)
         given = {**known({"noise_std": noise_std}), **conditions}
 
-        def one(key: Key[Array, ""]) -> OrderTerms:
+        def one(key: RandomKey) -> OrderTerms:
             key_cut, key_draws = jax.random.split(key)
             drawn = build.draw_cut(config, key_cut, positions, species, node_mask)
             return order_terms(bound, drawn, near, given, key_draws, num_draws)
@@ -263,12 +266,12 @@ def score_molecules(
     """Yields index and score of each molecule, bucket by bucket.
 
     Args:
-        weights: The trained model.
-        molecules: At most `MAX_ATOMS` atoms each, of known elements.
+        weights: trained model.
+        molecules: molecules of at most `MAX_ATOMS` atoms, of known elements.
         num_orders: K, random orders for each molecule.
         num_draws: M, coarse directions for each pair of new atom and focus.
-        seed: Of orders and directions; it decides them together with the index of a
-            molecule and the bucket that holds it.
+        seed: seed of orders and directions, which depend on it, on the index of a
+            molecule and on the bucket that holds it.
 
     Raises:
         UsageError: The atoms of a molecule do not hang together, or the kind of model
@@ -314,12 +317,12 @@ def _check_complete(terms: OrderTerms, name: str) -> None:
 def _conditions_of(molecules: data.Molecules, index: int) -> dict[str, Known]:
     """Returns the properties of a molecule, unknown where the file has none."""
     values = {k: float(v[index]) for k, v in molecules.properties.items()}
-    found = {name: value for name, value in values.items() if np.isfinite(value)}
-    return some_known(found, tuple(values))
+    finite = {name: value for name, value in values.items() if np.isfinite(value)}
+    return some_known(finite, tuple(values))
 
 
 def _pad(
-    positions: Float[np.ndarray, "num_atoms 3"],
+    positions: HostPositions,
     species: Int[np.ndarray, " num_atoms"],
     near: Int[np.ndarray, "num_near 2"],
     num_nodes: int,
@@ -339,7 +342,7 @@ def _pad(
 
 def _all_orders(
     run: Callable[..., OrderTerms],
-    key: Key[Array, ""],
+    key: RandomKey,
     inputs: tuple[Any, ...],
     num_orders: int,
 ) -> OrderTerms:

@@ -17,9 +17,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float
 
 from common.nn.conditions import Conditions
+from symphony.arrays import (
+    Positions,
+    RandomKey,
+    Scalar,
+    StepFeats,
+    StepMask,
+    StepScalars,
+)
 from symphony.densities import (
     blur,
     blur_log_density,
@@ -43,62 +51,45 @@ class StepTerms(NamedTuple):
         coarse: term of the coarse direction, per steradian.
         fine: term of the direction given the coarse, less that of the blur; `coarse`
             and `fine` add up to the bound for the direction, per steradian.
-        step_mask: True for steps of the molecule; none of one that has no complete
+        step_mask: true for steps of the molecule; none of one that has no complete
             order, see `Cut`.
-        place_mask: True for steps that place an atom.
+        place_mask: true for steps that place an atom.
     """
 
-    first: Float[Array, ""]
-    focus: Float[Array, " num_steps"]
-    radial: Float[Array, " num_steps"]
-    coarse: Float[Array, " num_steps"]
-    fine: Float[Array, " num_steps"]
-    step_mask: Bool[Array, " num_steps"]
-    place_mask: Bool[Array, " num_steps"]
-
-
-def causal_mask(num_nodes: int) -> Bool[Array, "num_nodes num_nodes"]:
-    """Lets atom `i` receive from the atoms placed before it.
-
-    >>> causal_mask(3).astype(int).tolist()
-    [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
-    """
-    return jnp.tril(jnp.ones((num_nodes, num_nodes), bool), k=-1)
+    first: Scalar
+    focus: StepScalars
+    radial: StepScalars
+    coarse: StepScalars
+    fine: StepScalars
+    step_mask: StepMask
+    place_mask: StepMask
 
 
 def step_terms(
-    model: Symphony,
-    cut: Cut,
-    steps: Int[Array, " num_steps"],
-    conditions: Conditions,
-    noise: Float[Array, "num_nodes 3"],
-    key: Key[Array, ""],
+    model: Symphony, cut: Cut, conditions: Conditions, noise: Positions, key: RandomKey
 ) -> StepTerms:
-    """Evaluates steps of one molecule, teacher-forced.
+    """Evaluates all steps of one molecule, teacher-forced.
 
     Args:
-        model: Bound to its parameters.
-        cut: The molecule in an order of generation.
-        steps: The steps `t` to evaluate.
-        conditions: what the network is given; `noise_std` (Å) is of the noise on the
-            atoms already placed.
-        noise: Standard normal numbers.
-        key: Draws the coarse directions.
+        model: network bound to its parameters.
+        cut: molecule in an order of generation.
+        conditions: conditions of the network; `noise_std` (Å) is that of the noise on
+            the atoms already placed.
+        noise: standard normal numbers.
+        key: key of the coarse directions.
     """
     num_nodes = cut.species.shape[0]
+    steps = jnp.arange(num_nodes)
     positions = cut.positions + conditions["noise_std"].value * noise
-    placed = (jnp.arange(num_nodes) <= steps[:, None]) & cut.node_mask
+    placed = (steps <= steps[:, None]) & cut.node_mask
     num_atoms = jnp.sum(cut.node_mask)
     step_mask = (steps < num_atoms) & cut.complete
     place_mask = (steps < num_atoms - 1) & cut.complete
-
-    others = cut.node_mask[:, None] & cut.node_mask & ~jnp.eye(num_nodes, dtype=bool)
-    graph = model.graph(positions, positions, others)
     node_feats, next_atom = model.embed_steps(
-        cut.species, conditions, graph, causal_mask(num_nodes), placed
+        cut.species, positions, cut.node_mask, placed, conditions
     )
 
-    focus = cut.focus[steps]
+    focus = cut.focus
     target = jnp.minimum(steps + 1, num_nodes - 1)
     vectors = cut.positions[target] - positions[focus]
     vectors = jnp.where(place_mask[:, None], vectors, jnp.array([1.2, 0.0, 0.0]))
@@ -111,7 +102,7 @@ def step_terms(
     masked = lambda mask, values: jnp.where(mask, values, 0.0)
     return StepTerms(
         first=-first,
-        focus=masked(step_mask, _focus_nll(next_atom, cut.labels[steps], place_mask)),
+        focus=masked(step_mask, _focus_nll(next_atom, cut.labels, place_mask)),
         radial=masked(place_mask, -radial),
         coarse=masked(place_mask, -coarse),
         fine=masked(place_mask, -fine),
@@ -123,8 +114,8 @@ def step_terms(
 def _focus_nll(
     next_atom: NextAtom,
     labels: Float[Array, "num_steps num_nodes num_species"],
-    place_mask: Bool[Array, " num_steps"],
-) -> Float[Array, " num_steps"]:
+    place_mask: StepMask,
+) -> StepScalars:
     """Returns the cross-entropy of focus and species, or of stopping, in nats."""
     logits = next_atom.focus_species
     log_total = jnp.logaddexp(jax.nn.logsumexp(logits, axis=(1, 2)), next_atom.stop)
@@ -134,19 +125,19 @@ def _focus_nll(
 
 def _position_terms(
     model: Symphony,
-    condition: Float[Array, "num_steps num_channels"],
+    condition: StepFeats,
     vectors: Float[Array, "num_steps 3"],
     around: Surroundings,
-    key: Key[Array, ""],
-) -> tuple[Float[Array, " num_steps"], ...]:
+    key: RandomKey,
+) -> tuple[StepScalars, ...]:
     """Returns the log-densities of radius, coarse direction and fine direction.
 
     Args:
         model: bound to its parameters.
         condition: input of the position heads.
-        vectors: Å, from the focus to the new atom.
-        around: what the position heads see.
-        key: draws the coarse directions.
+        vectors: vectors from the focus to the new atom, in Å.
+        around: atoms that the position heads see.
+        key: key of the coarse directions.
     """
     length = jnp.linalg.norm(vectors, axis=-1)
     direction = vectors / length[:, None]
@@ -164,7 +155,7 @@ def _position_terms(
     return radial, coarse, fine
 
 
-def totals(terms: StepTerms) -> dict[str, Float[Array, ""]]:
+def totals(terms: StepTerms) -> dict[str, Scalar]:
     """Adds up the steps of one molecule; nats, and the number of steps."""
     sums = {
         "focus": jnp.sum(terms.focus),
@@ -177,11 +168,9 @@ def totals(terms: StepTerms) -> dict[str, Float[Array, ""]]:
 
 
 def molecule_totals(
-    model: Symphony, cut: Cut, conditions: Conditions, key: Key[Array, ""]
-) -> dict[str, Float[Array, ""]]:
-    """Evaluates all steps of a molecule: the causal trunk serves them in one pass."""
+    model: Symphony, cut: Cut, conditions: Conditions, key: RandomKey
+) -> dict[str, Scalar]:
+    """Evaluates all steps of a molecule in one pass of the causal trunk."""
     key_noise, _, key_direction = jax.random.split(key, 3)
-    num_nodes = cut.species.shape[0]
-    noise = jax.random.normal(key_noise, (num_nodes, 3))
-    steps = jnp.arange(num_nodes)
-    return totals(step_terms(model, cut, steps, conditions, noise, key_direction))
+    noise = jax.random.normal(key_noise, cut.positions.shape)
+    return totals(step_terms(model, cut, conditions, noise, key_direction))

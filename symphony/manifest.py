@@ -9,12 +9,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-from jaxtyping import Float, UInt8
-
 from common.commands import cli
 from common.runs.weights import versions
 from symphony import molfile
+from symphony.arrays import AtomicNumbers, HostPositions
 from symphony.kinds.denoiser import sample as denoiser
 from symphony.kinds.denoiser.sample import Refiner
 from symphony.options import Options
@@ -35,20 +33,20 @@ class Sample(NamedTuple):
     Attributes:
         index: number of the molecule of the seed.
         seed: seed of the random numbers.
-        atomic_numbers: Nuclear charges.
-        positions: Å.
-        stopped: False if it would have grown beyond the largest number of atoms.
-        log_likelihood: Nats of the path by which it was built, positions per Å³; a
-            fragment's own atoms count nothing. Of a refined molecule it is that of the
-            molecule before; None of one from a file.
-        moved: Å, root mean square that refinement moved the atoms; None without.
+        atomic_numbers: nuclear charges.
+        positions: positions of the atoms, in Å.
+        stopped: false if it would have grown beyond the largest number of atoms.
+        log_likelihood: log-likelihood in nats of the path by which it was built,
+            without a fragment's own atoms, positions per Å³. Of a refined molecule it
+            is that of the molecule before; None of one from a file.
+        moved: root mean square move of the atoms by refinement, in Å; None without.
         name: name in the file that it was read from, if it was.
     """
 
     index: int
     seed: int
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"]
-    positions: Float[np.ndarray, "num_atoms 3"]
+    atomic_numbers: AtomicNumbers
+    positions: HostPositions
     stopped: bool
     log_likelihood: float | None
     moved: float | None = None
@@ -160,12 +158,12 @@ def write(output: molfile.Output, sample: Sample, smiles: str | None, sdf: str) 
 
 
 class Written(NamedTuple):
-    """What a command has added to its files.
+    """Counts of the molecules that a command added to its files.
 
     Attributes:
         num_before: molecules that were there before.
         num_valid: valid ones among those added.
-        moved: Å, how far refinement moved each of those added; None without.
+        moved: move of each added molecule by refinement, in Å; None without.
     """
 
     num_before: int
@@ -182,9 +180,9 @@ def write_all(
     """Makes the molecules that an output lacks, writes them, and shows progress.
 
     Args:
-        output: the open files.
+        output: open files.
         make: function of the index of the first molecule that yields the rest.
-        total: number of molecules that there shall be.
+        total: number of molecules at the end.
         doing: word for the progress, as `sampling`.
     """
     done, num_valid, moved = output.num_done, 0, []

@@ -28,6 +28,15 @@ from common.so3.grid import SphereGrid, sphere_grid
 from common.so3.harmonics import spherical_harmonics
 from common.so3.irreps import degree_slices, format_irreps, harmonic_irreps, uniform
 from common.so3.vectors import safe_norm
+from symphony.arrays import (
+    NodeMask,
+    PlacedMask,
+    Positions,
+    Species,
+    StepFeats,
+    StepIndices,
+    StepScalars,
+)
 from symphony.densities import (
     FineMixture,
     RadialMixture,
@@ -41,20 +50,20 @@ class NextAtom(NamedTuple):
     """Logits of what the next atom is, for each step.
 
     Attributes:
-        stop: Logit of stopping.
-        focus_species: Logits of (focus, species); minus infinity where not placed.
-        hidden: Features of the atoms as candidates for the focus.
-        pooled: Features of the whole fragment.
+        stop: logit of stopping.
+        focus_species: logits of (focus, species); minus infinity where not placed.
+        hidden: features of the atoms as candidates for the focus.
+        pooled: features of the whole fragment.
     """
 
-    stop: Float[Array, " num_steps"]
+    stop: StepScalars
     focus_species: Float[Array, "num_steps num_nodes num_species"]
     hidden: Float[Array, "num_steps num_nodes num_channels"]
-    pooled: Float[Array, "num_steps num_channels"]
+    pooled: StepFeats
 
 
 class Surroundings(NamedTuple):
-    """What the position heads see at each step.
+    """Inputs of the position heads at each step.
 
     Attributes:
         node_feats: output of the trunk.
@@ -64,24 +73,24 @@ class Surroundings(NamedTuple):
     """
 
     node_feats: Features
-    positions: Float[Array, "num_nodes 3"]
-    focus: Int[Array, " num_steps"]
-    visible: Bool[Array, "num_steps num_nodes"]
+    positions: Positions
+    focus: StepIndices
+    visible: PlacedMask
 
 
 class Probe(nn.Module):
-    r"""What the placed atoms tell a probe at a place where the next atom may be.
+    r"""Tangent vectors and features at a point where the next atom may be.
 
     Its vectors are sums of the directions to the atoms, projected on the tangent plane,
     with weights of the distances. One such sum is no more than a push along bonds, and
     takes an angle between several atoms some way to what they agree on; hence rounds.
 
     Attributes:
-        num_channels: Width.
-        num_radial_basis: Half the number of Gaussians that encode a distance.
-        cutoff: Å.
-        num_vectors: Vectors that are returned.
-        init_std: Of the weights of the vectors in a fresh network.
+        num_channels: width of the layers.
+        num_radial_basis: half the number of Gaussians that encode a distance.
+        cutoff: largest distance to an atom, in Å.
+        num_vectors: vectors that are returned.
+        init_std: standard deviation of the initial weights of the vectors.
     """
 
     num_channels: int
@@ -94,12 +103,10 @@ class Probe(nn.Module):
     def __call__(
         self,
         direction: Float[Array, "num_steps 3"],
-        radius: Float[Array, " num_steps"],
+        radius: StepScalars,
         condition: Float[Array, "num_steps num_inputs"],
         around: Surroundings,
-    ) -> tuple[
-        Float[Array, "num_steps num_vectors 3"], Float[Array, "num_steps num_channels"]
-    ]:
+    ) -> tuple[Float[Array, "num_steps num_vectors 3"], StepFeats]:
         width = self.num_channels
         node_feats, positions, focus, visible = around
         condition = nn.Dense(width, name="condition")(condition)
@@ -130,26 +137,26 @@ class Symphony(nn.Module):
     Loss, sampler and score call its parts one by one, hence `setup`.
 
     Attributes:
-        atomic_numbers: The species table.
-        num_channels: Channels of every degree in the trunk, width of the heads.
-        num_layers: Rounds of messages.
-        max_degree: Largest degree in the trunk.
-        cutoff: Å, beyond which atoms exchange no message.
+        atomic_numbers: species table.
+        num_channels: channels of every degree in the trunk, width of the heads.
+        num_layers: rounds of messages.
+        max_degree: largest degree in the trunk.
+        cutoff: distance beyond which atoms exchange no message, in Å.
         num_radial_basis: Bessel functions that encode a distance.
-        num_pair_feats: Width of the features of a pair.
-        avg_num_neighbors: Typical number of neighbours.
-        head_max_degree: Largest degree of the density on the sphere.
-        head_channels: Signals whose exponentials the density adds up.
-        num_radial_components: Components of the mixture for the radius.
-        min_radius: Å, smallest distance from the focus to the next atom.
-        max_radius: Å, largest one.
-        max_curvature: See `densities.cap_curvature`.
-        res_beta: Polar points of the grid that normalises the coarse density.
-        res_alpha: Azimuthal points of that grid.
-        blur: Radians, standard deviation per axis of the coarse direction around the
-            true one; see `loss`.
-        num_fine_components: Components of the fine stage.
-        num_fine_rounds: Looks that the fine stage takes at the placed atoms.
+        num_pair_feats: width of the features of a pair.
+        avg_num_neighbors: typical number of neighbours.
+        head_max_degree: largest degree of the density on the sphere.
+        head_channels: signals whose exponentials the density adds up.
+        num_radial_components: components of the mixture for the radius.
+        min_radius: smallest distance from the focus to the next atom, in Å.
+        max_radius: largest distance from the focus to the next atom, in Å.
+        max_curvature: largest curvature of a logit, see `densities.cap_curvature`.
+        res_beta: polar points of the grid that normalises the coarse density.
+        res_alpha: azimuthal points of that grid.
+        blur: standard deviation per axis of the coarse direction around the true one,
+            in radians; see `loss`.
+        num_fine_components: components of the fine stage.
+        num_fine_rounds: rounds of the fine stage, each with a probe.
         block: row of `common.nn.blocks.BLOCKS`, of the trunk.
         product: row of `common.nn.products.PRODUCTS`, of the trunk's messages.
         conditions: rows of `common.nn.conditions.CONDITIONS` that the network is given.
@@ -180,10 +187,11 @@ class Symphony(nn.Module):
 
     def setup(self) -> None:
         width = self.num_channels
+        num_species = len(self.atomic_numbers)
         self.first_species = self.param(
-            "first_species", nn.initializers.zeros, (self.num_species,)
+            "first_species", nn.initializers.zeros, (num_species,)
         )
-        self.embed_species = nn.Embed(self.num_species, width)
+        self.embed_species = nn.Embed(num_species, width)
         self.embed_conditions = ConditionEmbedding(tuple(self.conditions), width)
         self.pair_hidden = nn.Dense(self.num_pair_feats)
         fields = {
@@ -202,10 +210,10 @@ class Symphony(nn.Module):
         self.exchange_senders = nn.Dense(width, use_bias=False)
         self.exchange = nn.Dense(width, use_bias=False)
         self.focus_global = nn.Dense(width)
-        self.focus_logits = nn.Dense(self.num_species)
+        self.focus_logits = nn.Dense(num_species)
         self.stop_hidden = nn.Dense(width)
         self.stop_logit = nn.Dense(1)
-        self.embed_target = nn.Embed(self.num_species, width)
+        self.embed_target = nn.Embed(num_species, width)
         self.condition_inputs = nn.Dense(width)
         self.condition = nn.Dense(width)
         self.radial_hidden = nn.Dense(width)
@@ -230,11 +238,6 @@ class Symphony(nn.Module):
         self.fine_outputs = nn.Dense(
             2 * self.num_fine_components, kernel_init=nn.initializers.normal(0.01)
         )
-
-    @property
-    def num_species(self) -> int:
-        """Size of the species table."""
-        return len(self.atomic_numbers)
 
     @property
     def grid(self) -> SphereGrid:
@@ -263,50 +266,48 @@ class Symphony(nn.Module):
         feats = nn.silu(self.pair_hidden(basis))
         return make_graph(vectors, feats, envelope, self.max_degree, receivers=index)
 
-    def embed(
-        self, species: Int[Array, " num_nodes"], conditions: Conditions
-    ) -> Features:
+    def embed(self, species: Species, conditions: Conditions) -> Features:
         """Embeds species and conditions of the molecule."""
         scalars = self.embed_species(species) + self.embed_conditions(conditions)
         return from_scalars(scalars, uniform(self.max_degree, self.num_channels))
-
-    def trunk(
-        self, species: Int[Array, " num_nodes"], conditions: Conditions, graph: Graph
-    ) -> Features:
-        """Embeds the atoms in their surroundings, as far as the graph lets them see."""
-        node_feats = self.embed(species, conditions)
-        for layer in self.layers:
-            node_feats = layer(node_feats, graph)
-        return self.trunk_norm(node_feats)
 
     def focus_messages(
         self,
         sender_feats: Features,
         pair_feats: Float[Array, "num_receivers num_senders num_pair_feats"],
     ) -> Float[Array, "num_receivers num_senders twice_channels"]:
-        """Returns what each placed atom tells each candidate for the focus."""
+        """Returns the messages from placed atoms to candidates for the focus."""
         return self.focus_weights(pair_feats) * self.focus_senders(
             scalars_of(sender_feats)
         )
 
     def embed_steps(
         self,
-        species: Int[Array, " num_nodes"],
+        species: Species,
+        positions: Positions,
+        node_mask: NodeMask,
+        placed: PlacedMask,
         conditions: Conditions,
-        graph: Graph,
-        mask: Bool[Array, "num_nodes num_nodes"],
-        placed: Bool[Array, "num_steps num_nodes"],
     ) -> tuple[Features, NextAtom]:
         """Returns the features of the atoms and the logits of every step.
 
+        An atom receives from those before it, so that one pass serves all steps.
+
         Args:
-            species: indices into the species table.
+            species: indices into the species table, in the order of placement.
+            positions: positions of the atoms, in Å.
+            node_mask: true for real atoms.
+            placed: true for the atoms placed at each step.
             conditions: conditions of the molecule.
-            graph: edges between all atoms.
-            mask: senders (columns) that each atom (row) receives from in the trunk.
-            placed: atoms that there are at each step.
         """
-        node_feats = self.trunk(species, conditions, mask_edges(graph, mask))
+        num_nodes = len(species)
+        others = node_mask[:, None] & node_mask & ~jnp.eye(num_nodes, dtype=bool)
+        graph = self.graph(positions, positions, others)
+        causal = jnp.tril(jnp.ones((num_nodes, num_nodes), bool), k=-1)
+        past, node_feats = mask_edges(graph, causal), self.embed(species, conditions)
+        for layer in self.layers:
+            node_feats = layer(node_feats, past)
+        node_feats = self.trunk_norm(node_feats)
         pair_feats = edge_feats(graph)
         messages = self.focus_messages(node_feats, pair_feats)
         messages = jnp.einsum("tj,ijc->tic", placed.astype(messages.dtype), messages)
@@ -316,18 +317,18 @@ class Symphony(nn.Module):
 
     def next_atom(
         self,
-        species: Int[Array, " num_nodes"],
+        species: Species,
         node_feats: Features,
         messages: Float[Array, "num_steps num_nodes twice_channels"],
-        placed: Bool[Array, "num_steps num_nodes"],
+        placed: PlacedMask,
         pair_feats: Float[Array, "num_nodes num_nodes num_pair_feats"],
     ) -> NextAtom:
         """Maps the sums of `focus_messages` over placed atoms to the logits.
 
-        The atoms then tell each other once what they know of the present step, which
-        features fixed when an atom was placed cannot say. Whether the number of
-        electrons is odd is told outright: few molecules end on an odd one, and a
-        network of this kind does not learn to count modulo two.
+        One round of messages between the placed atoms then adds features of the
+        present step, since those of the causal trunk are fixed when an atom is placed.
+        The parity of the number of electrons is an input: few molecules end on an odd
+        one, and a network of this kind does not learn to count modulo two.
         """
         inputs = jnp.broadcast_to(
             scalars_of(node_feats), (*messages.shape[:2], self.num_channels)
@@ -346,8 +347,8 @@ class Symphony(nn.Module):
         pooled = nn.silu(self.focus_pool(pooled))
         weights = self.exchange_weights(pair_feats)
         senders = self.exchange_senders(hidden) * weight
-        heard = jnp.einsum("ijc,tjc->tic", weights, senders)
-        mixed = self.focus_mixed(hidden) + self.exchange(heard)
+        received = jnp.einsum("ijc,tjc->tic", weights, senders)
+        mixed = self.focus_mixed(hidden) + self.exchange(received)
         mixed += self.focus_global(pooled)[:, None]
         hidden = nn.silu(mixed)
         logits = jnp.where(weight > 0, self.focus_logits(hidden), -jnp.inf)
@@ -358,19 +359,17 @@ class Symphony(nn.Module):
         self,
         node_feats: Features,
         next_atom: NextAtom,
-        focus: Int[Array, " num_steps"],
-        target_species: Int[Array, " num_steps"],
-    ) -> Float[Array, "num_steps num_channels"]:
-        """Gathers what the position heads know: focus, species, the fragment."""
+        focus: StepIndices,
+        target_species: StepIndices,
+    ) -> StepFeats:
+        """Returns the input of the position heads: focus, species and fragment."""
         hidden = jnp.take_along_axis(next_atom.hidden, focus[:, None, None], 1)[:, 0]
         inputs = [hidden, scalars_of(node_feats)[focus], next_atom.pooled]
         mixed = self.condition_inputs(jnp.concatenate(inputs, -1))
         mixed = nn.silu(mixed + self.embed_target(target_species))
         return nn.silu(self.condition(mixed))
 
-    def radial(
-        self, condition: Float[Array, "num_steps num_channels"]
-    ) -> RadialMixture:
+    def radial(self, condition: StepFeats) -> RadialMixture:
         """Returns the density of the distance from the focus."""
         outputs = self.radial_outputs(nn.silu(self.radial_hidden(condition)))
         logits, shifts, log_scales = jnp.split(outputs, 3, axis=-1)
@@ -383,10 +382,7 @@ class Symphony(nn.Module):
         )
 
     def coarse(
-        self,
-        condition: Float[Array, "num_steps num_channels"],
-        radius: Float[Array, " num_steps"],
-        around: Surroundings,
+        self, condition: StepFeats, radius: StepScalars, around: Surroundings
     ) -> Float[Array, "num_steps head_components head_channels"]:
         """Returns the signals of the density of directions at a radius (Å).
 
@@ -394,7 +390,7 @@ class Symphony(nn.Module):
         its own shows it all that is placed.
         """
         node_feats, positions, focus, visible = around
-        condition = self._with_radius(self.coarse_condition, condition, radius)
+        condition = self.coarse_condition(self._with_radius(condition, radius))
         vectors = positions[None] - positions[focus][:, None]
         distances = safe_norm(vectors)
         basis = bessel_basis(distances, self.num_radial_basis, self.cutoff)
@@ -427,8 +423,8 @@ class Symphony(nn.Module):
 
     def fine(
         self,
-        condition: Float[Array, "num_steps num_channels"],
-        radius: Float[Array, " num_steps"],
+        condition: StepFeats,
+        radius: StepScalars,
         coarse_direction: Float[Array, "num_steps 3"],
         around: Surroundings,
     ) -> FineMixture:
@@ -438,8 +434,7 @@ class Symphony(nn.Module):
         last move the direction towards where the atom is expected, the last gives means
         and squeezes around it.
         """
-        radial = gaussian_basis(radius, self.min_radius, self.max_radius, 16)
-        condition = jnp.concatenate([condition, radial], axis=-1)
+        condition = self._with_radius(condition, radius)
         centre = coarse_direction
         for approach in self.approaches:
             vectors, _ = approach(centre, radius, condition, around)
@@ -457,10 +452,7 @@ class Symphony(nn.Module):
         )
 
     def _with_radius(
-        self,
-        dense: nn.Dense,
-        condition: Float[Array, "num_steps num_channels"],
-        radius: Float[Array, " num_steps"],
-    ) -> Float[Array, "num_steps num_channels"]:
+        self, condition: StepFeats, radius: StepScalars
+    ) -> Float[Array, "num_steps num_inputs"]:
         basis = gaussian_basis(radius, self.min_radius, self.max_radius, 16)
-        return dense(jnp.concatenate([condition, basis], axis=-1))
+        return jnp.concatenate([condition, basis], axis=-1)

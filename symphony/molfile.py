@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
 
 from common.commands import cli
 from common.errors import RunError, UsageError
 from common.runs.weights import check_same
+from symphony.arrays import AtomicNumbers, HostPositions
 from symphony.data.elements import SYMBOLS
 
 FORMAT_VERSION = 1
@@ -42,15 +42,15 @@ class Output(NamedTuple):
     num_done: int
 
 
-class Found(NamedTuple):
-    """What an earlier command left: header, records, and bytes of the manifest."""
+class Earlier(NamedTuple):
+    """Output of an earlier command: header, records, and bytes of the manifest."""
 
     header: dict[str, Any]
     records: list[dict[str, Any]]
     num_bytes: int
 
 
-def formula(atomic_numbers: UInt8[np.ndarray, " num_atoms"]) -> str:
+def formula(atomic_numbers: AtomicNumbers) -> str:
     """Returns the formula in Hill's order: C, H, then the others by the alphabet.
 
     >>> formula(np.array([8, 6, 1, 1], np.uint8))
@@ -64,8 +64,8 @@ def formula(atomic_numbers: UInt8[np.ndarray, " num_atoms"]) -> str:
 
 
 def to_extxyz(
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
-    positions: Float[np.ndarray, "num_atoms 3"],
+    atomic_numbers: AtomicNumbers,
+    positions: HostPositions,
     properties: Mapping[str, Any],
 ) -> str:
     """Returns one frame; every coordinate (Å) reads back as the same float32."""
@@ -107,9 +107,9 @@ def open_output(
     """Opens an output to append to, behind what an earlier command completed.
 
     Args:
-        path: Name of the SDF; the other files lie beside it.
+        path: name of the SDF; the other files lie beside it.
         header: JSON values that decide the molecules; the first line of the manifest.
-        overwrite: Removes what is there.
+        overwrite: true to replace existing files.
 
     Raises:
         UsageError: The files cannot be written, or what is there was not made with
@@ -121,17 +121,17 @@ def open_output(
     with contextlib.ExitStack() as stack:
         try:
             paths.sdf.parent.mkdir(parents=True, exist_ok=True)
-            found = None if overwrite else _find(paths, header)
+            earlier = None if overwrite else _find(paths, header)
             files = [stack.enter_context(FileIO(path, "a+")) for path in paths]
             stack.enter_context(cli.locked(paths.manifest))
             # Another command may have added to it before the lock.
-            found = None if overwrite else _find(paths, header)
+            earlier = None if overwrite else _find(paths, header)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}") from error
-        num_done = 0 if found is None else len(found.records)
+        num_done = 0 if earlier is None else len(earlier.records)
         output = Output(*files, num_done)
-        _truncate(output, found)
-        if found is None:
+        _truncate(output, earlier)
+        if earlier is None:
             _write(output.manifest, json.dumps(header) + "\n")
         yield output
 
@@ -170,14 +170,14 @@ def _size(file: FileIO) -> int:
     return file.seek(0, 2)
 
 
-def _find(paths: Paths, header: dict[str, Any]) -> Found | None:
+def _find(paths: Paths, header: dict[str, Any]) -> Earlier | None:
     """Returns what there is to go on with, None where nothing has been begun."""
-    found = _read_manifest(paths.manifest)
-    if found is not None:
+    earlier = _read_manifest(paths.manifest)
+    if earlier is not None:
         # The checkpoint may be spelt otherwise: the checksum of its weights decides.
-        check_same(paths.sdf, found.header, header, frozenset({"checkpoint"}))
-        _check_sizes(paths, found)
-        return found
+        check_same(paths.sdf, earlier.header, header, frozenset({"checkpoint"}))
+        _check_sizes(paths, earlier)
+        return earlier
     # A header alone may be torn; anything else has another origin.
     torn = paths.manifest.read_bytes() if paths.manifest.exists() else b""
     is_ours = (json.dumps(header) + "\n").encode().startswith(torn)
@@ -194,21 +194,21 @@ def _find(paths: Paths, header: dict[str, Any]) -> Found | None:
     return None
 
 
-def _truncate(output: Output, found: Found | None) -> None:
+def _truncate(output: Output, earlier: Earlier | None) -> None:
     """Cuts the files behind the last complete molecule."""
-    ends = (0, 0, 0) if found is None else _ends(found)
+    ends = (0, 0, 0) if earlier is None else _ends(earlier)
     for file, end in zip(output[:3], ends, strict=True):
         file.truncate(end)
 
 
-def _ends(found: Found) -> tuple[int, int, int]:
+def _ends(earlier: Earlier) -> tuple[int, int, int]:
     """Returns the bytes of each file up to the last complete molecule."""
-    last = found.records[-1] if found.records else {}
-    return last.get("sdf_bytes", 0), last.get("extxyz_bytes", 0), found.num_bytes
+    last = earlier.records[-1] if earlier.records else {}
+    return last.get("sdf_bytes", 0), last.get("extxyz_bytes", 0), earlier.num_bytes
 
 
-def _check_sizes(paths: Paths, found: Found) -> None:
-    for path, end in zip(paths, _ends(found), strict=True):
+def _check_sizes(paths: Paths, earlier: Earlier) -> None:
+    for path, end in zip(paths, _ends(earlier), strict=True):
         size = path.stat().st_size if path.exists() else 0
         if size < end:
             raise UsageError(
@@ -217,7 +217,7 @@ def _check_sizes(paths: Paths, found: Found) -> None:
             )
 
 
-def _read_manifest(path: Path) -> Found | None:
+def _read_manifest(path: Path) -> Earlier | None:
     """Returns what the complete lines say, None without any."""
     contents = path.read_bytes() if path.exists() else b""
     contents = contents[: contents.rfind(b"\n") + 1]
@@ -233,4 +233,4 @@ def _read_manifest(path: Path) -> Found | None:
             f"{path}: expected the manifest of an earlier command ({error}); give "
             "--overwrite or another --output"
         ) from error
-    return Found(header, records, len(contents))
+    return Earlier(header, records, len(contents))

@@ -1,4 +1,4 @@
-"""What is asked of the sampler besides the weights, checked. Positions are in Å."""
+"""Options of the sampler, checked. Positions are in Å."""
 
 import os
 from collections.abc import Mapping
@@ -22,21 +22,21 @@ Core = tuple[UInt8[np.ndarray, " num_given"], Float[np.ndarray, "num_given 3"]]
 
 
 BASIN_TEMPERATURE = 0.1
-"""What `--basin` stands for."""
+"""Basin temperature of `--basin`."""
 
 MAX_ATOMS = 500
 """Largest molecule that is built; the sampler keeps features of all pairs."""
 
 
 class Options(NamedTuple):
-    """What decides the molecules of a seed, besides the weights.
+    """Options that decide the molecules of a seed, besides the weights.
 
     Attributes:
         temperature_focus: temperature of stopping, focus and species.
         temperature_position: temperature of the density of positions.
-        basin_temperature: Narrows every mode of the position, keeps its weight.
-        max_atoms: Largest size; a molecule that would grow beyond it is ended.
-        core: Atomic numbers and positions (Å) that every molecule starts from.
+        basin_temperature: temperature of each mode of the position; its weight stays.
+        max_atoms: largest size; a molecule that would grow beyond it is ended.
+        core: atomic numbers and positions (Å) that every molecule starts from.
         conditions: numbers of the properties that molecules shall have, by name.
     """
 
@@ -62,16 +62,16 @@ def choose(
     """Checks what is asked of a sampler.
 
     Args:
-        weights: The trained model.
+        weights: trained model.
         temperature_focus: temperature of stopping, focus and species.
-        temperature_position: The density of positions is raised to its inverse.
-        basin_temperature: Narrows every mode of the position, keeps its weight.
-        max_atoms: Largest size; the config's where None.
-        start: Symbol of the element of the first atom.
-        fragment: A file with one molecule (.sdf, .xyz, .npz), or its atomic numbers
+        temperature_position: inverse of the power of the density of positions.
+        basin_temperature: temperature of each mode of the position; its weight stays.
+        max_atoms: largest number of atoms; the config's where None.
+        start: symbol of the element of the first atom.
+        fragment: file with one molecule (.sdf, .xyz, .npz), or its atomic numbers
             and positions in Å, or an RDKit molecule with a conformer. Its atoms come
             first and never move.
-        basin: Short for a basin temperature of `BASIN_TEMPERATURE`.
+        basin: true for a basin temperature of `BASIN_TEMPERATURE`.
         conditions: numbers by the names of conditions; others are unknown.
 
     Raises:
@@ -160,13 +160,14 @@ def _single_atom(symbol: str, config: Any) -> Core:
 def _read_core(path: str | os.PathLike[str], weights: Weights, max_atoms: int) -> Core:
     species = tuple(weights.config.data.species)
     # One atom less: a fragment that leaves no room could not be continued.
-    found, _ = data.read_molecules(Path(path), species, max_atoms - 1, strict=True)
-    if len(found.num_atoms) != 1:
+    molecules, _ = data.read_molecules(Path(path), species, max_atoms - 1, strict=True)
+    if len(molecules.num_atoms) != 1:
         raise UsageError(
-            f"{path}: expected one molecule to start from, found {len(found.num_atoms)}"
+            f"{path}: expected one molecule to start from, "
+            f"found {len(molecules.num_atoms)}"
         )
-    _check_geometry(found, weights.config, str(path))
-    return found.atomic_numbers, found.positions
+    _check_geometry(molecules, weights.config, str(path))
+    return molecules.atomic_numbers, molecules.positions
 
 
 def _check_core(

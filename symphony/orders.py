@@ -12,37 +12,49 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float
+
+from symphony.arrays import (
+    Flag,
+    Index,
+    NodeIndices,
+    NodeMask,
+    PairMask,
+    Positions,
+    RandomKey,
+    Scalar,
+    Species,
+)
 
 
 class Cut(NamedTuple):
     """A molecule in the order of its generation; step `t` sees the atoms `0..t`.
 
     Attributes:
-        positions: Å, in the order of placement.
+        positions: positions in Å, in the order of placement.
         species: indices into the species table, in the order of placement.
-        node_mask: True for real atoms, which come first.
-        focus: At step `t`, the placed atom from which atom `t + 1` is reached.
-        labels: At step `t`, the share of the candidate edges that leave the placed
+        node_mask: true for real atoms, which come first.
+        focus: placed atom from which atom `t + 1` is reached, at step `t`.
+        labels: share, at step `t`, of the candidate edges that leave the placed
             atom `i` towards an atom of species `s`; rows of the last step are zero.
-        log_law: At step `t`, the log-probability under the law of the cut that the
+        log_law: log-probability, at step `t`, under the law of the cut that the
             next atom is atom `t + 1`, whatever its focus; nats. The entry of the last
             step is zero.
-        log_first: The log-probability that atom 0 is the first; nats.
+        log_first: log-probability that atom 0 is the first; nats.
         order: index of each placed atom in the molecule as it was given.
-        complete: False if some atom has no placed atom within the cutoff in any
+        complete: false if some atom has no placed atom within the cutoff in any
             order; the steps beyond it are then not to be used.
     """
 
-    positions: Float[Array, "num_nodes 3"]
-    species: Int[Array, " num_nodes"]
-    node_mask: Bool[Array, " num_nodes"]
-    focus: Int[Array, " num_nodes"]
+    positions: Positions
+    species: Species
+    node_mask: NodeMask
+    focus: NodeIndices
     labels: Float[Array, "num_nodes num_nodes num_species"]
     log_law: Float[Array, " num_nodes"]
-    log_first: Float[Array, ""]
-    order: Int[Array, " num_nodes"]
-    complete: Bool[Array, ""]
+    log_first: Scalar
+    order: NodeIndices
+    complete: Flag
 
 
 class CutNoise(NamedTuple):
@@ -52,7 +64,7 @@ class CutNoise(NamedTuple):
     edges: Float[Array, "num_nodes num_nodes num_nodes"]
 
 
-def draw_cut_noise(key: Key[Array, ""], num_nodes: int) -> CutNoise:
+def draw_cut_noise(key: RandomKey, num_nodes: int) -> CutNoise:
     """Draws the Gumbel variables of one cut."""
     key_first, key_edges = jax.random.split(key)
     shape = (num_nodes, num_nodes, num_nodes)
@@ -67,8 +79,8 @@ class Law(NamedTuple):
 
     Attributes:
         is_heavy: true for species heavier than hydrogen.
-        tolerance: Å, how much longer than the shortest a candidate edge may be.
-        cutoff: Å, the longest edge.
+        tolerance: largest excess of a candidate edge over the shortest, in Å.
+        cutoff: length of the longest edge, in Å.
         heavy_first: whether all heavy atoms come before the first hydrogen.
     """
 
@@ -80,16 +92,16 @@ class Law(NamedTuple):
 
 def cut(
     noise: CutNoise,
-    positions: Float[Array, "num_nodes 3"],
-    species: Int[Array, " num_nodes"],
-    node_mask: Bool[Array, " num_nodes"],
+    positions: Positions,
+    species: Species,
+    node_mask: NodeMask,
     law: Law,
 ) -> Cut:
     """Draws one generation order and its teacher-forcing targets.
 
     Args:
         noise: numbers that decide the cut; see `draw_cut_noise`.
-        positions: Å.
+        positions: positions of the atoms, in Å.
         species: indices into the species table.
         node_mask: true for real atoms; at least one.
         law: law of the cut.
@@ -119,9 +131,9 @@ class _Molecule(NamedTuple):
     """A molecule as the law sees it: distances are infinite where no edge is."""
 
     distances: Float[Array, "num_nodes num_nodes"]
-    heavy: Bool[Array, " num_nodes"]
+    heavy: NodeMask
     one_hot: Float[Array, "num_nodes num_species"]
-    node_mask: Bool[Array, " num_nodes"]
+    node_mask: NodeMask
 
 
 class _Placed(NamedTuple):
@@ -133,26 +145,26 @@ class _Placed(NamedTuple):
         complete: false once no atom could be reached.
     """
 
-    at: Int[Array, " num_nodes"]
-    order: Int[Array, " num_nodes"]
-    complete: Bool[Array, ""]
+    at: NodeIndices
+    order: NodeIndices
+    complete: Flag
 
 
 class _Chosen(NamedTuple):
     """One step of a cut; see `Cut`."""
 
-    focus: Int[Array, ""]
+    focus: Index
     labels: Float[Array, "num_nodes num_species"]
-    log_law: Float[Array, ""]
+    log_law: Scalar
 
 
 def _in_order(
     placed: _Placed,
     chosen: _Chosen,
-    positions: Float[Array, "num_nodes 3"],
-    species: Int[Array, " num_nodes"],
-    first_mask: Bool[Array, " num_nodes"],
-    node_mask: Bool[Array, " num_nodes"],
+    positions: Positions,
+    species: Species,
+    first_mask: NodeMask,
+    node_mask: NodeMask,
 ) -> Cut:
     """Returns the cut with all atoms in the order of placement."""
     order, steps = placed.order, jnp.arange(len(species))
@@ -172,9 +184,7 @@ def _in_order(
     )
 
 
-def _candidates(
-    molecule: _Molecule, law: Law, placed: Bool[Array, " num_nodes"]
-) -> Bool[Array, "num_nodes num_nodes"]:
+def _candidates(molecule: _Molecule, law: Law, placed: NodeMask) -> PairMask:
     """Marks the edges from placed atoms (rows) that may be drawn; none if none is."""
     edges = jnp.where(placed[:, None] & ~placed[None], molecule.distances, jnp.inf)
     if law.heavy_first:
@@ -190,26 +200,28 @@ def _place_next(
     molecule: _Molecule,
     law: Law,
     placed: _Placed,
-    inputs: tuple[Int[Array, ""], Float[Array, "num_nodes num_nodes"]],
+    inputs: tuple[Index, Float[Array, "num_nodes num_nodes"]],
 ) -> tuple[_Placed, _Chosen]:
     """Draws one edge and places the atom at its end; the step of a scan."""
     step, gumbel = inputs
     num_nodes = gumbel.shape[0]
     candidates = _candidates(molecule, law, placed.at < num_nodes)
-    found, count = jnp.any(candidates), jnp.maximum(jnp.sum(candidates), 1)
+    any_edge, count = jnp.any(candidates), jnp.maximum(jnp.sum(candidates), 1)
     drawn = jnp.argmax(jnp.where(candidates, gumbel, -jnp.inf))
     focus, target = drawn // num_nodes, drawn % num_nodes
     share = jnp.sum(candidates[:, target]) / count
     chosen = _Chosen(
-        focus=jnp.where(found, placed.at[focus], 0),
+        focus=jnp.where(any_edge, placed.at[focus], 0),
         labels=(candidates @ molecule.one_hot) / count,
-        log_law=jnp.where(found, jnp.log(share), 0.0),
+        log_law=jnp.where(any_edge, jnp.log(share), 0.0),
     )
-    now = (jnp.arange(num_nodes) == target) & found
+    now = (jnp.arange(num_nodes) == target) & any_edge
     unplaced = jnp.sum(molecule.node_mask) > step + 1
     after = _Placed(
         at=jnp.where(now, step + 1, placed.at),
-        order=placed.order.at[step + 1].set(jnp.where(found, target, 0), mode="drop"),
-        complete=placed.complete & (found | ~unplaced),
+        order=placed.order.at[step + 1].set(
+            jnp.where(any_edge, target, 0), mode="drop"
+        ),
+        complete=placed.complete & (any_edge | ~unplaced),
     )
     return after, chosen

@@ -37,8 +37,8 @@ def refine_molecules(
 
     Args:
         refiner: trained denoiser; see `load_refiner`.
-        molecules: To refine.
-        fixed: Atoms that stay where they are, counted from 0, of every molecule.
+        molecules: molecules to refine.
+        fixed: atoms that stay where they are, counted from 0, of every molecule.
         seed: seed of the random numbers.
         first: index of the first one.
     """
@@ -49,16 +49,16 @@ def refine_molecules(
         numbers = [molecules.atomic_numbers[own] for own in atoms]
         positions = [molecules.positions[own] for own in atoms]
         stay = [np.isin(np.arange(len(one)), fixed) for one in numbers]
-        found = denoiser.refine(refiner, numbers, positions, stay, indices, seed)
+        refined = denoiser.refine(refiner, numbers, positions, stay, indices, seed)
         for row, index in enumerate(indices):
             yield Sample(
                 index=index,
                 seed=seed,
                 atomic_numbers=numbers[row],
-                positions=found[row],
+                positions=refined[row],
                 stopped=True,
                 log_likelihood=None,
-                moved=sampler.root_mean_square(found[row] - positions[row]),
+                moved=sampler.root_mean_square(refined[row] - positions[row]),
                 name=str(molecules.names[index]),
             )
 
@@ -79,9 +79,9 @@ class MoleculeRefiner:
         """Returns copies whose first conformer is refined; bonds and fields stay.
 
         Args:
-            mols: With hydrogens and a conformer in three dimensions.
+            mols: molecules with hydrogens and a conformer in three dimensions.
             seed: seed of the random numbers.
-            fixed: Atoms that stay where they are, counted from 0, of every molecule.
+            fixed: atoms that stay where they are, counted from 0, of every molecule.
 
         Raises:
             UsageError: One has no conformer, an unknown element, or not all of `fixed`.

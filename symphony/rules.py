@@ -1,4 +1,4 @@
-"""What the values of Symphony's configs must be; see `common.runs.config.check`."""
+"""Ranges and choices of Symphony's configs; see `common.runs.config.check`."""
 
 import ml_collections
 

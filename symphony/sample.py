@@ -27,14 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `symphony sample` and returns the exit status.
 
     Args:
-        argv: The arguments after the command; those of the process where None.
+        argv: arguments after the command; those of the process where None.
     """
     arguments = _parser().parse_args(argv)
     for path in molfile.paths_of(arguments.output):
         cli.check_apart(path, arguments.fragment)
     weights = load_weights(arguments.checkpoint)
-    asked = {name: getattr(arguments, name) for name in CHOICES}
-    options = choose(weights, **asked, conditions=parse(arguments.condition))
+    choices = {name: getattr(arguments, name) for name in CHOICES}
+    options = choose(weights, **choices, conditions=parse(arguments.condition))
     seed, total, slots = arguments.seed, arguments.num_molecules, arguments.num_slots
     sampler.check_numbers(seed, total, slots)
     refiner = _load_refiner(arguments, weights, options)

@@ -12,11 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from common.commands import cli
 from common.errors import UsageError
 from symphony import build, manifest, starts
+from symphony.arrays import HostPositions
 from symphony.conditions import names_of, some_known
 from symphony.generate import Finished, Settings, generate
 from symphony.kinds.denoiser import sample as denoiser
@@ -102,12 +102,12 @@ def draw(
     """Returns an iterator over the molecules `first..end - 1` of a seed, in order.
 
     Args:
-        weights: The trained model.
+        weights: trained model.
         options: checked options; see `choose`.
         seed: seed of the random numbers.
         first: index of the first molecule.
         end: index after the last one.
-        num_slots: Molecules under construction at a time. It changes no molecule but
+        num_slots: molecules under construction at a time. It changes no molecule but
             for the rounding of floats. The device decides where it is None.
 
     Raises:
@@ -153,7 +153,7 @@ def refined(
             )
 
 
-def root_mean_square(moves: Float[np.ndarray, "num_atoms 3"]) -> float:
+def root_mean_square(moves: HostPositions) -> float:
     """Returns the root of the mean squared length.
 
     >>> root_mean_square(np.array([[3.0, 0.0, 4.0], [0.0, 5.0, 0.0]]))
@@ -174,12 +174,7 @@ def check_numbers(seed: int, num_molecules: int, num_slots: int | None) -> None:
 
 
 def _draw(
-    weights: Weights,
-    options: Options,
-    seed: int,
-    first: int,
-    end: int,
-    num_slots: int,
+    weights: Weights, options: Options, seed: int, first: int, end: int, num_slots: int
 ) -> Iterator[Sample]:
     config, core = weights.config, options.core
     order_of = starts.orders(weights, core, seed)

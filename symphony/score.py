@@ -36,12 +36,12 @@ def check_connected(molecules: data.Molecules, cutoff: float, source: str) -> No
 
     Args:
         molecules: molecules to be scored.
-        cutoff: Å, longest step from a placed atom to the next.
-        source: The file, for the message.
+        cutoff: longest step from a placed atom to the next, in Å.
+        source: name of the file, for the message.
     """
-    apart = data.unreachable(molecules, 0.0, cutoff, heavy_first=False)
-    if apart.any():
-        index = int(np.argmax(apart))
+    is_disconnected = data.unreachable(molecules, 0.0, cutoff, heavy_first=False)
+    if is_disconnected.any():
+        index = int(np.argmax(is_disconnected))
         raise UsageError(
             f"{source}: expected atoms that hang together over steps below {cutoff} Å, "
             f"found molecule {index} ({molecules.names[index]}) in parts"
@@ -111,17 +111,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     warn_of_unseen(weights, molecules.atomic_numbers, arguments.molecules)
     cli.announce_device()
     check_connected(molecules, float(weights.config.data.cutoff), arguments.molecules)
-    asked = (arguments.num_orders, arguments.num_direction_samples)
+    draws = (arguments.num_orders, arguments.num_direction_samples)
     scores = {}
     with cli.progress(len(molecules.num_atoms), "scoring", "molecules") as advance:
-        for index, score in score_molecules(weights, molecules, *asked, arguments.seed):
+        for index, score in score_molecules(weights, molecules, *draws, arguments.seed):
             scores[index] = score
             advance()
-    atoms = write_scores(Path(arguments.output), molecules, scores, *asked)
+    atoms = write_scores(Path(arguments.output), molecules, scores, *draws)
     _warn_of_few(scores, arguments.num_orders)
     sys.stdout.write(
         f"{arguments.output}: {len(scores)} molecules, mean log-likelihood "
-        f"{_mean(scores)} ({asked[0]} orders, {asked[1]} directions); by atoms in "
+        f"{_mean(scores)} ({draws[0]} orders, {draws[1]} directions); by atoms in "
         f"{atoms}\n"
     )
     return 0

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Float, Int
 
 from symphony import build, data
+from symphony.arrays import AtomicNumbers, HostPositions, Index, NodeIndices
 from symphony.generate import Start
 from symphony.options import Core
 from symphony.weights import Weights
@@ -55,10 +56,10 @@ def orders(
 @partial(jax.jit, static_argnums=0)
 def _order(
     config: ml_collections.FrozenConfigDict,
-    seed: Int[Array, ""] | int,
-    index: Int[Array, ""] | int,
+    seed: Index | int,
+    index: Index | int,
     *arrays: Any,
-) -> Int[Array, " num_nodes"]:
+) -> NodeIndices:
     key = jax.random.fold_in(jax.random.key(seed), index)
     return build.draw_cut(config, jax.random.fold_in(key, _ORDER_STREAM), *arrays).order
 
@@ -72,10 +73,10 @@ def start(
     """Returns the atoms that a molecule starts from, in their order of placement.
 
     Args:
-        core: the fragment as given; none where None.
-        order_of: see `orders`.
+        core: fragment as given; none where None.
+        order_of: function of the index of a molecule, see `orders`.
         config: config of the weights.
-        index: which molecule of the seed.
+        index: number of the molecule of the seed.
     """
     if core is None:
         return Start(np.zeros((0, 3), np.float32), np.zeros(0, np.int32))
@@ -86,10 +87,8 @@ def start(
 
 
 def put_back(
-    core: Core | None,
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
-    positions: Float[np.ndarray, "num_atoms 3"],
-) -> tuple[UInt8[np.ndarray, " num_atoms"], Float[np.ndarray, "num_atoms 3"]]:
+    core: Core | None, atomic_numbers: AtomicNumbers, positions: HostPositions
+) -> tuple[AtomicNumbers, HostPositions]:
     """Returns a molecule in the frame of the core, whose own atoms are as given."""
     if core is None:
         return atomic_numbers, positions

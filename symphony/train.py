@@ -121,13 +121,13 @@ def make_validate(
     Cuts and noises are the same at every call. Coordinates are without noise, but for
     the paper's model and the denoiser, which add their own.
     """
-    model = build.make_model(config)
+    model, totals_of = build.make_model(config), build.kind_of(config).totals
     num_devices = 1 if mesh is None else mesh.shape["data"]
     batch_size = num_devices * -(-VALIDATION_BATCH // num_devices)
 
     @jax.jit
     def evaluate(params: training.Params, batch: data.Batch, keys: Any) -> build.Totals:
-        one = partial(build.molecule_totals, config, model, params, train=False)
+        one = partial(totals_of, config, model.bind(params), train=False)
         totals = jax.vmap(one)(batch, keys)
         real = batch.node_mask[:, 0]
         return {k: jnp.sum(jnp.where(real, v, 0.0)) for k, v in totals.items()}

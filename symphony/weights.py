@@ -6,19 +6,18 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import ml_collections
-import numpy as np
 from absl import logging
-from jaxtyping import UInt8
 
 from common.runs import weights
 from symphony import build
+from symphony.arrays import AtomicNumbers
 from symphony.data.elements import SYMBOLS
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 class Weights(NamedTuple):
-    """A trained model, ready to be asked.
+    """A trained model.
 
     Attributes:
         name: name as the user gave it.
@@ -75,7 +74,7 @@ def unseen_of(trained: weights.Trained) -> tuple[int, ...]:
 
 
 def warn_of_unseen(
-    weights: Weights, atomic_numbers: UInt8[np.ndarray, " num_atoms"], source: str
+    weights: Weights, atomic_numbers: AtomicNumbers, source: str
 ) -> None:
     """Logs which of the elements the weights know by name only."""
     unseen = sorted({*atomic_numbers.tolist()} & {*weights.unseen})

@@ -8,6 +8,8 @@ minutes on a core.
 
 import ml_collections
 
+from common.runs.defaults import train_group
+
 
 def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
@@ -28,15 +30,10 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Keyword arguments of `equijump.model.EquiJump`.
     config.model = ml_collections.ConfigDict()
-    config.model.num_channels = 32
-    config.model.max_degree = 1
-    config.model.num_conditioner_layers = 1
-    config.model.num_layers = 2
-    config.model.num_hidden = 64
-    config.model.num_condition = 48
-    config.model.num_edge_feats = 24
-    config.model.num_neighbours = 16
-    config.model.reach = 4
+    config.model.update(num_channels=32, max_degree=1)
+    config.model.update(num_conditioner_layers=1, num_layers=2)
+    config.model.update(num_hidden=64, num_condition=48, num_edge_feats=24)
+    config.model.update(num_neighbours=16, reach=4)
     config.model.cutoff = 20.0  # Å
     config.model.block = "equijump"  # A key of `common.nn.blocks`.
     config.model.product = "scalar"  # Of its messages: a key of `common.nn.products`.
@@ -51,23 +48,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.loss.alignment = "single"  # Or another where no source is on the path.
     config.loss.unroll = 0  # Jumps of the network's own that lead to the source.
 
-    config.train = ml_collections.ConfigDict()
-    config.train.num_steps = 60_000
-    config.train.batch_size = 128  # Pairs.
-    config.train.num_microbatches = 1
-    config.train.num_devices = 1
-    config.train.optimizer = "muon"
-    config.train.learning_rate = 2e-3
-    config.train.warmup_steps = 200
-    config.train.final_factor = 0.01
-    config.train.weight_decay = 0.0
-    config.train.adam_b2 = 0.99
-    config.train.clip_norm = 5.0
-    config.train.ema_decay = 0.999
-    config.train.log_every = 100
-    config.train.eval_every = 1_000
-    config.train.num_validation = 4_000  # Pairs.
-    config.train.checkpoint_every = 500
+    config.train = train_group(batch_size=128, num_validation=4_000)  # Pairs.
 
     config.sample = ml_collections.ConfigDict()
     config.sample.num_steps = 10  # Evaluations of the network in a jump.

@@ -16,10 +16,8 @@ from common.runs import config as configs
 def get_config() -> ml_collections.ConfigDict:
     config = configs.find("equijump", "ala2").get_config()
     config.data.trajectories = ("workdir/md/capped/*.xtc",)
-    config.data.temperatures = (500.0,)
-    config.model.num_channels = 48
-    config.model.num_layers = 3
-    config.model.num_hidden = 96
-    config.model.num_condition = 64
+    config.data.temperatures = (500.0,)  # K
+    config.model.update(num_channels=48, num_layers=3)
+    config.model.update(num_hidden=96, num_condition=64)
     config.train.num_steps = 50_000
     return config

@@ -12,9 +12,6 @@ from common.runs import config as configs
 
 def get_config() -> ml_collections.ConfigDict:
     config = configs.find("equijump", "ala2").get_config()
-    config.train.num_steps = 1_000
-    config.train.batch_size = 64
-    config.train.warmup_steps = 50
-    config.train.ema_decay = 0.99
-    config.train.eval_every = 500
+    config.train.update(num_steps=1_000, batch_size=64, warmup_steps=50)
+    config.train.update(ema_decay=0.99, eval_every=500)
     return config

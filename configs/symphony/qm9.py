@@ -16,15 +16,9 @@ from common.runs import config as configs
 def get_config() -> ml_collections.ConfigDict:
     config = configs.find("symphony", "qm9_cpu").get_config()
     config.data.num_buckets = 3
-    config.model.num_channels = 128
-    config.model.num_layers = 4
-    config.train.num_steps = 60_000
-    config.train.batch_size = 128
-    config.train.num_microbatches = 1
-    config.train.warmup_steps = 1_000
+    config.model.update(num_channels=128, num_layers=4)
+    config.train.update(num_steps=60_000, batch_size=128, num_microbatches=1)
+    config.train.update(warmup_steps=1_000, ema_decay=0.9998)
     config.train.clip_norm = 150.0  # Outliers only; grad_norm is about 30.
-    config.train.ema_decay = 0.9998
-    config.train.log_every = 500
-    config.train.eval_every = 15_000
-    config.train.checkpoint_every = 5_000
+    config.train.update(log_every=500, eval_every=15_000, checkpoint_every=5_000)
     return config

@@ -9,6 +9,8 @@ temperature 1 and 90 % in basin mode (xyz2mol with Hückel); docs/results.md has
 
 import ml_collections
 
+from common.runs.defaults import train_group
+
 
 def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
@@ -27,48 +29,26 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Keyword arguments of `symphony.model.Symphony`.
     config.model = ml_collections.ConfigDict()
-    config.model.num_channels = 80
-    config.model.num_layers = 3
-    config.model.max_degree = 2
-    config.model.cutoff = 6.0  # Å
-    config.model.num_radial_basis = 12
-    config.model.num_pair_feats = 32
-    config.model.avg_num_neighbors = 8.0
-    config.model.head_max_degree = 5
-    config.model.head_channels = 4
-    config.model.num_radial_components = 16
-    config.model.min_radius = 0.6  # Å
-    config.model.max_radius = 2.6  # Å
-    config.model.max_curvature = 450.0  # Per square radian; a width of 2.7 degrees.
-    config.model.res_beta = 36
-    config.model.res_alpha = 71
-    config.model.blur = 0.06  # Radians: 3.4 degrees.
-    config.model.num_fine_components = 4
-    config.model.num_fine_rounds = 3
-    config.model.block = "symphony"  # Of the trunk: a key of `common.nn.blocks`.
+    config.model.update(num_channels=80, num_layers=3, max_degree=2)
+    config.model.block = "symphony"  # A key of `common.nn.blocks`.
     config.model.product = "scalar"  # Of its messages: a key of `common.nn.products`.
     config.model.conditions = ("noise_std",)  # Keys of `common.nn.conditions`.
+    config.model.cutoff = 6.0  # Å
+    config.model.update(num_radial_basis=12, num_pair_feats=32, avg_num_neighbors=8.0)
+    config.model.update(num_radial_components=16, min_radius=0.6, max_radius=2.6)  # Å
+    config.model.update(head_max_degree=5, head_channels=4)
+    config.model.max_curvature = 450.0  # Per square radian; a width of 2.7 degrees.
+    config.model.update(res_beta=36, res_alpha=71)
+    config.model.blur = 0.06  # Radians: 3.4 degrees.
+    config.model.update(num_fine_components=4, num_fine_rounds=3)
 
-    config.train = ml_collections.ConfigDict()
+    config.train = train_group(num_steps=63_000, batch_size=16, warmup_steps=300)
     config.train.start_from = ""  # Weights to go on from; random ones if empty.
-    config.train.num_steps = 63_000
-    config.train.batch_size = 16  # Molecules.
     config.train.num_microbatches = 8  # Two molecules at a time stay in cache.
-    config.train.num_devices = 1
-    config.train.optimizer = "muon"
-    config.train.learning_rate = 2e-3
-    config.train.warmup_steps = 300
-    config.train.final_factor = 0.01
-    config.train.weight_decay = 0.0
-    config.train.adam_b2 = 0.99
     config.train.clip_norm = 500.0  # Outliers only; grad_norm is about 100.
-    config.train.ema_decay = 0.999
-    config.train.log_every = 200
-    config.train.eval_every = 4_000
-    config.train.num_validation = 1_000  # Molecules.
-    config.train.checkpoint_every = 500
+    config.train.update(log_every=200, eval_every=4_000)
 
     config.sample = ml_collections.ConfigDict()
     config.sample.max_atoms = 35
-    config.sample.noise_std = 0.0  # Å, the noise level that the network is told.
+    config.sample.noise_std = 0.0  # Å, noise level that the network is given.
     return config

@@ -13,38 +13,25 @@ from common.runs import config as configs
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = ml_collections.ConfigDict()
-    config.seed = 0
+    config = configs.find("symphony", "qm9_cpu").get_config()
     config.kind = "denoiser"
-
-    config.data = ml_collections.ConfigDict()
-    config.data.path = "qm9"  # A file, or the name of a known data set.
-    config.data.species = (1, 6, 7, 8, 9)  # Atomic numbers: H, C, N, O, F.
-    config.data.max_atoms = 29  # Larger molecules are skipped.
-    config.data.num_buckets = 5
+    for name in ("nn_tolerance", "cutoff", "heavy_first", "noise_std"):
+        del config.data[name]
+    del config.sample
 
     # Keyword arguments of `symphony.kinds.denoiser.model.Denoiser`.
     config.model = ml_collections.ConfigDict()
-    config.model.num_channels = 48
-    config.model.num_layers = 3
-    config.model.max_degree = 2
-    config.model.cutoff = 5.0  # Å
-    config.model.num_radial_basis = 16
-    config.model.num_pair_feats = 32
-    config.model.avg_num_neighbors = 8.0
-    config.model.sigma_data = 5.0  # Å
-    config.model.block = "symphony"  # A key of `common.nn.blocks`.
-    config.model.product = "scalar"  # Of its messages: a key of `common.nn.products`.
+    config.model.update(num_channels=48, num_layers=3, max_degree=2)
+    config.model.update(block="symphony", product="scalar")
+    config.model.update(cutoff=5.0, sigma_data=5.0)  # Å
+    config.model.update(num_radial_basis=16, num_pair_feats=32, avg_num_neighbors=8.0)
 
     config.loss = ml_collections.ConfigDict()
     config.loss.alignment = "exact"  # Of the target, see `common.geometry.alignment`.
-    config.loss.min_noise = 0.01  # Å
-    config.loss.max_noise = 0.5  # Å
+    config.loss.update(min_noise=0.01, max_noise=0.5)  # Å
     config.loss.fixed_share = 0.3  # Of molecules in which some atoms are known.
 
-    config.train = configs.find("symphony", "qm9_cpu").get_config().train
-    config.train.num_steps = 60_000
-    config.train.clip_norm = 5.0
+    config.train.update(num_steps=60_000, clip_norm=5.0)
 
     config.refine = ml_collections.ConfigDict()
     config.refine.noise = 0.1  # Å, that is laid over a molecule and taken off again.

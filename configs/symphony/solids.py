@@ -13,35 +13,16 @@ from common.runs import config as configs
 
 def get_config() -> ml_collections.ConfigDict:
     config = configs.find("symphony", "qm9_paper").get_config()
-    config.data.path = "platonic-solids"
-    config.data.species = (1,)
-    config.data.max_atoms = 20
-    config.data.nn_tolerance = 0.1  # In units of an edge.
-    config.data.num_buckets = 3
-    config.model.focus_channels = 16
-    config.model.focus_filters = 8
-    config.model.focus_hidden = 32
-    config.model.position_channels = 16
-    config.model.position_layers = 2
-    config.model.radial_width = 32
-    config.model.num_radii = 16
-    config.model.min_radius = 0.8
-    config.model.max_radius = 1.2
-    config.model.head_channels = 4
-    config.model.factorised = True
-    config.model.radial_hidden = 16
-    config.model.radial_variance = 1e-3
-    config.model.noise_std = 0.0
-    config.train.num_steps = 3_000
-    config.train.batch_size = 16
-    config.train.num_microbatches = 1
-    config.train.learning_rate = 5e-3
-    config.train.warmup_steps = 100
-    config.train.final_factor = 0.01
-    config.train.adam_b2 = 0.99
-    config.train.clip_norm = 1.0
-    config.train.ema_decay = 0.99
-    config.train.eval_every = 1_000
-    config.train.checkpoint_every = 1_000
+    config.data.update(path="platonic-solids", species=(1,), max_atoms=20)
+    config.data.update(nn_tolerance=0.1, num_buckets=3)  # Lengths in those of an edge.
+    config.model.update(focus_channels=16, focus_filters=8, focus_hidden=32)
+    config.model.update(position_channels=16, position_layers=2, radial_width=32)
+    config.model.update(num_radii=16, min_radius=0.8, max_radius=1.2)
+    config.model.update(head_channels=4, factorised=True, radial_hidden=16)
+    config.model.update(radial_variance=1e-3, noise_std=0.0)
+    config.train.update(num_steps=3_000, batch_size=16, num_microbatches=1)
+    config.train.update(learning_rate=5e-3, warmup_steps=100, final_factor=0.01)
+    config.train.update(adam_b2=0.99, clip_norm=1.0, ema_decay=0.99)
+    config.train.update(eval_every=1_000, checkpoint_every=1_000)
     config.sample.max_atoms = 24
     return config

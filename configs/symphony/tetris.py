@@ -13,9 +13,7 @@ from common.runs import config as configs
 
 def get_config() -> ml_collections.ConfigDict:
     config = configs.find("symphony", "solids").get_config()
-    config.data.path = "tetris"
-    config.data.max_atoms = 4
-    config.data.num_buckets = 1
+    config.data.update(path="tetris", max_atoms=4, num_buckets=1)
     config.train.num_steps = 1_500
     config.sample.max_atoms = 8
     return config

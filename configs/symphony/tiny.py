@@ -12,26 +12,12 @@ from common.runs import config as configs
 
 def get_config() -> ml_collections.ConfigDict:
     config = configs.find("symphony", "qm9_cpu").get_config()
-    config.data.path = "qm9-sample"
-    config.data.num_buckets = 1
-    config.model.num_channels = 8
-    config.model.num_layers = 1
-    config.model.max_degree = 1
-    config.model.num_radial_basis = 4
-    config.model.num_pair_feats = 8
-    config.model.head_max_degree = 2
-    config.model.head_channels = 2
-    config.model.num_radial_components = 4
-    config.model.res_beta = 12
-    config.model.res_alpha = 23
-    config.model.max_curvature = 30.0
-    config.model.num_fine_rounds = 2
-    config.train.num_steps = 6
-    config.train.batch_size = 8
-    config.train.num_microbatches = 1
-    config.train.warmup_steps = 2
-    config.train.log_every = 2
-    config.train.eval_every = 6
-    config.train.num_validation = 8
-    config.train.checkpoint_every = 3
+    config.data.update(path="qm9-sample", num_buckets=1)
+    config.model.update(num_channels=8, num_layers=1, max_degree=1)
+    config.model.update(num_radial_basis=4, num_pair_feats=8, num_radial_components=4)
+    config.model.update(head_max_degree=2, head_channels=2, max_curvature=30.0)
+    config.model.update(res_beta=12, res_alpha=23, num_fine_rounds=2)
+    config.train.update(num_steps=6, batch_size=8, num_microbatches=1)
+    config.train.update(warmup_steps=2, num_validation=8)
+    config.train.update(log_every=2, eval_every=6, checkpoint_every=3)
     return config

@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDetermineBonds
 
+from symphony.arrays import AtomicNumbers, HostPositions
 from symphony.chemistry import pool
 
 # Atomic numbers and positions in Å. The axes have no name, which would have to mean
@@ -40,7 +41,7 @@ STRICT_PARENT = "xyz2mol_hueckel"
 
 
 class Perception(NamedTuple):
-    """What one convention says of one molecule.
+    """Result of one convention for one molecule.
 
     `status` is `"valid"` or the reason of failure; the rest is empty if no molecule
     was perceived at all.
@@ -75,10 +76,7 @@ class Validity(NamedTuple):
     perceptions: list[Perception]
 
 
-def find_fault(
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
-    positions: Float[np.ndarray, "num_atoms 3"],
-) -> str | None:
+def find_fault(atomic_numbers: AtomicNumbers, positions: HostPositions) -> str | None:
     """Returns why the molecule cannot be judged by any convention, or None.
 
     >>> find_fault(np.array([6, 1], np.uint8), np.array([[0.0, 0, 0], [0, 0, 0.01]]))
@@ -116,10 +114,7 @@ def _output_silenced() -> Iterator[None]:
         os.close(nowhere)
 
 
-def to_mol(
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
-    positions: Float[np.ndarray, "num_atoms 3"],
-) -> Chem.RWMol:
+def to_mol(atomic_numbers: AtomicNumbers, positions: HostPositions) -> Chem.RWMol:
     """Returns a molecule without bonds and with one conformer, in Å."""
     mol = Chem.RWMol()
     for number in atomic_numbers:
@@ -133,16 +128,14 @@ def to_mol(
 
 
 def perceive(
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
-    positions: Float[np.ndarray, "num_atoms 3"],
-    preset: str,
+    atomic_numbers: AtomicNumbers, positions: HostPositions, preset: str
 ) -> Chem.Mol | None:
     """Finds the bonds of a neutral molecule in this process, without a time limit.
 
     Args:
-        atomic_numbers: Nuclear charges.
-        positions: Coordinates in Å.
-        preset: A key of `PRESETS`, or `"strict"`: one fragment, no atom with a
+        atomic_numbers: nuclear charges.
+        positions: coordinates in Å.
+        preset: key of `PRESETS`, or `"strict"`: one fragment, no atom with a
             formal charge and no radical in what `"xyz2mol_hueckel"` perceives.
 
     Returns:
@@ -154,9 +147,7 @@ def perceive(
 
 
 def _perceive_with_status(
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
-    positions: Float[np.ndarray, "num_atoms 3"],
-    preset: str,
+    atomic_numbers: AtomicNumbers, positions: HostPositions, preset: str
 ) -> tuple[Chem.Mol | None, str]:
     fault = find_fault(atomic_numbers, positions)
     if fault is not None:
@@ -224,9 +215,7 @@ def judge_strictly(perception: Perception) -> Perception:
 
 
 def describe_molecule(
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
-    positions: Float[np.ndarray, "num_atoms 3"],
-    preset: str,
+    atomic_numbers: AtomicNumbers, positions: HostPositions, preset: str
 ) -> Perception:
     """Perceives one molecule in this process; failures are statuses."""
     mol, status = _perceive_with_status(atomic_numbers, positions, preset)
@@ -236,8 +225,8 @@ def describe_molecule(
 
 
 def to_sdf(
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
-    positions: Float[np.ndarray, "num_atoms 3"],
+    atomic_numbers: AtomicNumbers,
+    positions: HostPositions,
     preset: str,
     name: str,
     properties: Mapping[str, Any],
@@ -245,11 +234,11 @@ def to_sdf(
     """Perceives one molecule in this process and writes it as a record of an SDF.
 
     Args:
-        atomic_numbers: Nuclear charges.
-        positions: Coordinates in Å.
+        atomic_numbers: nuclear charges.
+        positions: coordinates in Å.
         preset: convention; see `perceive`.
-        name: The title of the record.
-        properties: Further fields; `smiles` is added.
+        name: title of the record.
+        properties: further fields; `smiles` is added.
     """
     mol = perceive(atomic_numbers, positions, preset)
     if mol is None:
@@ -282,13 +271,13 @@ def perceive_all(
     """Perceives many molecules in worker processes.
 
     Args:
-        molecules: Pairs of atomic numbers and positions in Å.
-        preset: A key of `PRESETS`, or `"strict"`.
-        num_workers: Number of processes.
-        time_limit: Seconds of CPU time for one molecule, or ten times as many by the
-            clock; then its process is ended and its status is `"timeout"`. CPU time
+        molecules: pairs of atomic numbers and positions in Å.
+        preset: key of `PRESETS`, or `"strict"`.
+        num_workers: number of processes.
+        time_limit: CPU time for one molecule in s, or ten times as long by the clock;
+            then its process is ended and its status is `"timeout"`. CPU time
             makes the figures independent of what else the machine does.
-        on_done: Called after every molecule, for progress bars.
+        on_done: callback after every molecule, for progress bars.
 
     Returns:
         One perception per molecule, in the given order. A process that dies makes

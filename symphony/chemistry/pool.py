@@ -78,7 +78,7 @@ class _Worker:
         return line
 
     def died_of_time_limit(self) -> bool:
-        """Whether the process, which closed its output, used up its CPU time."""
+        """Returns true if a process that closed its output used up its CPU time."""
         try:
             return self.process.wait(timeout=1.0) == -signal.SIGPROF
         except subprocess.TimeoutExpired:
@@ -97,7 +97,7 @@ class _Worker:
 
 
 class _Pool:
-    """What waits, who works, what was answered; `is_open` while tasks may come."""
+    """Waiting tasks, busy workers and answers; `is_open` while tasks may come."""
 
     def __init__(
         self, module: str, tasks: Sequence[dict], time_limit: float, is_open: bool
@@ -175,7 +175,7 @@ class _Pool:
         """Waits for the next answer or deadline and deals with it.
 
         Args:
-            longest: Seconds to wait at most.
+            longest: longest time to wait, in s.
         """
         nearest = min(worker.deadline for worker in self.workers)
         wait = min(longest, max(0.0, nearest - time.monotonic()))
@@ -205,12 +205,12 @@ def map_tasks(
     """Has every task answered by one of several processes.
 
     Args:
-        module: Run as `python -m module`. It writes one line once it is ready, then
-            one line per line it reads.
+        module: name of a module, run as `python -m module`. It writes one line once
+            it is ready, then one line per line it reads.
         tasks: JSON objects.
-        num_workers: Number of processes.
-        time_limit: Seconds of wall-clock time for one task.
-        on_done: Called with the number of answers so far.
+        num_workers: number of processes.
+        time_limit: wall-clock time for one task, in s.
+        on_done: callback with the number of answers so far.
 
     Returns:
         In the order of the tasks, the answers, `"timeout"` for a task that was killed

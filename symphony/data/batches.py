@@ -20,9 +20,9 @@ class Batch(NamedTuple):
     """Molecules padded to one size.
 
     Attributes:
-        positions: Å; 0 where padded.
+        positions: positions of the atoms, in Å; 0 where padded.
         species: index into the species table; 0 where padded.
-        node_mask: True where there is an atom. A row without any is padding too.
+        node_mask: true where there is an atom. A row without any is padding too.
         conditions: numbers of the molecules by name; unknown ones are masked.
     """
 
@@ -107,11 +107,11 @@ def _pad(
 def _conditions(
     molecules: Molecules, rows: Integer[np.ndarray, " num_rows"]
 ) -> dict[str, Known]:
-    found = {}
+    conditions = {}
     for name, values in molecules.properties.items():
         mask = np.isfinite(values[rows])
-        found[name] = Known(np.where(mask, values[rows], np.float32(0.0)), mask)
-    return found
+        conditions[name] = Known(np.where(mask, values[rows], np.float32(0.0)), mask)
+    return conditions
 
 
 def fill_ratio(packed: tuple[Batch, ...]) -> float:
@@ -191,10 +191,10 @@ def batch_at(
     sees the batches that it would have seen.
 
     Args:
-        molecules_by_bucket: From `pack`.
-        batch_size: Rows of the result.
+        molecules_by_bucket: molecules of each bucket, from `pack`.
+        batch_size: rows of the result.
         seed: seed of the whole run.
-        step: From 0.
+        step: step of training, from 0.
     """
     sizes = tuple(len(bucket.species) for bucket in molecules_by_bucket)
     bucket, given = _locate(sizes, batch_size, seed, step)

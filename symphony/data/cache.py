@@ -23,7 +23,7 @@ def parsed_once(
     written costs time only; a file with unreadable records is not kept.
 
     Args:
-        path: the file.
+        path: path of the file.
         parse: its parser.
         properties: names of the properties that it reads.
     """

@@ -13,6 +13,7 @@ from absl import logging
 from jaxtyping import Bool, Float, Float32, Int8, Int32, Int64, Integer, Shaped, UInt8
 
 from common.errors import UsageError
+from symphony.arrays import AtomicNumbers
 from symphony.data.elements import SYMBOLS
 
 MIN_DISTANCE = 0.1  # Å; two atoms nearer than this are taken for one written twice
@@ -29,10 +30,10 @@ class Molecules(NamedTuple):
     """Molecules of different sizes in flat arrays.
 
     Attributes:
-        num_atoms: Atoms of each molecule.
-        offsets: Molecule `m` owns the atoms `offsets[m]:offsets[m + 1]`.
-        atomic_numbers: number of every atom; 0 where the source's symbol is no element.
-        positions: Å.
+        num_atoms: atoms of each molecule.
+        offsets: offsets of the atoms; molecule `m` owns `offsets[m]:offsets[m + 1]`.
+        atomic_numbers: nuclear charge of each atom; 0 for a symbol of no element.
+        positions: positions of the atoms, in Å.
         names: name of each molecule in its file, as text.
         properties: for each condition that was asked for, a number per molecule, in
             the unit of its row of `CONDITIONS`; NaN where unknown.
@@ -47,12 +48,12 @@ class Molecules(NamedTuple):
 
 
 class Records(NamedTuple):
-    """What a reader found in a file, before any screening.
+    """Molecules of a file, before any screening.
 
     Attributes:
-        molecules: The records that could be parsed.
+        molecules: records that could be parsed.
         split: 0 training, 1 validation, 2 test; None where the file has no split.
-        unreadable: Names of the records that could not be parsed.
+        unreadable: names of the records that could not be parsed.
     """
 
     molecules: Molecules
@@ -64,8 +65,8 @@ class SkipReport(NamedTuple):
     """Records left out of a data set.
 
     Attributes:
-        num_records: Records looked at, good and bad.
-        skipped: For each reason that occurred, the names of the records left out.
+        num_records: records looked at, good and bad.
+        skipped: names of the records left out, by the reason.
     """
 
     num_records: int
@@ -82,11 +83,11 @@ def make_molecules(
     """Returns the packed form, with every array in its own type.
 
     Args:
-        num_atoms: Atoms of each molecule.
-        atomic_numbers: From 0 (no element) to 118.
-        positions: Å.
+        num_atoms: atoms of each molecule.
+        atomic_numbers: nuclear charges from 0 (no element) to 118.
+        positions: positions of the atoms, in Å.
         names: names of the molecules; their indices where None.
-        properties: see `Molecules`; none where None.
+        properties: properties of the molecules, see `Molecules`; none where None.
     """
     offsets = np.zeros(len(num_atoms) + 1, np.int64)
     np.cumsum(num_atoms, out=offsets[1:])
@@ -159,18 +160,16 @@ def checksum(molecules: Molecules) -> str:
     return digest.hexdigest()
 
 
-def _unknown(
-    species_table: tuple[int, ...], atomic_numbers: UInt8[np.ndarray, " num_atoms"]
-) -> str:
+def _unknown(species_table: tuple[int, ...], atomic_numbers: AtomicNumbers) -> str:
     """Returns the reason to refuse a molecule that has one of these elements."""
 
     def names(numbers: Iterable[int]) -> str:
         return ", ".join("?" if n == 0 else SYMBOLS[n - 1] for n in numbers)
 
-    found = np.unique(atomic_numbers[atomic_numbers <= len(SYMBOLS)]).tolist()
-    known = names(species_table) if len(species_table) < 20 else "the periodic table"
-    told = f", such as {names(found[:6])}" if found else ""
-    return f"an element outside {known}{told}"
+    elements = np.unique(atomic_numbers[atomic_numbers <= len(SYMBOLS)]).tolist()
+    expected = names(species_table) if len(species_table) < 20 else "the periodic table"
+    examples = f", such as {names(elements[:6])}" if elements else ""
+    return f"an element outside {expected}{examples}"
 
 
 def choose_molecules(molecules: Molecules, count: int) -> Molecules:
@@ -199,9 +198,9 @@ def to_species(
 
 
 def _any_of_molecule(
-    molecules: Molecules, of_atom: Bool[np.ndarray, " total_atoms"]
+    molecules: Molecules, atom_mask: Bool[np.ndarray, " total_atoms"]
 ) -> Bool[np.ndarray, " num_molecules"]:
-    count = np.concatenate([[0], np.cumsum(of_atom, dtype=np.int64)])
+    count = np.concatenate([[0], np.cumsum(atom_mask, dtype=np.int64)])
     return count[molecules.offsets[1:]] > count[molecules.offsets[:-1]]
 
 
@@ -218,10 +217,10 @@ def _squared_distances(
     for size in np.unique(molecules.num_atoms):
         if size == 0:
             continue
-        of_size = np.flatnonzero(molecules.num_atoms == size)
+        same_size = np.flatnonzero(molecules.num_atoms == size)
         chunk = max(1, _PAIRS_PER_CHUNK // int(size) ** 2)
-        for begin in range(0, len(of_size), chunk):
-            rows = of_size[begin : begin + chunk]
+        for begin in range(0, len(same_size), chunk):
+            rows = same_size[begin : begin + chunk]
             atoms = molecules.offsets[rows][:, None] + np.arange(size)
             squared = np.zeros((len(rows), size, size), np.float32)
             for axis in range(3):
@@ -235,11 +234,11 @@ def coincident(
     molecules: Molecules, distance: float = MIN_DISTANCE
 ) -> Bool[np.ndarray, " num_molecules"]:
     """Returns which molecules have two atoms less than a distance (Å) apart."""
-    found = np.zeros(len(molecules.num_atoms), bool)
+    is_coincident = np.zeros(len(molecules.num_atoms), bool)
     for rows, atoms, squared in _squared_distances(molecules):
         near = np.sum(squared < distance**2, axis=(1, 2))
-        found[rows] = near > atoms.shape[1]
-    return found
+        is_coincident[rows] = near > atoms.shape[1]
+    return is_coincident
 
 
 def unreachable(
@@ -251,7 +250,7 @@ def unreachable(
     spans the molecule, so it suffices that atoms within `high` hang together: the heavy
     atoms among themselves where they come first, then all.
     """
-    found = coincident(molecules, low)
+    is_unreachable = coincident(molecules, low)
     for rows, atoms, squared in _squared_distances(molecules):
         near = squared <= high**2
         size = atoms.shape[1]
@@ -264,8 +263,8 @@ def unreachable(
                 reached |= (near & reached[:, None]).any(axis=2) & allowed
                 if reached.sum() == before:
                     break
-            found[rows] |= np.any(~reached & allowed, axis=1)
-    return found
+            is_unreachable[rows] |= np.any(~reached & allowed, axis=1)
+    return is_unreachable
 
 
 def faults(
@@ -319,11 +318,11 @@ def screen(
 
     Args:
         records: records that a reader found.
-        species_table: Atomic numbers that the model knows.
-        max_atoms: The size of the largest bucket.
-        source: The file, for messages.
-        strict: whether one bad record is an error: for molecules that a user
-            wants scored or completed, where none may be passed over in silence.
+        species_table: atomic numbers that the model knows.
+        max_atoms: size of the largest bucket.
+        source: name of the file, for messages.
+        strict: true to make one bad record an error, for molecules that a user wants
+            scored or completed.
 
     Raises:
         UsageError: No record is left, more than 5 % are bad, or one is and `strict`.

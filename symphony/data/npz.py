@@ -122,7 +122,7 @@ def read_npz(path: Path, properties: Sequence[str] = ()) -> Records:
     """Reads an archive of either form.
 
     Args:
-        path: the archive.
+        path: path of the archive.
         properties: names of the properties to read; unknown where it has none.
 
     Raises:

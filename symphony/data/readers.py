@@ -14,13 +14,7 @@ from jaxtyping import Int8
 
 from common.errors import UsageError
 from common.nn.conditions import CONDITIONS
-from symphony.data.molecules import (
-    Molecules,
-    Records,
-    SkipReport,
-    screen,
-    select,
-)
+from symphony.data.molecules import Molecules, Records, SkipReport, screen, select
 from symphony.data.npz import read_npz
 from symphony.data.sdf import read_sdf
 from symphony.data.sources import SOURCES, Source, locate, qm9, qm9_files
@@ -30,7 +24,7 @@ SPLITS = ("train", "validation", "test")
 SMALL_SET = 20  # molecules; a set below this is not divided
 _NAMES = ".sdf, .mol, .xyz, .extxyz, .npz, dsgdb9nsd.xyz.tar.bz2, a .zip with gdb9.sdf"
 PARSE_ERRORS = (ValueError, TypeError, IndexError, KeyError, OverflowError)
-"""What the readers raise at contents that are nothing like what they expect."""
+"""Errors of the readers at contents of another format."""
 
 
 def _opened(read: Callable[..., Records]) -> Callable[..., Records]:
@@ -49,9 +43,9 @@ class Form(NamedTuple):
     """A form of file.
 
     Attributes:
-        matches: whether a path is of it, by its name.
-        read: `(path, names of properties) -> Records`.
-        curate: `(records, path) -> Records`: what is left out, and the split, by the
+        matches: test of a path, by its name.
+        read: function `(path, names of properties) -> Records`.
+        curate: function `(records, path) -> Records` that leaves out and splits by the
             conventions of a published data set.
     """
 
@@ -65,10 +59,7 @@ PLAIN_FORMS = (
     Form(_ends(".sdf", ".mol"), _opened(read_sdf)),
     Form(_ends(".xyz", ".extxyz"), _opened(read_xyz)),
 )
-FORMS = (
-    Form(qm9_files.is_official, qm9_files.read_official, qm9.curate),
-    *PLAIN_FORMS,
-)
+FORMS = (Form(qm9_files.is_official, qm9_files.read_official, qm9.curate), *PLAIN_FORMS)
 
 
 def _check_not_flat(path: Path, molecules: Molecules) -> None:
@@ -92,11 +83,11 @@ def read_file(
     """Reads a file of one of several forms.
 
     Args:
-        path: the file.
+        path: file of molecules.
         properties: names of the properties to read.
-        forms: what may be read.
-        names: of the forms, for messages.
-        strict: whether records stay that the conventions of a data set leave out.
+        forms: forms of file that may be read.
+        names: names of the forms, for messages.
+        strict: true to keep records that the conventions of a data set leave out.
 
     Raises:
         UsageError: The file is missing, of another form, or cannot be read or parsed.
@@ -156,13 +147,13 @@ def _choose_split(records: Records, split: str, source: str) -> Molecules:
         raise UsageError(f"expected a split of {', '.join(SPLITS)}; found {split!r}")
     molecules = records.molecules
     num_molecules = len(molecules.num_atoms)
-    of_molecule = records.split
-    if of_molecule is None and num_molecules < SMALL_SET:
+    split_of = records.split
+    if split_of is None and num_molecules < SMALL_SET:
         logging.info("%s: not divided, %s is the whole of it", source, split)
         return molecules
-    if of_molecule is None:
-        of_molecule = _divide(num_molecules)
-    chosen = of_molecule == SPLITS.index(split)
+    if split_of is None:
+        split_of = _divide(num_molecules)
+    chosen = split_of == SPLITS.index(split)
     if not chosen.any():
         raise UsageError(f"{source}: expected molecules of split {split}, found none")
     return select(molecules, chosen)
@@ -179,11 +170,11 @@ def read_molecules(
     """Reads molecules, leaves out those that cannot be used, and says which.
 
     Args:
-        path: a file, by its extension, or the name of a row of `SOURCES`.
-        species_table: Atomic numbers that the model knows.
-        max_atoms: The size of the largest bucket.
-        strict: whether any bad record is an error, and nothing is left out (of QM9
-            neither): for molecules to score or complete.
+        path: path of a file, by its extension, or the name of a row of `SOURCES`.
+        species_table: atomic numbers that the model knows.
+        max_atoms: size of the largest bucket.
+        strict: true to make any bad record an error and to leave nothing out (of QM9
+            neither), for molecules to score or complete.
         split: `train`, `validation` or `test`; all of it where None. The file's own
             split, for the official files of QM9 that of EDM; a file without one is
             divided 80 : 10 : 10 at random, always alike, and below 20 molecules not

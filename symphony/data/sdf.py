@@ -54,8 +54,8 @@ def _columns(
     """Returns the first bytes of each line, with spaces after a short line's end."""
     at = begins[:, None] + np.arange(width)
     inside = at < ends[:, None]
-    found = np.where(inside, text[np.minimum(at, len(text) - 1)], _SPACE)
-    return np.where(found == _RETURN, _SPACE, found).astype(np.uint8)
+    characters = np.where(inside, text[np.minimum(at, len(text) - 1)], _SPACE)
+    return np.where(characters == _RETURN, _SPACE, characters).astype(np.uint8)
 
 
 def _fields(
@@ -68,9 +68,9 @@ def _atomic_numbers(
     columns: UInt8[np.ndarray, "num_lines width"],
 ) -> Int64[np.ndarray, " num_lines"]:
     symbols = columns[:, 31:34].astype(np.int64)
-    known = symbols[:, 2] == _SPACE
-    found = _NUMBER_OF_SYMBOL[symbols[:, 0] + 256 * symbols[:, 1]]
-    return np.where(known, found, 0).astype(np.int64)
+    is_short = symbols[:, 2] == _SPACE
+    numbers = _NUMBER_OF_SYMBOL[symbols[:, 0] + 256 * symbols[:, 1]]
+    return np.where(is_short, numbers, 0).astype(np.int64)
 
 
 def _is_delimiter(
@@ -96,9 +96,9 @@ def _data_fields(
     values: dict[str, list[float]] = {name: [] for name in names}
     for record in records if names else ():
         for name, pattern in patterns.items():
-            found = pattern.search(record)
+            match = pattern.search(record)
             try:
-                text = found.group(1).strip() if found else b""
+                text = match.group(1).strip() if match else b""
                 values[name].append(float(text or b"nan"))
             except ValueError as error:
                 raise _MalformedError from error
@@ -268,7 +268,7 @@ def read_sdf(
     """Reads an SDF or a single mol block.
 
     Args:
-        file: Opened for bytes.
+        file: file opened for bytes.
         source: name of the file in messages.
         properties: names of the data fields to read, numbers.
 

@@ -33,16 +33,16 @@ def _columns(comment: bytes) -> tuple[int, int]:
     Raises:
         KeyError, ValueError: The comment names columns, and these are not among them.
     """
-    found = _PROPERTIES.search(comment)
-    if not found:
+    match = _PROPERTIES.search(comment)
+    if not match:
         return 0, 1
-    words = found.group(1).split(b":")
+    words = match.group(1).split(b":")
     columns, at = {}, 0
     for name, kind, width in zip(words[::3], words[1::3], words[2::3], strict=True):
         columns[name.lower()] = (at, kind, int(width))
         at += int(width)
-    known = (*_SYMBOL_COLUMNS, *_NUMBER_COLUMNS)
-    symbol = next((name for name in known if name in columns), b"species")
+    standard = (*_SYMBOL_COLUMNS, *_NUMBER_COLUMNS)
+    symbol = next((name for name in standard if name in columns), b"species")
     return columns[symbol][0], columns[b"pos"][0]
 
 
@@ -62,8 +62,8 @@ def _coordinates(words: list[bytes]) -> list[float]:
 def _value(comment: bytes, name: str) -> float:
     """Returns the number of `name=...` in a comment, NaN if it has none."""
     pattern = rb'(?:^|\s)%s\s*=\s*"?([^\s"]+)' % re.escape(name).encode()
-    found = re.search(pattern, comment)
-    return float(found.group(1)) if found else float("nan")
+    match = re.search(pattern, comment)
+    return float(match.group(1)) if match else float("nan")
 
 
 class _Columns(NamedTuple):
@@ -76,7 +76,7 @@ class _Columns(NamedTuple):
     values: dict[str, list[float]]
 
 
-def _add(found: _Columns, frame: Frame) -> None:
+def _add(columns: _Columns, frame: Frame) -> None:
     """Parses a frame and adds it; adds nothing where it raises.
 
     Raises:
@@ -89,13 +89,13 @@ def _add(found: _Columns, frame: Frame) -> None:
     positions = _coordinates([word for row in rows for word in row[x : x + 3]])
     if len(positions) != 3 * len(rows):
         raise ValueError("a line has too few columns")
-    values = {key: _value(comment, key) for key in found.values}
-    found.num_atoms.append(len(rows))
-    found.numbers.extend(numbers)
-    found.positions.extend(positions)
-    found.names.append(name)
+    values = {key: _value(comment, key) for key in columns.values}
+    columns.num_atoms.append(len(rows))
+    columns.numbers.extend(numbers)
+    columns.positions.extend(positions)
+    columns.names.append(name)
     for key, value in values.items():
-        found.values[key].append(value)
+        columns.values[key].append(value)
 
 
 def collect(frames: Iterable[Frame], properties: Sequence[str] = ()) -> Records:
@@ -106,19 +106,19 @@ def collect(frames: Iterable[Frame], properties: Sequence[str] = ()) -> Records:
         properties: names of the numbers to read from the comments.
     """
     values: dict[str, list[float]] = {name: [] for name in properties}
-    found = _Columns(array("l"), array("B"), array("d"), [], values)
+    columns = _Columns(array("l"), array("B"), array("d"), [], values)
     unreadable = []
     for frame in frames:
         try:
-            _add(found, frame)
+            _add(columns, frame)
         except (ValueError, KeyError, IndexError):
             unreadable.append(frame[0])
     with np.errstate(over="ignore"):  # Becomes infinite, and is refused as such.
         molecules = make_molecules(
-            np.array(found.num_atoms, np.int64),
-            np.array(found.numbers, np.uint8),
-            np.array(found.positions, np.float64).reshape(-1, 3).astype(np.float32),
-            found.names,
+            np.array(columns.num_atoms, np.int64),
+            np.array(columns.numbers, np.uint8),
+            np.array(columns.positions, np.float64).reshape(-1, 3).astype(np.float32),
+            columns.names,
             values,
         )
     return Records(molecules, None, tuple(unreadable))

@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `symphony evaluate` and returns the exit status.
 
     Args:
-        argv: The arguments after the command; those of the process where None.
+        argv: arguments after the command; those of the process where None.
     """
     arguments = _parser().parse_args(argv)
     names = _choose_conventions(arguments.conventions)
@@ -111,10 +111,10 @@ def _shown(
     """Shows the progress of the slow part, the perception of bonds.
 
     Args:
-        names: Conventions.
-        num_samples: Molecules to judge.
-        num_reference: Molecules of the data whose geometry is compared.
-        num_known: Molecules of the data whose SMILES must be perceived.
+        names: conventions.
+        num_samples: molecules to judge.
+        num_reference: molecules of the data whose geometry is compared.
+        num_known: molecules of the data whose SMILES must be perceived.
     """
     if not {"xyz2mol_hueckel", "strict"} & set(names):
         yield lambda name, num_done: None

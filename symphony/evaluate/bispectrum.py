@@ -23,7 +23,7 @@ def harmonics(
     Each degree is the coupling of the direction itself with the degree below.
 
     Args:
-        directions: Vectors of any positive length.
+        directions: vectors of any positive length.
     """
     units = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     values = [np.full((len(units), 1), 1.0)]
@@ -44,13 +44,13 @@ def triples() -> list[tuple[int, int, int]]:
     An odd sum of degrees makes the coupling antisymmetric, and it vanishes unless
     all three differ: 2, 3, 4 is the only such one, and changes sign in a mirror.
     """
-    found = []
+    symmetric = []
     degrees = range(MAX_DEGREE + 1)
     for l_1, l_2, l_3 in itertools.combinations_with_replacement(degrees, 3):
         odd = (l_1 + l_2 + l_3) % 2 == 1
         if l_3 <= l_1 + l_2 and not (odd and len({l_1, l_2, l_3}) < 3):
-            found.append((l_1, l_2, l_3))
-    return found
+            symmetric.append((l_1, l_2, l_3))
+    return symmetric
 
 
 def bispectra(
@@ -64,7 +64,7 @@ def bispectra(
     of the symmetric invariants.
 
     Args:
-        neighbours: Vectors from the central atom to the bonded ones, in Å.
+        neighbours: vectors from the central atom to the bonded ones, in Å.
     """
     num_environments, num_neighbours, _ = neighbours.shape
     flat = np.asarray(neighbours, np.float64).reshape(-1, 3)

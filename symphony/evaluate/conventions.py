@@ -148,13 +148,13 @@ def judge(
     """Scores molecules by each convention.
 
     Args:
-        molecules: Pairs of atomic numbers and positions in Å.
-        names: Conventions, of `NAMES`.
+        molecules: pairs of atomic numbers and positions in Å.
+        names: conventions, of `NAMES`.
         known_graphs: graphs by `reference_graphs`; without it novelty is not computed.
         faults: reason why a molecule has no geometry; see `samples.Samples`.
-        num_workers: Number of worker processes.
+        num_workers: number of worker processes.
         time_limit: CPU seconds for one molecule.
-        advance: Told of every molecule done in a worker.
+        advance: callback after every molecule done in a worker.
     """
     scores, perceptions = {}, {}
     needed = {*names, *([bonds.STRICT_PARENT] if bonds.STRICT in names else [])}
@@ -162,15 +162,15 @@ def judge(
         if name not in needed:
             continue
         if name == EDM:
-            found = edm.validity(molecules).perceptions
+            judged = edm.validity(molecules).perceptions
         elif name == bonds.STRICT:
-            found = [bonds.judge_strictly(p) for p in perceptions[bonds.STRICT_PARENT]]
+            judged = [bonds.judge_strictly(p) for p in perceptions[bonds.STRICT_PARENT]]
         else:
             on_done = None if advance is None else partial(advance, name)
-            found = bonds.perceive_all(
+            judged = bonds.perceive_all(
                 molecules, name, num_workers, time_limit, on_done
             )
-        perceptions[name] = _with_faults(found, faults)
+        perceptions[name] = _with_faults(judged, faults)
         if name in names:
             stability = edm.stability(molecules) if name == EDM else None
             graphs = (known_graphs or {}).get(name)

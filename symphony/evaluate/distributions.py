@@ -37,9 +37,7 @@ class Discrepancy(NamedTuple):
     num_reference: int
 
 
-def kernel_sum(
-    squared: Float[np.ndarray, " *shape"],
-) -> Float[np.ndarray, " *shape"]:
+def kernel_sum(squared: Float[np.ndarray, " *shape"]) -> Float[np.ndarray, " *shape"]:
     r"""Returns $\sum_\gamma \exp(-\gamma d^2)$ over the 30 bandwidths.
 
     Interpolated in a table in $\log d^2$, to about 1e-7; thirty exponentials of a
@@ -176,8 +174,7 @@ def environments(
 
 
 def bispectra(
-    groups: Mapping[str, Float[np.ndarray, "_ _ 3"]],
-    listed: Sequence[str],
+    groups: Mapping[str, Float[np.ndarray, "_ _ 3"]], listed: Sequence[str]
 ) -> dict[str, Float[np.ndarray, "_ 15"]]:
     """Returns the invariants of the listed kinds of environment."""
     return {

@@ -8,38 +8,19 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from rdkit import Chem, rdBase
 
+from symphony.arrays import AtomicNumbers, HostPositions
 from symphony.chemistry import bonds
 
 # Typical lengths in pm of single, double and triple bonds between two elements.
-_SINGLE = {
-    ("H", "H"): 74,
-    ("H", "C"): 109,
-    ("H", "N"): 101,
-    ("H", "O"): 96,
-    ("H", "F"): 92,
-    ("C", "C"): 154,
-    ("C", "N"): 147,
-    ("C", "O"): 143,
-    ("C", "F"): 135,
-    ("N", "N"): 145,
-    ("N", "O"): 140,
-    ("N", "F"): 136,
-    ("O", "O"): 148,
-    ("O", "F"): 142,
-    ("F", "F"): 142,
-}
-_DOUBLE = {
-    ("C", "C"): 134,
-    ("C", "N"): 129,
-    ("C", "O"): 120,
-    ("N", "N"): 125,
-    ("N", "O"): 121,
-    ("O", "O"): 121,
-}
-_TRIPLE = {("C", "C"): 120, ("C", "N"): 116, ("C", "O"): 113, ("N", "N"): 110}
+_LENGTHS = {
+    "HH": (74,), "HC": (109,), "HN": (101,), "HO": (96,), "HF": (92,),
+    "CC": (154, 134, 120), "CN": (147, 129, 116), "CO": (143, 120, 113),
+    "CF": (135,), "NN": (145, 125, 110), "NO": (140, 121), "NF": (136,),
+    "OO": (148, 121), "OF": (142,), "FF": (142,),
+}  # fmt: skip
 _MARGINS = (10, 5, 3)  # pm, added to the table for single, double, triple bonds.
 # pm. A pair at a limit does not pass it, whatever the last bits of its coordinates:
 # samples drawn on a grid have distances that equal limits.
@@ -48,20 +29,15 @@ _ROUNDING = 1e-3
 _ATOMIC_NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
 _VALENCES = {"H": 1, "C": 4, "N": 3, "O": 2, "F": 1}
 _NUM_ELEMENTS = 10  # Rows of the tables: atomic numbers 0 to 9.
-_BOND_TYPES = {
-    1: Chem.BondType.SINGLE,
-    2: Chem.BondType.DOUBLE,
-    3: Chem.BondType.TRIPLE,
-}
 
 
 def _make_thresholds() -> Float[np.ndarray, "3 num_elements num_elements"]:
     """Returns the longest bond in pm by order and elements; zero where none exists."""
     thresholds = np.zeros((3, _NUM_ELEMENTS, _NUM_ELEMENTS))
-    for level, table in enumerate((_SINGLE, _DOUBLE, _TRIPLE)):
-        for (first, second), length in table.items():
-            i, j = _ATOMIC_NUMBERS[first], _ATOMIC_NUMBERS[second]
-            thresholds[level, i, j] = thresholds[level, j, i] = length + _MARGINS[level]
+    for pair, lengths in _LENGTHS.items():
+        i, j = (_ATOMIC_NUMBERS[symbol] for symbol in pair)
+        for level, length in enumerate(lengths):
+            thresholds[level, [i, j], [j, i]] = length + _MARGINS[level]
     return thresholds
 
 
@@ -82,8 +58,7 @@ class Stability(NamedTuple):
 
 
 def bond_orders(
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
-    positions: Float[np.ndarray, "num_atoms 3"],
+    atomic_numbers: AtomicNumbers, positions: HostPositions
 ) -> Int[np.ndarray, "num_atoms num_atoms"]:
     """Returns the order, 0 to 3, of the bond between every two atoms.
 
@@ -91,10 +66,10 @@ def bond_orders(
     bond only if it also passes that test, a triple bond only if it passes all three.
     Elements outside the table have no bonds.
     """
-    known = np.where(atomic_numbers < _NUM_ELEMENTS, atomic_numbers, 0)
+    elements = np.where(atomic_numbers < _NUM_ELEMENTS, atomic_numbers, 0)
     differences = positions[:, None] - positions[None, :]
     distances = 100.0 * np.sqrt(np.sum(differences**2, axis=-1))
-    limits = _THRESHOLDS[:, known[:, None], known[None, :]]
+    limits = _THRESHOLDS[:, elements[:, None], elements[None, :]]
     passed = distances < limits - _ROUNDING
     orders = np.sum(np.cumprod(passed, axis=0), axis=0)
     np.fill_diagonal(orders, 0)
@@ -102,13 +77,12 @@ def bond_orders(
 
 
 def stable_atoms(
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
-    positions: Float[np.ndarray, "num_atoms 3"],
+    atomic_numbers: AtomicNumbers, positions: HostPositions
 ) -> Bool[np.ndarray, " num_atoms"]:
     """Returns which atoms have exactly their valence: H 1, C 4, N 3, O 2, F 1."""
-    known = np.where(atomic_numbers < _NUM_ELEMENTS, atomic_numbers, 0)
+    elements = np.where(atomic_numbers < _NUM_ELEMENTS, atomic_numbers, 0)
     orders = bond_orders(atomic_numbers, positions)
-    return np.sum(orders, axis=1) == _VALENCE_TABLE[known]
+    return np.sum(orders, axis=1) == _VALENCE_TABLE[elements]
 
 
 def stability(molecules: Sequence[bonds.Molecule]) -> Stability:
@@ -131,8 +105,7 @@ def stability(molecules: Sequence[bonds.Molecule]) -> Stability:
 
 
 def describe_molecule(
-    atomic_numbers: UInt8[np.ndarray, " num_atoms"],
-    positions: Float[np.ndarray, "num_atoms 3"],
+    atomic_numbers: AtomicNumbers, positions: HostPositions
 ) -> bonds.Perception:
     """Judges whether RDKit sanitizes the table's molecule and its largest fragment.
 
@@ -147,7 +120,7 @@ def describe_molecule(
         mol.AddAtom(Chem.Atom(int(number)))
     orders = bond_orders(atomic_numbers, positions)
     for i, j in zip(*np.nonzero(np.triu(orders)), strict=True):
-        mol.AddBond(int(i), int(j), _BOND_TYPES[int(orders[i, j])])
+        mol.AddBond(int(i), int(j), Chem.BondType.values[int(orders[i, j])])
     with rdBase.BlockLogs():
         try:
             Chem.SanitizeMol(mol)

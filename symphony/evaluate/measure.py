@@ -21,11 +21,11 @@ BOND_PRESET = "xyz2mol_hueckel"
 def versions() -> dict[str, str]:
     """Returns the versions that figures depend on."""
     names = ("rdkit", "numpy", "scipy")
-    found = {name: importlib.metadata.version(name) for name in names}
+    libraries = {name: importlib.metadata.version(name) for name in names}
     return {
         "symphony": __version__,
         "python": platform.python_version(),
-        **found,
+        **libraries,
         "posebusters": _posebusters_version(),
     }
 
@@ -146,17 +146,17 @@ def evaluate(
     """Measures samples against data; see the docs on metrics for every entry.
 
     Args:
-        drawn: Everything that was generated.
-        reference: The data.
-        names: Conventions, of `conventions.NAMES`.
-        num_workers: Number of worker processes.
+        drawn: all generated molecules.
+        reference: molecules of the data.
+        names: conventions, of `conventions.NAMES`.
+        num_workers: number of worker processes.
         time_limit: CPU seconds for one molecule.
-        num_perceived: Molecules of the reference whose bonds are perceived for the
+        num_perceived: molecules of the reference whose bonds are perceived for the
             distributions, the slow part; 0 leaves the distributions out.
-        advance: Told of every molecule done in a worker.
+        advance: callback after every molecule done in a worker.
     """
     known = conventions.reference_graphs(
-        reference, names, num_workers, time_limit, _told_as("known", advance)
+        reference, names, num_workers, time_limit, _progress_of("known", advance)
     )
     judged = conventions.judge(
         drawn.molecules, names, known, drawn.faults, num_workers, time_limit, advance
@@ -174,16 +174,22 @@ def evaluate(
         "geometry": None,
         "poses": None,
     }
-    found = judged.perceptions.get(BOND_PRESET)
-    if found is not None and num_perceived:
+    drawn_bonds = judged.perceptions.get(BOND_PRESET)
+    if drawn_bonds is not None and num_perceived:
         data = samples.choose(reference.molecules, num_perceived)
-        data_found = bonds.perceive_all(
-            data, BOND_PRESET, num_workers, time_limit, _told_as("reference", advance)
+        data_bonds = bonds.perceive_all(
+            data,
+            BOND_PRESET,
+            num_workers,
+            time_limit,
+            _progress_of("reference", advance),
         )
-        report["geometry"] = measure_geometry(drawn.molecules, found, data, data_found)
-        report["poses"] = measure_poses(drawn.molecules, found)
+        report["geometry"] = measure_geometry(
+            drawn.molecules, drawn_bonds, data, data_bonds
+        )
+        report["poses"] = measure_poses(drawn.molecules, drawn_bonds)
     return report
 
 
-def _told_as(name: str, advance: conventions.Advance | None) -> pool.OnDone | None:
+def _progress_of(name: str, advance: conventions.Advance | None) -> pool.OnDone | None:
     return None if advance is None else partial(advance, name)

@@ -26,7 +26,7 @@ class PoseChecks(NamedTuple):
 
 
 def is_installed() -> bool:
-    """Whether PoseBusters can be imported."""
+    """Returns true if PoseBusters can be imported."""
     return importlib.util.find_spec("posebusters") is not None
 
 
@@ -34,7 +34,7 @@ def check(mols: Sequence[Chem.Mol]) -> PoseChecks | None:
     """Tests molecules; None if PoseBusters is not installed or there are none.
 
     Args:
-        mols: Sanitized, with explicit hydrogens and one conformer in Å.
+        mols: sanitized molecules, with explicit hydrogens and one conformer in Å.
     """
     if not is_installed() or not mols:
         return None

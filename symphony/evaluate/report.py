@@ -1,4 +1,4 @@
-"""What the report of an evaluation shows: tables, plots, an HTML page."""
+"""Report of an evaluation: tables, plots, an HTML page."""
 
 from typing import Any
 

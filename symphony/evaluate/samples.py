@@ -108,7 +108,7 @@ def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
 
     Args:
         path: SDF, extxyz, xyz or npz.
-        max_molecules: Keeps only the first ones.
+        max_molecules: largest number of molecules; the first ones are kept.
 
     Raises:
         UsageError: The file cannot be read, holds nothing, or has more molecules than
@@ -152,7 +152,7 @@ def read_reference(path: str, split: str | None = None) -> Reference:
     """Reads the data that samples are compared with.
 
     Args:
-        path: A file, or the name of a data set.
+        path: file, or the name of a data set.
         split: `train`, `validation` or `test`; all of it where None.
 
     Raises:
@@ -165,12 +165,12 @@ def read_reference(path: str, split: str | None = None) -> Reference:
     if file.suffix == ".npz" and not report.skipped:
         with np.load(file, allow_pickle=False) as arrays:
             if "smiles" in arrays.files:
-                found = _texts(arrays, file)
-                if found.dtype.kind == "S":
-                    found = np.char.decode(found, "utf-8", "replace")
+                texts = _texts(arrays, file)
+                if texts.dtype.kind == "S":
+                    texts = np.char.decode(texts, "utf-8", "replace")
                 if split is not None and "split" in arrays.files:
-                    found = found[arrays["split"] == data.SPLITS.index(split)]
-                smiles = found.tolist() if len(found) == len(pairs) else []
+                    texts = texts[arrays["split"] == data.SPLITS.index(split)]
+                smiles = texts.tolist() if len(texts) == len(pairs) else []
     return Reference(pairs, smiles, path)
 
 

@@ -1,4 +1,4 @@
-"""What the kinds that build a molecule atom by atom share: its order and its steps."""
+"""Orders and steps, which the kinds that build a molecule atom by atom share."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,23 +9,24 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import logging
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array
 
 from common.errors import UsageError
 from common.nn.conditions import Conditions, known
 from symphony import data
+from symphony.arrays import Positions, RandomKey, Scalar
 from symphony.conditions import names_of, some_known
 from symphony.orders import Cut, Law, cut, draw_cut_noise
 
-Totals = dict[str, Float[Array, ""]]
-Terms = Callable[[nn.Module, Cut, Conditions, Key[Array, ""]], Totals]
+Totals = dict[str, Scalar]
+Terms = Callable[[nn.Module, Cut, Conditions, RandomKey], Totals]
 """`(bound model, cut, conditions, key) -> Totals` of one molecule in one order."""
 
 
 def draw_cut(
     config: ml_collections.ConfigDict,
-    key: Key[Array, ""],
-    positions: Float[Array, "num_nodes 3"],
+    key: RandomKey,
+    positions: Positions,
     species: Array,
     node_mask: Array,
 ) -> Cut:
@@ -42,7 +43,7 @@ def molecule_totals(
     config: ml_collections.ConfigDict,
     model: nn.Module,
     batch: data.Batch,
-    key: Key[Array, ""],
+    key: RandomKey,
     train: bool,
 ) -> Totals:
     """Cuts one molecule and evaluates its steps; no coordinate noise outside training.

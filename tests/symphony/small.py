@@ -25,9 +25,7 @@ NO_NOISE = known({"noise_std": jnp.zeros(())})
 
 def make_config():
     config = tiny.get_config()
-    config.model.num_layers = 2
-    config.model.max_degree = 2
-    config.model.head_max_degree = 3
+    config.model.update(num_layers=2, max_degree=2, head_max_degree=3)
     return config
 
 
@@ -118,10 +116,9 @@ def step_terms(model, params, drawn, rotation=None, noise_std=0.0):
         jax.random.key(0),
     )
 
-    steps = jnp.arange(num_nodes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loss, "blur", functools.partial(_blur_by, noise))
-        return loss.step_terms(bound, drawn, steps, *arguments)
+        return loss.step_terms(bound, drawn, *arguments)
 
 
 def value_and_gradients(model):

@@ -29,20 +29,12 @@ NUM_NODES = 8
 
 def small_config():
     config = refine_qm9.get_config()
-    config.data.path = "qm9-sample"
-    config.data.num_buckets = 1
-    config.model.num_channels = 8
-    config.model.num_layers = 2
-    config.model.max_degree = 1
-    config.model.num_radial_basis = 6
-    config.model.num_pair_feats = 8
-    config.train.num_steps = 4
-    config.train.batch_size = 8
-    config.train.num_microbatches = 1
-    config.train.log_every = 2
-    config.train.eval_every = 4
+    config.data.update(path="qm9-sample", num_buckets=1)
+    config.model.update(num_channels=8, num_layers=2, max_degree=1)
+    config.model.update(num_radial_basis=6, num_pair_feats=8)
+    config.train.update(num_steps=4, batch_size=8, num_microbatches=1)
+    config.train.update(log_every=2, eval_every=4, checkpoint_every=2)
     config.train.num_validation = 8
-    config.train.checkpoint_every = 2
     config.refine.num_steps = 3
     return config
 

@@ -90,6 +90,27 @@ def test_a_pair_at_a_limit_has_the_lower_order(length, order):
 
 
 @pytest.mark.parametrize(
+    ("pair", "limits"),
+    [
+        ((1, 1), (0.84,)),
+        ((1, 9), (1.02,)),
+        ((6, 6), (1.64, 1.39, 1.23)),
+        ((6, 7), (1.57, 1.34, 1.19)),
+        ((7, 8), (1.50, 1.26)),
+        ((8, 8), (1.58, 1.26)),
+        ((9, 9), (1.52,)),
+    ],
+)
+def test_limits_are_those_of_edm_whichever_atom_comes_first(pair, limits):
+    for order, limit in enumerate(limits, 1):
+        for numbers in (pair, pair[::-1]):
+            for length, wanted in ((limit - 0.001, order), (limit + 0.001, order - 1)):
+                positions = np.array([[0.0, 0, 0], [0, length, 0]])
+                orders = edm.bond_orders(np.array(numbers, np.uint8), positions)
+                assert orders.tolist() == [[0, wanted], [wanted, 0]]
+
+
+@pytest.mark.parametrize(
     ("molecule", "status"),
     [
         ("[NH3+]CC(=O)[O-]", "formal charges"),

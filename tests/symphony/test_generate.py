@@ -10,8 +10,10 @@ import pytest
 from symphony import build, decisions, likelihood
 from symphony.generate import (
     Fragment,
+    Placement,
     Settings,
     Start,
+    first_or_next,
     generate,
     in_full_precision,
     make_run,
@@ -134,6 +136,20 @@ def test_the_loop_is_compiled_once(molecules):
     before = compiled._cache_size()
     run(7, steps_per_call=5)
     assert compiled._cache_size() == before == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_only_the_first_atom_sits_at_the_origin(count):
+    three = jnp.array(3, jnp.int32)
+    drawn = Placement(jnp.array(False), three, jnp.ones(3), jnp.array(-1.0))
+    fragment = Fragment(
+        jnp.zeros((4, 3)), jnp.zeros(4, jnp.int32), jnp.array(count, jnp.int32)
+    )
+    logits = jnp.array([-jnp.inf, -jnp.inf, 0.0, -jnp.inf])
+    placed = first_or_next(jax.random.key(0), logits, settings(), fragment, drawn)
+    assert placed.species == (2 if count == 0 else 3)
+    np.testing.assert_array_equal(placed.position, np.full(3, float(count > 0)))
+    assert float(placed.log_likelihood) == (0.0 if count == 0 else -1.0)
 
 
 def test_a_slot_smaller_than_a_molecule_is_an_error():

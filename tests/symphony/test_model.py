@@ -9,7 +9,6 @@ from scipy.stats import ortho_group
 
 from common.nn.blocks.messages import edge_feats
 from common.nn.features import from_scalars
-from symphony import loss
 from symphony.model import Surroundings
 from tests.symphony import small
 from tests.symphony.small import NUM_NODES, chain, cut_of, model_and_params
@@ -30,11 +29,8 @@ def outputs(model, params, drawn, step, direction=UP):
     num_nodes = drawn.species.shape[0]
     bound = model.bind(params)
     placed = ((jnp.arange(num_nodes) <= step) & drawn.node_mask)[None]
-    others = drawn.node_mask[:, None] & drawn.node_mask
-    others &= ~jnp.eye(num_nodes, dtype=bool)
-    graph = bound.graph(drawn.positions, drawn.positions, others)
     node_feats, next_atom = bound.embed_steps(
-        drawn.species, small.NO_NOISE, graph, loss.causal_mask(num_nodes), placed
+        drawn.species, drawn.positions, drawn.node_mask, placed, small.NO_NOISE
     )
     focus = drawn.focus[step][None]
     condition = bound.position_condition(node_feats, next_atom, focus, jnp.array([1]))

@@ -27,20 +27,11 @@ LOG_SPHERE = math.log(4.0 * math.pi)
 def make_config():
     config = solids.get_config()
     config.data.species = (1, 6, 7, 8, 9)
-    config.model.factorised = False
-    config.model.num_radii = 5
-    config.model.min_radius = 0.9
-    config.model.max_radius = 1.7
-    config.model.focus_channels = 4
-    config.model.focus_filters = 4
-    config.model.focus_layers = 2
-    config.model.position_channels = 4
-    config.model.position_max_degree = 3
-    config.model.target_max_degree = 3
-    config.model.target_inverse_temperature = 5.0
-    config.model.head_channels = 2
-    config.model.res_beta = 16
-    config.model.res_alpha = 31
+    config.model.update(factorised=False, num_radii=5, min_radius=0.9, max_radius=1.7)
+    config.model.update(focus_channels=4, focus_filters=4, focus_layers=2)
+    config.model.update(position_channels=4, position_max_degree=3)
+    config.model.update(target_max_degree=3, target_inverse_temperature=5.0)
+    config.model.update(head_channels=2, res_beta=16, res_alpha=31)
     return config
 
 

@@ -122,8 +122,8 @@ def test_likelihood_knows_the_data_from_what_resembles_it(held_out):
     @jax.jit
     @jax.vmap
     def cost(batch, key):
-        one = build.molecule_totals
-        return one(config, weights.model, weights.params, batch, key, train=False)
+        model = weights.model.bind(weights.params)
+        return build.kind_of(config).totals(config, model, batch, key, train=False)
 
     def nats_per_step(batch):
         totals = cost(batch, jax.random.split(jax.random.key(0), len(batch.species)))

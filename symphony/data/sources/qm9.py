@@ -30,10 +30,7 @@ TAR = Remote(
     86_144_227,
 )
 EXCLUDED = Remote(
-    f"{_FIGSHARE}/3195404",
-    EXCLUDED_NAME,
-    "a361887bacb427b8a0ce7903d92a53b4",
-    486_752,
+    f"{_FIGSHARE}/3195404", EXCLUDED_NAME, "a361887bacb427b8a0ce7903d92a53b4", 486_752
 )
 # The publisher of this one states no checksum: ours is noted at the first download.
 ZIP = Remote(
@@ -127,7 +124,7 @@ def gdb_index_of(
     Raises:
         UsageError: A name has another form, or a number that QM9 has not.
     """
-    found = np.zeros(len(names), np.int64)
+    indices = np.zeros(len(names), np.int64)
     for row, name in enumerate(names.tolist()):
         prefix, _, number = name.partition("_")
         if prefix != "gdb" or not number.isdigit():
@@ -135,10 +132,10 @@ def gdb_index_of(
                 f"{source}: expected every molecule to be named gdb_<number>, "
                 f"found {name!r}"
             )
-        found[row] = int(number)
-    if np.any((found < 1) | (found > NUM_MOLECULES)):
+        indices[row] = int(number)
+    if np.any((indices < 1) | (indices > NUM_MOLECULES)):
         raise UsageError(
             f"{source}: expected numbers from 1 to {NUM_MOLECULES}, "
-            f"found {found.min()} to {found.max()}"
+            f"found {indices.min()} to {indices.max()}"
         )
-    return found
+    return indices

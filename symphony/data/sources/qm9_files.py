@@ -41,7 +41,7 @@ def read_official(path: Path, properties: Sequence[str] = ()) -> Records:
     """Reads the archive of QM9's authors, or MoleculeNet's `gdb9.sdf`, zipped or not.
 
     Args:
-        path: the file; a `gdb9.sdf.csv` beside an SDF is read with it.
+        path: path of the file; a `gdb9.sdf.csv` beside an SDF is read with it.
         properties: names of columns of the csv, as `gap`; energies in eV.
     """
     if path.suffix.lower() == ".zip":
@@ -77,8 +77,8 @@ def _read_gdb9(
     """Reads `gdb9.sdf`.
 
     Args:
-        file: Opened for bytes.
-        table: The contents of `gdb9.sdf.csv`, whose rows are the records of the SDF
+        file: file opened for bytes.
+        table: contents of `gdb9.sdf.csv`, whose rows are the records of the SDF
             in their order: it tells a file that lost its end.
         source: name of the file in messages.
         properties: names of columns of the table.
@@ -88,10 +88,10 @@ def _read_gdb9(
     values = {name: np.full(len(names), np.nan, np.float32) for name in properties}
     if table is not None:
         rows = list(csv.DictReader(table.decode("latin-1").splitlines()))
-        found = len(names) + len(records.unreadable)
-        if len(rows) != found:
+        num_records = len(names) + len(records.unreadable)
+        if len(rows) != num_records:
             what = f"{len(rows)} molecules, as its csv has"
-            raise UsageError(f"{source}: expected {what}, found {found}")
+            raise UsageError(f"{source}: expected {what}, found {num_records}")
         if not records.unreadable:
             names = np.array([row["mol_id"] for row in rows])
             for name in properties:
@@ -144,9 +144,7 @@ def _tar_members(blocks: Iterator[bytes], source: str) -> Iterator[tuple[str, by
     raise UsageError(f"{source}: expected a whole tar archive, found it truncated")
 
 
-def _tar_frames(
-    members: Iterator[tuple[str, bytes]],
-) -> Iterator[Frame]:
+def _tar_frames(members: Iterator[tuple[str, bytes]]) -> Iterator[Frame]:
     """Yields the molecules among the members."""
     for path, text in members:
         match = _MEMBER.search(path)
@@ -166,8 +164,8 @@ def read_dsgdb9nsd(path: Path, properties: Sequence[str] = ()) -> Records:
     """Reads `dsgdb9nsd.xyz.tar.bz2`: one file a molecule, compressed together.
 
     Args:
-        path: the archive.
-        properties: see `read_official`.
+        path: path of the archive.
+        properties: names of the properties to read, see `read_official`.
 
     Raises:
         UsageError: The archive is truncated, or none.

@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 import ml_collections
-from jaxtyping import Array, Float, Key
 
+from symphony.arrays import Positions, RandomKey, Scalar
 from symphony.data import Batch
 from symphony.kinds.denoiser import loss
 from symphony.kinds.denoiser.model import Denoiser
@@ -19,9 +19,7 @@ def make_model(config: ml_collections.ConfigDict) -> Denoiser:
     )
 
 
-def run(
-    config: ml_collections.ConfigDict, model: Denoiser
-) -> Float[Array, "num_nodes 3"]:
+def run(config: ml_collections.ConfigDict, model: Denoiser) -> Positions:
     """Evaluates four atoms, so that every parameter is made."""
     del config
     size = 4
@@ -33,10 +31,10 @@ def molecule_totals(
     config: ml_collections.ConfigDict,
     model: Denoiser,
     batch: Batch,
-    key: Key[Array, ""],
+    key: RandomKey,
     train: bool,
-) -> dict[str, Float[Array, ""]]:
+) -> dict[str, Scalar]:
     """Returns the loss of one molecule at one noise: one step, in validation too."""
     del train
-    found = loss.molecule_loss(model, loss.Settings(**config.loss), batch, key)
-    return {"denoising": found, "num_steps": jnp.ones(())}
+    value = loss.molecule_loss(model, loss.Settings(**config.loss), batch, key)
+    return {"denoising": value, "num_steps": jnp.ones(())}

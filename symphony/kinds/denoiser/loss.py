@@ -1,4 +1,4 @@
-r"""What the denoiser is trained on: noised molecules, in whatever orientation.
+r"""Loss of the denoiser, on noised molecules in any orientation.
 
 With $\log \sigma$ uniform and standard normal $\epsilon$,
 $$ L = E\, \| D(x + \sigma \epsilon; \sigma) - x E[R]^\top \|^2
@@ -13,17 +13,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
 
 from common.generative.denoising import denoising_loss
 from common.generative.schedules import Level, variance_exploding
 from common.so3.vectors import safe_norm
+from symphony.arrays import NodeMask, Positions, RandomKey, Scalar
 from symphony.data import Batch
 from symphony.kinds.denoiser.model import Denoiser, weights_of
 
 
 class Settings(NamedTuple):
-    """What the loss takes from the config.
+    """Settings of the loss, from the config.
 
     Attributes:
         min_noise: least noise, in Å.
@@ -39,11 +39,8 @@ class Settings(NamedTuple):
 
 
 def draw_fixed(
-    key: Key[Array, ""],
-    positions: Float[Array, "num_nodes 3"],
-    node_mask: Bool[Array, " num_nodes"],
-    share: float,
-) -> Bool[Array, " num_nodes"]:
+    key: RandomKey, positions: Positions, node_mask: NodeMask, share: float
+) -> NodeMask:
     """Draws an atom and some of those next to it, or none; never all."""
     key_coin, key_centre, key_count = jax.random.split(key, 3)
     logits = jnp.where(node_mask, 0.0, -jnp.inf)
@@ -57,8 +54,8 @@ def draw_fixed(
 
 
 def molecule_loss(
-    model: Denoiser, settings: Settings, batch: Batch, key: Key[Array, ""]
-) -> Float[Array, ""]:
+    model: Denoiser, settings: Settings, batch: Batch, key: RandomKey
+) -> Scalar:
     """Returns the loss of one molecule at one random noise.
 
     Args:
@@ -74,9 +71,7 @@ def molecule_loss(
         key_fixed, batch.positions, batch.node_mask, settings.fixed_share
     )
 
-    def denoise(
-        y: Float[Array, "num_nodes 3"], level: Level
-    ) -> Float[Array, "num_nodes 3"]:
+    def denoise(y: Positions, level: Level) -> Positions:
         return model(batch.species, y, level.sigma, batch.node_mask, fixed)
 
     return denoising_loss(

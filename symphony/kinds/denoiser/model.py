@@ -10,7 +10,7 @@ import math
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from common.generative.preconditioning import precondition
 from common.generative.schedules import variance_exploding
@@ -22,34 +22,33 @@ from common.nn.norm import RMSNorm
 from common.nn.radial import bessel_basis, gaussian_basis, polynomial_envelope
 from common.so3.irreps import VECTOR, format_irreps, uniform
 from common.so3.vectors import safe_norm
+from symphony.arrays import NodeMask, Positions, Scalar, Species
 
-KNOWN = 1e4
+FIXED_PRECISION = 1e4
 """Weight of an atom that is fixed: its noise is a hundredth of the others'."""
 
-Cloud = Float[Array, "num_nodes 3"]
 
-
-def weights_of(fixed: Bool[Array, " num_nodes"]) -> Float[Array, " num_nodes"]:
+def weights_of(fixed: NodeMask) -> Float[Array, " num_nodes"]:
     """Returns the precision of each atom, in that of the atoms that are not fixed."""
-    return jnp.where(fixed, KNOWN, 1.0)
+    return jnp.where(fixed, FIXED_PRECISION, 1.0)
 
 
 class Denoiser(nn.Module):
     """The whole network; see the module's docstring.
 
     Attributes:
-        atomic_numbers: The species table.
-        num_channels: Channels of every degree.
-        num_layers: Rounds of messages.
-        max_degree: Largest degree of the features, at least 1.
-        cutoff: Å, beyond which atoms exchange no message.
+        atomic_numbers: species table.
+        num_channels: channels of every degree.
+        num_layers: rounds of messages.
+        max_degree: largest degree of the features, at least 1.
+        cutoff: distance beyond which atoms exchange no message, in Å.
         num_radial_basis: Bessel functions that encode a distance.
-        num_pair_feats: Width of the features of a pair.
-        avg_num_neighbors: Typical number of neighbours.
-        sigma_data: Å, spread of the clean molecules. One larger than theirs leaves
-            the network nothing to restore that its neighbours do not tell.
-        min_noise: Å, least noise that it is told apart.
-        max_noise: Å, largest one.
+        num_pair_feats: width of the features of a pair.
+        avg_num_neighbors: typical number of neighbours.
+        sigma_data: spread of the clean molecules, in Å. One larger than theirs
+            makes the output depend on the neighbours alone.
+        min_noise: smallest noise of the training, in Å.
+        max_noise: largest noise of the training, in Å.
         block: row of `common.nn.blocks.BLOCKS`.
         product: row of `common.nn.products.PRODUCTS`, of the messages.
     """
@@ -71,20 +70,20 @@ class Denoiser(nn.Module):
     @nn.compact
     def __call__(
         self,
-        species: Int[Array, " num_nodes"],
-        y: Cloud,
-        sigma: Float[Array, ""],
-        node_mask: Bool[Array, " num_nodes"],
-        fixed: Bool[Array, " num_nodes"],
-    ) -> Cloud:
+        species: Species,
+        y: Positions,
+        sigma: Scalar,
+        node_mask: NodeMask,
+        fixed: NodeMask,
+    ) -> Positions:
         """Returns the expected clean molecule, where the noised one lies.
 
         Args:
-            species: Indices into the species table.
-            y: Å, the noised molecule.
-            sigma: Å, of the noise.
-            node_mask: True for atoms.
-            fixed: True for atoms that are known; they come back as they are.
+            species: indices into the species table.
+            y: positions of the noised molecule, in Å.
+            sigma: standard deviation of the noise, in Å.
+            node_mask: true for atoms.
+            fixed: true for atoms that are known; they come back as they are.
         """
         y, centre = alignment.center(y, node_mask, weights_of(fixed))
         num_species = len(self.atomic_numbers)
@@ -96,14 +95,14 @@ class Denoiser(nn.Module):
         irreps = uniform(self.max_degree, self.num_channels)
         node_feats = from_scalars(scalars, irreps)
 
-        apart = y[:, None] - y[None]
-        distances = safe_norm(apart)
+        displacements = y[:, None] - y[None]
+        distances = safe_norm(displacements)
         basis = bessel_basis(distances, self.num_radial_basis, self.cutoff)
         envelope = polynomial_envelope(distances, self.cutoff)
         others = node_mask[:, None] & node_mask & ~jnp.eye(len(y), dtype=bool)
         hidden = nn.silu(nn.Dense(self.num_pair_feats)(basis))
         feats = nn.silu(nn.Dense(self.num_pair_feats)(hidden))
-        graph = make_graph(apart, feats, envelope * others, self.max_degree)
+        graph = make_graph(displacements, feats, envelope * others, self.max_degree)
         for index in range(self.num_layers):
             layer = make_block(
                 self.block,
@@ -121,6 +120,6 @@ class Denoiser(nn.Module):
         moves = nn.Dense(1, use_bias=False)(vectors)[..., 0]
 
         scales = precondition(variance_exploding(sigma), self.sigma_data)
-        found = scales.skip * y + scales.out * moves
-        found = jnp.where(fixed[:, None], y, found) + centre
-        return jnp.where(node_mask[:, None], found, 0.0)
+        output = scales.skip * y + scales.out * moves
+        output = jnp.where(fixed[:, None], y, output) + centre
+        return jnp.where(node_mask[:, None], output, 0.0)

@@ -2,7 +2,7 @@ r"""Refines molecules: lays a little noise over them and takes it off again.
 
 The noise drowns the errors that a molecule came with, and what takes it off is a
 denoiser that knows how molecules are, from $\sigma$ down to the least noise of its
-training; there it is asked a few times more, and the molecule settles. What is larger
+training; it is applied there a few times more. What is larger
 than the noise, bonds and shape, stays (as in Meng et al. 2022, arXiv:2108.01073, for
 pictures). Atoms that are fixed have no noise and never move. Positions are in Å.
 """
@@ -17,13 +17,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import logging
-from jaxtyping import Array, Bool, Float, Int, Integer, Key, UInt8
+from jaxtyping import Array, Bool, Float, Integer, UInt8
 
 from common.errors import UsageError
 from common.generative import denoising
 from common.generative.schedules import karras_schedule
 from common.geometry import alignment
 from common.runs import weights
+from symphony.arrays import NodeMask, Positions, RandomKey, Species
 from symphony.data.elements import SYMBOLS
 from symphony.data.molecules import to_species
 from symphony.kinds.denoiser.build import make_model
@@ -41,16 +42,16 @@ class Refiner(NamedTuple):
     """A trained denoiser, and how it is used.
 
     Attributes:
-        name: Of the weights, as the user gave it.
+        name: name of the weights, as the user gave it.
         checksum: SHA-256 of the parameters.
-        species: Atomic numbers that it knows.
-        unseen: Those of them that no molecule had that it was trained on.
-        model: The network.
-        params: Its averaged parameters.
-        noise: Å, that is laid over a molecule.
-        num_steps: Levels of noise on the way back.
-        method: One of `denoising.METHODS`.
-        num_final: Denoisings at the least noise, at the end.
+        species: atomic numbers in the species table.
+        unseen: atomic numbers of the table that no molecule of the training data had.
+        model: network.
+        params: averaged parameters.
+        noise: noise that is laid over a molecule, in Å.
+        num_steps: levels of noise on the way back.
+        method: one of `denoising.METHODS`.
+        num_final: denoisings at the least noise, at the end.
     """
 
     name: str
@@ -75,11 +76,11 @@ def load_refiner(
     """Loads a denoiser and checks how it is to be used.
 
     Args:
-        name_or_path: Packaged weights or the folder of a run.
+        name_or_path: packaged weights or the folder of a run.
         flag: flag that the user gave it to, for the message of an error.
-        noise: Å; the config's where None, as the rest.
-        num_steps: Levels of noise.
-        method: One of `denoising.METHODS`.
+        noise: noise in Å; the config's where None, as the rest.
+        num_steps: levels of noise.
+        method: one of `denoising.METHODS`.
 
     Raises:
         UsageError: There are no such weights, or a number is out of range.
@@ -169,7 +170,7 @@ def refine(
     Args:
         refiner: denoiser and its use, see `load_refiner`.
         atomic_numbers: atomic numbers of each molecule.
-        positions: Å.
+        positions: positions of the atoms, in Å.
         fixed: true for atoms that stay where they are.
         indices: numbers of the molecules; with the seed they decide the noise, whatever
             else is in the batch.
@@ -181,20 +182,21 @@ def refine(
     y = np.zeros((BATCH, capacity, 3), np.float32)
     is_fixed = np.zeros((BATCH, capacity), bool)
     for row, numbers in enumerate(atomic_numbers):
-        of_molecule = row, slice(len(numbers))
-        species[of_molecule] = to_species(numbers, refiner.species)
-        y[of_molecule] = positions[row]
-        is_fixed[of_molecule] = fixed[row]
+        atoms = row, slice(len(numbers))
+        species[atoms] = to_species(numbers, refiner.species)
+        y[atoms] = positions[row]
+        is_fixed[atoms] = fixed[row]
     node_mask = np.arange(capacity) < np.pad(sizes, (0, BATCH - len(sizes)))[:, None]
     order = np.pad(np.asarray(indices, np.uint32), (0, BATCH - len(sizes)))
     levels = karras_schedule(refiner.num_steps, refiner.noise, refiner.model.min_noise)
-    found = _refine(
+    moved = _refine(
         refiner.model, refiner.method, refiner.params, levels, refiner.num_final,
         jax.random.key(seed), order, species, y, node_mask, is_fixed,
     )  # fmt: skip
+    rows = zip(fixed, positions, np.asarray(moved)[: len(sizes)], strict=True)
     return [
-        np.where(fixed[row][:, None], positions[row], moved[:size]).astype(np.float32)
-        for row, (moved, size) in enumerate(zip(np.asarray(found), sizes, strict=False))
+        np.where(stays[:, None], before, after[: len(before)]).astype(np.float32)
+        for stays, before, after in rows
     ]
 
 
@@ -205,21 +207,21 @@ def _refine(
     params: Any,
     levels: Float[Array, " num_levels"],
     num_final: Integer[Array, ""] | int,
-    key: Key[Array, ""],
+    key: RandomKey,
     indices: Integer[Array, " batch"],
     *molecules: Any,
 ) -> Float[Array, "batch num_nodes 3"]:
     def one(
         index: Integer[Array, ""],
-        species: Int[Array, " num_nodes"],
-        x: Float[Array, "num_nodes 3"],
-        node_mask: Bool[Array, " num_nodes"],
-        fixed: Bool[Array, " num_nodes"],
-    ) -> Float[Array, "num_nodes 3"]:
+        species: Species,
+        x: Positions,
+        node_mask: NodeMask,
+        fixed: NodeMask,
+    ) -> Positions:
         key_start, key_steps = jax.random.split(jax.random.fold_in(key, index))
         free = node_mask & ~fixed
 
-        def draw_noise(key: Key[Array, ""]) -> Float[Array, "num_nodes 3"]:
+        def draw_noise(key: RandomKey) -> Positions:
             noise = jnp.where(free[:, None], jax.random.normal(key, x.shape), 0.0)
             noise, _ = alignment.center(noise, node_mask, weights_of(fixed))
             return jnp.where(free[:, None], noise, 0.0)

@@ -1,4 +1,4 @@
-"""What one step of generation draws from the published model.
+"""Draws one step of generation from the published model.
 
 The same three functions as `symphony.decisions`. Nothing is kept of placed atoms:
 both embedders run anew on every fragment.
@@ -6,11 +6,11 @@ both embedders run anew on every fragment.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
 
 from common.nn.conditions import Conditions
+from symphony.arrays import RandomKey, Vector
 from symphony.decisions import draw_choice, draw_direction
-from symphony.generate import Fragment, Placement, Settings, draw_first, first_or_next
+from symphony.generate import Fragment, Placement, Settings, first_or_next
 from symphony.kinds.paper.loss import log_mass, position_log_density
 from symphony.kinds.paper.model import JointDensity, PaperSymphony
 
@@ -25,10 +25,7 @@ def empty_cache(model: PaperSymphony, capacity: int) -> tuple[()]:
 
 
 def extend_cache(
-    model: PaperSymphony,
-    cache: tuple[()],
-    fragment: Fragment,
-    conditions: Conditions,
+    model: PaperSymphony, cache: tuple[()], fragment: Fragment, conditions: Conditions
 ) -> tuple[()]:
     """Returns the cache as it is."""
     del model, fragment, conditions
@@ -39,7 +36,7 @@ def decide(
     model: PaperSymphony,
     cache: tuple[()],
     fragment: Fragment,
-    key: Key[Array, ""],
+    key: RandomKey,
     settings: Settings,
     mode: str,
 ) -> Placement:
@@ -73,17 +70,16 @@ def decide(
         position=positions[choice.focus] + vector,
         log_likelihood=choice.log_likelihood + log_position,
     )
-    first = draw_first(keys[2], model.first_species, settings)
-    return first_or_next(fragment, first, drawn)
+    return first_or_next(keys[2], model.first_species, settings, fragment, drawn)
 
 
 def draw_vector(
     model: PaperSymphony,
     density: JointDensity,
-    key: Key[Array, ""],
+    key: RandomKey,
     settings: Settings,
     mode: str,
-) -> Float[Array, " 3"]:
+) -> Vector:
     """Draws the vector from the focus to the next atom, in Å.
 
     A shell by its mass, a direction on it by `draw_direction`, a radius

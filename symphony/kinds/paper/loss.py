@@ -11,18 +11,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float
 
 from common.nn.conditions import Conditions
 from common.so3.grid import SphereGrid
 from common.so3.harmonics import spherical_harmonics
+from symphony.arrays import Flag, Index, RandomKey, Scalar, Vector
 from symphony.densities import coarse_logits, grid_logits
 from symphony.kinds.paper.model import JointDensity, PaperSymphony
 from symphony.orders import Cut
 
 
 def target_log_density(
-    direction: Float[Array, " 3"], grid: SphereGrid, inverse_temperature: float
+    direction: Vector, grid: SphereGrid, inverse_temperature: float
 ) -> Float[Array, " grid"]:
     r"""Returns $\log q(\hat r)$ at the points of a grid, per steradian.
 
@@ -51,8 +52,8 @@ def log_mass(
 
 
 def position_divergence(
-    model: PaperSymphony, density: JointDensity, vector: Float[Array, " 3"]
-) -> Float[Array, ""]:
+    model: PaperSymphony, density: JointDensity, vector: Vector
+) -> Scalar:
     """Returns the divergence of the density from the target at a vector (Å)."""
     radius = jnp.linalg.norm(vector)
     squared = jnp.square(jnp.asarray(model.radii) - radius)
@@ -72,8 +73,8 @@ def position_divergence(
 def focus_divergence(
     logits: Float[Array, "num_nodes num_species"],
     labels: Float[Array, "num_nodes num_species"],
-    is_last: Bool[Array, ""],
-) -> Float[Array, ""]:
+    is_last: Flag,
+) -> Scalar:
     """Returns the divergence of focus, species and stop from their shares.
 
     Args:
@@ -89,8 +90,8 @@ def focus_divergence(
 
 
 def position_log_density(
-    model: PaperSymphony, density: JointDensity, vector: Float[Array, " 3"]
-) -> Float[Array, ""]:
+    model: PaperSymphony, density: JointDensity, vector: Vector
+) -> Scalar:
     """Returns the log-density of what is sampled at a vector from the focus, per Å³.
 
     A radius is uniform within half a step of its shell.
@@ -115,12 +116,12 @@ class Divergences(NamedTuple):
         position: divergence of the position; 0 at the last step.
     """
 
-    focus: Float[Array, ""]
-    position: Float[Array, ""]
+    focus: Scalar
+    position: Scalar
 
 
 def step_divergences(
-    model: PaperSymphony, cut: Cut, step: Int[Array, ""], noise: Float[Array, "nodes 3"]
+    model: PaperSymphony, cut: Cut, step: Index, noise: Float[Array, "nodes 3"]
 ) -> Divergences:
     """Evaluates one step of a molecule, teacher-forced.
 
@@ -128,8 +129,8 @@ def step_divergences(
         model: network bound to its parameters.
         cut: molecule in an order of generation.
         step: last atom that is placed: `0..step` are.
-        noise: Å, added to the atoms of the fragment. The target stays relative to the
-            focus without noise.
+        noise: noise on the atoms of the fragment, in Å. The target stays relative to
+            the focus without noise.
     """
     num_nodes = cut.species.shape[0]
     placed = (jnp.arange(num_nodes) <= step) & cut.node_mask
@@ -152,8 +153,8 @@ def step_divergences(
 
 
 def molecule_totals(
-    model: PaperSymphony, cut: Cut, conditions: Conditions, key: Key[Array, ""]
-) -> dict[str, Float[Array, ""]]:
+    model: PaperSymphony, cut: Cut, conditions: Conditions, key: RandomKey
+) -> dict[str, Scalar]:
     """Evaluates one random step of a molecule, times the number of its steps.
 
     Over the mean number of steps, the mean over molecules is the published one over
@@ -162,11 +163,11 @@ def molecule_totals(
     the paper does not learn, is added once and shares no parameter with them.
 
     Args:
-        model: Bound to its parameters.
-        cut: The molecule in an order of generation.
+        model: network bound to its parameters.
+        cut: molecule in an order of generation.
         conditions: not used; the noise on the fragment is always `model.noise_std`,
             in validation too.
-        key: Draws the step and the noise.
+        key: key of the step and the noise.
     """
     del conditions
     key_noise, key_step = jax.random.split(key)

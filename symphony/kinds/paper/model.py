@@ -12,7 +12,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from common.nn.activations import softplus, swish
 from common.nn.blocks.e3schnet import E3SchNetBlock
@@ -24,15 +24,16 @@ from common.nn.mlp import MLP
 from common.nn.radial import bessel_basis, gaussian_basis, polynomial_envelope
 from common.so3.grid import SphereGrid, sphere_grid
 from common.so3.irreps import format_irreps, uniform
+from symphony.arrays import Index, NodeMask, Positions, Species
 
 
 class FragmentPairs(NamedTuple):
     """Geometry of the pairs of a fragment, receivers in rows, senders in columns.
 
     Attributes:
-        vectors: vectors from sender to receiver, in Å; the axis y where there is no
-        pair. distances: their lengths in Å; 1 where there is no pair. mask: true for
-        two different placed atoms within the cutoff.
+        vectors: vectors from sender to receiver, in Å; the axis y where masked.
+        distances: lengths of the vectors, in Å; 1 where masked.
+        mask: true for two different placed atoms within the cutoff.
     """
 
     vectors: Float[Array, "num_receivers num_senders 3"]
@@ -48,7 +49,7 @@ class JointDensity(NamedTuple):
 
     Attributes:
         radial: $b_k$.
-        signals: Coefficients of $f_{kc}$ in spherical harmonics; one shell stands for
+        signals: coefficients of $f_{kc}$ in spherical harmonics; one shell stands for
             all if the density is factorised.
     """
 
@@ -62,32 +63,32 @@ class PaperSymphony(nn.Module):
     Loss and sampler call its parts one by one, hence `setup`.
 
     Attributes:
-        atomic_numbers: The species table.
-        cutoff: Å, beyond which atoms exchange no message.
-        focus_channels: Channels of E3SchNet.
-        focus_layers: Its blocks.
-        focus_max_degree: Its largest degree.
-        focus_filters: Channels of its messages.
-        focus_hidden: Width of the two hidden layers that give the logits.
-        position_channels: Channels of NequIP.
-        position_layers: Its layers, at least two; the last serves the focus alone.
-        position_max_degree: Its largest degree, and that of the density.
-        num_radial_basis: Functions that encode a distance, in both embedders.
-        radial_width: Width of the radial networks of NequIP.
-        avg_num_neighbors: Divisor under the root of the sums of messages in NequIP.
-        num_radii: Number of shells.
-        min_radius: Å, radius of the first shell.
-        max_radius: Å, radius of the last shell.
-        head_channels: Signals whose exponentials the density adds up.
-        factorised: Whether the direction is independent of the radius.
-        radial_hidden: Width of the radial network, if factorised.
-        res_beta: Polar points of the grid of directions.
-        res_alpha: Azimuthal points of the grid.
+        atomic_numbers: species table.
+        cutoff: distance beyond which atoms exchange no message, in Å.
+        focus_channels: channels of E3SchNet.
+        focus_layers: number of blocks of E3SchNet.
+        focus_max_degree: largest degree of E3SchNet.
+        focus_filters: channels of the messages of E3SchNet.
+        focus_hidden: width of the two hidden layers that give the logits.
+        position_channels: channels of NequIP.
+        position_layers: layers of NequIP, at least two; the last is of the focus alone.
+        position_max_degree: largest degree of NequIP and of the density.
+        num_radial_basis: functions that encode a distance, in both embedders.
+        radial_width: width of the radial networks of NequIP.
+        avg_num_neighbors: divisor under the root of the sums of messages in NequIP.
+        num_radii: number of shells.
+        min_radius: radius of the first shell, in Å.
+        max_radius: radius of the last shell, in Å.
+        head_channels: signals whose exponentials the density adds up.
+        factorised: true for a direction that is independent of the radius.
+        radial_hidden: width of the radial network, if factorised.
+        res_beta: polar points of the grid of directions.
+        res_alpha: azimuthal points of the grid.
         target_inverse_temperature: $\beta$ of the target $q \propto \exp(\beta
             \delta_L)$.
         target_max_degree: L of the target.
-        radial_variance: Å², $\sigma^2$ of the target's weights of shells.
-        noise_std: Å, of the noise on the atoms of every fragment.
+        radial_variance: variance in Å², $\sigma^2$ of the target's weights of shells.
+        noise_std: noise on the atoms of every fragment, in Å.
     """
 
     atomic_numbers: tuple[int, ...]
@@ -117,19 +118,20 @@ class PaperSymphony(nn.Module):
     noise_std: float
 
     def setup(self) -> None:
+        num_species = len(self.atomic_numbers)
         self.first_species = self.param(
-            "first_species", nn.initializers.zeros, (self.num_species,)
+            "first_species", nn.initializers.zeros, (num_species,)
         )
-        self.focus_embed = nn.Embed(self.num_species, self.focus_channels)
+        self.focus_embed = nn.Embed(num_species, self.focus_channels)
         focus_irreps = uniform(self.focus_max_degree, self.focus_channels)
         self.focus_blocks = [
             E3SchNetBlock(format_irreps(focus_irreps), num_hidden=self.focus_filters)
             for _ in range(self.focus_layers)
         ]
         hidden = (self.focus_hidden,) * 2
-        self.focus_logits = MLP((*hidden, self.num_species), softplus, False)
+        self.focus_logits = MLP((*hidden, num_species), softplus, False)
         width = self.position_channels
-        self.position_embed = nn.Embed(self.num_species, width)
+        self.position_embed = nn.Embed(num_species, width)
         fields = {
             "irreps": format_irreps(uniform(self.position_max_degree, width)),
             "product": "so2",
@@ -140,17 +142,12 @@ class PaperSymphony(nn.Module):
         self.position_blocks = [NequIPBlock(**fields) for _ in layers]
         self.position_linear = [Linear(width) for _ in layers]
         degrees = self.position_max_degree + 1
-        self.target_embed = nn.Embed(self.num_species, degrees * width)
+        self.target_embed = nn.Embed(num_species, degrees * width)
         num_shells = 1 if self.factorised else self.num_radii
         self.signal_linear = Linear(num_shells * self.head_channels)
         if self.factorised:
             widths = (self.radial_hidden, self.num_radii)
             self.radial_logits = MLP(widths, swish, False)
-
-    @property
-    def num_species(self) -> int:
-        """Size of the species table."""
-        return len(self.atomic_numbers)
 
     @property
     def grid(self) -> SphereGrid:
@@ -169,11 +166,7 @@ class PaperSymphony(nn.Module):
             self.min_radius, self.max_radius, self.num_radii, dtype=np.float32
         )
 
-    def pairs(
-        self,
-        positions: Float[Array, "num_nodes 3"],
-        placed: Bool[Array, " num_nodes"],
-    ) -> FragmentPairs:
+    def pairs(self, positions: Positions, placed: NodeMask) -> FragmentPairs:
         """Measures all pairs of placed atoms; positions in Å."""
         vectors = positions[:, None] - positions[None]
         squared = jnp.sum(jnp.square(vectors), axis=-1)
@@ -188,9 +181,9 @@ class PaperSymphony(nn.Module):
 
     def focus_species(
         self,
-        species: Int[Array, " num_nodes"],
-        positions: Float[Array, "num_nodes 3"],
-        placed: Bool[Array, " num_nodes"],
+        species: Species,
+        positions: Positions,
+        placed: NodeMask,
         pairs: FragmentPairs,
     ) -> Float[Array, "num_nodes num_species"]:
         """Returns the logits of (focus, species), next to the 0 of stopping.
@@ -209,14 +202,11 @@ class PaperSymphony(nn.Module):
         return jnp.where(placed[:, None], logits, -jnp.inf)
 
     def focus_feats(
-        self,
-        species: Int[Array, " num_nodes"],
-        pairs: FragmentPairs,
-        focus: Int[Array, ""],
+        self, species: Species, pairs: FragmentPairs, focus: Index
     ) -> Features:
         """Embeds the focus for the position; the last layer makes its row alone."""
         graph = self._position_graph(pairs)
-        one_hot = jnp.eye(self.num_species)[species]
+        one_hot = jnp.eye(len(self.atomic_numbers))[species]
         node_feats = from_scalars(self.position_embed(species))
         for index, block in enumerate(self.position_blocks):
             own = node_feats
@@ -234,9 +224,7 @@ class PaperSymphony(nn.Module):
         envelope = polynomial_envelope(scaled, 1.0) * pairs.mask
         return make_graph(pairs.vectors, radial, envelope, self.position_max_degree)
 
-    def density(
-        self, focus_feats: Features, target_species: Int[Array, ""]
-    ) -> JointDensity:
+    def density(self, focus_feats: Features, target_species: Index) -> JointDensity:
         """Returns the density of the position of an atom of a species."""
         width = self.position_channels
         factors = self.target_embed(target_species[None]).reshape(-1, 1, width)

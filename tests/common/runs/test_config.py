@@ -16,6 +16,7 @@ from common.commands import training
 from common.errors import UsageError
 from common.runs import config as configs
 from common.runs.config import Range, Rules
+from common.runs.defaults import train_group
 from equijump import train as equijump_train
 from symphony import build
 from symphony import train as symphony_train
@@ -101,6 +102,19 @@ def test_values_that_do_not_go_together_are_told_last():
         configs.check(changed(), ConfigDict(DEFAULT), rules)
     with pytest.raises(UsageError, match="seed"):
         configs.check(changed(seed=-1), ConfigDict(DEFAULT), rules)
+
+
+@pytest.mark.parametrize(("package", "name"), NAMES)
+def test_every_config_has_the_fields_of_training_that_all_kinds_share(package, name):
+    shared = train_group()
+    train = configs.find(package, name).get_config().train
+    assert {*shared} <= {*train}
+    assert all(type(train[field]) is type(shared[field]) for field in shared)
+
+
+def test_a_default_of_training_is_replaced_for_one_config_alone():
+    assert train_group(num_steps=7).num_steps == 7
+    assert train_group().num_steps != 7
 
 
 @pytest.mark.parametrize(("package", "name"), NAMES)
