@@ -83,7 +83,7 @@ def network(
         starts: first frames.
         lag: lag of a jump, ps.
         seed: seed of the rollout.
-        gate: true where broken jumps are drawn again, see `equijump.gate`.
+        gate: true where broken jumps are drawn again, see `equijump.rejection`.
     """
     chosen = options.choose(
         weights, len(starts), lag=lag, num_steps=num_steps, start=starts, gate=gate

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Key
 
 from common.nn.conditions import Known, known
-from equijump import build, gate
+from equijump import build, rejection
 from equijump.data.residues import CA_SLOT
 from equijump.data.topology import System
 from equijump.model import (
@@ -126,7 +126,7 @@ class State(NamedTuple):
         num_draws: number of jumps drawn so far, rejected ones among them.
         num_accepted: number of jumps that passed the gate; all, without one.
         broken_at: first jump whose end was broken, from 1; 0 for none. See
-            `equijump.gate.BROKEN`.
+            `equijump.rejection.BROKEN`.
     """
 
     cloud: Float[Array, "*replicas num_nodes num_slots 3"]
@@ -160,7 +160,7 @@ class Plan(NamedTuple):
         seed: seed, see the module's head.
         every: jumps from one frame that is kept to the next.
         chunk: frames between two yields.
-        max_redraws: redraws of the gate, see `equijump.gate.draw`; None for no gate.
+        max_redraws: redraws of the gate, see `equijump.rejection.draw`; None for no gate.
     """
 
     system: System
@@ -242,14 +242,14 @@ class _Fixed(NamedTuple):
 
     params: Any
     chain: Chain
-    graph: gate.Graph
+    graph: rejection.Graph
     every: Int[Array, ""]
     keys: Key[Array, " num_replicas"]
-    references: gate.Reference
+    references: rejection.Reference
 
 
 def _fixed(params: Any, plan: Plan) -> _Fixed:
-    graph = gate.graph_of(plan.system)
+    graph = rejection.graph_of(plan.system)
     seeded = partial(jax.random.fold_in, jax.random.key(plan.seed))
     return _Fixed(
         params=params,
@@ -263,9 +263,9 @@ def _fixed(params: Any, plan: Plan) -> _Fixed:
 
 @jax.jit
 def _references(
-    graph: gate.Graph, starts: Float[Array, "num_replicas num_atoms 3"]
-) -> gate.Reference:
-    return jax.vmap(partial(gate.reference_of, graph))(starts)
+    graph: rejection.Graph, starts: Float[Array, "num_replicas num_atoms 3"]
+) -> rejection.Reference:
+    return jax.vmap(partial(rejection.reference_of, graph))(starts)
 
 
 @cache
@@ -301,21 +301,21 @@ def _advance(
     fixed: _Fixed,
     number: Array,
     key: Array,
-    reference: gate.Reference,
+    reference: rejection.Reference,
     state: State,
 ) -> State:
     """Makes jump `number`, from 0, of one replica."""
     key = jax.random.fold_in(key, number)
     propose = partial(jump, fixed.params, state.cloud, fixed.chain)
-    intact = lambda limits, cloud: gate.is_intact(
+    intact = lambda limits, cloud: rejection.is_intact(
         fixed.graph, reference, limits, atoms_of(cloud, fixed.chain.places)
     )
     if max_redraws is None:
-        drawn = gate.Drawn(propose(key), jnp.int32(1), jnp.asarray(True))
+        drawn = rejection.Drawn(propose(key), jnp.int32(1), jnp.asarray(True))
     else:
-        passes = partial(intact, gate.GATE)
-        drawn = gate.draw(propose, passes, state.cloud, key, max_redraws)
-    breaks = (state.broken_at == 0) & ~intact(gate.BROKEN, drawn.cloud)
+        passes = partial(intact, rejection.GATE)
+        drawn = rejection.draw(propose, passes, state.cloud, key, max_redraws)
+    breaks = (state.broken_at == 0) & ~intact(rejection.BROKEN, drawn.cloud)
     return State(
         cloud=drawn.cloud,
         num_draws=state.num_draws + drawn.num_draws,

@@ -210,7 +210,7 @@ def result_of(state: State, num_jumps: int, ps: float) -> dict[str, Any]:
     """Returns what came of a rollout, for `sample.json`.
 
     `broken` has the time of the first frame of each replica beyond
-    `equijump.gate.BROKEN`, at so many `ps` a jump.
+    `equijump.rejection.BROKEN`, at so many `ps` a jump.
     """
     broken_at = np.asarray(state.broken_at)
     return {

@@ -20,7 +20,7 @@ from common.generative import solvers
 from common.generative.preconditioning import precondition
 from common.generative.schedules import Level, Number
 from common.geometry import alignment
-from common.geometry.alignment import Cloud, Mask, Weights
+from common.geometry.alignment import Cloud, Mask, Precision
 
 METHODS = ("heun", "euler", "ancestral")
 
@@ -39,7 +39,7 @@ class Expected(NamedTuple):
 
 def expected(
     y: Cloud, x: Cloud, level: Level,
-    mask: Mask | None = None, weights: Weights | None = None, method: str = "exact",
+    mask: Mask | None = None, precision: Precision | None = None, method: str = "exact",
 ) -> Expected:  # fmt: skip
     """Returns what a network is asked for, clean cloud or noise, over orientations.
 
@@ -50,7 +50,7 @@ def expected(
         x: clean cloud.
         level: level of the noise.
         mask: true where real.
-        weights: precision of each point, see `alignment.rotation_target`.
+        precision: precision of each point, see `alignment.rotation_target`.
         method: way of aligning, see `alignment.rotation_target`.
 
     >>> level = Level(jnp.array(1.0), jnp.array(2.0))
@@ -59,11 +59,11 @@ def expected(
     Array([[0.5, 0.5, 0.5]], dtype=float32)
     """
     clean = alignment.rotation_target(
-        y, x, level.sigma, level.alpha, mask, weights, method
+        y, x, level.sigma, level.alpha, mask, precision, method
     )
     noise = (y - _of_cloud(level.alpha) * clean) / _of_cloud(level.sigma)
-    if weights is not None:
-        noise *= jnp.sqrt(weights)[..., None]
+    if precision is not None:
+        noise *= jnp.sqrt(precision)[..., None]
     if mask is not None:
         noise = jnp.where(mask[..., None], noise, 0.0)
     return Expected(clean, noise)
@@ -76,7 +76,7 @@ def denoising_loss(
     level: Level,
     sigma_data: float,
     mask: Mask | None = None,
-    weights: Weights | None = None,
+    precision: Precision | None = None,
     method: str = "exact",
 ) -> Number:
     r"""Returns the mean squared error of a denoiser over that of `precondition`.
@@ -91,7 +91,7 @@ def denoising_loss(
         level: level of the noise.
         sigma_data: standard deviation of the clean clouds.
         mask: true where real.
-        weights: precision of each point in units of $1 / \sigma^2$: a point of weight
+        precision: precision of each point in units of $1 / \sigma^2$: a point of weight
             10^4 is all but known.
         method: way of aligning, see `alignment.rotation_target`.
 
@@ -101,11 +101,11 @@ def denoising_loss(
     ...                      "single"))
     0.0
     """
-    x, _ = alignment.center(x, mask, weights)
-    scale = jnp.ones(x.shape[:-1]) if weights is None else jax.lax.rsqrt(weights)
+    x, _ = alignment.center(x, mask, precision)
+    scale = jnp.ones(x.shape[:-1]) if precision is None else jax.lax.rsqrt(precision)
     y = _of_cloud(level.alpha) * x + _of_cloud(level.sigma) * scale[..., None] * noise
-    y, _ = alignment.center(y, mask, weights)
-    target = expected(y, x, level, mask, weights, method).clean
+    y, _ = alignment.center(y, mask, precision)
+    target = expected(y, x, level, mask, precision, method).clean
     error = jnp.sum(jnp.square(denoise(y, level) - target), axis=-1)
     error /= jnp.square(precondition(level, sigma_data).out)[..., None]
     real = jnp.ones(error.shape, bool) if mask is None else mask

@@ -29,25 +29,25 @@ METHODS = ("single", *matrix_fisher.METHODS)
 
 Cloud = Float[Array, "*#batch num_points 3"]
 Mask = Bool[Array, "*#batch num_points"]
-Weights = Float[Array, "*#batch num_points"]
+Precision = Float[Array, "*#batch num_points"]
 Number = Float[Array, "*#batch"] | float
 
 
-def _weigh(x: Cloud, mask: Mask | None, weights: Weights | None) -> Weights:
+def _weigh(x: Cloud, mask: Mask | None, precision: Precision | None) -> Precision:
     """Returns the weight of each point, zero where it is masked."""
-    weight = jnp.ones(x.shape[:-1], x.dtype) if weights is None else weights
+    weight = jnp.ones(x.shape[:-1], x.dtype) if precision is None else precision
     return weight if mask is None else jnp.where(mask, weight, 0.0)
 
 
 def center(
-    x: Cloud, mask: Mask | None = None, weights: Weights | None = None
+    x: Cloud, mask: Mask | None = None, precision: Precision | None = None
 ) -> tuple[Cloud, Float[Array, "*#batch 3"]]:
     """Moves the mean of a cloud to the origin.
 
     Args:
         x: points.
         mask: true where real; other points become zero.
-        weights: weight of each point in the mean.
+        precision: weight of each point in the mean.
 
     Returns:
         The centred cloud, and the mean.
@@ -55,7 +55,7 @@ def center(
     >>> center(jnp.array([[1.0, 0.0, 2.0], [3.0, 0.0, 2.0]]))[1]
     Array([2., 0., 2.], dtype=float32)
     """
-    weight = _weigh(x, mask, weights)[..., None]
+    weight = _weigh(x, mask, precision)[..., None]
     total = jnp.sum(weight, axis=-2)
     mean = jnp.sum(weight * x, axis=-2) / jnp.where(total > 0.0, total, 1.0)
     centred = x - mean[..., None, :]
@@ -65,7 +65,7 @@ def center(
 
 
 def cross_covariance(
-    y: Cloud, x: Cloud, mask: Mask | None = None, weights: Weights | None = None
+    y: Cloud, x: Cloud, mask: Mask | None = None, precision: Precision | None = None
 ) -> Float[Array, "*#batch 3 3"]:
     r"""Returns $\sum_n w_n y_n x_n^\top$.
 
@@ -73,7 +73,7 @@ def cross_covariance(
     >>> jnp.diag(cross_covariance(x, x))
     Array([1., 4., 0.], dtype=float32)
     """
-    weight = _weigh(y, mask, weights)[..., None]
+    weight = _weigh(y, mask, precision)[..., None]
     # The product of a batch of small matrices is slow where XLA sees a matrix product.
     return jnp.sum((weight * y)[..., :, None] * x[..., None, :], axis=-3)
 
@@ -96,7 +96,10 @@ def kabsch_rotation(
 
 
 def superpose(
-    x: Cloud, reference: Cloud, mask: Mask | None = None, weights: Weights | None = None
+    x: Cloud,
+    reference: Cloud,
+    mask: Mask | None = None,
+    precision: Precision | None = None,
 ) -> Cloud:
     """Centres a cloud and rotates it onto a reference that is centred already.
 
@@ -107,8 +110,8 @@ def superpose(
     >>> bool(jnp.allclose(superpose(x, reference), reference, atol=1e-5))
     True
     """
-    x, _ = center(x, mask, weights)
-    covariance = cross_covariance(reference, x, mask, weights)
+    x, _ = center(x, mask, precision)
+    covariance = cross_covariance(reference, x, mask, precision)
     return rotate(x, kabsch_rotation(jax.lax.stop_gradient(covariance)))
 
 
@@ -125,7 +128,7 @@ def rotate(x: Cloud, rotation: Float[Array, "*#batch 3 3"]) -> Cloud:
 
 
 def rmsd(
-    y: Cloud, x: Cloud, mask: Mask | None = None, weights: Weights | None = None
+    y: Cloud, x: Cloud, mask: Mask | None = None, precision: Precision | None = None
 ) -> Float[Array, "*#batch"]:
     """Returns the root mean square distance of two clouds, centred and superposed.
 
@@ -135,9 +138,9 @@ def rmsd(
     >>> float(rmsd(x, 3.0 * x + 1.0))
     2.0
     """
-    y, _ = center(y, mask, weights)
-    weight = _weigh(y, mask, weights)
-    squares = jnp.sum(jnp.square(y - superpose(x, y, mask, weights)), axis=-1)
+    y, _ = center(y, mask, precision)
+    weight = _weigh(y, mask, precision)
+    squares = jnp.sum(jnp.square(y - superpose(x, y, mask, precision)), axis=-1)
     total = jnp.sum(weight, axis=-1)
     mean = jnp.sum(weight * squares, axis=-1) / jnp.where(total > 0.0, total, 1.0)
     # The derivative of a root is infinite at zero.
@@ -147,7 +150,7 @@ def rmsd(
 
 def concentration(
     y: Cloud, x: Cloud, sigma: Number, alpha: Number = 1.0,
-    mask: Mask | None = None, weights: Weights | None = None,
+    mask: Mask | None = None, precision: Precision | None = None,
 ) -> Float[Array, "*#batch 3 3"]:  # fmt: skip
     r"""Returns F, what y tells of the rotation of x.
 
@@ -159,19 +162,19 @@ def concentration(
         sigma: standard deviation of the noise, in the unit of the clouds.
         alpha: scale of the signal in y.
         mask: true where real.
-        weights: precision of each point in units of $1 / \sigma^2$.
+        precision: precision of each point in units of $1 / \sigma^2$.
 
     >>> x = jnp.array([[1.0, 0.0, 0.0]])
     >>> float(concentration(x, x, sigma=0.5)[0, 0])
     4.0
     """
     scale = jnp.asarray(alpha / jnp.square(jnp.asarray(sigma, y.dtype)), y.dtype)
-    return scale[..., None, None] * cross_covariance(y, x, mask, weights)
+    return scale[..., None, None] * cross_covariance(y, x, mask, precision)
 
 
 def rotation_target(
     y: Cloud, x: Cloud, sigma: Number, alpha: Number = 1.0,
-    mask: Mask | None = None, weights: Weights | None = None, method: str = "exact",
+    mask: Mask | None = None, precision: Precision | None = None, method: str = "exact",
 ) -> Cloud:  # fmt: skip
     r"""Returns what a denoiser is asked for at y, of the clean cloud x.
 
@@ -182,7 +185,7 @@ def rotation_target(
         sigma: standard deviation of the noise, in the unit of the clouds.
         alpha: scale of the signal in y.
         mask: true where real.
-        weights: precision of each point in units of $1 / \sigma^2$.
+        precision: precision of each point in units of $1 / \sigma^2$.
         method: name of the target: "single" leaves x as it is; "mode" superposes it
             (Kabsch); "laplace1" to "laplace3", "high_temperature" and "exact" are those
             of `matrix_fisher.mean_rotation`. The minimum of the loss is the same for
@@ -206,7 +209,7 @@ def rotation_target(
     y, x = jax.lax.stop_gradient((y, x))
     if method == "single":
         return x if mask is None else jnp.where(mask[..., None], x, 0.0)
-    f = concentration(y, x, sigma, alpha, mask, weights)
+    f = concentration(y, x, sigma, alpha, mask, precision)
     target = rotate(x, matrix_fisher.mean_rotation(f, method))
     target = target if mask is None else jnp.where(mask[..., None], target, 0.0)
     return jax.lax.stop_gradient(target)
@@ -235,7 +238,7 @@ def oracle_denoiser(
     sigma: Number,
     alpha: Number = 1.0,
     mask: Bool[Array, " num_points"] | None = None,
-    weights: Float[Array, " num_points"] | None = None,
+    precision: Float[Array, " num_points"] | None = None,
 ) -> Oracle:
     r"""Returns the best that any denoiser can do for clouds in all orientations.
 
@@ -245,7 +248,7 @@ def oracle_denoiser(
         sigma: standard deviation of the noise.
         alpha: scale of the signal in y.
         mask: true where real.
-        weights: precision of each point in units of $1 / \sigma^2$.
+        precision: precision of each point in units of $1 / \sigma^2$.
 
     >>> references = jnp.array([[[1.0, 0.0, 0.0]], [[9.0, 0.0, 0.0]]])
     >>> found = oracle_denoiser(jnp.array([[0.0, 1.0, 0.0]]), references, sigma=0.5)
@@ -256,12 +259,17 @@ def oracle_denoiser(
     variance = jnp.square(jnp.asarray(sigma, y.dtype))
     alpha = jnp.asarray(alpha, y.dtype)
     of_set = lambda values: jnp.broadcast_to(values, y.shape[:-2])[..., None]
-    weight = _weigh(y, mask, weights)
+    weight = _weigh(y, mask, precision)
     f = concentration(
-        y[..., None, :, :], x, of_set(jnp.sqrt(variance)), of_set(alpha), mask, weights
+        y[..., None, :, :],
+        x,
+        of_set(jnp.sqrt(variance)),
+        of_set(alpha),
+        mask,
+        precision,
     )
     square = lambda z, w: jnp.sum(w * jnp.sum(jnp.square(z), axis=-1), axis=-1)
-    sizes = square(x, _weigh(x, mask, weights))
+    sizes = square(x, _weigh(x, mask, precision))
     logits = matrix_fisher.log_normaliser(f)
     logits -= 0.5 * of_set(jnp.square(alpha) / variance) * sizes
     shares = jax.nn.softmax(logits, axis=-1)
@@ -275,7 +283,7 @@ def oracle_denoiser(
 
 
 def _log_factor(
-    weight: Weights, variance: Float[Array, "*#batch"]
+    weight: Precision, variance: Float[Array, "*#batch"]
 ) -> Float[Array, "*#batch"]:
     """Returns the logarithm of the factor before the exponential of a normal law."""
     real = weight > 0.0
@@ -290,16 +298,16 @@ def oracle_jacobian(
     sigma: Float[Array, ""] | float,
     alpha: Float[Array, ""] | float = 1.0,
     mask: Bool[Array, " num_points"] | None = None,
-    weights: Float[Array, " num_points"] | None = None,
+    precision: Float[Array, " num_points"] | None = None,
 ) -> Float[Array, "num_points 3 num_points 3"]:
     r"""Returns $\partial D / \partial y$ of one cloud.
 
     It is $\alpha w / \sigma^2$ times the covariance of the clean cloud given y, so
-    symmetric and positive for equal weights.
+    symmetric and positive for equal precision.
 
     >>> x = jnp.array([[1.0, 0.0, 0.0]])
     >>> oracle_jacobian(x, x[None], sigma=1.0).shape
     (1, 3, 1, 3)
     """
-    denoise = lambda y: oracle_denoiser(y, references, sigma, alpha, mask, weights)
+    denoise = lambda y: oracle_denoiser(y, references, sigma, alpha, mask, precision)
     return jax.jacfwd(lambda y: denoise(y).denoised)(y)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equijump import gate, rollout
+from equijump import rejection, rollout
 from tests.equijump.test_data_topology_order import make_system
 
 SYSTEM = make_system(["ACE", "ALA", "NME"], np.random.default_rng(1).permutation(10))
@@ -123,37 +123,37 @@ def brute_least(graph, atoms):
 
 @pytest.mark.parametrize("block", [1, 3, 4, 10, 100])
 def test_the_closest_atoms_are_found_in_blocks_of_any_size(monkeypatch, block):
-    monkeypatch.setattr(gate, "BLOCK", block)
-    graph = gate.graph_of(SYSTEM)
+    monkeypatch.setattr(rejection, "BLOCK", block)
+    graph = rejection.graph_of(SYSTEM)
     for atoms in starts(3):
-        found = gate._least_square(graph, jnp.asarray(atoms))
+        found = rejection._least_square(graph, jnp.asarray(atoms))
         assert np.sqrt(found) == pytest.approx(brute_least(graph, atoms), rel=1e-5)
 
 
 @pytest.mark.parametrize("block", [3, 100])
 def test_numbers_that_are_not_finite_are_not_intact_in_any_block(monkeypatch, block):
-    monkeypatch.setattr(gate, "BLOCK", block)
-    graph = gate.graph_of(SYSTEM)
+    monkeypatch.setattr(rejection, "BLOCK", block)
+    graph = rejection.graph_of(SYSTEM)
     atoms = jnp.asarray(starts(1)[0])
-    reference = gate.reference_of(graph, atoms)
-    wide = gate.Limits(9.0, 0.0, 0.0, keeps_chirality=False)
-    assert gate.is_intact(graph, reference, wide, atoms)
+    reference = rejection.reference_of(graph, atoms)
+    wide = rejection.Limits(9.0, 0.0, 0.0, keeps_chirality=False)
+    assert rejection.is_intact(graph, reference, wide, atoms)
     for bad in (jnp.nan, jnp.inf):
         spoilt = atoms.at[4, 1].set(bad)
-        assert not gate.is_intact(graph, reference, wide, spoilt)
+        assert not rejection.is_intact(graph, reference, wide, spoilt)
 
 
 def test_a_molecule_without_distant_atoms_is_not_too_close():
-    graph = gate.graph_of(make_system(["GLY"]))
+    graph = rejection.graph_of(make_system(["GLY"]))
     assert not graph.is_far.any()
-    assert gate._least_square(graph, jnp.zeros((4, 3))) == jnp.inf
+    assert rejection._least_square(graph, jnp.zeros((4, 3))) == jnp.inf
 
 
 @pytest.mark.parametrize(
     ("names", "count"), [(["GLY"], 0), (["ALA"], 1), (["ILE"], 2), (["THR", "ALA"], 3)]
 )
 def test_centres_are_alpha_carbons_and_those_of_ile_and_thr(names, count):
-    assert len(gate.graph_of(make_system(names)).centres) == count
+    assert len(rejection.graph_of(make_system(names)).centres) == count
 
 
 def passes_from(number, seed=0):
@@ -161,7 +161,7 @@ def passes_from(number, seed=0):
     propose = lambda key: jnp.full((1, 14, 3), jax.random.uniform(key))
     source = jnp.full((1, 14, 3), -1.0)
     limit = lambda cloud: cloud[0, 0, 0] > number
-    return gate.draw(propose, limit, source, jax.random.key(seed), max_redraws=50)
+    return rejection.draw(propose, limit, source, jax.random.key(seed), max_redraws=50)
 
 
 def test_a_draw_is_repeated_until_it_passes():
@@ -188,7 +188,7 @@ def test_the_first_draw_has_the_key_itself():
 
 def test_an_end_that_is_not_finite_is_let_through():
     propose = lambda key: jnp.full((1, 14, 3), jnp.nan)
-    found = gate.draw(
+    found = rejection.draw(
         propose, lambda cloud: jnp.array(False), jnp.zeros((1, 14, 3)),
         jax.random.key(0), 5,
     )  # fmt: skip

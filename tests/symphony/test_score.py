@@ -19,7 +19,7 @@ from tests.symphony import small
 CARBON, NITROGEN = 1, 2  # Indices into the species table.
 
 
-def weights_of():
+def precision_of():
     model, params = small.model_and_params()
     config = small.make_config()
     return weights.Weights("small", config, model, params, "", "")
@@ -38,7 +38,7 @@ def molecules_of(*pairs):
 def score_one(positions, species, num_orders=8, num_draws=8, seed=0):
     molecules = molecules_of((positions, species))
     scored = likelihood.score_molecules(
-        weights_of(), molecules, num_orders, num_draws, seed
+        precision_of(), molecules, num_orders, num_draws, seed
     )
     ((_, result),) = scored
     return result

@@ -19,7 +19,7 @@ from common.generative.schedules import Level, variance_exploding
 from common.so3.vectors import safe_norm
 from symphony.arrays import NodeMask, Positions, RandomKey, Scalar
 from symphony.data import Batch
-from symphony.kinds.denoiser.model import Denoiser, weights_of
+from symphony.kinds.denoiser.model import Denoiser, precision_of
 
 
 class Settings(NamedTuple):
@@ -81,6 +81,6 @@ def molecule_loss(
         variance_exploding(sigma),
         model.sigma_data,
         batch.node_mask,
-        weights_of(fixed),
+        precision_of(fixed),
         settings.alignment,
     )

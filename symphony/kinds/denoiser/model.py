@@ -28,7 +28,7 @@ FIXED_PRECISION = 1e4
 """Weight of an atom that is fixed: its noise is a hundredth of the others'."""
 
 
-def weights_of(fixed: NodeMask) -> Float[Array, " num_nodes"]:
+def precision_of(fixed: NodeMask) -> Float[Array, " num_nodes"]:
     """Returns the precision of each atom, in that of the atoms that are not fixed."""
     return jnp.where(fixed, FIXED_PRECISION, 1.0)
 
@@ -85,7 +85,7 @@ class Denoiser(nn.Module):
             node_mask: true for atoms.
             fixed: true for atoms that are known; they come back as they are.
         """
-        y, centre = alignment.center(y, node_mask, weights_of(fixed))
+        y, centre = alignment.center(y, node_mask, precision_of(fixed))
         num_species = len(self.atomic_numbers)
         ends = math.log(self.min_noise), math.log(self.max_noise)
         level = gaussian_basis(jnp.log(sigma), *ends, 8)

@@ -28,7 +28,7 @@ from symphony.arrays import NodeMask, Positions, RandomKey, Species
 from symphony.data.elements import SYMBOLS
 from symphony.data.molecules import to_species
 from symphony.kinds.denoiser.build import make_model
-from symphony.kinds.denoiser.model import Denoiser, weights_of
+from symphony.kinds.denoiser.model import Denoiser, precision_of
 from symphony.weights import PRETRAINED, unseen_of
 
 BATCH = 32
@@ -223,7 +223,7 @@ def _refine(
 
         def draw_noise(key: RandomKey) -> Positions:
             noise = jnp.where(free[:, None], jax.random.normal(key, x.shape), 0.0)
-            noise, _ = alignment.center(noise, node_mask, weights_of(fixed))
+            noise, _ = alignment.center(noise, node_mask, precision_of(fixed))
             return jnp.where(free[:, None], noise, 0.0)
 
         denoise = lambda y, sigma: model.apply(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equijump import gate, rollout
+from equijump import rejection, rollout
 from equijump.data.frames import read_structures
 from tests.equijump.test_data_topology import tripeptide
 
@@ -24,11 +24,11 @@ def plan(loaded):
 @pytest.fixture(scope="module")
 def judged(plan):
     """Says whether a changed start passes the gate."""
-    graph = gate.graph_of(plan.system)
+    graph = rejection.graph_of(plan.system)
     start = jnp.asarray(plan.starts[0])
-    reference = gate.reference_of(graph, start)
+    reference = rejection.reference_of(graph, start)
     return start, lambda atoms: bool(
-        gate.is_intact(graph, reference, gate.GATE, jnp.asarray(atoms))
+        rejection.is_intact(graph, reference, rejection.GATE, jnp.asarray(atoms))
     )
 
 
@@ -63,7 +63,7 @@ def test_frames_that_are_not_finite_do_not_pass(judged):
 
 
 def test_only_atoms_more_than_three_bonds_apart_are_distant(plan):
-    graph = gate.graph_of(plan.system)
+    graph = rejection.graph_of(plan.system)
     alpha, cap = index(plan, 1, "CA"), index(plan, 0, "CH3")
     assert not graph.is_far[alpha, cap]  # CH3-C-N-CA
     assert graph.is_far[index(plan, 1, "CB"), cap]
@@ -78,9 +78,9 @@ def test_centres_with_a_hand_are_found(name, num_centres, tmp_path):
     path = tmp_path / "peptide.pdb"
     path.write_text(tripeptide(name))
     system, positions = read_structures(path, None, at_most=1)
-    graph = gate.graph_of(system)
+    graph = rejection.graph_of(system)
     assert len(graph.centres) == num_centres
-    hands = gate.reference_of(graph, jnp.asarray(positions[0])).chirality
+    hands = rejection.reference_of(graph, jnp.asarray(positions[0])).chirality
     # N, C and CB run clockwise seen from the side of HA, in every L amino acid.
     np.testing.assert_array_equal(np.unique(hands[:1]), [1.0][: min(num_centres, 1)])
 
@@ -103,10 +103,10 @@ def corrupting(share):
 def test_the_gate_keeps_the_geometry(share, low, high, plan):
     state = rollout.begin(plan).state
     (chunk,) = rollout.rollout(corrupting(share), None, plan, state, 0, 40)
-    graph = gate.graph_of(plan.system)
+    graph = rejection.graph_of(plan.system)
     for replica, start in enumerate(plan.starts):
-        reference = gate.reference_of(graph, jnp.asarray(start))
-        check = lambda x, r=reference: gate.is_intact(graph, r, gate.GATE, x)
+        reference = rejection.reference_of(graph, jnp.asarray(start))
+        check = lambda x, r=reference: rejection.is_intact(graph, r, rejection.GATE, x)
         assert bool(jax.vmap(check)(chunk.frames[:, replica]).all())
     acceptance = np.sum(chunk.state.num_accepted) / np.sum(chunk.state.num_draws)
     assert low <= acceptance <= high
