@@ -1,6 +1,6 @@
 """Speed of training in two checkouts, interleaved: `--before` against this one.
 
-    python -m benchmarks.versions --before=../checkout --model=symphony
+    python -m benchmarks.versions --before=../checkout
 
 Both train the same config. One process is stopped while the other runs, in turns, so
 that the noise of the machine meets both. Prints the CPU-seconds a step of each and the
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import machine
+from benchmarks import report
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = {
@@ -99,33 +99,35 @@ def take_turns(runs: dict[str, Run], num_turns: int, seconds: float) -> dict[str
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = report.parser(__doc__, "versions")
     parser.add_argument("--before", type=Path, required=True, help="other checkout")
-    parser.add_argument("--model", choices=sorted(FLAGS), default="symphony")
     parser.add_argument("--num_turns", type=int, default=12)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of a turn")
-    parser.add_argument("--output", type=Path, help="JSON")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of a turn")
     options = parser.parse_args()
+    found = {
+        model: compare(options.before.resolve(), model, options) for model in FLAGS
+    }
+    sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    report.write(options.output, models=found)
+
+
+def compare(before: Path, model: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Returns CPU-seconds a step of both checkouts, and the ratio of turns."""
     with tempfile.TemporaryDirectory() as folder:
         runs = {}
         try:
-            for name, root in (("before", options.before.resolve()), ("now", ROOT)):
-                runs[name] = Run(root, options.model, Path(folder) / name)
+            for name, root in (("before", before), ("now", ROOT)):
+                runs[name] = Run(root, model, Path(folder) / name)
             found = take_turns(runs, options.num_turns, options.seconds)
         finally:
             for run in runs.values():
                 run.process.kill()
     ratios = np.array(found["now"]) / np.array(found["before"])
-    result = {
-        "model": options.model,
-        "machine": machine(),
+    return {
         "cpu_seconds_per_step": {k: float(np.median(v)) for k, v in found.items()},
         "now over before, median": float(np.median(ratios)),
         "quartiles": np.quantile(ratios, (0.25, 0.75)).tolist(),
     }
-    sys.stdout.write(json.dumps(result, indent=2) + "\n")
-    if options.output is not None:
-        options.output.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ class Plan(NamedTuple):
         seed: seed, see the module's head.
         every: jumps from one frame that is kept to the next.
         chunk: frames between two yields.
-        max_redraws: redraws of the gate, see `equijump.rejection.draw`; None for no gate.
+        max_redraws: redraws, see `equijump.rejection.draw`; None for no gate.
     """
 
     system: System
