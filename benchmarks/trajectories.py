@@ -15,7 +15,7 @@ from jaxtyping import Float32
 
 from benchmarks import report, timing
 from common.errors import UsageError
-from equijump import options, rollout, sample
+from equijump import options, rollout, sampler
 from equijump.data.frames import ANGSTROM_PER_NM
 from equijump.data.topology import System, to_topology
 from equijump.evaluate import inputs, measure, sides
@@ -88,11 +88,11 @@ def network(
     chosen = options.choose(
         weights, len(starts), lag=lag, num_steps=num_steps, start=starts, gate=gate
     )
-    plan = sample.plan_of(chosen, seed=seed, chunk=sample.CHUNK)
+    plan = sampler.plan_of(chosen, seed=seed, chunk=sampler.CHUNK)
     jump = make_jump(weights, chosen.num_steps, chosen.method)
     order = chosen.system.slot_atoms[chosen.system.slot_atoms >= 0]
 
-    # Not `sample.draw`, which stops where a replica is not finite: that one is lost.
+    # Not `sampler.draw`, which stops where a replica is not finite: that one is lost.
     def run(num_jumps: int) -> Rollout:
         start = rollout.begin(plan)
         rolled = rollout.rollout(jump, weights.params, plan, start.state, 0, num_jumps)

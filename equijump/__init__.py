@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from common import __version__ as __version__
 
 if TYPE_CHECKING:
-    import equijump.sample
+    import equijump.sampler
 
 
-def load(name_or_path: str | os.PathLike[str] = "ala2") -> "equijump.sample.Sampler":
+def load(name_or_path: str | os.PathLike[str] = "ala2") -> "equijump.sampler.Sampler":
     """Returns a sampler with the weights of a packaged model or of a user's own run.
 
     Args:
       name_or_path: name of packaged weights, or the work directory of a training run.
     """
-    from equijump import sample
+    from equijump import sampler
 
-    return sample.load(name_or_path)
+    return sampler.load(name_or_path)

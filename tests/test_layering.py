@@ -73,10 +73,28 @@ def test_the_core_never_mentions_a_chemistry_library():
         assert not used & {"rdkit", "mdtraj"}, path
 
 
+ROOMS = {
+    "errors": set(),
+    "so3": {"so3"},
+    "geometry": {"geometry", "so3"},
+    "generative": {"generative", "geometry", "so3"},
+    "nn": {"nn", "geometry", "so3"},
+}
+"""Rooms of the core that hold mathematics, and those that each may import."""
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_mathematics_imports_no_commands_and_no_runs(room):
+    inside = files(f"common/{room}") or [ROOT / "common" / f"{room}.py"]
+    for path in inside:
+        used = {m.split(".")[1] for m in imported_modules(path) if "common." in m}
+        assert not used - ROOMS[room] - {"errors"}, path
+
+
 INFERENCE = ("sample", "sampler", "starts", "manifest", "refine", "score", "likelihood")
 LOADING = (
     "symphony.sample", "symphony.score", "symphony.refine", "symphony.weights",
-    "symphony.generate", "equijump.sample", "equijump.weights",
+    "symphony.generate", "equijump.sample", "equijump.sampler", "equijump.weights",
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from common.errors import UsageError
 from configs.equijump import tiny
-from equijump import build, options, sample
+from equijump import build, options, sample, sampler
 from equijump.rollout import State
 from equijump.weights import Molecule, Weights
 from tests.equijump.test_data_topology_order import make_system
@@ -212,7 +212,7 @@ def test_the_command_has_all_that_python_has():
 )
 def test_numbers_no_rollout_can_do_with_are_told(seed, num_jumps, every, chunk, told):
     with pytest.raises(UsageError, match=told):
-        sample.check_numbers(seed, num_jumps, every, chunk)
+        sampler.check_numbers(seed, num_jumps, every, chunk)
 
 
 def test_a_header_has_all_that_decides_and_no_array():

@@ -20,7 +20,7 @@ import pytest
 import equijump
 from common.commands import cli
 from common.errors import UsageError
-from equijump import sample, trajfile
+from equijump import sample, sampler, trajfile
 from equijump.data.topology import to_topology
 from equijump.weights import make_jump
 from tests.equijump.test_data_topology import ALANINE_DIPEPTIDE, tripeptide
@@ -110,7 +110,7 @@ def test_a_replica_is_the_same_however_many_there_are(ask, trained):
 def test_every_format_reads_back(suffix, ask, shaken, loaded):
     folder = ask("out", 6, f"--format={suffix}")
     found = read(folder, 1, suffix)
-    (_, expected) = sample.Sampler(loaded).sample(6, replicas=2, seed=3)
+    (_, expected) = sampler.Sampler(loaded).sample(6, replicas=2, seed=3)
     assert found.n_frames == 7
     np.testing.assert_allclose(10 * found.xyz, 10 * expected.xyz, atol=0.01)
     if suffix in ("xtc", "h5"):
@@ -367,11 +367,11 @@ def test_an_ensemble_does_not_look_at_what_was_before(loaded):
     jump = make_jump(both, 3)
     options = sample.choose(both, 2, ensemble=True, gate=False)
     assert options.frame_time == 1.0
-    plan = sample.plan_of(options, seed=0, chunk=2)
+    plan = sampler.plan_of(options, seed=0, chunk=2)
 
     def frames(starts):
         moved = plan._replace(starts=starts)
-        drawn = sample.draw(jump, both.params, moved, None, 0, 2)
+        drawn = sampler.draw(jump, both.params, moved, None, 0, 2)
         return np.concatenate([chunk.frames for chunk in drawn])
 
     ours, theirs = frames(plan.starts), frames(plan.starts + 3 * plan.starts**2)
