@@ -1,9 +1,10 @@
 """Arrays that are read when they are asked for, and files whose checksum is known.
 
-Nothing here keeps a file open: thousands of trajectories need no more descriptors than
-one.
+At most `MOST_OPEN` files are open: thousands of trajectories need few descriptors, and
+those that are read at every step are not opened anew.
 """
 
+import functools
 import hashlib
 import json
 import time
@@ -20,9 +21,17 @@ from common.runs import cache
 _SETTLED = 2.0
 """Seconds after a change from which another one shows in the time of change."""
 
+MOST_OPEN = 32
+"""Packed files that are open at a time; each takes a descriptor."""
+
+
+@functools.lru_cache(maxsize=MOST_OPEN)
+def _map(path: Path, shape: tuple[int, int, int]) -> np.memmap:
+    return np.memmap(path, np.float32, "r", shape=shape)
+
 
 class PackedFrames:
-    """Positions in a packed file, opened for each reading and closed after it.
+    """Positions in a packed file, opened when they are read; `MOST_OPEN` stay open.
 
     It is indexed as an array and returns arrays.
 
@@ -48,7 +57,7 @@ class PackedFrames:
 
     def open(self) -> Float32[np.ndarray, "num_frames num_atoms 3"]:
         """Returns a memory map, whose file is open as long as it is referred to."""
-        return np.memmap(self.path, self.dtype, "r", shape=self.shape)
+        return _map(self.path, self.shape)
 
 
 def view(
