@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
@@ -104,15 +104,29 @@ def _check_conditions(segments: Sequence[pairs.Segment], names: Sequence[str]) -
             )
 
 
-def describe(segments: Segments) -> dict[str, str | list[str]]:
-    """Returns what a run must go on with: checksums, and names of what validates."""
+def describe(segments: Segments) -> dict[str, Any]:
+    """Returns what a checkpoint remembers of the data.
+
+    They are the checksums that a run must go on with, names of what validates, and the
+    smallest and largest number of each condition in training.
+    """
     used = {s.trajectory.checksum for s in segments.training + segments.validation}
     return {
         "training_checksum": _checksum(segments.training),
         "validation_checksum": _checksum(segments.validation),
         "data_checksum": hashlib.sha256("".join(sorted(used)).encode()).hexdigest(),
         "held_out": [s.trajectory.name for s in segments.validation],
+        "conditions": _ranges(segments.training),
     }
+
+
+def _ranges(segments: Sequence[pairs.Segment]) -> dict[str, list[float]]:
+    """Returns the smallest and largest number of each condition."""
+    values: dict[str, list[float]] = {}
+    for segment in segments:
+        for name, value in segment.trajectory.conditions.items():
+            values.setdefault(name, []).append(float(value))
+    return {name: [min(found), max(found)] for name, found in values.items()}
 
 
 def _checksum(segments: Sequence[pairs.Segment]) -> str:

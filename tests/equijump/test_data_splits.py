@@ -126,3 +126,10 @@ def test_another_temperature_changes_checksums(toy):
     one = described(toy, named(3), temperatures=(300.0,))
     two = described(toy, named(3), temperatures=(310.0,))
     assert one["training_checksum"] != two["training_checksum"]
+
+
+def test_the_range_of_each_condition_of_training_is_described(toy):
+    warm = [t._replace(conditions={"temperature": 350.0, "gap": 4.5}) for t in named(3)]
+    found = described(toy, named(3) + warm, held_out=1)
+    expected = {"temperature": [300.0, 350.0], "gap": [4.5, 4.5]}
+    assert found["conditions"] == expected
