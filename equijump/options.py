@@ -115,7 +115,7 @@ def choose(
     asked = dict(conditions or {})
     if temperature is not None:
         asked["temperature"] = temperature
-    given = _check_lag(config.data, lag, ensemble) | _check_conditions(weights, asked)
+    given = _check_lag(weights, lag, ensemble) | _check_conditions(weights, asked)
     chosen, molecule = _find(weights, system, start, topology, replicas)
     return Options(
         name=chosen,
@@ -202,15 +202,26 @@ def _check_temperature(weights: Weights, temperature: float | None) -> float:
     return float(temperature)
 
 
-def _check_lag(data: Any, lag: float | None, ensemble: bool) -> dict[str, float]:
+def _check_ensemble(weights: Weights) -> None:
+    """Raises `UsageError` for weights that cannot draw frames of the ensemble."""
+    if not weights.config.data.ensemble_share:
+        raise UsageError(
+            "--ensemble: expected weights trained with config.data.ensemble_share "
+            "above 0, found 0"
+        )
+    if not weights.ranges:  # The network was given a hidden source as a lag of 1 µs.
+        raise UsageError(
+            f"--ensemble: expected weights of version 0.2.0 or later, found earlier "
+            f"ones in {weights.name}; version 0.1.0 reads them"
+        )
+
+
+def _check_lag(weights: Weights, lag: float | None, ensemble: bool) -> dict[str, float]:
     """Returns the lag, if the network was trained for it; none for an ensemble."""
     if ensemble:
-        if not data.ensemble_share:
-            raise UsageError(
-                "--ensemble: expected weights trained with config.data.ensemble_share "
-                "above 0, found 0"
-            )
+        _check_ensemble(weights)
         return {}
+    data = weights.config.data
     known = tuple(map(float, data.lags))
     lag = known[0] if lag is None else lag
     listed = ", ".join(f"{value:g}" for value in known)

@@ -94,8 +94,20 @@ def test_a_lag_of_a_microsecond_is_a_lag():
     assert found.conditions["lag"] == found.frame_time == 1e6
 
 
+def with_ensemble():
+    ranges = {"temperature": [300.0, 300.0]}
+    return make_weights(ranges=ranges, **{"data.ensemble_share": 0.5})
+
+
+def test_an_ensemble_of_an_early_version_is_refused():
+    weights = make_weights(**{"data.ensemble_share": 0.5})
+    assert choose(weights).conditions["lag"] == 10.0
+    with pytest.raises(UsageError, match="expected weights of version 0"):
+        choose(weights, ensemble=True)
+
+
 def test_an_ensemble_has_no_lag():
-    found = choose(make_weights(**{"data.ensemble_share": 0.5}), ensemble=True, every=3)
+    found = choose(with_ensemble(), ensemble=True, every=3)
     assert found.conditions == {"temperature": 300.0}
     assert found.frame_time == 3.0
 
@@ -258,7 +270,7 @@ def test_a_header_has_all_that_decides_and_no_array():
 
 
 def test_the_header_of_an_ensemble_has_no_lag():
-    weights = make_weights(**{"data.ensemble_share": 0.5})
+    weights = with_ensemble()
     found = sample.header(weights, choose(weights, ensemble=True), 0, "xtc")
     assert found["settings"]["lag"] is None
 
