@@ -46,9 +46,8 @@ def load_segments(config: ml_collections.ConfigDict) -> Segments:
     lags = pairs.Lags(tuple(map(float, data.lags)), bool(data.log_uniform))
     training, validation = [], []
     for members in _alike(sources.read(data)):
-        longest = max(pairs.in_frames(lags, members[0]))
-        _check_lengths(members, lags, longest, config.loss.unroll)
-        kept, held = _divide(members, data.held_out, longest)
+        _check_lengths(members, lags, config.loss.unroll)
+        kept, held = _divide(members, data.held_out, lags)
         training += kept
         validation += held
     for segments in (training, validation):
@@ -70,23 +69,27 @@ def _alike(trajectories: Iterable[Trajectory]) -> Iterable[list[Trajectory]]:
 
 
 def _divide(
-    members: Sequence[Trajectory], held_out: int, longest: int
+    members: Sequence[Trajectory], held_out: int, lags: pairs.Lags
 ) -> tuple[list[pairs.Segment], list[pairs.Segment]]:
     """Returns what trains and what validates of trajectories that are alike."""
     if len(members) > held_out:
         cut = len(members) - held_out
         whole = [pairs.Segment(t, 0, len(t.positions)) for t in members]
         return whole[:cut], whole[cut:]
-    cut_up = [pairs.blocks(t, NUM_BLOCKS, NUM_BLOCKS - 1, longest + 1) for t in members]
+    cut_up = [
+        pairs.blocks(t, NUM_BLOCKS, NUM_BLOCKS - 1, max(pairs.in_frames(lags, t)) + 1)
+        for t in members
+    ]
     kept = [segment for several, _ in cut_up for segment in several]
     return kept, [segment for _, segment in cut_up]
 
 
 def _check_lengths(
-    members: Sequence[Trajectory], lags: pairs.Lags, longest: int, unroll: int
+    members: Sequence[Trajectory], lags: pairs.Lags, unroll: int
 ) -> None:
-    needed = (1 + max(1, unroll)) * NUM_BLOCKS * longest
     for trajectory in members:
+        longest = max(pairs.in_frames(lags, trajectory))
+        needed = (1 + max(1, unroll)) * NUM_BLOCKS * longest
         if len(trajectory.positions) <= needed:
             raise UsageError(
                 f"{trajectory.name}: expected more than {needed} frames for lags up to "
