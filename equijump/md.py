@@ -64,7 +64,7 @@ class Settings(NamedTuple):
     Attributes:
         temperature: temperature in K.
         friction: 1/ps.
-        step: ps.
+        step: time step, in ps.
     """
 
     temperature: float
@@ -363,7 +363,7 @@ def open_xtc(path: Path, topology: Any, spacing: float) -> app.XTCFile:
     Args:
         path: path of the file, which may be missing.
         topology: topology of the atoms in a frame.
-        spacing: ps.
+        spacing: time between frames, in ps.
     """
     goes_on = path.exists() and path.stat().st_size > 0
     return app.XTCFile(str(path), topology, spacing, firstStep=1, append=goes_on)

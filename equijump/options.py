@@ -97,7 +97,8 @@ def choose(
         every: jumps from one frame that is kept to the next.
         gate: true to draw jumps again that break the geometry.
         max_redraws: largest number of redraws; then the replica stays where it is.
-        temperature: temperature in K; the first of the config's where None.
+        temperature: temperature in K. Where None it is the first of the config's, or
+            that of training nearest to room temperature.
         method: one of the transport's samplers; the config's where None.
         ensemble: true to draw each frame by itself, whatever was before it.
         conditions: other numbers that the network is given, by their names in
@@ -114,7 +115,7 @@ def choose(
     asked = dict(conditions or {})
     if temperature is not None:
         asked["temperature"] = temperature
-    given = _check_lag(config.data, lag, ensemble) | _check_conditions(config, asked)
+    given = _check_lag(weights, lag, ensemble) | _check_conditions(weights, asked)
     chosen, molecule = _find(weights, system, start, topology, replicas)
     return Options(
         name=chosen,
@@ -156,55 +157,71 @@ def _check_method(config: Any, method: str | None) -> str:
     return method
 
 
-def _check_conditions(config: Any, asked: Mapping[str, float]) -> dict[str, float]:
+def _check_conditions(weights: Weights, asked: Mapping[str, float]) -> dict[str, float]:
     """Returns the numbers that the network is given besides the lag, all of them."""
-    names = [n for n in config.model.conditions if n not in ("lag", "temperature")]
+    given = weights.config.model.conditions
+    names = [name for name in given if name not in ("lag", "temperature")]
     for name in asked:
         if name not in ("temperature", *names):
             raise UsageError(
                 f"--condition: expected one of {', '.join(['temperature', *names])}, "
                 f"which the network is given, found {name}"
             )
-    chosen = {"temperature": _check_temperature(config, asked.get("temperature"))}
+    chosen = {"temperature": _check_temperature(weights, asked.get("temperature"))}
     for name in names:
         row, value = CONDITIONS[name], asked.get(name)
-        if value is None or not row.low <= value <= row.high:
+        low, high = weights.ranges.get(name, (row.low, row.high))
+        if value is None or not low <= value <= high:
             raise UsageError(
-                f"--condition: expected {name}={row.low:g} to {row.high:g} {row.unit}, "
-                f"found {'none' if value is None else value}"
+                f"--condition: expected {name}={low:g} to {high:g} {row.unit}, for "
+                "which the network was trained, found "
+                f"{'none' if value is None else value}"
             )
         chosen[name] = float(value)
     return chosen
 
 
-def _check_temperature(config: Any, temperature: float | None) -> float:
+def _check_temperature(weights: Weights, temperature: float | None) -> float:
     """Returns the temperature, if the network was trained for it."""
-    known = tuple(map(float, config.data.temperatures)) or (ROOM_TEMPERATURE,)
+    listed = tuple(map(float, weights.config.data.temperatures))
+    known = weights.ranges.get("temperature", listed or (ROOM_TEMPERATURE,))
+    low, high = min(known), max(known)
+    usual = listed[0] if listed else min(max(ROOM_TEMPERATURE, low), high)
     if temperature is None:
-        return known[0]
-    coldest, hottest = min(known), max(known)
-    if not coldest <= temperature <= hottest:
+        return usual
+    if not low <= temperature <= high:
         raise UsageError(
-            f"--temperature: expected {coldest:g} to {hottest:g} K, for which the "
+            f"--temperature: expected {low:g} to {high:g} K, for which the "
             f"network was trained, found {temperature:g}"
         )
-    if "temperature" not in config.model.conditions and temperature != known[0]:
+    if "temperature" not in weights.config.model.conditions and temperature != usual:
         raise UsageError(
-            f"--temperature: expected {known[0]:g} K, since the network is not given "
+            f"--temperature: expected {usual:g} K, since the network is not given "
             f"the temperature, found {temperature:g}"
         )
     return float(temperature)
 
 
-def _check_lag(data: Any, lag: float | None, ensemble: bool) -> dict[str, float]:
+def _check_ensemble(weights: Weights) -> None:
+    """Raises `UsageError` for weights that cannot draw frames of the ensemble."""
+    if not weights.config.data.ensemble_share:
+        raise UsageError(
+            "--ensemble: expected weights trained with config.data.ensemble_share "
+            "above 0, found 0"
+        )
+    if not weights.ranges:  # The network was given a hidden source as a lag of 1 µs.
+        raise UsageError(
+            f"--ensemble: expected weights of version 0.2.0 or later, found earlier "
+            f"ones in {weights.name}; version 0.1.0 reads them"
+        )
+
+
+def _check_lag(weights: Weights, lag: float | None, ensemble: bool) -> dict[str, float]:
     """Returns the lag, if the network was trained for it; none for an ensemble."""
     if ensemble:
-        if not data.ensemble_share:
-            raise UsageError(
-                "--ensemble: expected weights trained with config.data.ensemble_share "
-                "above 0, found 0"
-            )
+        _check_ensemble(weights)
         return {}
+    data = weights.config.data
     known = tuple(map(float, data.lags))
     lag = known[0] if lag is None else lag
     listed = ", ".join(f"{value:g}" for value in known)

@@ -74,7 +74,7 @@ RULES = Rules(
         "data.temperatures": Range(1.0, 1e5),
         "data.spacing": Range(0.0),
         "data.lags": Range(1e-6),
-        "data.held_out": Range(0),
+        "data.held_out": Range(1),
         "data.source_noise": Range(0.0, 10.0),
         "data.ensemble_share": Range(0.0, 0.99),
         "data.num_clusters": Range(0),

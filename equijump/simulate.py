@@ -47,7 +47,7 @@ class Plan(NamedTuple):
         steps_per_frame: number of steps from one frame to the next.
         equilibration_steps: number of steps before the first frame.
         num_frames: number of frames of each replica.
-        spacing: ps from one frame to the next.
+        spacing: time between frames, in ps.
     """
 
     stem: str

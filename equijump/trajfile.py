@@ -38,7 +38,7 @@ class Output(NamedTuple):
         header: JSON values that decide the rollout, as for `open_output`.
         paths: trajectory of each replica.
         topology: topology of MDTraj.
-        frame_time: ps from one frame to the next.
+        frame_time: time between frames, in ps.
         every: number of jumps from one frame to the next.
         num_jumps: number of jumps done before.
         state: state behind those jumps; None where not even the starts are written.

@@ -6,8 +6,9 @@ packaged ones beside the weights, those of a run from the data of its config.
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -47,6 +48,8 @@ class Weights(NamedTuple):
         molecules: systems of the training data, by name.
         checksum: SHA-256 of the parameters, by name and in float32.
         config_checksum: SHA-256 of the config.
+        ranges: smallest and largest number of each condition in training, by name;
+            empty for runs of version 0.1.0.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Weights(NamedTuple):
     molecules: dict[str, Molecule]
     checksum: str
     config_checksum: str
+    ranges: Mapping[str, Sequence[float]] = MappingProxyType({})
 
 
 def load_weights(name_or_path: str | os.PathLike[str]) -> Weights:
@@ -73,8 +77,9 @@ def load_weights(name_or_path: str | os.PathLike[str]) -> Weights:
         molecules = read_molecules(trained.path, trained.meta["systems"])
     else:
         molecules = find_molecules(trained.config)
-    name, _, config, params, _, *checksums = trained
-    return Weights(name, config, params, statistics, molecules, *checksums)
+    name, _, config, params, meta, *checksums = trained
+    ranges = meta.get("conditions", {})
+    return Weights(name, config, params, statistics, molecules, *checksums, ranges)
 
 
 def _statistics(trained: weights.Trained) -> build.Statistics:

@@ -2,9 +2,9 @@
 
 Every slot holds one molecule at its own step. A finished molecule leaves its slot to
 the next one, so no step is spent on it. What a slot draws is a function of (seed,
-index of the molecule, step) alone. With a causal trunk, the features of placed atoms
-are kept and a step costs the row of the new atom; with a full trunk they are made
-anew. No pair of atoms is ever dropped.
+index of the molecule, step) alone. The features of placed atoms are kept where the
+trunk is causal, so that a step costs the row of the new atom; the published model makes
+them anew. No pair of atoms is ever dropped.
 """
 
 import itertools

@@ -81,7 +81,7 @@ class Law(NamedTuple):
         is_heavy: true for species heavier than hydrogen.
         tolerance: largest excess of a candidate edge over the shortest, in Å.
         cutoff: length of the longest edge, in Å.
-        heavy_first: whether all heavy atoms come before the first hydrogen.
+        heavy_first: true if all heavy atoms come before the first hydrogen.
     """
 
     is_heavy: Bool[Array, " num_species"]

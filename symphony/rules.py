@@ -65,6 +65,7 @@ STEPWISE = Rules(
 DENOISER = Rules(
     {
         **_VALUES,
+        "model.max_degree": Range(1),  # It moves atoms by vectors.
         "model.sigma_data": Range(1e-3, 1e3),
         "loss.alignment": tuple(alignment.METHODS),
         "loss.*_noise": Range(1e-6, 10.0),

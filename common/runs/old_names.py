@@ -52,11 +52,21 @@ class Removed(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """A part of a parameter's path, a regular expression, and its new name, if any."""
+    """A part of the paths of parameters that has another name.
+
+    Attributes:
+        kinds: kinds of model that had it.
+        pattern: regular expression of the part.
+        new: new name; None if the parameter went.
+        splits: true if each row of an array is one of its own, `<new>_<row>`.
+        sign: part that some path has if names are old; none where empty.
+    """
 
     kinds: tuple[str, ...]
     pattern: str
     new: str | None
+    splits: bool = False
+    sign: str = ""
 
 
 FIELDS: tuple[Added | Renamed | Removed, ...] = (
@@ -87,6 +97,27 @@ PARAMS = (
     Moved(("symphony",), r"embed_noise", r"embed_conditions/noise_std"),
     Moved(("equijump",), r"embed_(lag|temperature)", r"embed_conditions/\1"),
     Moved(("equijump",), r"last/kernel_0", None),
+    Moved(
+        ("paper",),
+        r"(focus_blocks_\d+)/Linear_1",
+        r"\1/Linear_2",
+        sign=r"focus_blocks_0/Dense_0",
+    ),
+    Moved(
+        ("paper",), r"(focus_blocks_\d+)/Dense_(\d+)/kernel", r"\1/Linear_1/kernel_\2"
+    ),
+    Moved(
+        ("paper",),
+        r"(position_blocks_\d+)/DegreeLinear_(\d+)/kernel",
+        r"\1/Linear_\2/kernel",
+        splits=True,
+    ),
+    Moved(
+        ("paper",),
+        r"(position_linear_\d+|signal_linear)/kernel",
+        r"\1/kernel",
+        splits=True,
+    ),
 )
 
 Value = TypeVar("Value")
@@ -180,7 +211,23 @@ def update_paths(kind: str | None, arrays: Mapping[str, Value]) -> dict[str, Val
     found = dict(arrays)
     for row in PARAMS:
         if kind in row.kinds:
-            part = re.compile(rf"(?<![^/]){row.pattern}(?![^/])")
-            kept = {p: v for p, v in found.items() if row.new or not part.search(p)}
-            found = {part.sub(row.new or "", path): v for path, v in kept.items()}
+            found = _move(row, found)
+    return found
+
+
+def _move(row: Moved, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Applies one row to arrays by path."""
+    part, sign = (
+        re.compile(rf"(?<![^/])(?:{text})(?![^/])") for text in (row.pattern, row.sign)
+    )
+    found: dict[str, Any] = {}
+    is_old = not row.sign or any(map(sign.search, arrays))
+    for path, array in arrays.items():
+        if not is_old or not part.search(path):
+            found[path] = array
+        elif row.splits:
+            new = part.sub(row.new, path)
+            found |= {f"{new}_{index}": own for index, own in enumerate(array)}
+        elif row.new is not None:
+            found[part.sub(row.new, path)] = array
     return found

@@ -52,17 +52,24 @@ def check_batch_size(config: ml_collections.ConfigDict) -> None:
 
 
 def needs_condition(name: str) -> Callable[[ml_collections.ConfigDict], None]:
-    """Returns the rule that a network is given a condition.
+    """Returns the rule that a network is given one condition that training makes.
+
+    The others are those that readers take from files, each once.
 
     >>> config = ml_collections.ConfigDict({"model": {"conditions": ("lag",)}})
     >>> needs_condition("lag")(config)
     """
 
     def check(config: ml_collections.ConfigDict) -> None:
-        found = tuple(config.model.conditions) if "conditions" in config.model else ()
-        if "conditions" in config.model and name not in found:
+        if "conditions" not in config.model:
+            return
+        found = tuple(config.model.conditions)
+        made = [other for other in found if not CONDITIONS[other].is_read]
+        if made != [name] or len({*found}) < len(found):
+            known = ", ".join(key for key, row in CONDITIONS.items() if row.is_read)
             raise UsageError(
-                f"config.model.conditions: expected {name} among them, found {found}"
+                f"config.model.conditions: expected {name} among them, and none but "
+                f"{known} beside it, each once, found {found}"
             )
 
     return check

@@ -43,7 +43,7 @@ class Trajectory(NamedTuple):
         name: name of its file.
         system: constants of the trajectory.
         positions: positions of the kept atoms, in Å; read when they are indexed.
-        spacing: ps from one frame to the next.
+        spacing: time between frames, in ps.
         checksum: SHA-256 of trajectory and topology.
         conditions: numbers that hold for all frames, by names of
             `common.nn.conditions.CONDITIONS`.
@@ -69,8 +69,8 @@ def read_trajectories(
     Args:
         paths: files that MDTraj reads: XTC, DCD, H5, NetCDF, multi-model PDB.
         topology: file that MDTraj reads a topology from, of the same atoms.
-        spacing: ps between frames, for formats that keep no times (DCD, PDB); 0 reads
-            them from the file.
+        spacing: time between frames in ps, for formats that keep no times (DCD, PDB);
+            0 reads them from the file.
         finite: true if a position that is not finite is an error. Where it is not,
             bonds are read from the positions of the topology's file, since the first
             frame may be one of the broken ones.

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
@@ -46,9 +46,8 @@ def load_segments(config: ml_collections.ConfigDict) -> Segments:
     lags = pairs.Lags(tuple(map(float, data.lags)), bool(data.log_uniform))
     training, validation = [], []
     for members in _alike(sources.read(data)):
-        longest = max(pairs.in_frames(lags, members[0]))
-        _check_lengths(members, lags, longest, config.loss.unroll)
-        kept, held = _divide(members, data.held_out, longest)
+        _check_lengths(members, lags, config.loss.unroll)
+        kept, held = _divide(members, data.held_out, lags)
         training += kept
         validation += held
     for segments in (training, validation):
@@ -70,23 +69,27 @@ def _alike(trajectories: Iterable[Trajectory]) -> Iterable[list[Trajectory]]:
 
 
 def _divide(
-    members: Sequence[Trajectory], held_out: int, longest: int
+    members: Sequence[Trajectory], held_out: int, lags: pairs.Lags
 ) -> tuple[list[pairs.Segment], list[pairs.Segment]]:
     """Returns what trains and what validates of trajectories that are alike."""
     if len(members) > held_out:
         cut = len(members) - held_out
         whole = [pairs.Segment(t, 0, len(t.positions)) for t in members]
         return whole[:cut], whole[cut:]
-    cut_up = [pairs.blocks(t, NUM_BLOCKS, NUM_BLOCKS - 1, longest + 1) for t in members]
+    cut_up = [
+        pairs.blocks(t, NUM_BLOCKS, NUM_BLOCKS - 1, max(pairs.in_frames(lags, t)) + 1)
+        for t in members
+    ]
     kept = [segment for several, _ in cut_up for segment in several]
     return kept, [segment for _, segment in cut_up]
 
 
 def _check_lengths(
-    members: Sequence[Trajectory], lags: pairs.Lags, longest: int, unroll: int
+    members: Sequence[Trajectory], lags: pairs.Lags, unroll: int
 ) -> None:
-    needed = (1 + max(1, unroll)) * NUM_BLOCKS * longest
     for trajectory in members:
+        longest = max(pairs.in_frames(lags, trajectory))
+        needed = (1 + max(1, unroll)) * NUM_BLOCKS * longest
         if len(trajectory.positions) <= needed:
             raise UsageError(
                 f"{trajectory.name}: expected more than {needed} frames for lags up to "
@@ -104,15 +107,29 @@ def _check_conditions(segments: Sequence[pairs.Segment], names: Sequence[str]) -
             )
 
 
-def describe(segments: Segments) -> dict[str, str | list[str]]:
-    """Returns what a run must go on with: checksums, and names of what validates."""
+def describe(segments: Segments) -> dict[str, Any]:
+    """Returns what a checkpoint remembers of the data.
+
+    They are the checksums that a run must go on with, names of what validates, and the
+    smallest and largest number of each condition in training.
+    """
     used = {s.trajectory.checksum for s in segments.training + segments.validation}
     return {
         "training_checksum": _checksum(segments.training),
         "validation_checksum": _checksum(segments.validation),
         "data_checksum": hashlib.sha256("".join(sorted(used)).encode()).hexdigest(),
         "held_out": [s.trajectory.name for s in segments.validation],
+        "conditions": _ranges(segments.training),
     }
+
+
+def _ranges(segments: Sequence[pairs.Segment]) -> dict[str, list[float]]:
+    """Returns the smallest and largest number of each condition."""
+    values: dict[str, list[float]] = {}
+    for segment in segments:
+        for name, value in segment.trajectory.conditions.items():
+            values.setdefault(name, []).append(float(value))
+    return {name: [min(found), max(found)] for name, found in values.items()}
 
 
 def _checksum(segments: Sequence[pairs.Segment]) -> str:

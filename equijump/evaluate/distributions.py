@@ -117,7 +117,7 @@ def compare(
 
     Args:
         quantity: quantity to compare.
-        prepared: Both sides.
+        prepared: both sides.
         resamples: resamples of units.
         weights: weights of frames by the Markov models; None where a side has no model.
     """

@@ -25,7 +25,7 @@ class Models(NamedTuple):
     """Markov models of one side.
 
     Attributes:
-        whole: By lag in steps, from all units; None where too few states connect.
+        whole: models by lag in steps, of all units; None where too few states connect.
         drawn: models by lag, of each resample.
     """
 
@@ -42,10 +42,10 @@ def fit_models(
     """Fits models at all lags, to all units and to resamples of them.
 
     Args:
-        side: Whose states are counted.
-        prepared: Has lags and the number of states.
+        side: side whose states are counted.
+        prepared: both sides, with lags and the number of states.
         weights: counts of units; see `resampling.Resamples`.
-        advance: Told of the resamples done.
+        advance: function of the number of resamples done.
     """
     size = prepared.num_states
     counts = {
@@ -95,7 +95,7 @@ def measure_models(prepared: Prepared, models: Mapping[str, Models]) -> dict[str
     """Returns time-scales, passage times, weights of sets and how well models hold.
 
     Args:
-        prepared: Both sides.
+        prepared: both sides.
         models: models of both sides.
     """
     first = prepared.lags[0]
@@ -184,7 +184,7 @@ def measure_basins(
     """Returns shares of basins and crossings per ns, for each residue with phi and psi.
 
     Args:
-        prepared: Both sides.
+        prepared: both sides.
         resamples: resamples of units.
         frame_weights: weights by the Markov models, for the second kind of share.
     """

@@ -31,7 +31,7 @@ class Replicas(NamedTuple):
         names: names of the files.
         system: system with kept atoms numbered in the order of slots.
         positions: positions of each trajectory, in Å; read at each access.
-        spacing: ps from one frame to the next.
+        spacing: time between frames, in ps.
     """
 
     names: tuple[str, ...]

@@ -104,7 +104,7 @@ def fit_msm(
     Args:
         counts: counts of transitions, from rows to columns.
         lag: Frames.
-        max_error: At which the iteration for the likelihood's maximum ends.
+        max_error: error at which the iteration for the largest likelihood ends.
 
     Returns:
         The model, or None where fewer than two states are connected.

@@ -30,8 +30,8 @@ class Settings(NamedTuple):
     """What a user chooses.
 
     Attributes:
-        lag: ps, of models; see `sides.choose_lags`.
-        num_resamples: For intervals and floors.
+        lag: lag of models, in ps; see `sides.choose_lags`.
+        num_resamples: number of resamples, for intervals and floors.
         seed: seed of resamples and clusters.
     """
 
@@ -60,9 +60,9 @@ def evaluate(
         trajectory: replicas to be judged; replicas that broke are counted and left out.
         reference: reference of the same system.
         settings: lag, resamples and seed.
-        native: Å, the structure a protein is compared with; the first frame of the
+        native: structure a protein is compared with, in Å; the first frame of the
             reference where None.
-        advance: function that is told of the models fitted.
+        advance: function of the number of models fitted.
 
     Raises:
         UsageError: All replicas broke, or trajectories do not suit the lag.

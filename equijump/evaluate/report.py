@@ -30,7 +30,7 @@ def divergence_rows(report: dict[str, Any], whole: bool = True) -> Rows:
 
     Args:
         report: result of `measure.evaluate`.
-        whole: whether kinds of many rows are listed; else their means.
+        whole: true to list kinds of many rows; else their means.
     """
     rows = [["", "JS, nats (95 %)", "floor", "√JS", "√floor", "MSM JS"]]
     kinds: dict[str, list[tuple[str, Any]]] = {}
@@ -59,7 +59,7 @@ def time_rows(report: dict[str, Any], whole: bool = True) -> Rows:
 
     Args:
         report: result of `measure.evaluate`.
-        whole: whether the basins of more than two residues are listed.
+        whole: true to list the basins of more than two residues.
     """
     found = [*_model_times(report["models"])]
     for signal, entry in report["correlations"].items():

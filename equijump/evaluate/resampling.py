@@ -31,11 +31,11 @@ class Divergence(NamedTuple):
 
     Attributes:
         js: divergence of the two histograms.
-        root: Its square root, a distance.
-        low: Lower end of 95 % of resamples, moved so that their median is `js`.
-        high: Upper end.
-        floor: Mean over random splits of the reference into halves.
-        floor_root: Its square root.
+        root: square root of `js`, a distance.
+        low: lower end of 95 % of resamples, moved so that their median is `js`.
+        high: upper end.
+        floor: mean over random splits of the reference into halves.
+        floor_root: square root of `floor`.
     """
 
     js: float
@@ -58,7 +58,7 @@ def draw(
     Args:
         num_units: units of what is judged.
         num_reference_units: units of the reference, at least two.
-        num_resamples: Also the number of splits.
+        num_resamples: number of resamples, and of splits.
         seed: seed of all draws.
     """
     rng = np.random.default_rng(seed)

@@ -32,7 +32,7 @@ class Lost(NamedTuple):
 
     Attributes:
         name: name of its file.
-        frame: First bad one, counted from 0.
+        frame: first bad frame, counted from 0.
         reason: reason in words.
     """
 
@@ -45,10 +45,10 @@ class Norm(NamedTuple):
     """What the reference says is right.
 
     Attributes:
-        lengths: Å, mean of each bond.
-        angles: Degrees, mean of each angle.
+        lengths: mean length of each bond, in Å.
+        angles: mean of each angle, in degrees.
         clash: threshold; see `clash_threshold`.
-        signs: Handedness of each centre in most frames.
+        signs: handedness of each centre in most frames.
     """
 
     lengths: Float[np.ndarray, " num_bonds"]
@@ -83,9 +83,9 @@ def find_loss(
 
     Args:
         name: name of its file.
-        positions: Å, of all its frames.
-        system: Whose bonds are looked at.
-        lengths: Å, their means in the reference.
+        positions: positions of all its frames, in Å.
+        system: system that has the bonds.
+        lengths: mean lengths in the reference, in Å.
     """
     finite = np.isfinite(positions).all(axis=(1, 2))
     found = geometry.distances_of(np.nan_to_num(positions), system.bonds)
@@ -152,10 +152,10 @@ def measure(
     """Measures one side; see the docs for every entry.
 
     Args:
-        positions: Å, of each unit.
+        positions: positions of each unit, in Å.
         system: system that it is of.
         norm: norm of the reference.
-        spacing: ps of a step, over which flips are counted.
+        spacing: time of a step, over which flips are counted, in ps.
         every: number of frames in a step.
     """
     residues, centres = geometry.find_centres(system)

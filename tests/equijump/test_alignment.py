@@ -119,7 +119,7 @@ def gradient(config, statistics, batch):
 
 
 @pytest.mark.parametrize("alignment", ["single", "exact"])
-def test_free_frames_have_a_finite_loss(segments, statistics, alignment):
+def test_random_frames_have_a_finite_loss(segments, statistics, alignment):
     batch = pairs.batch_at(segments.training, segments.lags, 64, 3, seed=0, step=0)
     error, grads = gradient(make_config("ddpm", alignment), statistics, batch)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
@@ -141,7 +141,7 @@ def test_only_pairs_without_a_source_are_aligned(segments, statistics):
 
 
 @pytest.mark.parametrize("kind", FROM_NOISE)
-def test_a_jump_of_free_frames_ends_anywhere(segments, statistics, kind):
+def test_a_jump_of_random_frames_ends_anywhere(segments, statistics, kind):
     """It turns with its noise, not with its source."""
     config = make_config(kind, "exact")
     params = build.init_params(config, jax.random.key(0))

@@ -5,6 +5,7 @@ import pytest
 
 from common.errors import UsageError
 from configs.equijump import tiny
+from equijump import train
 from equijump.data import pairs, sources, splits
 from tests.equijump.test_data_pairs import GLYCINE, make_trajectory
 
@@ -62,6 +63,26 @@ def test_short_trajectories_are_told_by_name(toy):
     toy(*named(3), *named(1, num_frames=10, temperature=310.0))
     with pytest.raises(UsageError, match="1_310_0: expected more than 20 frames"):
         splits.load_segments(make_config(lags=(4.0,)))
+
+
+def test_at_least_one_trajectory_validates():
+    with pytest.raises(UsageError, match="held_out: expected 1 or more, found 0"):
+        train.check_config(make_config(held_out=0))
+
+
+def test_each_trajectory_is_long_enough_at_its_own_spacing(toy):
+    first, *rest = named(3, num_frames=40)
+    toy(first, *(t._replace(spacing=first.spacing / 4) for t in rest))
+    with pytest.raises(UsageError, match="1_300_1: expected more than 80 frames"):
+        splits.load_segments(make_config(lags=(4.0,)))
+
+
+def test_gaps_between_blocks_are_by_the_spacing_of_each(toy):
+    first, second = named(2)
+    toy(first, second._replace(spacing=first.spacing / 4))
+    found = splits.load_segments(make_config(held_out=2, lags=(4.0,)))
+    gaps = [v.start - t.stop for t, v in zip(*found[:2], strict=True)]
+    assert gaps == [3, 9]
 
 
 def test_unrolled_jumps_need_longer_trajectories(toy):
@@ -126,3 +147,10 @@ def test_another_temperature_changes_checksums(toy):
     one = described(toy, named(3), temperatures=(300.0,))
     two = described(toy, named(3), temperatures=(310.0,))
     assert one["training_checksum"] != two["training_checksum"]
+
+
+def test_the_range_of_each_condition_of_training_is_described(toy):
+    warm = [t._replace(conditions={"temperature": 350.0, "gap": 4.5}) for t in named(3)]
+    found = described(toy, named(3) + warm, held_out=1)
+    expected = {"temperature": [300.0, 350.0], "gap": [4.5, 4.5]}
+    assert found["conditions"] == expected

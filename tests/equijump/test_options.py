@@ -14,7 +14,7 @@ NAMES = ("ACE", "ALA", "NME")
 SYSTEM = make_system(NAMES)
 
 
-def make_weights(systems=None, **values):
+def make_weights(systems=None, ranges=None, **values):
     """Weights of a config with other values, by their names in it."""
     config = tiny.get_config()
     config.update_from_flattened_dict(values)
@@ -27,6 +27,7 @@ def make_weights(systems=None, **values):
         molecules=systems or {"ala2": Molecule(SYSTEM, starts)},
         checksum="ab",
         config_checksum="cd",
+        ranges=ranges or {},
     )
 
 
@@ -93,8 +94,20 @@ def test_a_lag_of_a_microsecond_is_a_lag():
     assert found.conditions["lag"] == found.frame_time == 1e6
 
 
+def with_ensemble():
+    ranges = {"temperature": [300.0, 300.0]}
+    return make_weights(ranges=ranges, **{"data.ensemble_share": 0.5})
+
+
+def test_an_ensemble_of_an_early_version_is_refused():
+    weights = make_weights(**{"data.ensemble_share": 0.5})
+    assert choose(weights).conditions["lag"] == 10.0
+    with pytest.raises(UsageError, match="expected weights of version 0"):
+        choose(weights, ensemble=True)
+
+
 def test_an_ensemble_has_no_lag():
-    found = choose(make_weights(**{"data.ensemble_share": 0.5}), ensemble=True, every=3)
+    found = choose(with_ensemble(), ensemble=True, every=3)
     assert found.conditions == {"temperature": 300.0}
     assert found.frame_time == 3.0
 
@@ -115,6 +128,37 @@ def test_a_network_that_is_not_given_the_temperature_has_one():
         choose(weights, temperature=400.0)
 
 
+def with_temperatures(low, high):
+    """Weights whose data state their temperatures in files of their own."""
+    names = {"model.conditions": ("lag", "temperature")}
+    return make_weights(ranges={"temperature": [low, high]}, **names)
+
+
+def test_temperatures_that_only_the_data_state_may_be_asked():
+    weights = with_temperatures(280.0, 400.0)
+    assert choose(weights).conditions["temperature"] == 300.0
+    assert choose(weights, temperature=400.0).conditions["temperature"] == 400.0
+    found = choose(weights, conditions={"temperature": 280.0})
+    assert found.conditions["temperature"] == 280.0
+    with pytest.raises(UsageError, match="--temperature: expected 280 to 400 K"):
+        choose(weights, temperature=401.0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "usual"), [(350.0, 400.0, 350.0), (200.0, 250.0, 250.0)]
+)
+def test_the_usual_temperature_is_the_nearest_of_training(low, high, usual):
+    assert choose(with_temperatures(low, high)).conditions["temperature"] == usual
+
+
+def test_other_conditions_are_inside_those_of_training():
+    names = {"model.conditions": ("lag", "gap")}
+    weights = make_weights(ranges={"gap": [2.0, 5.0]}, **names)
+    assert choose(weights, conditions={"gap": 5.0}).conditions["gap"] == 5.0
+    with pytest.raises(UsageError, match="expected gap=2 to 5 eV, for which the"):
+        choose(weights, conditions={"gap": 5.5})
+
+
 def with_gap():
     return make_weights(**{"model.conditions": ("lag", "gap")})
 
@@ -127,8 +171,8 @@ def test_another_condition_is_a_row_and_a_name():
 @pytest.mark.parametrize(
     ("conditions", "told"),
     [
-        (None, "--condition: expected gap=0 to 20 eV, found none"),
-        ({"gap": 21.0}, r"--condition: expected gap=0 to 20 eV, found 21\.0"),
+        (None, "--condition: expected gap=0 to 20 eV, .*, found none"),
+        ({"gap": 21.0}, r"--condition: expected gap=0 to 20 eV, .*, found 21\.0"),
         ({"gap": float("nan")}, "found nan"),
         ({"gap": 1.0, "charm": 2.0}, "expected one of temperature, gap.*found charm"),
         ({"gap": 1.0, "lag": 10.0}, "expected one of temperature, gap.*found lag"),
@@ -226,7 +270,7 @@ def test_a_header_has_all_that_decides_and_no_array():
 
 
 def test_the_header_of_an_ensemble_has_no_lag():
-    weights = make_weights(**{"data.ensemble_share": 0.5})
+    weights = with_ensemble()
     found = sample.header(weights, choose(weights, ensemble=True), 0, "xtc")
     assert found["settings"]["lag"] is None
 

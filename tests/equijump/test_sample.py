@@ -363,7 +363,8 @@ def test_an_ensemble_does_not_look_at_what_was_before(loaded):
     config = loaded.config.copy_and_resolve_references()
     config.data.ensemble_share = 0.5
     statistics = loaded.statistics._replace(ensemble=np.ones(2))
-    both = loaded._replace(config=config, statistics=statistics)
+    ranges = {"temperature": [300.0, 300.0]}
+    both = loaded._replace(config=config, statistics=statistics, ranges=ranges)
     jump = make_jump(both, 3)
     options = sample.choose(both, 2, ensemble=True, gate=False)
     assert options.frame_time == 1.0

@@ -55,6 +55,13 @@ def packaged(params, tmp_path_factory):
     return folder
 
 
+def test_a_network_without_vectors_is_refused():
+    config = small_config()
+    config.model.max_degree = 0
+    with pytest.raises(UsageError, match=r"config\.model\.max_degree: expected 1 or"):
+        train.check_config(config)
+
+
 @pytest.fixture(scope="module")
 def denoise(params):
     apply = jax.jit(build.make_model(small_config()).apply)

@@ -63,9 +63,9 @@ class SharedStep:
     """The compiled step of all runs here, which tells what it saw.
 
     Attributes:
-        step_fn: None until a run has made one.
-        shapes: Batch shapes of the present run, in order.
-        events: By step, counted from 1: maps the state before it to another.
+        step_fn: compiled step; None until a run has made one.
+        shapes: batch shapes of the present run, in order.
+        events: functions of the state before a step, by its number from 1.
     """
 
     def __init__(self):

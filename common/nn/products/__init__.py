@@ -5,14 +5,29 @@ config names it in `config.model.product`. `common.nn.products.spec.Product` say
 row is.
 """
 
+from functools import partial
+from typing import Any
+
+from common.nn.features import Features, zeros
+from common.nn.graph import Graph
 from common.nn.products import clebsch_gordan, scalar, self_product, so2
-from common.nn.products.spec import Product
+from common.nn.products.spec import EdgeWeights, Product, Spec
 
-_FUNCTIONS = ("paths", "num_weights", "irreps_out", "product", "convolve")
+_FUNCTIONS = ("paths", "num_weights", "irreps_out", "product")
 
 
-def _row(module: object, **facts: object) -> Product:
-    return Product(**{name: getattr(module, name) for name in _FUNCTIONS}, **facts)
+def _row(module: Any, **facts: Any) -> Product:
+    functions = {name: getattr(module, name) for name in _FUNCTIONS}
+    return Product(**functions, convolve=partial(_convolve, module), **facts)
+
+
+def _convolve(
+    module: Any, x: Features, graph: Graph, weights: EdgeWeights, spec: Spec
+) -> Features:
+    """Convolves; where no node has a sender, the sums are zero."""
+    if graph.envelope.size == 0:
+        return zeros(module.irreps_out(spec), len(graph.envelope))
+    return module.convolve(x, graph, weights, spec)
 
 
 PRODUCTS: dict[str, Product] = {

@@ -148,6 +148,51 @@ def test_paths_are_renamed_part_by_part_and_by_kind():
     assert old_names.update_paths(None, before) == before
 
 
+def test_blocks_of_the_published_model_have_the_names_of_today():
+    block = "opt_state/1/mu/params/focus_blocks_0"
+    before = {
+        f"{block}/Linear_0/kernel_0": 0,
+        f"{block}/Dense_0/kernel": 1,
+        f"{block}/Dense_2/kernel": 2,
+        f"{block}/Linear_1/kernel_0": 3,
+        f"{block}/MLP_0/Dense_0/kernel": 4,
+    }
+    after = {
+        f"{block}/Linear_0/kernel_0": 0,
+        f"{block}/Linear_1/kernel_0": 1,
+        f"{block}/Linear_1/kernel_2": 2,
+        f"{block}/Linear_2/kernel_0": 3,
+        f"{block}/MLP_0/Dense_0/kernel": 4,
+    }
+    assert old_names.update_paths("paper", before) == after
+    assert old_names.update_paths("paper", after) == after
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("position_linear_1/kernel", "position_linear_1/kernel"),
+        ("signal_linear/kernel", "signal_linear/kernel"),
+        (
+            "position_blocks_2/DegreeLinear_3/kernel",
+            "position_blocks_2/Linear_3/kernel",
+        ),
+    ],
+)
+def test_the_matrices_of_all_degrees_become_one_for_each(old, new):
+    matrices = np.arange(12.0).reshape(3, 2, 2)
+    found = old_names.update_paths("paper", {f"params/{old}": matrices})
+    assert list(found) == [f"params/{new}_{degree}" for degree in range(3)]
+    np.testing.assert_array_equal(np.stack(list(found.values())), matrices)
+    again = old_names.update_paths("paper", found)
+    assert list(again) == list(found)
+
+
+def test_the_radial_kernel_of_a_position_block_stays():
+    before = {"params/position_blocks_0/kernel": np.ones((2, 3))}
+    assert list(old_names.update_paths("paper", before)) == list(before)
+
+
 def state_of(name):
     config = configs.default_of("denoiser")
     params = {"params": {name: {"kernel": jnp.arange(6.0).reshape(2, 3)}}}

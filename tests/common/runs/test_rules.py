@@ -50,3 +50,22 @@ def test_values_out_of_range_are_told_by_name(name, value, told):
     config.update_from_flattened_dict({name: value})
     with pytest.raises(UsageError, match=rf"config\.{name}: expected {told}"):
         configs.check(config, default, configs.Rules(rules.VALUES))
+
+
+def given(*names):
+    return ml_collections.ConfigDict({"model": {"conditions": names}})
+
+
+@pytest.mark.parametrize("names", [("lag",), ("gap", "lag"), ("lag", "temperature")])
+def test_one_condition_of_training_and_any_of_files_are_accepted(names):
+    rules.needs_condition("lag")(given(*names))
+
+
+@pytest.mark.parametrize("names", [(), ("gap",), ("lag", "noise_std"), ("lag", "lag")])
+def test_conditions_that_no_batch_has_are_refused(names):
+    with pytest.raises(UsageError, match=r"config\.model\.conditions: expected lag "):
+        rules.needs_condition("lag")(given(*names))
+
+
+def test_a_kind_without_conditions_needs_none():
+    rules.needs_condition("lag")(ml_collections.ConfigDict({"model": {}}))

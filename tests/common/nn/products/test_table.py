@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from common.nn.features import irreps_of
+from common.nn.graph import make_graph
 from common.nn.products import PRODUCTS
 from common.nn.products.spec import RadialWeights, convolve_edges, make_spec
 from common.so3.irreps import uniform
@@ -197,3 +198,18 @@ def test_weights_are_counted_by_hand_at_degree_one():
     expected = {"scalar": 3, "clebsch_gordan": 4, "self_product": 4, "so2": 5}
     counts = {name: PRODUCTS[name].num_weights(spec) // 5 for name in expected}
     assert counts == expected
+
+
+@names
+@pytest.mark.parametrize(("nodes", "senders"), [(1, 0), (3, 0)])
+def test_nodes_without_senders_receive_zero(name, nodes, senders):
+    x, vectors = features(IRREPS["O3"], nodes), jnp.ones((nodes, senders, 3))
+    ones, table = jnp.ones((nodes, senders)), jnp.zeros((nodes, senders), int)
+    graph = make_graph(vectors, ones[..., None], ones, 2, senders=table)
+    spec = spec_of(x, graph.harmonics)
+    weights = jnp.ones((nodes, senders, PRODUCTS[name].num_weights(spec)))
+    found = convolve(name, x, graph, weights, spec)
+    assert irreps_of(found) == PRODUCTS[name].irreps_out(spec)
+    for irrep, part in found.items():
+        assert part.shape[:2] == (nodes, irrep.dim)
+        assert not part.any()
