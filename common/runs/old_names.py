@@ -151,6 +151,12 @@ def update_config(
     for row in FIELDS:
         if kind in row.kinds:
             _apply(row, values, default, source, resumes)
+    if resumes and version == "0.1.0" and values.get("data.ensemble_share"):
+        raise UsageError(
+            f"{source}: expected config.data.ensemble_share = 0, since hidden sources "
+            f"are encoded anew, found {values['data.ensemble_share']:g}; version "
+            f"{version} reads it"
+        )
     for name in default.keys() - values.keys():
         raise UsageError(
             f"{source}: expected config.{name}, which version {__version__} needs, "

@@ -124,6 +124,15 @@ def test_a_term_of_the_loss_that_went_matters_to_training_alone():
         update(config, resumes=True)
 
 
+def test_training_with_hidden_sources_goes_on_in_its_own_version():
+    config = configs.default_of("equijump")
+    config.data.ensemble_share = 0.25
+    old_names.update_config(config, "run", "0.1.0")
+    old_names.update_config(config, "run", "0.2.0", resumes=True)
+    with pytest.raises(UsageError, match=r"run: .*ensemble_share = 0, .*found 0.25"):
+        old_names.update_config(config, "run", "0.1.0", resumes=True)
+
+
 def test_a_config_that_lacks_a_field_is_refused_with_its_version():
     config = configs.default_of("paper")
     del config.model.num_radii
