@@ -79,7 +79,9 @@ def test_what_cannot_be_used_is_one_line(values, told):
 
 def test_whole_numbers_lists_and_any_length_will_do():
     config = changed(train__rate=1, data__lags=[5, 20], data__species=())
+    before = config.to_dict()
     configs.check(config, ConfigDict(DEFAULT), RULES)
+    assert config.to_dict() == before
 
 
 @pytest.mark.parametrize("name", ["seed", "train.num_steps", "data"])

@@ -58,7 +58,7 @@ def given(*names):
 
 @pytest.mark.parametrize("names", [("lag",), ("gap", "lag"), ("lag", "temperature")])
 def test_one_condition_of_training_and_any_of_files_are_accepted(names):
-    rules.needs_condition("lag")(given(*names))
+    assert rules.needs_condition("lag")(given(*names)) is None
 
 
 @pytest.mark.parametrize("names", [(), ("gap",), ("lag", "noise_std"), ("lag", "lag")])
@@ -68,4 +68,5 @@ def test_conditions_that_no_batch_has_are_refused(names):
 
 
 def test_a_kind_without_conditions_needs_none():
-    rules.needs_condition("lag")(ml_collections.ConfigDict({"model": {}}))
+    config = ml_collections.ConfigDict({"model": {}})
+    assert rules.needs_condition("lag")(config) is None
