@@ -20,7 +20,7 @@ from common.runs.weights import versions
 from equijump import sampler, trajfile
 from equijump.options import MAX_REDRAWS, Options, Request, choose
 from equijump.rollout import Chunk, Plan, State
-from equijump.weights import Weights, load_weights, make_jump
+from equijump.weights import Weights, load_weights
 
 PS_PER_NS = 1_000.0
 
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.check_apart(path, *(arguments.start or ()))
     cli.announce_device()
     plan = sampler.plan_of(options, seed, arguments.chunk)
-    jump = make_jump(weights, options.num_steps, options.method)
+    jump = sampler.make_jump(weights, options.num_steps, options.method)
     opened = trajfile.open_output(
         arguments.output, head, options.system, arguments.overwrite
     )

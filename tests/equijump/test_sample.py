@@ -36,12 +36,12 @@ def shake(params, cloud, chain, key):
 
 @pytest.fixture
 def shaken(monkeypatch):
-    monkeypatch.setattr(sample, "make_jump", lambda weights, num_steps, method: shake)
+    monkeypatch.setattr(sampler, "make_jump", lambda weights, num_steps, method: shake)
 
 
 @pytest.fixture
 def trained(monkeypatch, jump):
-    monkeypatch.setattr(sample, "make_jump", lambda weights, num_steps, method: jump)
+    monkeypatch.setattr(sampler, "make_jump", lambda weights, num_steps, method: jump)
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ def test_a_rollout_that_is_not_finite_stops_and_keeps_what_was(
         """Fails by chance, about every twentieth time."""
         return jnp.where(jax.random.uniform(key) < 0.05, jnp.nan, cloud)
 
-    monkeypatch.setattr(sample, "make_jump", lambda weights, num_steps, method: fail)
+    monkeypatch.setattr(sampler, "make_jump", lambda weights, num_steps, method: fail)
     folder = tmp_path / "out"
     given = [
         f"--checkpoint={packaged}", f"--output={folder}", "--num_jumps=1000",
@@ -242,7 +242,7 @@ def test_the_gate_is_counted(ask, monkeypatch, capsys):
     def mirror(params, cloud, chain, key):
         return jnp.where(jax.random.bernoulli(key), -cloud, cloud)
 
-    monkeypatch.setattr(sample, "make_jump", lambda weights, num_steps, method: mirror)
+    monkeypatch.setattr(sampler, "make_jump", lambda weights, num_steps, method: mirror)
     result = json.loads((ask("out", 40) / "sample.json").read_text())
     share = result["result"]["num_accepted"] / result["result"]["num_draws"]
     assert 0.3 < share < 0.7
