@@ -239,3 +239,13 @@ def test_scores_are_under_the_properties_of_the_file(tmp_path):
     assert first["dipole"].value == 1.25
     assert first["dipole"].mask
     assert not second["dipole"].mask
+
+
+def test_a_condition_that_no_molecule_states_is_not_trained_on():
+    config = tiny.get_config()
+    config.data.path = "ethanol"
+    config.model.conditions = ("noise_std", "dipole")
+    with pytest.raises(
+        UsageError, match=r"ethanol: expected dipole, .*found it of none"
+    ):
+        train.load_data(config)
