@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse
 from jaxtyping import Bool, Float, Int
 
 from common.errors import UsageError
@@ -213,6 +212,8 @@ def nearby(
         num_atoms: number of atoms.
         num_bonds: largest number of bonds between two atoms that are near.
     """
+    import scipy.sparse
+
     rows, columns = np.concatenate([bonds, bonds[:, ::-1]]).T
     ones = np.ones(len(rows), bool)
     shape = num_atoms, num_atoms
