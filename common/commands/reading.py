@@ -1,0 +1,164 @@
+"""Files that may be damaged, cut or hand-made: read whole or refused in one line.
+
+Nothing is unpickled. The header of an array is compared with the bytes behind it before
+any of them is read.
+"""
+
+import json
+import lzma
+import math
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from common.errors import UsageError
+
+DAMAGE = (
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError,
+    RuntimeError, TypeError, ValueError, lzma.LZMAError, struct.error,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What readers raise at damage: `RuntimeError` has deep nesting and unknown methods."""
+
+
+class Header(NamedTuple):
+    """Head of an array in a file: its shape, its type, and the bytes of its data."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    num_bytes: int
+
+
+def line_of(error: BaseException) -> str:
+    r"""Returns an error in one line of readable length.
+
+    >>> line_of(ValueError("no number here\nand more"))
+    'no number here'
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
+
+
+def read_json(path: str | os.PathLike[str], what: str = "a JSON object") -> dict:
+    """Returns the JSON object in a file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "state.json")
+    ...     _ = path.write_text('{"num_frames": 3}')
+    ...     read_json(path)
+    {'num_frames': 3}
+
+    Args:
+        path: file in UTF-8.
+        what: contents that are expected, in words for the message.
+
+    Raises:
+        UsageError: The file is missing, damaged or holds something else.
+    """
+    try:
+        return parse_json(Path(path).read_bytes())
+    except DAMAGE as error:
+        raise UsageError(f"{path}: expected {what}, found {line_of(error)}") from error
+
+
+def parse_json(text: str | bytes) -> dict:
+    """Returns the JSON object that a text holds.
+
+    >>> parse_json('{"index": 0}')
+    {'index': 0}
+
+    Raises:
+        ValueError: The text is none, or nested too deeply.
+    """
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError("JSON that is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"a {type(found).__name__} in the place of a JSON object")
+    return found
+
+
+def read_arrays(
+    path: str | os.PathLike[str],
+    what: str,
+    choose: Callable[[Mapping[str, Header]], Iterable[str]] | None = None,
+) -> dict[str, np.ndarray]:
+    """Returns arrays of a NumPy archive.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(Path(folder, "state.npz"), cloud=np.zeros(2))
+    ...     arrays = read_arrays(Path(folder, "state.npz"), "the state of a rollout")
+    >>> arrays["cloud"].tolist()
+    [0.0, 0.0]
+
+    Args:
+        path: archive, as `np.savez` writes it.
+        what: contents that are expected, in words for the message.
+        choose: function of the headers of all arrays that returns the names of those
+            to read, and raises `UsageError` where shapes do not fit together; all are
+            read where None.
+
+    Raises:
+        UsageError: The file is missing, damaged, or none of NumPy's; a header promises
+            more than the file holds.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            headers = _headers(archive)
+            names = list(headers if choose is None else choose(headers))
+            return {name: _read_array(archive, name, headers[name]) for name in names}
+    except DAMAGE as error:
+        raise UsageError(f"{path}: expected {what}, found {line_of(error)}") from error
+
+
+def _headers(archive: zipfile.ZipFile) -> dict[str, Header]:
+    """Returns the headers of all members by their names, without `.npy`."""
+    headers = {}
+    for entry in archive.infolist():
+        name = entry.filename.removesuffix(".npy")
+        if name in headers:
+            raise ValueError(f"two arrays of the name {name}")
+        with archive.open(entry) as file:
+            headers[name] = _header(file, name, entry.file_size)
+    return headers
+
+
+def _header(file: Any, name: str, size: int) -> Header:
+    version = np.lib.format.read_magic(file)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in readers:
+        raise ValueError(f"{name} in version {version} of NumPy's form")
+    shape, _, dtype = readers[version](file)
+    if dtype.hasobject:
+        raise ValueError(f"{name} with Python objects, which are never unpickled")
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if num_bytes != size - file.tell():
+        raise ValueError(
+            f"{name} of {num_bytes} bytes by its header and {size - file.tell()} in "
+            "the file"
+        )
+    return Header(shape, dtype, num_bytes)
+
+
+def _read_array(archive: zipfile.ZipFile, name: str, header: Header) -> np.ndarray:
+    members = archive.namelist()
+    member = name if name in members else f"{name}.npy"
+    with archive.open(member) as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
+    if array.shape != header.shape:
+        raise ValueError(f"{name} of shape {array.shape}, not {header.shape}")
+    return array
