@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from common.commands import cli, package
 from common.errors import UsageError
@@ -28,10 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         trajfile.check_name(flags.name)
         molecules = {flags.name: next(iter(molecules.values()))}
+    files = [f"{name}{suffix}" for name in molecules for suffix in (".pdb", ".xtc")]
+    package.check(flags, *files)
+
+    def write_starts(folder: Path) -> None:
+        for name, (system, starts) in molecules.items():
+            trajfile.write_starts(folder / name, system, starts)
+
     config.data.trajectories, config.data.topology = (), ""
-    package.write(flags, config, params, {**meta, "systems": list(molecules)})
-    for name, (system, starts) in molecules.items():
-        trajfile.write_starts(flags.output / name, system, starts)
+    meta = {**meta, "systems": list(molecules)}
+    package.write(flags, config, params, meta, write_starts)
     return 0
 
 

@@ -3,22 +3,22 @@
 The trajectories grow together, a chunk at a time, and `state.npz` is their commit log:
 a chunk is there once the state, replaced in one piece, has it. Where an earlier command
 was killed, what the files hold beyond the state is cut off, and the next chunk follows.
-Only H5 cannot be cut. Positions are in Å here and in nm at MDTraj's door.
+Only H5 cannot be cut. A state is there before the first frame, so that trajectories
+without one have lost it. Positions are in Å here and in nm at MDTraj's door.
 """
 
 import contextlib
 import json
 import re
 import struct
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int
 
-from common.commands import cli
+from common.commands import cli, reading
 from common.errors import RunError, UsageError
 from common.runs.weights import check_same
 from equijump.data.frames import ANGSTROM_PER_NM
@@ -27,7 +27,10 @@ from equijump.rollout import Chunk, State
 
 FORMAT_VERSION = 1
 FORMATS = ("xtc", "dcd", "h5", "pdb")
-_READ_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+_NOTHING_DONE = -1
+"""Jumps of a state of which not even the starts are written."""
+_TITLE_BYTES = 80
+_REMARK = b"REMARKS Written by equijump sample".ljust(_TITLE_BYTES)
 
 
 class Output(NamedTuple):
@@ -55,7 +58,10 @@ class Output(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What `state.npz` holds: jumps done, bytes of each file, and a `State`."""
+    """What `state.npz` holds: jumps done, bytes of each file, and a `State`.
+
+    There are `_NOTHING_DONE` jumps before the first frame.
+    """
 
     num_jumps: Int[np.ndarray, ""]
     sizes: Int[np.ndarray, " num_replicas"]
@@ -107,12 +113,13 @@ def open_output(
     """
     settings, paths = header["settings"], paths_of(folder, header)
     header = json.loads(json.dumps({"format_version": FORMAT_VERSION, **header}))
+    for path in (folder / "sample.json", *files_of(folder, header)):
+        cli.check_output(path)
     if not overwrite:
-        _find(folder, header, paths)  # Before anything is made.
-    cli.make_folder(folder, "--output")
-    with cli.locked(folder):
+        _find(folder, header, system)  # Before anything is made.
+    with cli.made_folder(folder), cli.locked(folder):
         # Another command may have added to it before the lock.
-        saved = None if overwrite else _find(folder, header, paths)
+        saved = None if overwrite else _find(folder, header, system)
         output = Output(
             folder=folder,
             header=header,
@@ -127,7 +134,18 @@ def open_output(
             _remove_former(folder)
             write_header(output)
         _truncate(output, saved)
+        if saved is None:
+            zeros = np.zeros(len(paths), np.int64)
+            shape = (len(paths), *system.slot_atoms.shape, 3)
+            cloud = np.zeros(shape, np.float32)
+            nothing = np.int64(_NOTHING_DONE)
+            _write_state(folder, Saved(nothing, zeros, cloud, zeros, zeros, zeros))
         yield output
+
+
+def _write_state(folder: Path, saved: Saved) -> None:
+    with cli.atomic_path(folder / "state.npz") as path:
+        np.savez(path, **saved._asdict())
 
 
 def write_header(output: Output, result: dict[str, Any] | None = None) -> None:
@@ -184,17 +202,19 @@ def append(output: Output, chunk: Chunk) -> None:
             _WRITERS[suffix](path, output.topology, positions[:, replica], times, first)
         sizes = np.array([path.stat().st_size for path in output.paths])
         arrays = map(np.asarray, (chunk.num_jumps, sizes, *chunk.state))
-        with cli.atomic_path(output.folder / "state.npz") as path:
-            np.savez(path, **Saved(*arrays)._asdict())
-    except OSError as error:
+        _write_state(output.folder, Saved(*arrays))
+    except (OSError, RuntimeError, RunError) as error:  # The last is of `atomic_path`.
+        cause = error.__cause__ if isinstance(error, RunError) else error
+        complete = f"frames before {times[0]:g} ps are complete"
         raise RunError(
-            f"{output.folder}: cannot be written ({error.strerror}); frames before "
-            f"{times[0]:g} ps are complete"
-        ) from error
+            f"{output.folder}: cannot be written ({reading.line_of(cause or error)}); "
+            f"{complete if first else 'no frame is complete yet'}"
+        ) from cause
 
 
-def _find(folder: Path, header: dict[str, Any], paths: list[Path]) -> Saved | None:
-    """Returns the state to go on from, None where nothing has been begun."""
+def _find(folder: Path, header: dict[str, Any], system: System) -> Saved | None:
+    """Returns the state to go on from, None where no frame is complete."""
+    paths = paths_of(folder, header)
     if not (folder / "sample.json").exists():
         for path in (folder, *files_of(folder, header)):
             if path.exists() and (path != folder or not path.is_dir()):
@@ -203,51 +223,101 @@ def _find(folder: Path, header: dict[str, Any], paths: list[Path]) -> Saved | No
                     "--overwrite or another --output"
                 )
         return None
-    try:
-        begun = json.loads((folder / "sample.json").read_text("utf-8"))
-        saved = None
-        if (folder / "state.npz").exists():
-            with np.load(folder / "state.npz", allow_pickle=False) as file:
-                saved = Saved(**file)
-        begun.pop("result")
-    except (*_READ_ERRORS, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"{folder}: expected sample.json and state.npz of an earlier command "
-            f"({error}); give --overwrite or another --output"
-        ) from error
+    begun, saved = _read_record(folder), None
     # The checkpoint may be spelt otherwise: the checksum of its weights decides.
     check_same(folder, begun, header, frozenset({"checkpoint"}))
-    if saved is not None:
-        if paths[0].suffix == ".h5":
-            raise UsageError(
-                f"{folder}: has a rollout in H5, which cannot be gone on with; give "
-                "--overwrite or another --output"
-            )
-        for path, size in zip(paths, saved.sizes, strict=True):
-            found = path.stat().st_size if path.exists() else 0
-            if found < size:
-                raise UsageError(
-                    f"{path}: expected at least the {size} bytes that state.npz tells "
-                    f"of, found {found}; give --overwrite"
-                )
+    if (folder / "state.npz").exists():
+        saved = _read_state(folder, len(paths), system)
+    else:
+        _check_none_complete(paths)
+    if saved is None or saved.num_jumps == _NOTHING_DONE:
+        return None
+    _check_sizes(paths, saved)
     return saved
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    """Returns what decided an earlier rollout."""
+    what = "sample.json and state.npz of an earlier command"
+    try:
+        begun = reading.read_json(folder / "sample.json", what)
+        begun.pop("result")
+        return begun
+    except (UsageError, KeyError) as error:
+        told = error if isinstance(error, UsageError) else f"{folder}: expected {what}"
+        raise UsageError(f"{told}; give --overwrite or another --output") from error
+
+
+def _read_state(folder: Path, num_replicas: int, system: System) -> Saved:
+    """Returns the state of an earlier command, of the shapes of the system."""
+    each, path = (num_replicas,), folder / "state.npz"
+    shapes = dict.fromkeys(Saved._fields, each)
+    shapes |= {"num_jumps": (), "cloud": (*each, *system.slot_atoms.shape, 3)}
+
+    def choose(headers: Mapping[str, reading.Header]) -> tuple[str, ...]:
+        for name, shape in shapes.items():
+            kinds = "f" if name == "cloud" else "iu"
+            found = headers.get(name)
+            if found is None or found.shape != shape or found.dtype.kind not in kinds:
+                told = "none" if found is None else f"{found.dtype} of {found.shape}"
+                raise ValueError(f"{name} of {shape} expected, {told} found")
+        return Saved._fields
+
+    what = "sample.json and state.npz of an earlier command"
+    try:
+        arrays = reading.read_arrays(path, what, choose)
+        arrays["cloud"] = arrays["cloud"].astype(np.float32)
+        saved = Saved(**arrays)
+        counts = (saved.sizes, *saved[3:])
+        if saved.num_jumps < _NOTHING_DONE or any(np.any(c < 0) for c in counts):
+            raise UsageError(f"{path}: expected {what}, found negative counts")
+        if not np.isfinite(saved.cloud).all():
+            raise UsageError(f"{path}: expected {what}, found positions not finite")
+    except UsageError as error:
+        raise UsageError(f"{error}; give --overwrite or another --output") from error
+    return saved
+
+
+def _check_none_complete(paths: list[Path]) -> None:
+    """Raises `UsageError` for trajectories that have lost their state."""
+    for path in paths:
+        if path.exists() and path.stat().st_size:
+            raise UsageError(
+                f"{path}: expected state.npz beside it, found none: its frames are "
+                "whole, but cannot be gone on with; give --overwrite to replace them, "
+                "or another --output"
+            )
+
+
+def _check_sizes(paths: list[Path], saved: Saved) -> None:
+    if paths[0].suffix == ".h5":
+        raise UsageError(
+            f"{paths[0].parent}: has a rollout in H5, which cannot be gone on with; "
+            "give --overwrite or another --output"
+        )
+    for path, size in zip(paths, saved.sizes, strict=True):
+        found = path.stat().st_size if path.exists() else 0
+        if found < size:
+            raise UsageError(
+                f"{path}: expected at least the {size} bytes that state.npz tells "
+                f"of, found {found}; give --overwrite"
+            )
 
 
 def _remove_former(folder: Path) -> None:
     """Removes the trajectories of an earlier rollout that is written over."""
     (folder / "state.npz").unlink(missing_ok=True)
     try:
-        begun = json.loads((folder / "sample.json").read_text("utf-8"))
-        pattern = "{system}_*.{format}".format(**begun["settings"])
-    except (*_READ_ERRORS, TypeError):
+        former = paths_of(folder, reading.read_json(folder / "sample.json"))
+    except (UsageError, LookupError, TypeError):
         return  # Of another origin; what has our names is replaced.
-    for path in folder.glob(pattern):
-        path.unlink()
+    for path in former:
+        path.unlink(missing_ok=True)
 
 
 def _truncate(output: Output, saved: Saved | None) -> None:
     """Cuts the files behind the last complete chunk, and clears what a kill left."""
-    for pattern in (".part.*", ".partial-*"):
+    for pattern in (*(f".part.{suffix}" for suffix in FORMATS), ".partial-[0-9]*-*"):
         for torn in output.folder.glob(pattern):
             torn.unlink()
     for replica, path in enumerate(output.paths):
@@ -281,7 +351,7 @@ def _write_dcd(path: Path, _: Any, positions: Any, times: Any, first: int) -> No
         with DCDTrajectoryFile(str(part), "w") as file:
             file.write(positions * ANGSTROM_PER_NM)
 
-    contents = _written(path, write)
+    contents = _with_remark(_written(path, write))
     if first > 0:
         start = 0
         for _record in range(3):  # Of Fortran: sizes before and behind.
@@ -290,6 +360,12 @@ def _write_dcd(path: Path, _: Any, positions: Any, times: Any, first: int) -> No
     _append_bytes(path, contents)
     with path.open("rb+") as file:
         _set_dcd_count(file, first + len(positions))
+
+
+def _with_remark(contents: bytes) -> bytes:
+    """Returns a DCD file whose title has no date: equal rollouts are equal files."""
+    place = contents.find(b"REMARKS Created")
+    return contents[:place] + _REMARK + contents[place + _TITLE_BYTES :]
 
 
 def _set_dcd_count(file: Any, num_frames: int) -> None:

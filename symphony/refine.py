@@ -151,8 +151,7 @@ def _check_fixed(name: str, fixed: Sequence[int], molecules: data.Molecules) -> 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `symphony refine` and returns the exit status."""
     flags = _parser().parse_args(argv)
-    for path in molfile.paths_of(flags.output):
-        cli.check_apart(path, flags.molecules)
+    molfile.check(flags.output, flags.molecules)
     cli.check_seed(flags.seed)
     refiner = denoiser.load_refiner(
         flags.checkpoint, "--checkpoint", flags.noise, flags.num_steps, flags.method

@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import rich.box
 from rich.console import Console
 from rich.table import Table
 
-from common.commands.cli import atomic_path
+from common.commands.files import write_own
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62em; margin: 2em auto;
@@ -113,6 +112,7 @@ def show(
     page: str,
     print_report: Callable[[dict[str, Any], Console], None],
     folder: Path,
+    command: str = "",
 ) -> None:
     """Writes a report into a folder and prints its tables.
 
@@ -128,15 +128,16 @@ def show(
         page: report as HTML.
         print_report: function that prints the tables of the report.
         folder: folder to write, made if needed.
+        command: name of the command, which may replace the report later.
     """
-    write(report, page, folder)
+    write(report, page, folder, command)
     console = Console()
     print_report(report, console)
     written = f"{folder / 'report.html'} and report.json"
     console.print(written, highlight=False, soft_wrap=True)
 
 
-def write(report: dict[str, Any], page: str, folder: Path) -> None:
+def write(report: dict[str, Any], page: str, folder: Path, command: str = "") -> None:
     """Writes `report.json` and `report.html` into a folder, which is made if needed.
 
     >>> import tempfile
@@ -144,11 +145,12 @@ def write(report: dict[str, Any], page: str, folder: Path) -> None:
     ...     write({"valid": 0.95}, "<p>valid 0.95", Path(folder))
     ...     print(Path(folder, "report.html").read_text())
     <p>valid 0.95
+
+    Args:
+        report: numbers measured; JSON values.
+        page: report as HTML.
+        folder: folder to write.
+        command: name of the command, by which it knows the report as its own; see
+            `common.commands.files`.
     """
-    with atomic_path(folder / "report.json") as path:
-        path.write_text(
-            json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False),
-            encoding="utf-8",
-        )
-    with atomic_path(folder / "report.html") as path:
-        path.write_text(page, encoding="utf-8")
+    write_own(command, folder / "report.json", report, {folder / "report.html": page})
