@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from absl import logging
 from jaxtyping import Array, Bool
 
 from common import __version__
@@ -30,6 +32,9 @@ from common.runs.training import Params, TrainState, check_finite, named_leaves
 
 FORMAT_VERSION = 1
 _EMA_PREFIX = "ema_params/"
+_OVERHEAD = 100_000
+"""Bytes of a checkpoint beside its arrays."""
+
 _GO_ON = "remove this folder to go on from an earlier one"
 
 
@@ -108,7 +113,7 @@ def make_manager(workdir: Path, writable: bool = True) -> Iterator[Any]:
     _check_losses(folder)
     with reading.refusing(folder, "checkpoints of a run"):
         manager = ocp.CheckpointManager(folder.resolve(), options=options)
-    with telling_of_writes(workdir):
+    with telling_of_writes(workdir), _without_its_log():
         try:
             yield manager
         finally:
@@ -121,6 +126,18 @@ def _check_losses(folder: Path) -> None:
         step = path.parents[1]
         with reading.refusing(step, "a complete checkpoint", _GO_ON):
             float(_validation_loss(reading.parse_json(path.read_bytes())))
+
+
+@contextlib.contextmanager
+def _without_its_log() -> Iterator[None]:
+    """Keeps Orbax's log back: what fails there is raised here, and told in one line."""
+    handler = logging.get_absl_handler()
+    is_not_orbax = lambda record: "/orbax/" not in record.pathname
+    handler.addFilter(is_not_orbax)
+    try:
+        yield
+    finally:
+        handler.removeFilter(is_not_orbax)
 
 
 @contextlib.contextmanager
@@ -223,11 +240,26 @@ def save(
         return
     record = _record(config, meta) | {"validation_loss": validation_loss, "step": step}
     arrays = {name: np.array(leaf) for name, leaf in named_leaves(state)}
+    _check_room(Path(manager.directory), sum(leaf.nbytes for leaf in arrays.values()))
     rank = math.inf if validation_loss is None else validation_loss
     items = ocp.args.Composite(
         state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record)
     )
     manager.save(step, args=items, metrics={"validation_loss": rank}, force=True)
+
+
+def _check_room(folder: Path, num_bytes: int) -> None:
+    """Raises `RunError` where a checkpoint of so many bytes will not fit.
+
+    Orbax, which writes in the background, would leave a part of it and many lines.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes + _OVERHEAD:
+        raise RunError(
+            f"{folder.parent}: expected {(num_bytes + _OVERHEAD) / 1e6:.1f} MB of room "
+            f"for a checkpoint, found {free / 1e6:.1f} MB; "
+            f"{_what_is_left(folder.parent)}"
+        )
 
 
 def restore(manager: Any, template: TrainState, step: int | None = None) -> Restored:

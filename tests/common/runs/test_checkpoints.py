@@ -463,6 +463,15 @@ def test_a_full_disk_is_told_with_what_is_complete(tmp_path, error):
         raise error
 
 
+def test_a_checkpoint_that_will_not_fit_is_not_begun(tmp_path, monkeypatch):
+    save_steps(tmp_path, {2: 0.5})
+    usage = shutil.disk_usage(tmp_path)._replace(free=50_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(RunError, match=r"found 0\.1 MB; step 2 is complete"):
+        save_steps(tmp_path, {4: 0.5})
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["2"]
+
+
 def test_an_error_that_is_none_of_the_disk_is_not_taken_for_one(tmp_path):
     with (
         pytest.raises(ValueError, match="of our own"),
