@@ -10,8 +10,7 @@ without one have lost it. Positions are in Å here and in nm at MDTraj's door.
 import contextlib
 import json
 import re
-import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from jaxtyping import Float32, Int
 from common.commands import cli, reading
 from common.errors import RunError, UsageError
 from common.runs.weights import check_same
+from equijump import appending
 from equijump.data.frames import ANGSTROM_PER_NM
 from equijump.data.topology import System, to_topology
 from equijump.rollout import Chunk, State
@@ -29,8 +29,6 @@ FORMAT_VERSION = 1
 FORMATS = ("xtc", "dcd", "h5", "pdb")
 _NOTHING_DONE = -1
 """Jumps of a state of which not even the starts are written."""
-_TITLE_BYTES = 80
-_REMARK = b"REMARKS Written by equijump sample".ljust(_TITLE_BYTES)
 
 
 class Output(NamedTuple):
@@ -163,7 +161,7 @@ def write_starts(
     write_topology(stem.with_name(f"{stem.name}.pdb"), topology, starts[0])
     with cli.atomic_path(stem.with_name(f"{stem.name}.xtc")) as path:
         positions = starts / np.float32(ANGSTROM_PER_NM)
-        _write_xtc(path, topology, positions, np.arange(len(starts)), 0)
+        appending.write_xtc(path, topology, positions, np.arange(len(starts)), 0)
 
 
 def write_topology(
@@ -199,7 +197,9 @@ def append(output: Output, chunk: Chunk) -> None:
             path = files_of(output.folder, output.header)[0]
             write_topology(path, output.topology, chunk.frames[0, 0])
         for replica, path in enumerate(output.paths):
-            _WRITERS[suffix](path, output.topology, positions[:, replica], times, first)
+            appending.WRITERS[suffix](
+                path, output.topology, positions[:, replica], times, first
+            )
         sizes = np.array([path.stat().st_size for path in output.paths])
         arrays = map(np.asarray, (chunk.num_jumps, sizes, *chunk.state))
         _write_state(output.folder, Saved(*arrays))
@@ -327,98 +327,4 @@ def _truncate(output: Output, saved: Saved | None) -> None:
             with path.open("rb+") as file:
                 file.truncate(int(saved.sizes[replica]))
                 if path.suffix == ".dcd":
-                    _set_dcd_count(file, output.num_jumps // output.every + 1)
-
-
-def _write_xtc(path: Path, _: Any, positions: Any, times: Any, first: int) -> None:
-    from mdtraj.formats import XTCTrajectoryFile
-
-    box = np.zeros((len(positions), 3, 3), np.float32)
-    steps = np.arange(first, first + len(positions), dtype=np.int32)
-
-    def write(part: Path) -> None:
-        with XTCTrajectoryFile(str(part), "w") as file:
-            file.write(positions, times.astype(np.float32), steps, box)
-
-    _append_bytes(path, _written(path, write))
-
-
-def _write_dcd(path: Path, _: Any, positions: Any, times: Any, first: int) -> None:
-    """Adds frames, their header left out, and then their number to the file's own."""
-    from mdtraj.formats import DCDTrajectoryFile
-
-    def write(part: Path) -> None:
-        with DCDTrajectoryFile(str(part), "w") as file:
-            file.write(positions * ANGSTROM_PER_NM)
-
-    contents = _with_remark(_written(path, write))
-    if first > 0:
-        start = 0
-        for _record in range(3):  # Of Fortran: sizes before and behind.
-            start += 8 + struct.unpack_from("i", contents, start)[0]
-        contents = contents[start:]
-    _append_bytes(path, contents)
-    with path.open("rb+") as file:
-        _set_dcd_count(file, first + len(positions))
-
-
-def _with_remark(contents: bytes) -> bytes:
-    """Returns a DCD file whose title has no date: equal rollouts are equal files."""
-    place = contents.find(b"REMARKS Created")
-    return contents[:place] + _REMARK + contents[place + _TITLE_BYTES :]
-
-
-def _set_dcd_count(file: Any, num_frames: int) -> None:
-    """Writes the number of frames and of steps into the header of a DCD file."""
-    for place in (8, 20):
-        file.seek(place)
-        file.write(struct.pack("i", num_frames))
-
-
-def _write_pdb(
-    path: Path, topology: Any, positions: Any, times: Any, first: int
-) -> None:
-    """Adds models, without the lines that stand before and behind all of them."""
-    from mdtraj.formats import PDBTrajectoryFile
-
-    def write(part: Path) -> None:
-        with PDBTrajectoryFile(str(part), "w") as file:
-            for number, frame in enumerate(positions, start=first):
-                file.write(frame * ANGSTROM_PER_NM, topology, number % 10_000)
-
-    models = re.search(rb"^MODEL .*^ENDMDL\n", _written(path, write), re.M | re.S)
-    _append_bytes(path, models.group())
-
-
-def _write_h5(
-    path: Path, topology: Any, positions: Any, times: Any, first: int
-) -> None:
-    from mdtraj.formats import HDF5TrajectoryFile
-
-    with HDF5TrajectoryFile(str(path), "a" if first > 0 else "w") as file:
-        file.write(positions, time=times)
-        if first == 0:
-            file.topology = topology
-
-
-_WRITERS: dict[str, Callable[..., None]] = {
-    ".xtc": _write_xtc,
-    ".dcd": _write_dcd,
-    ".h5": _write_h5,
-    ".pdb": _write_pdb,
-}
-
-
-def _written(path: Path, write: Callable[[Path], None]) -> bytes:
-    """Returns what MDTraj writes to a file of its own."""
-    part = path.with_name(f".part{path.suffix}")
-    try:
-        write(part)
-        return part.read_bytes()
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _append_bytes(path: Path, contents: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(contents)
+                    appending.set_dcd_count(file, output.num_jumps // output.every + 1)
