@@ -111,8 +111,9 @@ def open_output(
     """
     settings, paths = header["settings"], paths_of(folder, header)
     header = json.loads(json.dumps({"format_version": FORMAT_VERSION, **header}))
-    for path in (folder / "sample.json", *files_of(folder, header)):
-        cli.check_output(path)
+    if folder.is_dir() or not folder.exists():
+        for path in (folder / "sample.json", *files_of(folder, header)):
+            cli.check_output(path)
     if not overwrite:
         _find(folder, header, system)  # Before anything is made.
     with cli.made_folder(folder), cli.locked(folder):

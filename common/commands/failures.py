@@ -17,7 +17,7 @@ TRACEBACK = "SYMPHONY_EQUIJUMP_TRACEBACK"
 
 _ROOT = Path(__file__).resolve().parents[2]
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_FULL_WORDS = ("No space left on device", "Disk quota exceeded")
+_FULL_WORDS = tuple(map(os.strerror, _FULL))
 _EXTRAS = {
     "openmm": "md", "pdbfixer": "md", "PeptideBuilder": "md", "posebusters": "eval",
 }  # fmt: skip
@@ -74,18 +74,19 @@ def _missing_package(error: ImportError) -> str:
 
 def _unexpected(error: BaseException) -> str:
     text = str(error)
-    if isinstance(error, OSError) and error.errno not in (None, *_FULL):
+    full = next((words for words in _FULL_WORDS if words in text), None)
+    if isinstance(error, OSError) and not full:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}"
-    if getattr(error, "errno", None) in _FULL or any(w in text for w in _FULL_WORDS):
+    if full:
         where = getattr(error, "filename", None) or f"the disk of {os.getcwd()}"
-        return f"{where}: no space is left; make room and run the command again"
+        return f"{where}: {full}; make room and run the command again"
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         return "memory ran out; give less at a time, or a machine with more"
-    told = one_line(text)[:300]
+    told = f"{_type(error)}: {one_line(text)[:300]}".rstrip(": ")
     return (
-        f"{_type(error)}: {told} ({_place(error)}): a fault of this program or of the "
-        f"input; {TRACEBACK}=1 shows where"
+        f"{told} ({_place(error)}): a fault of this program or of the input; "
+        f"{TRACEBACK}=1 shows where"
     )
 
 

@@ -3,11 +3,13 @@
 import base64
 import html
 import io
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import rich.box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -37,26 +39,70 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def print_tables(tables: Iterable[Rows], console: Console) -> None:
-    """Prints the tables that have rows.
+    """Prints the tables that have rows; no number is ever cut.
+
+    Where the terminal is too narrow, headers are broken at their spaces, and then a
+    table in several, each with the first column. Files and pipes have any width.
 
     >>> console = Console(file=io.StringIO())
     >>> print_tables([[["measure", "share"], ["valid", "0.95"]]], console)
     >>> console.file.getvalue().split()[-2:]
     ['valid', '0.95']
     """
-    for header, *rows in filter(None, tables):
-        table = Table(
-            header_style="bold",
-            box=rich.box.SIMPLE_HEAD,
-            pad_edge=False,
-            collapse_padding=True,
-        )
-        table.add_column(header[0], no_wrap=True, min_width=12)
-        for name in header[1:]:
-            table.add_column(name, justify="right", no_wrap=True)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+    if not console.is_terminal:
+        console.width = _ANY_WIDTH
+    for rows in filter(None, tables):
+        for part in _fit(rows, console.width):
+            _print_table(part, console)
+
+
+_ANY_WIDTH = 10_000
+_GAP = 2  # Between columns.
+
+
+def _fit(rows: Rows, width: int) -> list[Rows]:
+    """Returns a table in parts that are no wider than so many letters, if they can."""
+    rows = [[*map(str, row)] for row in rows]
+    if sum(_widths(rows)) > width:
+        narrow = [max(map(cell_len, column)) for column in zip(*rows[1:], strict=True)]
+        header = [
+            "\n".join(textwrap.wrap(name, max(size, 1), break_long_words=False))
+            for name, size in zip(rows[0], narrow, strict=True)
+        ]
+        rows = [header, *rows[1:]]
+    first, *widths = _widths(rows)
+    parts: list[list[int]] = [[]]
+    for index, size in enumerate(widths, start=1):
+        taken = first + sum(widths[other - 1] for other in parts[-1])
+        if parts[-1] and taken + size > width:
+            parts.append([])
+        parts[-1].append(index)
+    return [[[row[0], *(row[i] for i in part)] for row in rows] for part in parts]
+
+
+def _widths(rows: Rows) -> list[int]:
+    """Returns the letters that each column takes, with the space behind it."""
+    columns = zip(*rows, strict=True)
+    lines = ([line for cell in cells for line in cell.split("\n")] for cells in columns)
+    return [_GAP + max(map(cell_len, column)) for column in lines]
+
+
+def _print_table(rows: Rows, console: Console) -> None:
+    table = Table(
+        header_style="bold",
+        box=rich.box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    widths, width = _widths(rows), console.width
+    for index, (name, size) in enumerate(zip(rows[0], widths, strict=True)):
+        justify = "right" if index else "left"
+        table.add_column(name, justify=justify, no_wrap=True, min_width=size - _GAP)
+    for row in rows[1:]:
+        table.add_row(*row)
+    console.width = max(width, sum(widths))
+    console.print(table)
+    console.width = width
 
 
 def html_table(rows: Sequence[Sequence[str]], text: bool = False) -> str:
