@@ -21,7 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from equijump import trajfile, weights
 
     config, params, meta = package.read(flags)
-    molecules = weights.find_molecules(config)
+    if "systems" in meta:  # It was packaged before.
+        molecules = weights.read_molecules(flags.workdir, meta["systems"])
+    else:
+        molecules = weights.find_molecules(config)
     if flags.name is not None:
         if len(molecules) > 1:
             raise UsageError(

@@ -62,9 +62,14 @@ def run(command: str, main: Main, argv: Sequence[str] | None = None) -> int:
         _log_to_stderr()
         use_compilation_cache()
         environment.pin_jax()
+        environment.prepare_matplotlib()
         status = main(sys.argv[1:] if argv is None else argv) or 0
         sys.stdout.flush()
         return status
+    except SystemExit as stop:
+        if stop.code != 1:  # Of --help.
+            raise
+        return failures.BROKEN_PIPE  # Rich ends so where nobody reads.
     except (Exception, KeyboardInterrupt) as error:  # Whatever else may have failed.
         message, status = failures.describe(error)
         if status == 3 and os.environ.get(failures.TRACEBACK, "0") != "0":

@@ -203,8 +203,11 @@ def prepare_matplotlib() -> None:
     >>> prepare_matplotlib()
     """
     given = os.environ.get("MPLCONFIGDIR")
-    base = given or os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    if not base.startswith("~") and cache.is_writable(Path(base)):
+    home = os.path.expanduser("~")  # The sign itself where there is no home folder.
+    names = {"XDG_CONFIG_HOME": f"{home}/.config", "XDG_CACHE_HOME": f"{home}/.cache"}
+    bases = [given] if given else [os.environ.get(n) or d for n, d in names.items()]
+    folders = [Path(base, "" if given else "matplotlib") for base in bases]
+    if all(map(cache.is_writable, folders)) and "~" not in bases[0]:
         return
     _kept.append(tempfile.TemporaryDirectory(prefix="matplotlib-"))
     os.environ["MPLCONFIGDIR"] = _kept[-1].name

@@ -21,7 +21,8 @@ _FULL_WORDS = tuple(map(os.strerror, _FULL))
 _EXTRAS = {
     "openmm": "md", "pdbfixer": "md", "PeptideBuilder": "md", "posebusters": "eval",
 }  # fmt: skip
-_BROKEN_PIPE = 128 + 13  # As of a program that SIGPIPE ends.
+BROKEN_PIPE = 128 + 13
+"""Exit status of a program whose reader closed the pipe, as if SIGPIPE had ended it."""
 
 
 def one_line(message: str) -> str:
@@ -51,7 +52,7 @@ def describe(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", 130
     if isinstance(error, BrokenPipeError):
-        return "", _BROKEN_PIPE
+        return "", BROKEN_PIPE
     if isinstance(error, ImportError):
         return _missing_package(error), 2
     return _unexpected(error), 3

@@ -91,7 +91,7 @@ def _check_kind(path: Path) -> None:
     if exists and not _is_writable(path):
         raise UsageError(
             f"cannot write {path}: it is write-protected; chmod u+w makes it writable, "
-            "or give another --output"
+            "or write elsewhere"
         )
 
 
@@ -247,7 +247,7 @@ def check_own(
     Raises:
         UsageError: A file cannot be written, or is another's, or was edited since.
     """
-    paths = (record, *others)
+    paths = (*others, record)
     for path in paths:
         check_output(path)
     if overwrite:

@@ -27,17 +27,16 @@ def check(workdir: Path) -> None:
     """
     if workdir.exists() and not workdir.is_dir():
         raise UsageError(f"--workdir: expected a folder, found a file: {workdir}")
-    for name in ("config.json", FILE_NAME):
-        cli.check_output(workdir / name)
-    if checkpoints.has_checkpoint(workdir) and _is_of_run(workdir / "checkpoints"):
-        return
-    config = _read_config(workdir / "config.json")
-    foreign = _foreign(workdir, config)
+    is_run = checkpoints.has_checkpoint(workdir) and _is_of_run(workdir / "checkpoints")
+    config = None if is_run else _read_config(workdir / "config.json")
+    foreign = None if is_run else _foreign(workdir, config)
     if foreign is not None:
         raise UsageError(
             f"{workdir}: expected a new folder, or one of a run, found {foreign} that "
             "no run wrote; give another --workdir"
         )
+    for name in ("config.json", FILE_NAME):
+        cli.check_output(workdir / name)
     if config is not None:
         _check_not_lost(workdir, config)
 
@@ -53,7 +52,7 @@ def _is_of_run(folder: Path) -> bool:
 def _read_config(path: Path) -> dict[str, Any] | None:
     """Returns the config of a run, None where a file has none."""
     try:
-        found = reading.parse_json(path.read_bytes())
+        found = reading.parse_json(path.read_bytes() if path.is_file() else b"")
     except reading.DAMAGE:
         return None
     is_known = found.get("kind") in configs.DEFAULTS or "transport" in found
@@ -74,6 +73,8 @@ def _foreign(workdir: Path, config: dict[str, Any] | None) -> str | None:
 
 def _has_records(path: Path) -> bool:
     """Returns whether lines of a file are records of a run, or none can be read."""
+    if not path.is_file():
+        return False
     readable = []
     for line in path.read_bytes().splitlines():
         try:
