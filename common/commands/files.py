@@ -247,13 +247,12 @@ def check_own(
     Raises:
         UsageError: A file cannot be written, or is another's, or was edited since.
     """
-    paths = (*others, record)
-    for path in paths:
+    for path in (*others, record):
         check_output(path)
     if overwrite:
         return
     known = _sealed(command, record)
-    for path in paths:
+    for path in (record, *others):
         if not path.exists():
             continue
         found = known.get(record.name) if path == record else digest(path)
