@@ -10,25 +10,27 @@ without one have lost it. Positions are in Å here and in nm at MDTraj's door.
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Float32
 
 from common.commands import cli, reading
 from common.errors import RunError, UsageError
 from common.runs.weights import check_same
-from equijump import appending
+from equijump import rollstate
 from equijump.data.frames import ANGSTROM_PER_NM
 from equijump.data.topology import System, to_topology
 from equijump.rollout import Chunk, State
+from equijump.rollstate import Saved
 
 FORMAT_VERSION = 1
 FORMATS = ("xtc", "dcd", "h5", "pdb")
-_NOTHING_DONE = -1
-"""Jumps of a state of which not even the starts are written."""
+_TITLE_BYTES = 80
+_REMARK = b"REMARKS Written by equijump sample".ljust(_TITLE_BYTES)
 
 
 class Output(NamedTuple):
@@ -53,20 +55,6 @@ class Output(NamedTuple):
     every: int
     num_jumps: int
     state: State | None
-
-
-class Saved(NamedTuple):
-    """What `state.npz` holds: jumps done, bytes of each file, and a `State`.
-
-    There are `_NOTHING_DONE` jumps before the first frame.
-    """
-
-    num_jumps: Int[np.ndarray, ""]
-    sizes: Int[np.ndarray, " num_replicas"]
-    cloud: Float32[np.ndarray, "num_replicas num_nodes num_slots 3"]
-    num_draws: Int[np.ndarray, " num_replicas"]
-    num_accepted: Int[np.ndarray, " num_replicas"]
-    broken_at: Int[np.ndarray, " num_replicas"]
 
 
 def paths_of(folder: Path, header: dict[str, Any]) -> list[Path]:
@@ -134,17 +122,8 @@ def open_output(
             write_header(output)
         _truncate(output, saved)
         if saved is None:
-            zeros = np.zeros(len(paths), np.int64)
-            shape = (len(paths), *system.slot_atoms.shape, 3)
-            cloud = np.zeros(shape, np.float32)
-            nothing = np.int64(_NOTHING_DONE)
-            _write_state(folder, Saved(nothing, zeros, cloud, zeros, zeros, zeros))
+            rollstate.begin(folder, len(paths), system)
         yield output
-
-
-def _write_state(folder: Path, saved: Saved) -> None:
-    with cli.atomic_path(folder / "state.npz") as path:
-        np.savez(path, **saved._asdict())
 
 
 def write_header(output: Output, result: dict[str, Any] | None = None) -> None:
@@ -162,7 +141,7 @@ def write_starts(
     write_topology(stem.with_name(f"{stem.name}.pdb"), topology, starts[0])
     with cli.atomic_path(stem.with_name(f"{stem.name}.xtc")) as path:
         positions = starts / np.float32(ANGSTROM_PER_NM)
-        appending.write_xtc(path, topology, positions, np.arange(len(starts)), 0)
+        _write_xtc(path, topology, positions, np.arange(len(starts)), 0)
 
 
 def write_topology(
@@ -198,12 +177,10 @@ def append(output: Output, chunk: Chunk) -> None:
             path = files_of(output.folder, output.header)[0]
             write_topology(path, output.topology, chunk.frames[0, 0])
         for replica, path in enumerate(output.paths):
-            appending.WRITERS[suffix](
-                path, output.topology, positions[:, replica], times, first
-            )
+            _WRITERS[suffix](path, output.topology, positions[:, replica], times, first)
         sizes = np.array([path.stat().st_size for path in output.paths])
         arrays = map(np.asarray, (chunk.num_jumps, sizes, *chunk.state))
-        _write_state(output.folder, Saved(*arrays))
+        rollstate.write_state(output.folder, Saved(*arrays))
     except (OSError, RuntimeError, RunError) as error:  # The last is of `atomic_path`.
         cause = error.__cause__ if isinstance(error, RunError) else error
         complete = f"frames before {times[0]:g} ps are complete"
@@ -228,12 +205,12 @@ def _find(folder: Path, header: dict[str, Any], system: System) -> Saved | None:
     # The checkpoint may be spelt otherwise: the checksum of its weights decides.
     check_same(folder, begun, header, frozenset({"checkpoint"}))
     if (folder / "state.npz").exists():
-        saved = _read_state(folder, len(paths), system)
+        saved = rollstate.read_state(folder, len(paths), system)
     else:
-        _check_none_complete(paths)
-    if saved is None or saved.num_jumps == _NOTHING_DONE:
+        rollstate.check_none_complete(paths)
+    if saved is None or saved.num_jumps == rollstate.NOTHING_DONE:
         return None
-    _check_sizes(paths, saved)
+    rollstate.check_sizes(paths, saved)
     return saved
 
 
@@ -247,62 +224,6 @@ def _read_record(folder: Path) -> dict[str, Any]:
     except (UsageError, KeyError) as error:
         told = error if isinstance(error, UsageError) else f"{folder}: expected {what}"
         raise UsageError(f"{told}; give --overwrite or another --output") from error
-
-
-def _read_state(folder: Path, num_replicas: int, system: System) -> Saved:
-    """Returns the state of an earlier command, of the shapes of the system."""
-    each, path = (num_replicas,), folder / "state.npz"
-    shapes = dict.fromkeys(Saved._fields, each)
-    shapes |= {"num_jumps": (), "cloud": (*each, *system.slot_atoms.shape, 3)}
-
-    def choose(headers: Mapping[str, reading.Header]) -> tuple[str, ...]:
-        for name, shape in shapes.items():
-            kinds = "f" if name == "cloud" else "iu"
-            found = headers.get(name)
-            if found is None or found.shape != shape or found.dtype.kind not in kinds:
-                told = "none" if found is None else f"{found.dtype} of {found.shape}"
-                raise ValueError(f"{name} of {shape} expected, {told} found")
-        return Saved._fields
-
-    what = "sample.json and state.npz of an earlier command"
-    try:
-        arrays = reading.read_arrays(path, what, choose)
-        arrays["cloud"] = arrays["cloud"].astype(np.float32)
-        saved = Saved(**arrays)
-        counts = (saved.sizes, *saved[3:])
-        if saved.num_jumps < _NOTHING_DONE or any(np.any(c < 0) for c in counts):
-            raise UsageError(f"{path}: expected {what}, found negative counts")
-        if not np.isfinite(saved.cloud).all():
-            raise UsageError(f"{path}: expected {what}, found positions not finite")
-    except UsageError as error:
-        raise UsageError(f"{error}; give --overwrite or another --output") from error
-    return saved
-
-
-def _check_none_complete(paths: list[Path]) -> None:
-    """Raises `UsageError` for trajectories that have lost their state."""
-    for path in paths:
-        if path.exists() and path.stat().st_size:
-            raise UsageError(
-                f"{path}: expected state.npz beside it, found none: its frames are "
-                "whole, but cannot be gone on with; give --overwrite to replace them, "
-                "or another --output"
-            )
-
-
-def _check_sizes(paths: list[Path], saved: Saved) -> None:
-    if paths[0].suffix == ".h5":
-        raise UsageError(
-            f"{paths[0].parent}: has a rollout in H5, which cannot be gone on with; "
-            "give --overwrite or another --output"
-        )
-    for path, size in zip(paths, saved.sizes, strict=True):
-        found = path.stat().st_size if path.exists() else 0
-        if found < size:
-            raise UsageError(
-                f"{path}: expected at least the {size} bytes that state.npz tells "
-                f"of, found {found}; give --overwrite"
-            )
 
 
 def _remove_former(folder: Path) -> None:
@@ -328,4 +249,100 @@ def _truncate(output: Output, saved: Saved | None) -> None:
             with path.open("rb+") as file:
                 file.truncate(int(saved.sizes[replica]))
                 if path.suffix == ".dcd":
-                    appending.set_dcd_count(file, output.num_jumps // output.every + 1)
+                    _set_dcd_count(file, output.num_jumps // output.every + 1)
+
+
+def _write_xtc(path: Path, _: Any, positions: Any, times: Any, first: int) -> None:
+    from mdtraj.formats import XTCTrajectoryFile
+
+    box = np.zeros((len(positions), 3, 3), np.float32)
+    steps = np.arange(first, first + len(positions), dtype=np.int32)
+
+    def write(part: Path) -> None:
+        with XTCTrajectoryFile(str(part), "w") as file:
+            file.write(positions, times.astype(np.float32), steps, box)
+
+    _append_bytes(path, _written(path, write))
+
+
+def _write_dcd(path: Path, _: Any, positions: Any, times: Any, first: int) -> None:
+    """Adds frames, their header left out, and then their number to the file's own."""
+    from mdtraj.formats import DCDTrajectoryFile
+
+    def write(part: Path) -> None:
+        with DCDTrajectoryFile(str(part), "w") as file:
+            file.write(positions * ANGSTROM_PER_NM)
+
+    contents = _with_remark(_written(path, write))
+    if first > 0:
+        start = 0
+        for _record in range(3):  # Of Fortran: sizes before and behind.
+            start += 8 + struct.unpack_from("i", contents, start)[0]
+        contents = contents[start:]
+    _append_bytes(path, contents)
+    with path.open("rb+") as file:
+        _set_dcd_count(file, first + len(positions))
+
+
+def _with_remark(contents: bytes) -> bytes:
+    """Returns a DCD file whose title has no date: equal rollouts are equal files."""
+    place = contents.find(b"REMARKS Created")
+    if place < 0:
+        return contents
+    return contents[:place] + _REMARK + contents[place + _TITLE_BYTES :]
+
+
+def _set_dcd_count(file: Any, num_frames: int) -> None:
+    """Writes the number of frames and of steps into the header of a DCD file."""
+    for place in (8, 20):
+        file.seek(place)
+        file.write(struct.pack("i", num_frames))
+
+
+def _write_pdb(
+    path: Path, topology: Any, positions: Any, times: Any, first: int
+) -> None:
+    """Adds models, without the lines that stand before and behind all of them."""
+    from mdtraj.formats import PDBTrajectoryFile
+
+    def write(part: Path) -> None:
+        with PDBTrajectoryFile(str(part), "w") as file:
+            for number, frame in enumerate(positions, start=first):
+                file.write(frame * ANGSTROM_PER_NM, topology, number % 10_000)
+
+    models = re.search(rb"^MODEL .*^ENDMDL\n", _written(path, write), re.M | re.S)
+    _append_bytes(path, models.group())
+
+
+def _write_h5(
+    path: Path, topology: Any, positions: Any, times: Any, first: int
+) -> None:
+    from mdtraj.formats import HDF5TrajectoryFile
+
+    with HDF5TrajectoryFile(str(path), "a" if first > 0 else "w") as file:
+        file.write(positions, time=times)
+        if first == 0:
+            file.topology = topology
+
+
+_WRITERS: dict[str, Callable[..., None]] = {
+    ".xtc": _write_xtc,
+    ".dcd": _write_dcd,
+    ".h5": _write_h5,
+    ".pdb": _write_pdb,
+}
+
+
+def _written(path: Path, write: Callable[[Path], None]) -> bytes:
+    """Returns what MDTraj writes to a file of its own."""
+    part = path.with_name(f".part{path.suffix}")
+    try:
+        write(part)
+        return part.read_bytes()
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _append_bytes(path: Path, contents: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(contents)

@@ -28,6 +28,7 @@ PINNED: dict[str, Any] = {
 }
 """Settings of JAX that would change what a seed gives, or make programs fail."""
 
+_ROOT = Path(__file__).resolve().parents[2]
 _EXTRAS = {"cuda": "cuda12", "gpu": "cuda12"}
 _PLAIN = {
     "Å": "A", "±": "+-", "–": "-", "−": "-", "√": "sqrt ", "×": "x", "µ": "u",
@@ -55,6 +56,22 @@ def _in_plain_letters(error: UnicodeError) -> tuple[str, int]:
         raise error
     letters = error.object[error.start : error.end]
     return "".join(_PLAIN.get(letter, "?") for letter in letters), error.end
+
+
+def of_child() -> dict[str, str]:
+    """Returns the environment of a child process that runs code of ours by `python -P`.
+
+    It finds modules in our folder and in what the user has set, not in the working
+    folder, where a file may have the name of a module.
+
+    >>> of_child()["PYTHONPATH"].startswith(str(_ROOT))
+    True
+    """
+    own = [] if _ROOT.name.endswith("-packages") else [str(_ROOT)]
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    here = os.getcwd()
+    given = [path for path in given if path and os.path.abspath(path) != here]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(own + given)}
 
 
 def use_compilation_cache() -> None:

@@ -308,7 +308,8 @@ def sealed(
         values: JSON values.
         digests: SHA-256 of the other files, by their names.
     """
-    plain = json.loads(json.dumps(values, allow_nan=False))  # Names as they read back.
+    text = json.dumps(dict(values), allow_nan=False)
+    plain = json.loads(text)  # Names as they read back.
     own = {**digests, name: _digest_of(plain)}
     seal = {SEAL: {"by": command, "sha256": own}} if command else {}
     return json.dumps({**plain, **seal}, indent=1, ensure_ascii=False) + "\n"

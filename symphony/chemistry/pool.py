@@ -18,10 +18,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from absl import logging
 
+from common.commands import environment
 from common.errors import RunError
 
 OnDone = Callable[[int], None]  # Receives the number of tasks done so far.
@@ -30,30 +30,13 @@ _TASKS_PER_WORKER = 16  # That wait before another worker is started.
 _MOST_WAITING = 4096  # Tasks that a stream holds.
 START_LIMIT = 600.0  # Seconds a worker may take to import what it needs.
 _GREETING = b"{}"  # Of a worker that is ready; what it printed before does not count.
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
-
-
-def _search_path() -> list[str]:
-    """Returns where a worker finds modules first: ours, and what the user has set.
-
-    The working folder is no such place, where a file may have the name of a module.
-    """
-    own = [] if _PACKAGE_ROOT.name.endswith("-packages") else [str(_PACKAGE_ROOT)]
-    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    here = os.getcwd()
-    return own + [path for path in given if path and os.path.abspath(path) != here]
 
 
 class _Worker:
     """A process, the task it works on, and when it must have answered."""
 
     def __init__(self, module: str) -> None:
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(_search_path()),
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-        }
+        one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         # Why it did not start, if so; `end` closes it.
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
@@ -61,7 +44,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
-            env=environment,
+            env=environment.of_child() | one_thread,
         )
         self.task: int | None = None
         self.ready = False

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common.errors import RunError, UsageError
-from equijump import appending, trajfile
+from equijump import trajfile
 from equijump.data.topology import to_topology
 from equijump.rollout import Chunk, State
 from tests.equijump.test_data_topology_order import make_system
@@ -258,7 +258,7 @@ def test_a_full_disk_names_the_folder_and_what_is_complete(
 
     def fill_up():
         with trajfile.open_output(tmp_path, header(), SYSTEM, False) as output:
-            monkeypatch.setitem(appending.WRITERS, ".xtc", fail)
+            monkeypatch.setitem(trajfile._WRITERS, ".xtc", fail)
             trajfile.append(output, chunk(first, 2))
 
     if first:
