@@ -159,6 +159,7 @@ def _check(arguments: argparse.Namespace) -> None:
             f"{num_orders} and {num_draws}"
         )
     output = Path(arguments.output)
+    cli.check_output(output)
     if output.suffix == ".json":
         raise UsageError(f"--output: expected a name as scores.csv, found {output}")
     tables, record = [output, atoms_path_of(output)], record_path_of(output)

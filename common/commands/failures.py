@@ -55,7 +55,16 @@ def describe(error: BaseException) -> tuple[str, int]:
         return "", BROKEN_PIPE
     if isinstance(error, ImportError):
         return _missing_package(error), 2
+    if _passed(error, "jax/_src/config.py"):
+        told = one_line(str(error))
+        return f"expected settings in JAX_... that JAX knows, found {told}", 2
     return _unexpected(error), 3
+
+
+def _passed(error: BaseException, file: str) -> bool:
+    """Returns whether an error was raised in a file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename.endswith(file)
 
 
 def _run_error(error: RunError) -> str:

@@ -285,9 +285,10 @@ def write_own(
         values: JSON values of it.
         others: contents of the other files, by their paths.
     """
-    contents = {path: text.encode("utf-8") for path, text in others.items()}
+    encoded = lambda text: text.encode("utf-8", "backslashreplace")
+    contents = {path: encoded(text) for path, text in others.items()}
     digests = {p.name: hashlib.sha256(c).hexdigest() for p, c in contents.items()}
-    contents[record] = sealed(command, record.name, values, digests).encode("utf-8")
+    contents[record] = encoded(sealed(command, record.name, values, digests))
     with contextlib.ExitStack() as stack:  # All are whole before any has its name.
         for path, content in contents.items():
             stack.enter_context(atomic_path(path)).write_bytes(content)

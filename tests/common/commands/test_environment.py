@@ -227,3 +227,24 @@ def test_a_home_sign_without_a_home_is_bad_usage(monkeypatch):
     parser.add_argument("--output")
     with pytest.raises(UsageError, match="expected a home folder for ~"):
         parser.parse_args(["--output=~/a.sdf"])
+
+
+def test_a_setting_that_jax_does_not_know_is_bad_usage():
+    code = (
+        "from symphony.cli import main\n"
+        "raise SystemExit(main(['score', '--molecules=a.sdf']))"
+    )
+    done = python(code, JAX_DEFAULT_MATMUL_PRECISION="nonsense")
+    assert done.returncode == 2
+    assert "expected settings in JAX_... that JAX knows, found" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_child_finds_our_code_and_nothing_in_the_working_folder(
+    monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f":{tmp_path}:/else:.")
+    assert environment.of_child()["PYTHONPATH"] == f"{ROOT}:/else"
+    monkeypatch.delenv("PYTHONPATH")
+    assert environment.of_child()["PYTHONPATH"] == str(ROOT)
