@@ -78,7 +78,7 @@ def expand_paths(config: ml_collections.ConfigDict) -> None:
         return with_home(value)
 
     for group, field in _PATHS:
-        if field in config.get(group, {}):
+        if group in config and field in config[group]:
             config[group][field] = expanded(config[group][field])
 
 
