@@ -230,11 +230,13 @@ def _remove_former(folder: Path) -> None:
     """Removes the trajectories of an earlier rollout that is written over."""
     (folder / "state.npz").unlink(missing_ok=True)
     try:
-        former = paths_of(folder, reading.read_json(folder / "sample.json"))
+        settings = reading.read_json(folder / "sample.json")["settings"]
+        system, suffix = (re.escape(settings[name]) for name in ("system", "format"))
     except (UsageError, LookupError, TypeError):
         return  # Of another origin; what has our names is replaced.
-    for path in former:
-        path.unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if re.fullmatch(rf"{system}_\d+\.{suffix}", path.name):
+            path.unlink()
 
 
 def _truncate(output: Output, saved: Saved | None) -> None:

@@ -223,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
         help="coarse directions that integrate the fine stage, M",
     )
     add("--seed", type=int, default=0, help="of orders and directions")
-    add("--overwrite", action="store_true", help="replace scores that were edited")
+    add("--overwrite", action="store_true", help="replace what --output has")
     return parser
 
 

@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--reference_topology", help="PDB of their atoms; by default beside them")
     add("--output", default="report", help="folder of report.json and report.html")
-    add("--overwrite", action="store_true", help="replace a report that was edited")
+    add("--overwrite", action="store_true", help="replace what --output has")
     add(
         "--lag",
         type=float,

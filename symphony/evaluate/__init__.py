@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         help="part of the data to compare with; all of it by default",
     )
     add("--output", default="report", help="folder of report.json and report.html")
-    add("--overwrite", action="store_true", help="replace a report that was edited")
+    add("--overwrite", action="store_true", help="replace what --output has")
     add("--conventions", default=_CONVENTIONS, help="names, divided by commas")
     add("--max_molecules", type=int, default=None, help="judge only the first ones")
     add(

@@ -277,3 +277,13 @@ def test_a_failure_at_once_leaves_no_folder(tmp_path, monkeypatch):
     with pytest.raises(RunError, match="full"):
         write(tmp_path / "new" / "out", [])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "settings", [None, [], {"system": 3}, {"system": "*", "format": "*"}]
+)
+def test_a_header_of_others_removes_nothing(tmp_path, settings):
+    (tmp_path / "sample.json").write_text(json.dumps({"settings": settings}))
+    (tmp_path / "mine_0.xtc").write_text("mine")
+    write(tmp_path, [chunk(0, 2)], overwrite=True)
+    assert (tmp_path / "mine_0.xtc").read_text() == "mine"
