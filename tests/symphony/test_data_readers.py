@@ -92,7 +92,7 @@ def test_v3000_and_v2000_are_read_from_one_file(tmp_path):
 
 
 def test_sdf_longer_than_a_block_is_read_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("symphony.data.sdf._CHUNK_BYTES", 500)
+    monkeypatch.setattr("symphony.data.sdf._CHUNK_CHARACTERS", 500)
     text = "".join(v2000(f"m{i}") for i in range(20))
     molecules, _ = read(tmp_path, "set.sdf", text)
     assert_waters(molecules, 20)
