@@ -96,8 +96,8 @@ def _counts(path: Path) -> np.ndarray:
                     f"{path}: expected an array {name}, found "
                     f"{', '.join(sorted(headers)[:20]) or 'nothing'}"
                 )
-            _check_kind(name, headers[name], _KINDS[name], path)
-            if len(headers[name].shape) != 1:
+            is_vector = len(headers[name].shape) == 1
+            if headers[name].dtype.kind not in "iu" or not is_vector:
                 raise UsageError(
                     f"{path}: expected {name} as a vector of non-negative integers, "
                     f"found {headers[name].dtype} of shape {headers[name].shape}"

@@ -22,7 +22,7 @@ _NAMES_SHOWN = 5
 
 DRAWING = "all z alike, as in a drawing (2D)"
 UNIT = "lengths that look like {} in the place of Å"
-_ADVICE = {
+ADVICE = {
     DRAWING: (
         "positions in three dimensions, found drawings (2D)",
         "make positions, as by RDKit's Chem.AddHs and AllChem.EmbedMolecule; turn a "
@@ -126,7 +126,7 @@ def unreadable_by_reason(records: Records) -> dict[str, tuple[str, ...]]:
     """Returns the names of the records that could not be read, by the reason."""
     reasons: dict[str, list[str]] = {}
     for name, reason in records.unreadable:
-        reasons.setdefault(f"a fault, {reason}", []).append(name)
+        reasons.setdefault(f"a fault in {reason}", []).append(name)
     return {reason: tuple(names) for reason, names in reasons.items()}
 
 
@@ -174,7 +174,7 @@ def check_share(report: SkipReport, num_good: int, source: str, strict: bool) ->
     line = describe(report)
     count_of = lambda reason: len(report.skipped[reason])
     worst = max(report.skipped, key=count_of, default="")
-    what, remedy = _ADVICE.get(worst, ("", ""))
+    what, remedy = ADVICE.get(worst, ("", ""))
     head = f"{source}: expected {what}: " if what else f"{source}: "
     tail = f"; {remedy}" if remedy else ""
     if num_bad and strict:

@@ -65,13 +65,13 @@ class _Columns(NamedTuple):
     properties: str
 
 
-def _columns(comment: str) -> _Columns:
+def _columns(frame: Frame) -> _Columns:
     """Returns the columns that the comment names, else those of plain XYZ.
 
     Raises:
         UnreadableError: There is no symbol or no position among them.
     """
-    match = _PROPERTIES.search(comment)
+    match = _PROPERTIES.search(frame.comment)
     if not match:
         return _Columns(0, 1, "")
     text = match.group(1) or match.group(2) or ""
@@ -81,8 +81,8 @@ def _columns(comment: str) -> _Columns:
     position = next((name for name in ("pos", "positions") if name in names), None)
     if symbol is None or position is None:
         raise UnreadableError(
-            "expected Properties= with the columns species:S:1 and pos:R:3 in the "
-            f"comment, found {text[:60]!r}"
+            f"line {frame.line - 1}: expected Properties= with the columns "
+            f"species:S:1 and pos:R:3, found {text[:60]!r}"
         )
     # Other columns are text to ASE, so that none of them can spoil a frame.
     ours = {names.index(symbol): "species", names.index(position): "pos"}
@@ -101,7 +101,9 @@ def _normal(frame: Frame) -> str:
     Raises:
         UnreadableError: A row has no symbol or too few columns.
     """
-    columns = _columns(frame.comment)
+    columns = _columns(frame)
+    if not frame.rows:
+        raise UnreadableError(f"line {frame.line - 2}: found a frame of no atoms")
     rows = []
     for index, row in enumerate(with_exponents("\n".join(frame.rows)).split("\n")):
         words, line = row.split(), frame.line + index
@@ -130,7 +132,7 @@ def _by_ase(texts: Sequence[str]) -> list[Any]:
 
 def _fault(frame: Frame, error: Exception) -> UnreadableError:
     """Returns why ASE could not read a frame, with the line if a number is to blame."""
-    first = _columns(frame.comment).x
+    first = _columns(frame).x
     for index, row in enumerate(frame.rows):
         for word in row.split()[first : first + 3]:
             try:
@@ -149,7 +151,7 @@ def _read_frames(frames: Sequence[Frame]) -> Iterator[Any]:
     texts: list[str | UnreadableError] = []
     for frame in frames:
         try:
-            texts.append(_normal(frame) if frame.rows else UnreadableError("no atoms"))
+            texts.append(_normal(frame))
         except UnreadableError as error:
             texts.append(error)
     good = [text for text in texts if isinstance(text, str)]
@@ -173,14 +175,16 @@ def _read_singly(frame: Frame, text: str) -> Any:
         return _fault(frame, error)
 
 
-def _value(comment: str, name: str) -> float:
+def _value(frame: Frame, name: str) -> float:
     """Returns the number of `name=...` in a comment, NaN if it has none."""
-    match = re.search(rf'(?:^|\s){re.escape(name)}\s*=\s*"?([^\s"]+)', comment)
+    pattern = rf'(?:^|\s){re.escape(name)}\s*=\s*"?([^\s"]+)'
+    match = re.search(pattern, frame.comment)
     try:
         return number_of(match.group(1)) if match else float("nan")
     except ValueError as error:
         raise UnreadableError(
-            f"expected {name} as a number in the comment, found {match.group(1)[:20]!r}"
+            f"line {frame.line - 1}: expected {name} as a number, found "
+            f"{match.group(1)[:20]!r}"
         ) from error
 
 
@@ -195,7 +199,7 @@ class _Parsed(NamedTuple):
 
     def add(self, frame: Frame, atoms: Any) -> None:
         """Adds a frame; adds nothing where it raises."""
-        values = {key: _value(frame.comment, key) for key in self.values}
+        values = {key: _value(frame, key) for key in self.values}
         self.num_atoms.append(len(atoms))
         self.numbers.extend(atoms.numbers.tolist())
         self.positions.extend(atoms.positions.ravel().tolist())
