@@ -58,10 +58,11 @@ class Frame(NamedTuple):
 
 
 class _Columns(NamedTuple):
-    """Columns of a frame: of the symbol, of x, and the `Properties=` that ASE reads."""
+    """Columns of a frame: of the symbol, of x, how many, and `Properties=` for ASE."""
 
     symbol: int
     x: int
+    count: int
     properties: str
 
 
@@ -73,7 +74,7 @@ def _columns(frame: Frame) -> _Columns:
     """
     match = _PROPERTIES.search(frame.comment)
     if not match:
-        return _Columns(0, 1, "")
+        return _Columns(0, 1, 4, "")
     text = match.group(1) or match.group(2) or ""
     found = list(_COLUMN.finditer(text.strip().rstrip(":")))
     names = [column.group(1).lower() for column in found]
@@ -92,7 +93,8 @@ def _columns(frame: Frame) -> _Columns:
         kind = "R" if name == "pos" else "S"
         places[name] = sum(int(other.group(3)) for other in found[:index])
         words.append(f"{name}:{kind}:{width}")
-    return _Columns(places["species"], places["pos"], ":".join(words))
+    count = sum(int(column.group(3)) for column in found)
+    return _Columns(places["species"], places["pos"], count, ":".join(words))
 
 
 def _normal(frame: Frame) -> str:
@@ -107,10 +109,11 @@ def _normal(frame: Frame) -> str:
     rows = []
     for index, row in enumerate(with_exponents("\n".join(frame.rows)).split("\n")):
         words, line = row.split(), frame.line + index
-        if len(words) < max(columns.symbol + 1, columns.x + 3):
+        if len(words) < max(columns.count, columns.x + 3):
             raise UnreadableError(
-                f"line {line}: expected a symbol and three coordinates (atom "
-                f"{index + 1}), found {row.strip()[:40]!r}"
+                f"line {line}: expected a symbol and three coordinates in "
+                f"{columns.count} columns (atom {index + 1}), found "
+                f"{row.strip()[:40]!r}"
             )
         symbol = symbol_of(words[columns.symbol])
         if symbol is None:
