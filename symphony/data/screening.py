@@ -21,6 +21,7 @@ _NAMES_SHOWN = 5
 
 
 DRAWING = "all z alike, as in a drawing (2D)"
+_ELEMENT = "an element outside"
 UNIT = "lengths that look like {} in the place of Å"
 ADVICE = {
     DRAWING: (
@@ -50,7 +51,7 @@ def _unknown(species_table: tuple[int, ...], atomic_numbers: AtomicNumbers) -> s
     elements = np.unique(atomic_numbers).tolist()
     expected = names(species_table) if len(species_table) < 20 else "the periodic table"
     examples = f", such as {names(elements[:6])}" if elements else ""
-    return f"an element outside {expected}{examples}"
+    return f"{_ELEMENT} {expected}{examples}"
 
 
 def faults(
@@ -175,6 +176,8 @@ def check_share(report: SkipReport, num_good: int, source: str, strict: bool) ->
     count_of = lambda reason: len(report.skipped[reason])
     worst = max(report.skipped, key=count_of, default="")
     what, remedy = ADVICE.get(worst, ("", ""))
+    if worst.startswith(_ELEMENT):
+        remedy = "config.data.species says which elements weights are trained for"
     head = f"{source}: expected {what}: " if what else f"{source}: "
     tail = f"; {remedy}" if remedy else ""
     if num_bad and strict:
