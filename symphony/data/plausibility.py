@@ -85,6 +85,7 @@ def in_unit(
     bohr = _within(hydrogens, _BOHR_HYDROGEN) & organic
     many = molecules.num_atoms >= _BOHR_ATOMS
     bohr |= np.isnan(hydrogens) & many & _within(carbons, _BOHR_CARBON)
+    bohr &= ~any_of_molecule(molecules, distances < _BOHR_HYDROGEN[0])
     return {
         NANOMETRE: _within(everything, _SHORT),
         BOHR: bohr,
@@ -97,9 +98,8 @@ def are_drawings(
 ) -> Bool[np.ndarray, " num_molecules"]:
     """Returns which molecules are drawings: all z are one, and no molecule is so flat.
 
-    One with 2D in its header is a drawing; one with 3D is none. Another one is, if it
-    has four atoms, not in a line, a carbon among them, and lengths that planar
-    molecules do not have.
+    One with 2D in its header is a drawing. So is any other with four atoms, not in a
+    line, a carbon among them, and lengths that planar molecules do not have.
 
     Args:
         records: molecules with finite positions.
@@ -113,7 +113,7 @@ def are_drawings(
     tags = np.zeros(len(drawn), np.int8) if records.tags is None else records.tags
     drawn[flat & (tags == 2) & (molecules.num_atoms > 1)] = True
     many = molecules.num_atoms >= _SMALLEST_DRAWING
-    for index in np.flatnonzero(flat & (tags == 0) & many):
+    for index in np.flatnonzero(flat & ~drawn & many):
         atoms = slice(*molecules.offsets[index : index + 2])
         numbers, positions = molecules.atomic_numbers[atoms], molecules.positions[atoms]
         drawn[index] = _looks_drawn(numbers, positions, distances[atoms])

@@ -51,7 +51,7 @@ def write_npz(folder, molecules):
 
 
 @pytest.mark.parametrize("hydrogens", [False, True])
-@pytest.mark.parametrize("tag", ["2D", "  "])
+@pytest.mark.parametrize("tag", ["2D", "3D", "  "])
 def test_drawings_are_refused(tmp_path, hydrogens, tag):
     text = "".join(drawing(smiles, hydrogens, tag) for smiles in SMILES)
     message = r"set\.sdf: expected positions in three dimensions, found drawings \(2D\)"
@@ -96,11 +96,6 @@ def test_molecules_that_are_planar_are_read(tmp_path, hydrogens):
     symbols, positions = benzene(hydrogens)
     text = xyz(symbols=symbols, positions=positions)
     assert len(read(tmp_path, "a.xyz", text, strict=True)[0].num_atoms) == 1
-
-
-def test_a_flat_molecule_is_read_where_its_header_says_3d(tmp_path):
-    block = drawing(DRUG, tag="3D")
-    assert len(read(tmp_path, "a.sdf", block, strict=True)[0].num_atoms) == 1
 
 
 def test_molecules_in_a_line_are_no_drawings(tmp_path):

@@ -353,6 +353,10 @@ def test_every_set_of_molecules_comes_back_from_its_file(sizes, seed, tmp_path_f
             for n in sizes
         ]
     )
+    # Turned, so that no face lies flat as a drawing does.
+    about_z = [[0.6, -0.8, 0.0], [0.8, 0.6, 0.0], [0.0, 0.0, 1.0]]
+    about_x = [[1.0, 0.0, 0.0], [0.0, 0.6, -0.8], [0.0, 0.8, 0.6]]
+    positions = positions @ about_z @ about_x
     numbers = rng.choice([1, 6, 7, 8, 9], size=sum(sizes))
     original = data.make_molecules(np.array(sizes), numbers, positions)
     path = tmp_path_factory.mktemp("set") / "set.npz"
