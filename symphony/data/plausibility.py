@@ -18,7 +18,7 @@ _SMALLEST_DRAWING = 4  # atoms; three always lie in a plane
 # have one length for all, mostly 1.5 or about 0.8.
 _HEAVY_BONDS, _HYDROGEN_BONDS = (1.15, 1.49), (0.85, 1.25)
 _CROWDED, _CROWD = 1.7, 4  # Å, atoms: a carbon with so many around is not planar
-_FEW_HYDROGENS = 0.05
+_FEW_HYDROGENS = 0.1  # of molecules with carbon, and for each carbon
 
 
 class Unit(NamedTuple):
@@ -139,16 +139,19 @@ def _looks_drawn(
 
 
 def warn_without_hydrogens(molecules: Molecules, source: str) -> None:
-    """Warns if hardly any of the molecules with carbon has a hydrogen."""
+    """Warns if hardly any molecule with carbon has hydrogens, or all have few."""
     numbers = molecules.atomic_numbers
     organic = any_of_molecule(molecules, numbers == CARBON)
     total = int(organic.sum())
     have = int((any_of_molecule(molecules, numbers == HYDROGEN) & organic).sum())
-    if have <= _FEW_HYDROGENS * total and total:
-        count = "none" if have == 0 else f"only {have}"
-        verb = "has" if have < 2 else "have"
-        logging.warning(
-            "%s: %s of %d molecules %s hydrogens; add them, as by RDKit's "
-            "Chem.AddHs(mol, addCoords=True)",
-            source, count, total, verb,
-        )  # fmt: skip
+    hydrogens, carbons = (int(np.sum(numbers == n)) for n in (HYDROGEN, CARBON))
+    if not total or min(have / total, hydrogens / carbons) > _FEW_HYDROGENS:
+        return
+    count = "none" if have == 0 else f"only {have}"
+    found = f"{count} of {total} molecules {'has' if have < 2 else 'have'} hydrogens"
+    if have > _FEW_HYDROGENS * total:
+        found = f"found {hydrogens} hydrogens for {carbons} carbons"
+    logging.warning(
+        "%s: %s; add them, as by RDKit's Chem.AddHs(mol, addCoords=True)",
+        source, found,
+    )  # fmt: skip

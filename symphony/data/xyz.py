@@ -303,7 +303,7 @@ def _frames(file: BufferedIOBase, source: str) -> Iterator[Frame]:
         if len(rows) < int(count.group(1)):
             raise UsageError(
                 f"{source}: expected {count.group(1)} atoms in frame {index}, found "
-                f"the file truncated after {len(rows)}"
+                f"the file truncated after {len(rows)}; is its second line a comment?"
             )
         if _QM9_COMMENT.match(comment):
             list(itertools.islice(lines, _QM9_LINES))

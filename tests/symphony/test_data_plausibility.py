@@ -140,6 +140,16 @@ def test_molecules_without_hydrogens_bring_one_warning(tmp_path, caplog):
     )
 
 
+def test_molecules_with_polar_hydrogens_alone_bring_the_warning(tmp_path, caplog):
+    mol = embedded("CCCCCCCCCCCCO")
+    bare = [atom.GetIdx() for atom in mol.GetAtoms() if atom.GetAtomicNum() == 1]
+    edited = Chem.RWMol(mol)
+    for index in sorted(bare[:-1], reverse=True):
+        edited.RemoveAtom(index)
+    data.read_molecules(write_npz(tmp_path, packed([edited])), TABLE, 29)
+    assert "found 1 hydrogens for 12 carbons; add them" in caplog.text
+
+
 @pytest.mark.parametrize("why", ["the model has none", "fragments", "they have some"])
 def test_molecules_without_hydrogens_need_no_warning_where_none_are_due(
     tmp_path, caplog, why
