@@ -56,29 +56,32 @@ class _Parsed(NamedTuple):
     tags: array
     values: dict[str, list[float]]
 
-    def add(self, record: _Record, mol: Any) -> None:
-        """Adds a molecule of RDKit and its record; adds nothing where it raises."""
-        fields = {name: _field(record, name) for name in self.values}
-        count = mol.GetNumAtoms()
-        self.num_atoms.append(count)
-        self.numbers.extend(atom.GetAtomicNum() for atom in mol.GetAtoms())
-        if count:
-            self.positions.extend(mol.GetConformer().GetPositions().ravel().tolist())
-        self.names.append(_title(record) or str(len(self.names)))
-        self.tags.append({"2D": 2, "3D": 3}.get(record.lines[1][20:22], 0))
-        for name, value in fields.items():
-            self.values[name].append(value)
 
-    def molecules(self) -> Molecules:
-        with np.errstate(over="ignore"):  # Becomes infinite, and is refused as such.
-            positions = np.array(self.positions, np.float64).astype(np.float32)
-        return make_molecules(
-            np.array(self.num_atoms, np.int64),
-            np.array(self.numbers, np.uint8),
-            positions.reshape(-1, 3),
-            self.names,
-            self.values,
-        )
+def _add(parsed: _Parsed, record: _Record, mol: Any) -> None:
+    """Adds a molecule of RDKit and its record; adds nothing where it raises."""
+    fields = {name: _field(record, name) for name in parsed.values}
+    numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
+    # RDKit has no positions of a record without atoms.
+    positions = mol.GetConformer().GetPositions() if numbers else np.zeros((0, 3))
+    parsed.num_atoms.append(len(numbers))
+    parsed.numbers.extend(numbers)
+    parsed.positions.extend(positions.ravel().tolist())
+    parsed.names.append(_title(record) or str(len(parsed.names)))
+    parsed.tags.append({"2D": 2, "3D": 3}.get(record.lines[1][20:22], 0))
+    for name, value in fields.items():
+        parsed.values[name].append(value)
+
+
+def _molecules(parsed: _Parsed) -> Molecules:
+    with np.errstate(over="ignore"):  # Becomes infinite, and is refused as such.
+        positions = np.array(parsed.positions, np.float64).astype(np.float32)
+    return make_molecules(
+        np.array(parsed.num_atoms, np.int64),
+        np.array(parsed.numbers, np.uint8),
+        positions.reshape(-1, 3),
+        parsed.names,
+        parsed.values,
+    )
 
 
 def _title(record: _Record) -> str:
@@ -373,12 +376,12 @@ def read_sdf(
             line = _leftover(record)
             leftovers += [line] if line else []
             try:
-                parsed.add(*_read_record(record))
+                _add(parsed, *_read_record(record))
             except UnreadableError as error:
                 name = _title(record) or str(len(parsed.names) + len(unreadable))
                 unreadable.append(Unreadable(name, str(error)))
     return Records(
-        parsed.molecules(),
+        _molecules(parsed),
         None,
         tuple(unreadable),
         tags=np.array(parsed.tags, np.int8),

@@ -200,15 +200,16 @@ class _Parsed(NamedTuple):
     names: list[str]
     values: dict[str, list[float]]
 
-    def add(self, frame: Frame, atoms: Any) -> None:
-        """Adds a frame; adds nothing where it raises."""
-        values = {key: _value(frame, key) for key in self.values}
-        self.num_atoms.append(len(atoms))
-        self.numbers.extend(atoms.numbers.tolist())
-        self.positions.extend(atoms.positions.ravel().tolist())
-        self.names.append(frame.name)
-        for key, value in values.items():
-            self.values[key].append(value)
+
+def _add(parsed: _Parsed, frame: Frame, atoms: Any) -> None:
+    """Adds a frame; adds nothing where it raises."""
+    values = {key: _value(frame, key) for key in parsed.values}
+    parsed.num_atoms.append(len(atoms))
+    parsed.numbers.extend(atoms.numbers.tolist())
+    parsed.positions.extend(atoms.positions.ravel().tolist())
+    parsed.names.append(frame.name)
+    for key, value in values.items():
+        parsed.values[key].append(value)
 
 
 def collect(frames: Iterable[Frame], properties: Sequence[str] = ()) -> Records:
@@ -228,7 +229,7 @@ def collect(frames: Iterable[Frame], properties: Sequence[str] = ()) -> Records:
             try:
                 if isinstance(atoms, UnreadableError):
                     raise atoms
-                parsed.add(frame, atoms)
+                _add(parsed, frame, atoms)
             except UnreadableError as error:
                 unreadable.append(Unreadable(frame.name, str(error)))
     with np.errstate(over="ignore"):  # Becomes infinite, and is refused as such.
