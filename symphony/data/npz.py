@@ -18,6 +18,7 @@ from common.commands.cli import atomic_path
 from common.commands.reading import Header, read_arrays
 from common.errors import UsageError
 from symphony.data.molecules import Molecules, Records, make_molecules
+from symphony.data.words import shown
 
 Arrays = Mapping[str, np.ndarray]
 WHAT = "a complete NumPy archive without pickled objects"
@@ -67,7 +68,7 @@ def _position_name(headers: Mapping[str, Header], path: Path) -> str:
     if not names:
         raise UsageError(
             f"{path}: expected an array positions (or positions_1e4), "
-            f"found {', '.join(sorted(headers)[:20]) or 'nothing'}"
+            f"found {shown(headers)}"
         )
     return names[0]
 
@@ -93,8 +94,7 @@ def _counts(path: Path) -> np.ndarray:
         for name in ("num_atoms", "atomic_numbers"):
             if name not in headers:
                 raise UsageError(
-                    f"{path}: expected an array {name}, found "
-                    f"{', '.join(sorted(headers)[:20]) or 'nothing'}"
+                    f"{path}: expected an array {name}, found {shown(headers)}"
                 )
             is_vector = len(headers[name].shape) == 1
             if headers[name].dtype.kind not in "iu" or not is_vector:

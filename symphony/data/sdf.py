@@ -31,8 +31,9 @@ _DELIMITER = re.compile(r"^\$\$\$\$[^\n]*\n", re.MULTILINE)
 _HEADER_LINES = 4  # The fourth has the counts.
 _COUNTS = "{:3d}{:3d}  0  0  0  0  0  0  0  0999 V2000"
 _VERSION = re.compile(r"V(\d000)\s*$", re.IGNORECASE)
-_PLAIN_ATOM = re.compile(r"[ \d.-]{30} ([A-Z][a-z]?) {1,2}[ \d-]{2}")
-_NUMBERS = re.compile(r"[ \d.-]{30}")
+_NUMBERS = re.compile(r"(?: *-?\d+\.\d+){3}")
+_PLAIN_ATOM = re.compile(_NUMBERS.pattern + r" ([A-Z][a-z]?) {1,2}[ \d-]{2}")
+_SYMBOL_COLUMN = 31
 _V3000_ATOM = re.compile(r"(M  V30 +\d+ +)(\S+)( .*)")
 _CONTINUED = re.compile(r"-[ \t]*\nM  V30 ")
 _END = "M  END"
@@ -116,7 +117,7 @@ def _atom(line: str, index: int, number: int, trusted: bool) -> str:
         UnreadableError: It has no element, or no three coordinates.
     """
     plain = _PLAIN_ATOM.match(line) if trusted else None
-    if plain and plain.group(1) in ATOMIC_NUMBERS:
+    if plain and plain.start(1) == _SYMBOL_COLUMN and plain.group(1) in ATOMIC_NUMBERS:
         return line
     try:
         axes, rest = [number_of(line[at : at + 10]) for at in (0, 10, 20)], line[30:]
@@ -131,8 +132,8 @@ def _atom(line: str, index: int, number: int, trusted: bool) -> str:
     symbol = symbol_of(word)
     if symbol is None:
         raise no_element(word, index, number)
-    kept = _NUMBERS.fullmatch(line[:30])
-    columns = line[:30] if kept else "".join(f"{axis:10.4f}" for axis in axes)
+    kept = _NUMBERS.fullmatch(line[:30].rstrip())
+    columns = f"{line[:30]:<30}" if kept else "".join(f"{axis:10.4f}" for axis in axes)
     return f"{columns} {symbol:<3} 0  0"
 
 

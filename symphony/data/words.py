@@ -5,6 +5,7 @@ What a library does not read is brought here into the form that it reads.
 
 import functools
 import re
+from collections.abc import Iterable
 
 from symphony.data.elements import ATOMIC_NUMBERS, SYMBOLS
 
@@ -15,6 +16,16 @@ _ISOTOPES = {"D": "H", "T": "H"}
 
 class UnreadableError(ValueError):
     """A record that cannot be read: its line, what is expected, and what was found."""
+
+
+def shown(names: Iterable[str], most: int = 20) -> str:
+    r"""Returns names from a file for one line of a message.
+
+    >>> shown(["names", "a\nb"]), shown([])
+    ('a?b, names', 'nothing')
+    """
+    clean = ("".join(c if c.isprintable() else "?" for c in name) for name in names)
+    return ", ".join(name[:40] for name in sorted(clean)[:most]) or "nothing"
 
 
 def with_exponents(text: str) -> str:

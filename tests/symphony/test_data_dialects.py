@@ -165,6 +165,8 @@ def test_a_label_is_refused_with_the_symbol_that_it_may_mean(tmp_path):
             "line 8: expected a bond between two of 3 atoms",
         ),
         (lambda t: t.replace("    0.1173", "       nan"), "line 5: .*not finite"),
+        (lambda t: t.replace("    0.1173", "       --1"), "line 5: expected three coo"),
+        (lambda t: t.replace("    0.1173", "      0x10"), "line 5: expected three coo"),
         (lambda t: t.replace("    0.1173", "      1e30"), "line 5: .*too far away"),
     ],
 )

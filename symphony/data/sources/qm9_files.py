@@ -20,6 +20,7 @@ from symphony.data.npz import gdb_names
 from symphony.data.opening import limited
 from symphony.data.sdf import read_sdf
 from symphony.data.sources.qm9 import gdb_index_of
+from symphony.data.words import shown
 from symphony.data.xyz import Frame, collect
 
 HARTREE = 27.211386  # eV
@@ -69,7 +70,7 @@ def _read_zip(path: Path, properties: Sequence[str]) -> Records:
         with zipfile.ZipFile(path) as archive:
             members = {Path(one.filename).name: one for one in archive.infolist()}
             if "gdb9.sdf" not in members:
-                found = ", ".join(sorted(members)[:5]) or "nothing"
+                found = shown(members, most=5)
                 raise UsageError(f"{path}: expected gdb9.sdf inside, found {found}")
             contents = _table_of(archive, members.get("gdb9.sdf.csv"), path)
             read = partial(_read_member, member=members["gdb9.sdf"])
