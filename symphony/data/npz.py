@@ -75,6 +75,8 @@ def _position_name(headers: Mapping[str, Header], path: Path) -> str:
 
 def _check_kind(name: str, header: Header, kinds: str, path: Path) -> None:
     dtype = header.dtype
+    if dtype.hasobject:
+        raise UsageError(f"{path}: expected {WHAT}, found {name} of Python objects")
     is_long = dtype.kind in "US" and dtype.itemsize > _LONGEST_TEXT
     if dtype.kind not in kinds or is_long:
         raise UsageError(

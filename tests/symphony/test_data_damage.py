@@ -138,6 +138,13 @@ def test_an_array_that_is_not_used_is_not_read(tmp_path):
     tracemalloc.stop()
 
 
+def test_objects_that_are_not_used_are_not_unpickled(tmp_path):
+    extra = {"comment": np.array([{}, None], object)}
+    assert len(read_arrays(tmp_path, extra)[0].num_atoms) == 20
+    (tmp_path / "set.npz").write_bytes(npz(names=np.array([{}] * 20)))
+    assert_refused(tmp_path / "set.npz", "found names of Python objects")
+
+
 def test_a_split_that_is_none_is_told(tmp_path, caplog):
     split = np.array([0, 1, 2, 300] * 5)
     molecules, _ = read_arrays(tmp_path, {"split": split}, split="train")
