@@ -89,7 +89,7 @@ def _unexpected(error: BaseException) -> str:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}"
     if full:
-        where = getattr(error, "filename", None) or f"the disk of {os.getcwd()}"
+        where = getattr(error, "filename", None) or "a file that was being written"
         return f"{where}: {full}; make room and run the command again"
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         return "memory ran out; give less at a time, or a machine with more"
