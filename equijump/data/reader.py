@@ -29,7 +29,7 @@ def main() -> None:
             for arrays, answer in _ANSWERS[request.pop("task")](**request):
                 _send(answers, answer, arrays)
         except Exception as error:  # MDTraj's readers raise whatever they like.
-            text = f"{type(error).__name__}: {error}"
+            text = str(error) or type(error).__name__
             _send(answers, {"error": text, "names": _names(request["path"])}, [])
         _send(answers, {"end": True}, [])
 

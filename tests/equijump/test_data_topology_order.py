@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from equijump.data import molecules, topology
+from equijump.data import parts, topology
 from equijump.data.residues import (
     RESIDUES,
     TOKENS,
@@ -147,7 +147,7 @@ def test_atoms_without_names_find_slots_with_all_bonds(residue):
     place = np.argsort(order)
     moved = {tuple(sorted((int(place[a]), int(place[b])))) for a, b in bonds}
     shuffled = [elements[i] for i in order]
-    found = molecules.match(residue, shuffled, moved, ["?"] * len(names))
+    found = parts.match(residue, shuffled, moved, ["?"] * len(names))
     slot_of = dict(zip(residue.slots, found, strict=True))
     for first, second in residue.bonds:
         assert tuple(sorted((slot_of[first], slot_of[second]))) in moved
@@ -159,7 +159,7 @@ def test_names_decide_between_atoms_that_bonds_cannot_tell_apart():
     elements, bonds, names = graph_of(residue)
     for choice in itertools.permutations(("CG1", "CG2")):
         renamed = [*names[:-2], *choice]
-        found = molecules.match(residue, elements, bonds, renamed)
+        found = parts.match(residue, elements, bonds, renamed)
         assert [renamed[i] for i in found] == list(residue.slots)
 
 
@@ -167,15 +167,15 @@ def test_a_missing_bond_or_atom_is_no_match():
     residue = RESIDUES[TOKENS["SER"] - 1]
     elements, bonds, names = graph_of(residue)
     for bond in bonds:
-        assert molecules.match(residue, elements, bonds - {bond}, names) is None
-    assert molecules.match(residue, elements[:-1], bonds, names[:-1]) is None
+        assert parts.match(residue, elements, bonds - {bond}, names) is None
+    assert parts.match(residue, elements[:-1], bonds, names[:-1]) is None
 
 
 def test_surplus_atoms_are_left_out():
     residue = RESIDUES[TOKENS["GLY"] - 1]
     elements, bonds, names = graph_of(residue)
     bonds = bonds | {(2, 4)}
-    found = molecules.match(residue, [*elements, "O"], bonds, [*names, "OXT"])
+    found = parts.match(residue, [*elements, "O"], bonds, [*names, "OXT"])
     assert found == (0, 1, 2, 3)
 
 
@@ -196,5 +196,5 @@ def test_places_count_from_the_start_of_a_chain_with_its_gaps(chains, numbers, p
 
 def test_bonds_are_read_from_distances_and_elements():
     positions = np.array([[0, 0, 0], [1.5, 0, 0], [1.5, 2.2, 0], [9, 9, 9.0]])
-    assert molecules._bonds(["C", "C", "C", "C"], positions) == {(0, 1)}
-    assert molecules._bonds(["C", "S", "S", "C"], positions) == {(0, 1), (1, 2)}
+    assert parts._bonds(["C", "C", "C", "C"], positions) == {(0, 1)}
+    assert parts._bonds(["C", "S", "S", "C"], positions) == {(0, 1), (1, 2)}
