@@ -28,7 +28,7 @@ from equijump.data.topology import System, all_bonds, places_of
 from equijump.data.whole import RADII, Positions, apart
 
 _CROSS = 1.15
-"""The same between other residues, where no bond is expected."""
+"""Longest bond over the sum of covalent radii of residues that are no neighbours."""
 
 _DISULPHIDE = 2.5
 """Å, longest bond of two sulphurs."""
@@ -39,7 +39,7 @@ _BINDING = frozenset(("C", "N", "O", "S", "Se", "P", "B"))
 _NUCLEOPHILES = frozenset(("N", "NZ", "NE", "SG", "OG", "OG1", "OH"))
 """Atoms of residues that bind to the carbon of an acid, as in a ring or an ester."""
 
-_IONS = frozenset(("C", "N", "P", "S"))
+_NO_IONS = frozenset(("C", "N", "P", "S"))
 """Elements that are no ions by themselves."""
 
 
@@ -143,7 +143,7 @@ def _left_out(
         if len(atoms.indices) == 1:
             is_water = atoms.elements[0] == "O"
             waters += is_water
-            (rest if atoms.elements[0] in _IONS else ions).extend(
+            (rest if atoms.elements[0] in _NO_IONS else ions).extend(
                 [] if is_water else [name]
             )
             continue

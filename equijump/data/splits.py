@@ -55,6 +55,7 @@ def load_segments(config: ml_collections.ConfigDict) -> Segments:
     num_types, trajectories = _fitted(sources.read(data), config.model.residue_types)
     for members in _alike(trajectories):
         _check_lengths(members, lags, config.loss.unroll)
+        _check_size(members[0])
         kept, held = _divide(members, data.held_out, lags)
         training += kept
         validation += held
@@ -114,6 +115,15 @@ def _check_lengths(
                 f"{trajectory.name}: expected more than {needed} frames for lags up to "
                 f"{max(lags.values):g} ps, found {len(trajectory.positions)}"
             )
+
+
+def _check_size(trajectory: Trajectory) -> None:
+    """Raises `UsageError` for one residue, whose CA never moves once it is centred."""
+    if len(trajectory.system.tokens) < 2:
+        raise UsageError(
+            f"{trajectory.name}: expected two residues or more, of which a cap is one, "
+            f"found {trajectory.system.residue_names[0]} alone; simulate it with --caps"
+        )
 
 
 def _check_conditions(segments: Sequence[pairs.Segment], names: Sequence[str]) -> None:
