@@ -8,7 +8,7 @@ from configs.equijump import tiny
 from equijump import train
 from equijump.data import pairs, sources, splits
 from equijump.data.residues import RESIDUES, TOKENS
-from tests.equijump.test_data_pairs import GLYCINE, make_trajectory
+from tests.equijump.test_data_pairs import GLYCINE, doubled, make_trajectory
 
 
 def make_config(**data):
@@ -26,24 +26,6 @@ def toy(monkeypatch):
         monkeypatch.setitem(sources.SOURCES, "toy", lambda argument, data: made)
 
     return use
-
-
-def doubled(trajectory):
-    """The same with a second residue like the first."""
-    system, positions = trajectory.system, trajectory.positions
-    twice = lambda array: np.concatenate([array, array])
-    slots = system.slot_atoms
-    system = system._replace(
-        tokens=twice(system.tokens),
-        chains=twice(system.chains),
-        numbers=np.arange(2, dtype=np.int32),
-        slot_atoms=np.concatenate([slots, np.where(slots >= 0, slots + 4, -1)]),
-        kept=np.arange(8, dtype=np.int32),
-        residue_names=2 * system.residue_names,
-        atom_names=2 * system.atom_names,
-    )
-    positions = np.concatenate([positions, positions], axis=1)
-    return trajectory._replace(system=system, positions=positions)
 
 
 def named(count, num_frames=200, temperature=300.0, token=1):
