@@ -88,26 +88,29 @@ def ask(path: Path, **request: Any) -> Iterator[tuple[dict, list[np.ndarray]]]:
 
 def _answers(request: dict[str, Any]) -> Iterator[tuple[dict, list[np.ndarray]]]:
     child = _children[os.getpid()]
-    is_done = False
     try:
-        child.stdin.write((json.dumps(request) + "\n").encode())
-        child.stdin.flush()
+        _tell(child, json.dumps(request))
         while not (answer := _receive(child.stdout))[0].get("end"):
             if "error" in answer[0]:
                 _receive(child.stdout)
-                is_done = True
                 raise Refused(answer[0]["error"], answer[0]["names"])
-            yield answer
-        is_done = True
+            try:
+                yield answer
+            except GeneratorExit:
+                _tell(child, "enough")
+                _receive(child.stdout)
+                raise
+            _tell(child, "more")
     except (BrokenPipeError, json.JSONDecodeError):
-        is_done = True
         raise EOFError from None
-    except EOFError:
-        is_done = True
+    except (KeyboardInterrupt, MemoryError):
+        stop()  # What it still says would be taken for the next answer.
         raise
-    finally:
-        if not is_done:  # Answers that nobody waits for are in the way.
-            stop()
+
+
+def _tell(child: subprocess.Popen, line: str) -> None:
+    child.stdin.write(f"{line}\n".encode())
+    child.stdin.flush()
 
 
 def _receive(file: BinaryIO) -> tuple[dict, list[np.ndarray]]:

@@ -183,8 +183,9 @@ def _iterate_child(
     task = {"task": "frames", "num_atoms": topology.n_atoms, "chunk": chunk}
     task["at_most"] = at_most
     for _, (positions, times, *boxes) in child.ask(path, **task):
-        box = boxes[0] * np.float32(ANGSTROM_PER_NM) if boxes else None
-        yield Frames(positions * np.float32(ANGSTROM_PER_NM), times, box)
+        with np.errstate(over="ignore"):  # Damaged ones are told by the frame.
+            scaled = [x * np.float32(ANGSTROM_PER_NM) for x in (positions, *boxes)]
+        yield Frames(scaled[0], times, scaled[1] if boxes else None)
 
 
 def _iterate_text(

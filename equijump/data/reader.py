@@ -2,8 +2,9 @@
 
 Readers in C may crash at a damaged file: here they take nobody with them. It is run by
 its path and imports nothing of this package. A request is a line of JSON; an answer is
-a line of JSON, with the bytes of its arrays behind it. Positions are in nm, as MDTraj
-has them, times in ps.
+a line of JSON, with the bytes of its arrays behind it. Each answer but the first waits
+for a line, which may say that it is not wanted. Positions are in nm, as MDTraj has
+them, times in ps.
 """
 
 import json
@@ -23,11 +24,13 @@ def main() -> None:
     os.dup2(2, 1)  # What libraries print is no answer.
     import mdtraj  # noqa: F401  # While the parent still prepares the request.
 
-    for line in sys.stdin.buffer:
+    while line := sys.stdin.buffer.readline():
         request = json.loads(line)
         try:
             for arrays, answer in _ANSWERS[request.pop("task")](**request):
                 _send(answers, answer, arrays)
+                if sys.stdin.buffer.readline() != b"more\n":
+                    break
         except Exception as error:  # MDTraj's readers raise whatever they like.
             text = str(error) or type(error).__name__
             _send(answers, {"error": text, "names": _names(request["path"])}, [])

@@ -202,7 +202,7 @@ def _describe(
     """Says which bond of a frame is wrong, and what may have come of it."""
     excess = np.where(wrong, np.abs(np.log(np.maximum(lengths, 1e-6) / 1.5)), -1.0)
     bond = int(np.argmax(excess))
-    first, second = (_label(system, atom) for atom in bonds.pairs[bond])
+    first, second = (_label(system, int(atom)) for atom in bonds.pairs[bond])
     start = (
         f"{source}: expected bonds of {bonds.shortest[bond]:.2f} to "
         f"{bonds.longest[bond]:.2f} Å, found {first}-{second} of {lengths[bond]:.2f} Å "
