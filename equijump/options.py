@@ -12,7 +12,8 @@ from common.errors import UsageError
 from common.nn.conditions import CONDITIONS, ROOM_TEMPERATURE
 from equijump import build
 from equijump.data import frames
-from equijump.data.topology import System, difference, is_same, reordered
+from equijump.data.residues import NUM_TYPES
+from equijump.data.topology import System, difference, fit_to, is_same, reordered
 from equijump.weights import Molecule, Weights
 
 MAX_REPLICAS = 10_000
@@ -121,7 +122,10 @@ def choose(
     if temperature is not None:
         asked["temperature"] = temperature
     given = _check_lag(weights, lag, ensemble) | _check_conditions(weights, asked)
-    chosen, molecule = _find(weights, system, start, (topology, replicas, select))
+    known = config.model.residue_types or NUM_TYPES
+    chosen, molecule = _find(
+        weights, system, start, (topology, replicas, select, known)
+    )
     return Options(
         name=chosen,
         system=molecule.system,
@@ -246,7 +250,7 @@ def _find(
     weights: Weights,
     name: str | None,
     start: Any,
-    how: tuple[str | os.PathLike[str] | None, int, str],
+    how: tuple[str | os.PathLike[str] | None, int, str, int],
 ) -> tuple[str, Molecule]:
     """Returns the system that is asked for, and the starts; `how` as of `_starts`."""
     molecules = weights.molecules
@@ -272,6 +276,7 @@ def _starts(
     topology: str | os.PathLike[str] | None,
     replicas: int,
     select: str,
+    residue_types: int,
 ) -> tuple[str, Molecule]:
     """Reads structures, all of one of the systems, and one of each file in turn."""
     most = replicas + 1  # One more tells that some are left over.
@@ -281,6 +286,8 @@ def _starts(
         is_one = isinstance(start, str | os.PathLike)
         given: Sequence[Any] = [start] if is_one else start
         read = [(p, *frames.read_structures(p, topology, most, select)) for p in given]
+    for path, found_system, _ in read:
+        fit_to(found_system, residue_types, str(path))
     matched = [_match(molecules, *structure) for structure in read]
     name = matched[0][0]
     for (path, _, _), (other, _) in zip(read, matched, strict=True):

@@ -234,7 +234,7 @@ def _links(
         if not is_near and first.chain == second.chain:
             gaps.append(
                 f"no bond C-N from {first.name}{first.number} to {second.name}"
-                f"{second.number} ({length:.1f} Å): another chain begins there"
+                f"{second.number} (about {length:.0f} Å): another chain begins there"
             )
     return np.array(linked, bool), gaps[:1] + (
         [f"{len(gaps) - 1} more chains are divided so"] if len(gaps) > 1 else []

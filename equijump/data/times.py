@@ -51,8 +51,8 @@ def find_spacing(
         if found > 0.0 and abs(found - given) > 0.01 * given:
             raise UsageError(
                 f"{path}: expected frames {given:g} ps apart, as {flag} says, found "
-                f"{found:g} ps by the times in the file; leave {flag} to files without "
-                "times, or write the right times into this one"
+                f"{found:g} ps by the times in the file; leave {flag} out, and write "
+                "files without times as XTC with theirs"
             )
         return given
     if uneven:

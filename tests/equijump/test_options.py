@@ -350,3 +350,11 @@ def test_a_start_that_is_bonded_otherwise_is_told():
         UsageError, match=r"found ACE-ALA-NME, with the bond CH3 of ACE"
     ):
         match(SYSTEM._replace(bonds=bonds))
+
+
+def test_a_start_with_a_type_that_is_not_known_is_told_by_name(monkeypatch):
+    system = make_system(["ACE", "NLE", "NME"])
+    starts = np.zeros((1, len(system.kept), 3), np.float32)
+    monkeypatch.setattr(options.frames, "read_structures", lambda *_: (system, starts))
+    with pytest.raises(UsageError, match=r"a\.pdb: .* found NLE as residue 2; train"):
+        choose(start="a.pdb")
