@@ -20,7 +20,7 @@ from jaxtyping import Float, Float32, Float64
 from common.commands import cli
 from common.errors import UsageError
 from common.runs import cache
-from equijump.data import files, molecules, whole
+from equijump.data import files, images, molecules, whole
 from equijump.data.files import ANGSTROM_PER_NM as ANGSTROM_PER_NM
 from equijump.data.packed import PackedFrames, checksum_of
 from equijump.data.times import FLAG, find_spacing
@@ -175,9 +175,11 @@ def _structures(
         raise UsageError(f"{source}: expected finite positions, found others")
     system = molecules.read_system(topology, first, source, box, select)
     bonds, made = whole.bonds_of(system), []
+    labels = images.molecules_of(system.bonds, len(system.kept))
     for part in parts:
         before = sum(map(len, made))
-        made.append(_make_whole(part, system, bonds)[: at_most - before])
+        kept = _make_whole(part, system, bonds)
+        made.append(images.nearest(kept, part.boxes, labels)[: at_most - before])
         has_box = part.boxes is not None
         whole.check(source, made[-1], bonds, system, before, has_box)
     return system, np.concatenate(made)
@@ -255,10 +257,13 @@ def _write_frames(
 ) -> Float64[np.ndarray, " num_frames"]:
     """Writes positions as they are read, each frame checked, and returns the times."""
     bonds, source = whole.bonds_of(system), str(request.path)
+    labels = images.molecules_of(system.bonds, len(system.kept))
     times: list[Float64[np.ndarray, " _"]] = [np.zeros(0)]
+    last = None
     for part in files.iterate(request.path, topology):
         before = sum(map(len, times))
         kept = _make_whole(part, system, bonds)
+        kept, last = images.together(kept, part.boxes, labels, last)
         if request.finite:
             has_box = part.boxes is not None
             whole.check(source, kept, bonds, system, before, has_box)

@@ -17,7 +17,7 @@ from equijump.data.topology import System
 RADII = {"C": 0.76, "N": 0.71, "O": 0.66, "S": 1.05, "Se": 1.20, "P": 1.07}
 """Covalent radii in Å."""
 
-_LONGEST, _SHORTEST = 1.6, 0.5
+_LONGEST, _SHORTEST = 1.6, 0.4
 """Limits of a bond over the sum of covalent radii, for hot and for rounded frames."""
 
 _LEAST_EDGE = 5.0

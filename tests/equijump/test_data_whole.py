@@ -138,3 +138,46 @@ def test_hot_and_rounded_frames_pass(tmp_path, topology):
     made.save(str(tmp_path / "run.xtc"))
     (found,) = frames.read_trajectories([tmp_path / "run.xtc"], topology)
     assert len(found.positions) == 500
+
+
+def two_molecules(tmp_path):
+    """Two dipeptides beside each other, of which the second drifts away."""
+    path = tmp_path / "two.pdb"
+    second = [
+        f"{x[:21]}B{x[22:30]}{float(x[30:38]) + 8:8.3f}{x[38:]}"
+        for x in ALANINE_DIPEPTIDE.splitlines()
+        if x.startswith("ATOM")
+    ]
+    first = ALANINE_DIPEPTIDE.splitlines()[:-1]
+    path.write_text("\n".join([*first, "TER", *second, "END", ""]))
+    made = make(path, count=60)
+    made.xyz[:, 10:, 1] += np.linspace(0.0, 1.5, 60)[:, None].astype(np.float32)
+    return path, made
+
+
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("chunk", [7, 20_000])
+def test_molecules_stay_together_from_frame_to_frame(tmp_path, box, chunk, monkeypatch):
+    monkeypatch.setattr(frames.files, "CHUNK", chunk)
+    topology, plain = two_molecules(tmp_path)
+    wrapped(plain, BOXES[box]).save(str(tmp_path / "run.h5"))
+    (found,) = frames.read_trajectories([tmp_path / "run.h5"], topology)
+    np.testing.assert_allclose(
+        inner(found.positions[:]), inner(10 * plain.xyz), atol=0.03
+    )
+
+
+def test_starts_have_the_nearest_images(tmp_path):
+    topology, plain = two_molecules(tmp_path)
+    wrapped(plain[:5], BOXES["cube"]).save(str(tmp_path / "run.h5"))
+    _, found = frames.read_structures(tmp_path / "run.h5", topology, 5)
+    np.testing.assert_allclose(inner(found), inner(10 * plain.xyz[:5]), atol=0.03)
+
+
+def test_molecules_that_never_jumped_stay_where_they_are(tmp_path):
+    topology, plain = two_molecules(tmp_path)
+    plain.xyz[:, 10:, 1] += np.linspace(0.0, 4.0, 60)[:, None].astype(np.float32)
+    plain.unitcell_lengths, plain.unitcell_angles = [[2.2] * 3] * 60, [[90.0] * 3] * 60
+    plain.save(str(tmp_path / "run.h5"))
+    (found,) = frames.read_trajectories([tmp_path / "run.h5"], topology)
+    np.testing.assert_array_equal(found.positions[:], plain.xyz * np.float32(10))
