@@ -23,6 +23,7 @@ from common.commands import training as command
 from common.runs import config as configs
 from common.runs import loop as run
 from common.runs import parallel, training
+from common.runs import workdir as run_folder
 from equijump import build, loss, rules
 from equijump.data import pairs, splits
 from equijump.data.residues import CA_SLOT
@@ -179,7 +180,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
         RunError: The loss became non-finite.
     """
     check_config(config)
-    cli.make_folder(workdir, "--workdir")
+    run_folder.check(workdir)
     segments = splits.load_segments(config)
     config = config.copy_and_resolve_references()
     config.model.residue_types = segments.num_types

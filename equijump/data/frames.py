@@ -203,7 +203,8 @@ def _read_one(request: Request) -> Trajectory:
         if not file.is_file():
             raise UsageError(f"expected a trajectory and its topology, found no {file}")
     checksum = _checksum(request)
-    packed = cache.cache_folder() / "frames" / f"{_VERSION}-{checksum}.f32"
+    packed = Path("frames", f"{_VERSION}-{checksum}.f32")
+    packed = cache.cache_folder(str(packed.with_suffix(".json"))) / packed
     described = packed.with_suffix(".json")
     if not described.is_file():
         if path.stat().st_size > LARGE:
