@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from openmm import app, unit
 
 from common.errors import UsageError
-from equijump.data.residues import TOKENS
+from equijump.data.residues import ALIASES, STANDARD
 
 FORCE_FIELDS = {
     "ff14SB": "amber14/protein.ff14SB.xml",
@@ -127,7 +127,11 @@ def prepare(text: str, source: str) -> Molecule:
         logging.info("%s: %s%s becomes %s", source, residue.name, residue.id, name)
     fixer.replaceNonstandardResidues()
     modeller = app.Modeller(fixer.topology, fixer.positions)
-    foreign = [r for r in modeller.topology.residues() if r.name not in TOKENS]
+    foreign = [
+        r
+        for r in modeller.topology.residues()
+        if ALIASES.get(r.name, r.name) not in STANDARD
+    ]
     if foreign:
         names = ", ".join(sorted({residue.name for residue in foreign}))
         logging.info("%s: %d residues removed (%s)", source, len(foreign), names)

@@ -49,22 +49,25 @@ def distances(
     return np.linalg.norm(apart, axis=-1)
 
 
-def fit_tica(units: Sequence[Any], features: Features, lag: int, dim: int) -> Any:
+def fit_tica(
+    units: Sequence[Any], features: Features, lag: int | Sequence[int], dim: int
+) -> Any:
     """Fits time-lagged independent components; the slowest comes first.
 
     Args:
         units: stretches of frames.
         features: function from frames to their features.
-        lag: frames between those that are correlated.
+        lag: frames between those that are correlated, in all units or in each.
         dim: number of components.
     """
     from deeptime.decomposition import TICA
 
-    estimator = TICA(lagtime=lag, dim=dim)
-    for unit in units:
-        for first in range(0, len(unit) - lag, CHUNK):
-            found = features(unit[first : first + CHUNK + lag])
-            estimator.partial_fit((found[:-lag], found[lag:]))
+    lags = [lag] * len(units) if isinstance(lag, int) else lag
+    estimator = TICA(lagtime=lags[0], dim=dim)
+    for unit, steps in zip(units, lags, strict=True):
+        for first in range(0, len(unit) - steps, CHUNK):
+            found = features(unit[first : first + CHUNK + steps])
+            estimator.partial_fit((found[:-steps], found[steps:]))
     return estimator.fetch_model()
 
 

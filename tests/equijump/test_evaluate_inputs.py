@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from common.errors import UsageError
+from equijump.data import files
 from equijump.evaluate import inputs, sides, validity
 from tests.equijump.test_data_topology_order import make_system
+from tests.equijump.test_data_whole import two_molecules
 
 GLYCINES = make_system(["GLY", "GLY"])
 
@@ -28,30 +30,30 @@ def test_a_pattern_without_files_is_told_with_its_flag(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "expected"),
+    ("beside", "expected"),
     [
         (["run_3.pdb", "run.pdb"], "run_3.pdb"),
         (["run.pdb", "other.pdb"], "run.pdb"),
         (["other.pdb"], "other.pdb"),
     ],
 )
-def test_a_topology_is_found_by_its_name_or_as_the_only_one(tmp_path, files, expected):
-    touch(tmp_path, *files)
-    found = inputs.find_topology("--topology", tmp_path / "run_3.xtc")
+def test_a_topology_is_found_by_its_name_or_as_the_only_one(tmp_path, beside, expected):
+    touch(tmp_path, "run_3.xtc", "run.xtc", *beside)
+    found = files.find_topology("--topology", tmp_path / "run_3.xtc")
     assert found == tmp_path / expected
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".pdb", ".gro", ".PDB"])
 def test_some_formats_have_their_topology(tmp_path, suffix):
     path = tmp_path / f"run{suffix}"
-    assert inputs.find_topology("--topology", path) == path
+    assert files.find_topology("--topology", path) == path
 
 
-@pytest.mark.parametrize(("files", "count"), [([], 0), (["a.pdb", "b.pdb"], 2)])
-def test_no_topology_or_several_are_told(tmp_path, files, count):
-    touch(tmp_path, *files)
-    with pytest.raises(UsageError, match=f"found {count} PDB files in its folder"):
-        inputs.find_topology("--topology", tmp_path / "run.xtc")
+@pytest.mark.parametrize(("beside", "count"), [([], 0), (["a.pdb", "b.pdb"], 2)])
+def test_no_topology_or_several_are_told(tmp_path, beside, count):
+    touch(tmp_path, "run_3.xtc", "run.xtc", *beside)
+    with pytest.raises(UsageError, match=f"found {count} files of"):
+        files.find_topology("--topology", tmp_path / "run.xtc")
 
 
 def test_only_the_dipeptide_has_a_packaged_reference():
@@ -203,3 +205,15 @@ def test_closeness_is_the_least_share_of_the_sum_of_radii(monkeypatch):
 def test_what_clashes_is_judged_by_the_reference(least, expected):
     reference = np.append(np.full(999, 1.0), least)
     assert validity.clash_threshold(reference) == pytest.approx(expected)
+
+
+def test_a_selection_leaves_chains_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    _, made = two_molecules(tmp_path)
+    made.save(str(tmp_path / "run.h5"))
+    path = [tmp_path / "run.h5"]
+    both = inputs.read("--reference", path, None, 0.0, finite=True)
+    one = inputs.read("--reference", path, None, 0.0, finite=True, select="chainid 1")
+    assert inputs.describe(both.system).startswith("ACE-ALA-NME-ACE-ALA-NME")
+    assert inputs.describe(one.system) == "ACE-ALA-NME (10 heavy atoms)"
+    np.testing.assert_array_equal(one.positions[0], both.positions[0][:, 10:])
