@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from common.commands import environment
 from common.errors import RunError, UsageError
 
 _PROGRAM = Path(__file__).with_name("reader.py")
@@ -46,6 +47,7 @@ def start() -> None:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                env=environment.of_child(),
             )
 
 
