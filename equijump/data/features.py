@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from equijump.data.packed import let_go
+
 MOST_PAIRS = 1_000
 """Distances that are features of a frame, at most."""
 
-CHUNK = 20_000
-"""Frames whose features are in memory at once."""
+CHUNK, MOST_NUMBERS = 20_000, 4_000_000
+"""Frames whose features are in memory at once, and numbers of these features."""
 
 Features = Callable[[Any], Any]
 
@@ -62,9 +64,11 @@ def fit_tica(units: Sequence[Any], features: Features, lag: int, dim: int) -> An
 
     estimator = TICA(lagtime=lag, dim=dim)
     for unit in units:
-        for first in range(0, len(unit) - lag, CHUNK):
-            found = features(unit[first : first + CHUNK + lag])
+        size = _chunk_of(unit, features)
+        for first in range(0, len(unit) - lag, size):
+            found = features(unit[first : first + size + lag])
             estimator.partial_fit((found[:-lag], found[lag:]))
+            let_go(unit)
     return estimator.fetch_model()
 
 
@@ -72,5 +76,14 @@ def project(
     model: Any, unit: Any, features: Features
 ) -> Shaped[np.ndarray, "num_frames dim"]:
     """Returns the components of the frames of a unit; see `fit_tica`."""
-    chunks = [unit[first : first + CHUNK] for first in range(0, len(unit), CHUNK)]
-    return np.concatenate([np.asarray(model.transform(features(x))) for x in chunks])
+    size, found = _chunk_of(unit, features), []
+    for first in range(0, len(unit), size):
+        part = features(unit[first : first + size])
+        found.append(np.asarray(model.transform(part)))
+        let_go(unit)
+    return np.concatenate(found)
+
+
+def _chunk_of(unit: Any, features: Features) -> int:
+    """Returns how many frames of a unit have their features in memory at once."""
+    return max(1, min(CHUNK, MOST_NUMBERS // features(unit[:1]).shape[1]))

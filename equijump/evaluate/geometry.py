@@ -5,15 +5,16 @@ torsions in radians from -pi to pi, by the convention of IUPAC.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import mdtraj
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from mdtraj.geometry import dihedral
 
 from equijump.data.frames import ANGSTROM_PER_NM
+from equijump.data.packed import let_go
 from equijump.data.residues import CA_SLOT, RESIDUES
 from equijump.data.topology import System, nearby
 
@@ -26,6 +27,9 @@ _VDW_RADII = {"C": 1.70, "N": 1.55, "O": 1.52, "S": 1.80}  # Å (Bondi 1964)
 _CHI = (
     dihedral.CHI1_ATOMS, dihedral.CHI2_ATOMS, dihedral.CHI3_ATOMS, dihedral.CHI4_ATOMS,
 )  # fmt: skip
+
+MOST_NUMBERS = 1_000_000
+"""Coordinates in memory at once."""
 
 Positions = Float[np.ndarray, "num_frames num_atoms 3"]
 
@@ -161,6 +165,31 @@ def is_protein(system: System) -> bool:
 def radii(system: System) -> Float[np.ndarray, " num_atoms"]:
     """Returns van der Waals radii in Å; the first letter of a name is its element."""
     return np.array([_VDW_RADII[name[0]] for name in system.atom_names])
+
+
+def chunks(positions: Positions) -> Iterator[Positions]:
+    """Yields frames in chunks, so that a mapped file takes no memory for long.
+
+    >>> [len(chunk) for chunk in chunks(np.zeros((400_000, 1, 3), np.float32))]
+    [333333, 66667]
+    """
+    size = max(1, MOST_NUMBERS // (3 * positions.shape[1]))
+    for first in range(0, len(positions), size):
+        yield np.array(positions[first : first + size])
+        let_go(positions)
+
+
+def over_frames(
+    function: Callable[..., Shaped[np.ndarray, " _ *rest"]],
+    positions: Positions,
+    *rest: Any,
+) -> Shaped[np.ndarray, " num_frames *rest"]:
+    """Returns `function(frames, *rest)` of all frames, which it gets in chunks.
+
+    >>> over_frames(np.sum, np.ones((2, 1, 3)), (1, 2)).tolist()
+    [3.0, 3.0]
+    """
+    return np.concatenate([function(chunk, *rest) for chunk in chunks(positions)])
 
 
 def _trajectory(positions: Positions) -> mdtraj.Trajectory:

@@ -12,7 +12,7 @@ from rdkit.Chem import AllChem
 from scipy.spatial import distance
 from scipy.spatial.transform import Rotation
 
-from common.errors import UsageError
+from common.errors import RunError
 from equijump import cli
 from equijump.data import features
 from equijump.evaluate import (
@@ -365,7 +365,7 @@ def test_a_broken_replica_is_counted_and_left_out(packaged, change, frame, reaso
     assert whole.names == packaged.names[1:2] + packaged.names[4:5]
     assert (lost.name, lost.frame) == (packaged.names[0], frame)
     assert reason in lost.reason
-    with pytest.raises(UsageError, match="expected a replica that stays whole"):
+    with pytest.raises(RunError, match="0 of 1 replicas stayed whole"):
         sides.keep_whole(some(ours, 0), some(packaged, 2, 3))
 
 
