@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from common.errors import UsageError
 from equijump.data.packed import let_go
 
 MOST_PAIRS = 1_000
@@ -59,8 +60,12 @@ def fit_tica(units: Sequence[Any], features: Features, lag: int, dim: int) -> An
         features: function from frames to their features.
         lag: frames between those that are correlated.
         dim: number of components.
+
+    Raises:
+        UsageError: Nothing moves.
     """
     from deeptime.decomposition import TICA
+    from deeptime.numeric import ZeroRankError
 
     estimator = TICA(lagtime=lag, dim=dim)
     for unit in units:
@@ -69,7 +74,12 @@ def fit_tica(units: Sequence[Any], features: Features, lag: int, dim: int) -> An
             found = features(unit[first : first + size + lag])
             estimator.partial_fit((found[:-lag], found[lag:]))
             let_go(unit)
-    return estimator.fetch_model()
+    try:
+        return estimator.fetch_model()
+    except ZeroRankError as error:
+        raise UsageError(
+            "expected trajectories that move, found frames that are all alike"
+        ) from error
 
 
 def project(

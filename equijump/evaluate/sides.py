@@ -254,7 +254,8 @@ def _slow_coordinates(
         pairs = carbons[features.choose_pairs(len(carbons), at_most)]
         function = partial(geometry.distances_of, pairs=pairs)
         units = {name: side.positions for name, side in replicas.items()}
-        what = f"{len(pairs)} of {len(carbons) * (len(carbons) - 1) // 2} CA distances"
+        count = len(carbons) * (len(carbons) - 1) // 2
+        what = f"{len(pairs)} of {count} CA distances"
     elif angles["reference"][0].shape[1]:
         function, units, what = _circular, angles, "torsions"
     else:
@@ -266,7 +267,10 @@ def _slow_coordinates(
     total = _num_frames(replicas) + sum(map(len, units["reference"]))
     with show(total, "slow coordinates", "frames") as advance:
         watched = {name: Watched(side, advance) for name, side in units.items()}
-        tica = features.fit_tica(watched["reference"], function, lag, dimensions)
+        try:
+            tica = features.fit_tica(watched["reference"], function, lag, dimensions)
+        except UsageError as error:
+            raise UsageError(f"--reference: {error}") from error
         return {
             name: tuple(features.project(tica, unit, function) for unit in side)
             for name, side in watched.items()

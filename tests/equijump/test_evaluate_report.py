@@ -5,6 +5,7 @@ import pytest
 from absl import logging
 
 from common.commands import cli
+from common.errors import UsageError
 from equijump.evaluate import geometry, inputs, measure, report, sides, validity
 
 FEW = measure.Settings(num_resamples=2)
@@ -119,6 +120,13 @@ def _main(argv):
     from equijump import evaluate
 
     return evaluate.main(argv)
+
+
+def test_a_reference_that_stands_still_is_refused(packaged):
+    still = np.repeat(packaged.positions[0][:1], 200, axis=0)
+    theirs = side(packaged, still, still)
+    with pytest.raises(UsageError, match="--reference: expected trajectories that mov"):
+        measure.evaluate(side(packaged, *packaged.positions[:1]), theirs, FEW)
 
 
 @pytest.mark.parametrize("size", [1, 700, 10**9])
