@@ -52,13 +52,15 @@ def distances(
     return np.linalg.norm(apart, axis=-1)
 
 
-def fit_tica(units: Sequence[Any], features: Features, lag: int, dim: int) -> Any:
+def fit_tica(
+    units: Sequence[Any], features: Features, lag: int | Sequence[int], dim: int
+) -> Any:
     """Fits time-lagged independent components; the slowest comes first.
 
     Args:
         units: stretches of frames.
         features: function from frames to their features.
-        lag: frames between those that are correlated.
+        lag: frames between those that are correlated, in all units or in each.
         dim: number of components.
 
     Raises:
@@ -67,12 +69,13 @@ def fit_tica(units: Sequence[Any], features: Features, lag: int, dim: int) -> An
     from deeptime.decomposition import TICA
     from deeptime.numeric import ZeroRankError
 
-    estimator = TICA(lagtime=lag, dim=dim)
-    for unit in units:
+    lags = [lag] * len(units) if isinstance(lag, int) else lag
+    estimator = TICA(lagtime=lags[0], dim=dim)
+    for unit, steps in zip(units, lags, strict=True):
         size = _chunk_of(unit, features)
-        for first in range(0, len(unit) - lag, size):
-            found = features(unit[first : first + size + lag])
-            estimator.partial_fit((found[:-lag], found[lag:]))
+        for first in range(0, len(unit) - steps, size):
+            found = features(unit[first : first + size + steps])
+            estimator.partial_fit((found[:-steps], found[steps:]))
             let_go(unit)
     try:
         return estimator.fetch_model()

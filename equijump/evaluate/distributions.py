@@ -57,7 +57,8 @@ def quantities(
             name: tuple(measures[:, [place]] for measures in folds[name])
             for name in NAMES
         }
-        yield kind, Quantity("fold", unit, (_edges(values),), values)
+        if np.isfinite(values["reference"][0]).all():  # Not without a contact.
+            yield kind, Quantity("fold", unit, (_edges(values),), values)
 
 
 def num_quantities(prepared: Prepared) -> int:

@@ -295,7 +295,7 @@ def fold_measures(
         carbons within 1, 2, 4 and 8 Å of their place in that superposition; `rg`, the
         radius of gyration in Å, all carbons with one weight; `native_contacts`, the
         share of native pairs nearer than 8 Å, more than two residues apart, that are
-        nearer than that.
+        nearer than that, NaN where there is no such pair.
     """
     moved = superposed(carbons, native)
     away = np.linalg.norm(moved - native, axis=-1)
@@ -307,5 +307,5 @@ def fold_measures(
         "rmsd": np.sqrt(np.mean(away**2, axis=-1)),
         "gdt_ts": np.mean([np.mean(away < d, axis=-1) for d in GDT_DISTANCES], axis=0),
         "rg": np.sqrt(np.mean(np.sum(centred**2, axis=-1), axis=-1)),
-        "native_contacts": np.mean(near, axis=-1),
+        "native_contacts": np.sum(near, axis=-1) / (near.shape[1] or np.nan),
     }

@@ -222,6 +222,22 @@ def _caption(report: dict[str, Any]) -> str:
     ])  # fmt: skip
 
 
+def lost_rows(report: dict[str, Any], whole: bool = True) -> Rows:
+    """Returns a header and one row per lost replica; none where none is lost.
+
+    Args:
+        report: result of `measure.evaluate`.
+        whole: true to list all of them, however many.
+    """
+    lost = report["trajectory"]["lost"]
+    shown = lost if whole else lost[:_MOST_ROWS]
+    rows = [["lost", "frame", "because of"]]
+    rows += [[loss["name"], str(loss["frame"]), loss["reason"]] for loss in shown]
+    if len(shown) < len(lost):
+        rows.append([f"and {len(lost) - len(shown)} more", "", ""])
+    return rows if lost else []
+
+
 def print_report(report: dict[str, Any], console: Console) -> None:
     """Prints the tables of a report."""
     console.print(_caption(report), highlight=False)
@@ -231,6 +247,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         coverage_rows(report),
         chapman_rows(report),
         validity_rows(report),
+        lost_rows(report, whole=False),
         stationarity_rows(report, whole=False),
     ]
     print_tables(tables, console)
@@ -241,13 +258,10 @@ def print_report(report: dict[str, Any], console: Console) -> None:
 def to_html(report: dict[str, Any]) -> str:
     """Returns one page that needs nothing beside it."""
     meanings = [["word", "meaning"], *map(list, report["definitions"].items())]
-    lost = [["lost", "frame", "because of"]]
-    for loss in report["trajectory"]["lost"]:
-        lost.append([loss["name"], str(loss["frame"]), loss["reason"]])
     tables = [
         time_rows(report), coverage_rows(report), chapman_rows(report),
         validity_rows(report),
-        stationarity_rows(report), lost if len(lost) > 1 else [],
+        stationarity_rows(report), lost_rows(report),
     ]  # fmt: skip
     parts = [
         html_table(divergence_rows(report)),

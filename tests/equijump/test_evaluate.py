@@ -253,6 +253,12 @@ def test_fold_is_whole_after_a_rigid_motion_and_lost_when_stretched():
     assert found["rg"][1] == pytest.approx(3 * found["rg"][0], rel=1e-4)
 
 
+def test_a_fold_without_a_contact_has_no_share_of_them():
+    line = 5.0 * np.arange(12.0)[:, None] * np.eye(3)[:1]
+    found = geometry.fold_measures(np.stack([line, line + 1.0]), line)
+    assert np.isnan(found["native_contacts"]).all()
+
+
 def test_a_mirror_image_is_not_superposed():
     mirror = CHIGNOLIN_CARBONS * np.array([-1.0, 1.0, 1.0])
     found = geometry.fold_measures(mirror[None], CHIGNOLIN_CARBONS)

@@ -101,6 +101,16 @@ def test_replicas_that_are_mostly_lost_are_warned_of(packaged, monkeypatch):
     ]
 
 
+def test_why_replicas_are_lost_is_on_the_screen():
+    one = {"name": "a.xtc", "frame": 7, "reason": "a bond CA-CB of 9.99 Å, not 1.50 Å"}
+    found = {"trajectory": {"lost": [one] * 20}}
+    rows = report.lost_rows(found, whole=False)
+    assert rows[1] == ["a.xtc", "7", "a bond CA-CB of 9.99 Å, not 1.50 Å"]
+    assert rows[-1][0] == "and 4 more"
+    assert len(report.lost_rows(found)) == 21
+    assert report.lost_rows({"trajectory": {"lost": []}}) == []
+
+
 def test_where_no_replica_can_be_judged_the_command_fails(packaged, tmp_path, capsys):
     import mdtraj
 

@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import mdtraj
 import numpy as np
 import pytest
 from mdtraj.formats import XTCTrajectoryFile
@@ -72,6 +73,38 @@ def test_an_evaluation_of_a_million_frames_keeps_a_few_numbers_each(
         )
     grown = peaks[1_000_000] - peaks[500_000]
     assert grown < 500_000 * KEPT_PER_FRAME
+
+
+@pytest.mark.slow
+def test_a_protein_of_160_residues_is_judged_in_3_minutes_and_2_gigabytes(
+    tmp_path, monkeypatch
+):
+    pytest.importorskip("PeptideBuilder")
+    from equijump.prepare import build_peptide
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pdb, rng = tmp_path / "p.pdb", np.random.default_rng(0)
+    pdb.write_text(build_peptide("ACDEFGHIKLMNPQRSTVWY" * 8, False, "extended"))
+    start = mdtraj.load(str(pdb))
+    assert start.n_residues == 160
+    bend = 0.02 * np.sin(start.xyz[0] / 2.0)
+    for name in ("a", "b"):
+        slow = np.cumsum(rng.normal(0.0, 0.1, 10_000))[:, None, None]
+        with XTCTrajectoryFile(str(tmp_path / f"{name}.xtc"), "w") as file:
+            for first in range(0, 10_000, 1_000):
+                steps = np.arange(first, first + 1_000)
+                noise = rng.normal(0.0, 0.003, (1_000, *start.xyz[0].shape))
+                frames = start.xyz + np.sin(slow[steps]) * bend + noise
+                box = np.zeros((1_000, 3, 3), np.float32)
+                file.write(np.float32(frames), np.float32(steps), np.int32(steps), box)
+    given = (
+        f"--trajectory={tmp_path / 'a.xtc'}", f"--reference={tmp_path / 'b.xtc'}",
+        f"--output={tmp_path / 'report'}",
+    )  # fmt: skip
+    peak, seconds = peak_of(["evaluate", *given])
+    sys.stdout.write(f"160 residues: {peak / 1e6:.0f} MB, {seconds:.0f} CPU-s\n")
+    assert peak < 2e9
+    assert seconds < 180.0
 
 
 @pytest.mark.slow
