@@ -8,6 +8,12 @@ from common.runs.config import Range, Rules
 from equijump import build, loss
 
 
+def _check_data(config: ml_collections.ConfigDict) -> None:
+    for name in ("trajectories", "lags"):
+        if not config.data[name]:
+            raise UsageError(f"config.data.{name}: expected one or more, found none")
+
+
 def _check_method(config: ml_collections.ConfigDict) -> None:
     methods = build.TRANSPORTS[config.transport.kind].METHODS
     if config.sample.method not in ("", *methods):
@@ -90,6 +96,7 @@ RULES = Rules(
         "sample.num_steps": Range(1),
     },
     (
+        _check_data,
         _check_method,
         _check_temperatures,
         _check_unroll,

@@ -58,7 +58,7 @@ def load_weights(
         params=trained.params,
         checksum=trained.checksum,
         config_checksum=trained.config_checksum,
-        unseen=unseen_of(trained),
+        unseen=weights.build(trained, unseen_of),
     )
 
 

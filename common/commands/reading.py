@@ -4,6 +4,7 @@ Nothing is unpickled. The header of an array is compared with the bytes behind i
 any of them is read.
 """
 
+import contextlib
 import json
 import lzma
 import math
@@ -11,7 +12,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +21,8 @@ import numpy as np
 from common.errors import UsageError
 
 DAMAGE = (
-    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError,
-    RuntimeError, TypeError, ValueError, lzma.LZMAError, struct.error,
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError,
+    OSError, RuntimeError, TypeError, ValueError, lzma.LZMAError, struct.error,
     zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What readers raise at damage: `RuntimeError` has deep nesting and unknown methods."""
@@ -47,6 +48,33 @@ def line_of(error: BaseException) -> str:
     return lines[0][:160] if lines else type(error).__name__
 
 
+@contextlib.contextmanager
+def refusing(
+    path: str | os.PathLike[str], what: str, remedy: str = ""
+) -> Iterator[None]:
+    """Turns what a reader raises at damage into one line; use it as a `with` block.
+
+    >>> with refusing("state.json", "a state"):
+    ...     raise ValueError("no frames")
+    Traceback (most recent call last):
+    ...
+    common.errors.UsageError: state.json: expected a state, found no frames
+
+    Args:
+        path: file or folder that is read.
+        what: contents that are expected, in words.
+        remedy: advice for the user, in words that follow a semicolon.
+
+    Raises:
+        UsageError: The block has raised one of `DAMAGE`.
+    """
+    try:
+        yield
+    except DAMAGE as error:
+        line = f"{path}: expected {what}, found {line_of(error)}"
+        raise UsageError(f"{line}; {remedy}" if remedy else line) from error
+
+
 def read_json(path: str | os.PathLike[str], what: str = "a JSON object") -> dict:
     """Returns the JSON object in a file.
 
@@ -64,10 +92,8 @@ def read_json(path: str | os.PathLike[str], what: str = "a JSON object") -> dict
     Raises:
         UsageError: The file is missing, damaged or holds something else.
     """
-    try:
+    with refusing(path, what):
         return parse_json(Path(path).read_bytes())
-    except DAMAGE as error:
-        raise UsageError(f"{path}: expected {what}, found {line_of(error)}") from error
 
 
 def parse_json(text: str | bytes) -> dict:
@@ -113,13 +139,10 @@ def read_arrays(
         UsageError: The file is missing, damaged, or none of NumPy's; a header promises
             more than the file holds.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            headers = _headers(archive)
-            names = list(headers if choose is None else choose(headers))
-            return {name: _read_array(archive, name, headers[name]) for name in names}
-    except DAMAGE as error:
-        raise UsageError(f"{path}: expected {what}, found {line_of(error)}") from error
+    with refusing(path, what), zipfile.ZipFile(path) as archive:
+        headers = _headers(archive)
+        names = list(headers if choose is None else choose(headers))
+        return {name: _read_array(archive, name, headers[name]) for name in names}
 
 
 def _headers(archive: zipfile.ZipFile) -> dict[str, Header]:

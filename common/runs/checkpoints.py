@@ -5,11 +5,14 @@ with `weights.npz` and `config.json`. Nothing is ever unpickled. Orbax is import
 it is used: packaged weights load without it.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import math
-import zipfile
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,19 +20,22 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from absl import logging
 from jaxtyping import Array, Bool
 
 from common import __version__
-from common.commands import cli
-from common.errors import UsageError
+from common.commands import cli, reading
+from common.errors import RunError, UsageError
 from common.runs import config as configs
 from common.runs import old_names
 from common.runs.training import Params, TrainState, check_finite, named_leaves
 
 FORMAT_VERSION = 1
 _EMA_PREFIX = "ema_params/"
-# What Orbax, tensorstore and json raise at a file that is missing, cut or garbled.
-_READ_ERRORS = (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile)
+_OVERHEAD = 100_000
+"""Bytes of a checkpoint beside its arrays."""
+
+_GO_ON = "remove this folder to go on from an earlier one"
 
 
 class Restored(NamedTuple):
@@ -58,11 +64,12 @@ class Stored(NamedTuple):
     config_checksum: str
 
 
-def make_manager(workdir: Path, writable: bool = True) -> Any:
+@contextlib.contextmanager
+def make_manager(workdir: Path, writable: bool = True) -> Iterator[Any]:
     """Opens `workdir/checkpoints` as an Orbax `CheckpointManager`.
 
     It writes in the background and keeps the latest two checkpoints and the one of
-    least validation loss. It is a context manager: leaving it waits for the last write.
+    least validation loss. Leaving the block waits for the last write.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -74,6 +81,10 @@ def make_manager(workdir: Path, writable: bool = True) -> Any:
         workdir: folder of the run.
         writable: true to make the folder if need be, and to clear it of what a killed
             run left half-written; false for a look at a run that may be under way.
+
+    Raises:
+        UsageError: The losses of a checkpoint, which Orbax reads of all, are damaged.
+        RunError: A checkpoint cannot be written.
     """
     import orbax.checkpoint as ocp
     from orbax.checkpoint import checkpoint_managers as policies
@@ -98,7 +109,76 @@ def make_manager(workdir: Path, writable: bool = True) -> Any:
         create=writable,
         cleanup_tmp_directories=writable,
     )
-    return ocp.CheckpointManager(_directory(workdir).resolve(), options=options)
+    folder = _directory(workdir)
+    _check_losses(folder)
+    with reading.refusing(folder, "checkpoints of a run"):
+        manager = ocp.CheckpointManager(folder.resolve(), options=options)
+    with telling_of_writes(workdir), _without_its_log():
+        try:
+            yield manager
+        finally:
+            manager.close()
+
+
+def _check_losses(folder: Path) -> None:
+    """Raises `UsageError` for a checkpoint whose validation loss cannot be read."""
+    for path in sorted(folder.glob("*/metrics/metrics")):
+        step = path.parents[1]
+        with reading.refusing(step, "a complete checkpoint", _GO_ON):
+            float(_validation_loss(reading.parse_json(path.read_bytes())))
+
+
+@contextlib.contextmanager
+def _without_its_log() -> Iterator[None]:
+    """Keeps Orbax's log back: what fails there is raised here, and told in one line."""
+    handler = logging.get_absl_handler()
+    is_not_orbax = lambda record: "/orbax/" not in record.pathname
+    handler.addFilter(is_not_orbax)
+    try:
+        yield
+    finally:
+        handler.removeFilter(is_not_orbax)
+
+
+@contextlib.contextmanager
+def telling_of_writes(workdir: Path) -> Iterator[None]:
+    """Turns a write that fails, as on a full disk, into one line; a `with` block.
+
+    >>> with telling_of_writes(Path("mine")):  # doctest: +ELLIPSIS
+    ...     raise OSError(28, "No space left on device")
+    Traceback (most recent call last):
+    ...
+    common.errors.RunError: mine: cannot be written (No space left on device); ...
+
+    Args:
+        workdir: folder of the run.
+
+    Raises:
+        RunError: The block has raised an error of the operating system, or Orbax's own
+            for one in the background.
+    """
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        found = _failed_write(error)
+        if found is None:
+            raise
+        raise RunError(
+            f"{workdir}: cannot be written ({found}); {_what_is_left(workdir)}"
+        ) from error
+
+
+def _failed_write(error: BaseException) -> str | None:
+    """Returns why a write failed, None for an error of another kind."""
+    causes = map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
+    return next((cause for cause in causes if cause in str(error)), None)
+
+
+def _what_is_left(workdir: Path) -> str:
+    steps = [int(p.name) for p in _directory(workdir).glob("*") if p.name.isdigit()]
+    if not steps:
+        return "there is no checkpoint yet: make room and run again"
+    return f"step {max(steps)} is complete: make room and run again, it goes on"
 
 
 def has_checkpoint(workdir: Path) -> bool:
@@ -160,11 +240,26 @@ def save(
         return
     record = _record(config, meta) | {"validation_loss": validation_loss, "step": step}
     arrays = {name: np.array(leaf) for name, leaf in named_leaves(state)}
+    _check_room(Path(manager.directory), sum(leaf.nbytes for leaf in arrays.values()))
     rank = math.inf if validation_loss is None else validation_loss
     items = ocp.args.Composite(
         state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record)
     )
     manager.save(step, args=items, metrics={"validation_loss": rank}, force=True)
+
+
+def _check_room(folder: Path, num_bytes: int) -> None:
+    """Raises `RunError` where a checkpoint of so many bytes will not fit.
+
+    Orbax, which writes in the background, would leave a part of it and many lines.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes + _OVERHEAD:
+        raise RunError(
+            f"{folder.parent}: expected {(num_bytes + _OVERHEAD) / 1e6:.1f} MB of room "
+            f"for a checkpoint, found {free / 1e6:.1f} MB; "
+            f"{_what_is_left(folder.parent)}"
+        )
 
 
 def restore(manager: Any, template: TrainState, step: int | None = None) -> Restored:
@@ -187,8 +282,9 @@ def restore(manager: Any, template: TrainState, step: int | None = None) -> Rest
         step: step of the checkpoint.
     """
     path, arrays, record = _read(manager, step)
-    config = _config(record, str(path), resumes=True)
-    arrays = old_names.update_paths(configs.kind_of(config), arrays)
+    with reading.refusing(path, "a config of this package", _GO_ON):
+        config = _config(record, str(path), resumes=True)
+        arrays = old_names.update_paths(configs.kind_of(config), arrays)
 
     def place(name: str, leaf: Any) -> jax.Array:
         value = arrays.get(name)
@@ -241,23 +337,24 @@ def load_stored(path: Path, which: str = "best") -> Stored:
         _, arrays, record = _read(manager, step)
     names = (name for name in arrays if name.startswith(_EMA_PREFIX))
     params = {name.removeprefix(_EMA_PREFIX): arrays[name] for name in names}
-    record["meta"] |= {"step": record["step"]}
-    return _stored(record, params, str(path))
+    record["meta"] |= {"step": record.get("step")}
+    return _stored(record, params, path)
 
 
 def _stored(
-    record: dict[str, Any], arrays: Mapping[str, np.ndarray], source: str
+    record: dict[str, Any], arrays: Mapping[str, np.ndarray], source: Path
 ) -> Stored:
     """Returns a record and its parameters, by their paths, in today's names."""
-    config = _config(record, source)
-    text = json.dumps(record["config"], sort_keys=True)
-    return Stored(
-        config,
-        _nest(old_names.update_paths(configs.kind_of(config), arrays)),
-        record["meta"],
-        params_checksum(_nest(arrays)),
-        hashlib.sha256(text.encode()).hexdigest(),
-    )
+    with reading.refusing(source, "the config and the parameters of one model"):
+        config = _config(record, str(source))
+        text = json.dumps(record["config"], sort_keys=True)
+        return Stored(
+            config,
+            _nest(old_names.update_paths(configs.kind_of(config), arrays)),
+            record["meta"],
+            params_checksum(_nest(arrays)),
+            hashlib.sha256(text.encode()).hexdigest(),
+        )
 
 
 def changed_values(
@@ -335,16 +432,14 @@ def load_packaged(directory: Path) -> Stored:
     Raises:
         UsageError: A file is missing or damaged, or the two are not of one model.
     """
-    try:
-        record = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        with np.load(directory / "weights.npz", allow_pickle=False) as file:
-            arrays = {name: file[name].astype(np.float32) for name in file.files}
-        stored = _stored(record, arrays, str(directory))
-        checksum = record["weights_sha256"]
-    except (*_READ_ERRORS, EOFError) as error:
-        raise UsageError(
-            f"{directory}: expected weights.npz and config.json, found {_line(error)}"
-        ) from error
+    what = "weights.npz and config.json of a trained model"
+    with reading.refusing(directory, what):
+        record = reading.read_json(directory / "config.json", "the config of a model")
+        _check_record(record)
+        checksum = str(record["weights_sha256"])
+        found = reading.read_arrays(directory / "weights.npz", "the weights of a model")
+        arrays = {name: _as_parameters(name, array) for name, array in found.items()}
+    stored = _stored(record, arrays, directory)
     if stored.checksum != checksum:
         raise UsageError(
             f"{directory}: expected the weights.npz that config.json was written with "
@@ -380,6 +475,22 @@ def _record(
         "config": plain,
         "meta": dict(meta) | {"package_version": __version__},
     }
+
+
+def _check_record(record: Any) -> None:
+    """Raises `ValueError` unless it is one that `_record` returns."""
+    types = {"format_version": int, "config": dict, "meta": dict}
+    for name, wanted in types.items():
+        if not isinstance(record, dict) or not isinstance(record.get(name), wanted):
+            raise ValueError(f"a record without {name}")
+    if not isinstance(record["meta"].get("package_version"), str):
+        raise ValueError("a record without meta.package_version")
+
+
+def _as_parameters(name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind != "f":
+        raise ValueError(f"{name} of type {array.dtype}, not of floats")
+    return array.astype(np.float32)
 
 
 def _config(
@@ -418,17 +529,11 @@ def _read(
     items = ocp.args.Composite(
         state=ocp.args.StandardRestore(), record=ocp.args.JsonRestore()
     )
-    try:
+    with reading.refusing(path, "a complete checkpoint", _GO_ON):
         restored = manager.restore(step, args=items)
         arrays = {name: np.asarray(value) for name, value in restored.state.items()}
         record = restored.record
-        if not {"config", "meta", "format_version"} <= record.keys():
-            raise ValueError("a record without config")
-    except _READ_ERRORS as error:
-        raise UsageError(
-            f"{path}: expected a complete checkpoint, found {_line(error)}; remove "
-            "this folder to go on from an earlier one"
-        ) from error
+        _check_record(record)
     return path, arrays, record
 
 
@@ -471,9 +576,3 @@ def _nest(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 def _describe(value: np.ndarray | None) -> str:
     return "nothing" if value is None else f"{value.shape} and {value.dtype}"
-
-
-def _line(error: BaseException) -> str:
-    """Returns an error in one line of readable length."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:160] if lines else ''}"

@@ -155,7 +155,7 @@ def check(
 
 def _check_value(name: str, value: Any, default: Any, rules: Rules) -> None:
     """Raises `UsageError` if a value is of another type or against a rule."""
-    wanted = _wanted_type(value, default)
+    wanted = wanted_type(value, default)
     for pattern, rule in rules.values.items():
         if wanted is None and fnmatchcase(name, pattern):
             items = value if isinstance(value, tuple | list) else (value,)
@@ -164,17 +164,26 @@ def _check_value(name: str, value: Any, default: Any, rules: Rules) -> None:
         raise UsageError(f"config.{name}: expected {wanted}, found {value}")
 
 
-def _wanted_type(value: Any, default: Any) -> str | None:
-    """Returns what a value should be, None if it is of the default's type."""
+def wanted_type(value: Any, default: Any) -> str | None:
+    """Returns what a value should be, None if it is of the default's type.
+
+    >>> wanted_type(0.5, 2), wanted_type(3, 2)
+    ('a whole number', None)
+
+    Args:
+        value: value of a config.
+        default: value of the same field in the default config.
+    """
     if isinstance(default, tuple | list):
         if not isinstance(value, tuple | list):
             return "several values"
         pairs = ((item, first) for item in value for first in default[:1])
-        found = next(filter(None, (_wanted_type(*pair) for pair in pairs)), None)
+        found = next(filter(None, (wanted_type(*pair) for pair in pairs)), None)
         return found and f"several values, each {found}"
     if isinstance(default, bool) or not isinstance(default, numbers.Real):
         of_type = isinstance(value, type(default))
-        return None if of_type else f"{_TYPES[type(default)]}, as {default!r}"
+        known = _TYPES.get(type(default), f"a {type(default).__name__}")
+        return None if of_type else f"{known}, as {default!r}"
     whole = isinstance(default, numbers.Integral)
     is_number = isinstance(value, numbers.Integral if whole else numbers.Real)
     if isinstance(value, bool) or not is_number or not math.isfinite(value):

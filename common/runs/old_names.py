@@ -162,6 +162,11 @@ def update_config(
             f"{source}: expected config.{name}, which version {__version__} needs, "
             f"found none; version {version} reads it"
         )
+    for name, value in default.items():
+        if wanted := configs.wanted_type(values[name], value):
+            raise UsageError(
+                f"{source}: expected config.{name} as {wanted}, found {values[name]!r}"
+            )
     return _nested(values)
 
 

@@ -13,6 +13,7 @@ import ml_collections
 from absl import logging
 
 from common import __version__
+from common.commands import reading
 from common.errors import UsageError
 from common.runs import checkpoints
 from common.runs import config as configs
@@ -95,13 +96,9 @@ def build(trained: Trained, make: Callable[[Trained], Model]) -> Model:
     Raises:
         UsageError: Its network cannot be built, or the metadata lacks a value.
     """
-    try:
+    what = f"the config and the metadata of a trained {configs.kind_of(trained.config)}"
+    with reading.refusing(trained.path, f"{what} model"):
         return make(trained)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise UsageError(
-            f"{trained.path}: expected the config and the metadata of a trained "
-            f"{configs.kind_of(trained.config)} model, found {error}"
-        ) from error
 
 
 def adopt(fresh: Any, given: Any, source: str) -> Any:

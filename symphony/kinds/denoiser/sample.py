@@ -94,7 +94,7 @@ def load_refiner(
         name=trained.name,
         checksum=trained.checksum,
         species=tuple(config.data.species),
-        unseen=unseen_of(trained),
+        unseen=weights.build(trained, unseen_of),
         model=weights.build(trained, lambda trained: make_model(trained.config)),
         params=trained.params,
         num_final=int(config.refine.num_final),

@@ -1,7 +1,10 @@
 """Runs stopped, resumed, cut short and garbled; packaged weights there and back."""
 
+import contextlib
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -350,14 +353,131 @@ def test_packaged_weights_too_large_for_half_precision_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def refusal(folder):
+    """Returns the one line with which weights are refused."""
+    with pytest.raises(UsageError) as raised:
+        checkpoints.load_stored(folder)
+    line = str(raised.value)
+    assert line.startswith(str(folder))
+    assert "expected" in line
+    assert "found" in line
+    assert "\n" not in line
+    return line
+
+
+def packaged(folder):
+    checkpoints.save_packaged(folder, make_toy()[0].params, CONFIG, META)
+    return folder
+
+
 @pytest.mark.parametrize("name", ["weights.npz", "config.json"])
 @pytest.mark.parametrize("size", [0, 60])
 def test_damaged_packaged_weights_are_told_in_one_line(tmp_path, name, size):
-    checkpoints.save_packaged(tmp_path, make_toy()[0].params, CONFIG, META)
-    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:size])
-    with pytest.raises(UsageError, match=r"expected weights\.npz") as raised:
-        checkpoints.load_stored(tmp_path)[:3]
-    assert "\n" not in str(raised.value)
+    file = packaged(tmp_path) / name
+    file.write_bytes(file.read_bytes()[:size])
+    assert name in refusal(tmp_path)
+
+
+def test_any_flipped_bit_of_the_weights_is_told_in_one_line(tmp_path):
+    file = packaged(tmp_path) / "weights.npz"
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 11):
+        flipped = whole[place] ^ (1 << place % 8)
+        file.write_bytes(whole[:place] + bytes([flipped]) + whole[place + 1 :])
+        # Some fields, as the date, mean nothing to us; else nothing but a UsageError.
+        with contextlib.suppress(UsageError):
+            stored = checkpoints.load_stored(tmp_path)
+            assert_equal(stored.params, make_toy()[0].params)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": None},
+        {"config": -5.5},
+        {"config": [[[]]]},
+        {"meta": None},
+        {"meta": {}},
+        {"meta": {"package_version": 5}},
+        {"format_version": None},
+        {"weights_sha256": 7},
+    ],
+)
+def test_a_record_with_other_values_is_told_in_one_line(tmp_path, change):
+    file = packaged(tmp_path) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    refusal(tmp_path)
+
+
+@pytest.mark.parametrize("depth", [900, 5_000, 200_000])
+def test_deep_nesting_in_a_config_is_told_in_one_line(tmp_path, depth):
+    file = packaged(tmp_path) / "config.json"
+    text = json.dumps(json.loads(file.read_text()) | {"config": {"a": 5}})
+    file.write_text(text.replace('"a": 5', '"a": ' + "[" * depth + "]" * depth))
+    refusal(tmp_path)
+
+
+def test_arrays_whose_names_are_no_tree_are_told(tmp_path):
+    packaged(tmp_path)
+    one, two = np.zeros(2, np.float32), np.zeros(3, np.float32)
+    np.savez(tmp_path / "weights.npz", **{"a": one, "a/b": two})
+    refusal(tmp_path)
+    np.savez(tmp_path / "weights.npz", a=np.array(["text"]))
+    assert "not of floats" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "\0\0", "{}", "[]", '{"validation_loss": "a"}'])
+def test_a_damaged_loss_of_any_checkpoint_is_told_with_its_folder(tmp_path, text):
+    save_steps(tmp_path, {2: 0.5, 4: 0.4})
+    (tmp_path / "checkpoints/2/metrics/metrics").write_text(text)
+    assert "checkpoints/2: expected a complete checkpoint" in refusal(tmp_path)
+    with (
+        pytest.raises(UsageError, match=r"checkpoints/2.*remove this folder"),
+        checkpoints.make_manager(tmp_path),
+    ):
+        pass
+    shutil.rmtree(tmp_path / "checkpoints/2")
+    assert checkpoints.load_stored(tmp_path).meta["step"] == 4
+
+
+@pytest.mark.parametrize("record", ["null", "5", "[" * 100_000, "{}", '{"config": 1}'])
+def test_a_damaged_record_of_a_checkpoint_is_told_with_its_folder(tmp_path, record):
+    save_steps(tmp_path, {2: 0.5})
+    (tmp_path / "checkpoints/2/record/metadata").write_text(record)
+    assert "checkpoints/2: expected a complete checkpoint" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        ValueError("RESOURCE_EXHAUSTED: ... No space left on device [os_error=28]"),
+    ],
+)
+def test_a_full_disk_is_told_with_what_is_complete(tmp_path, error):
+    save_steps(tmp_path, {2: 0.5})
+    with (
+        pytest.raises(RunError, match=r"No space left on device.*step 2 is complete"),
+        checkpoints.make_manager(tmp_path),
+    ):
+        raise error
+
+
+def test_a_checkpoint_that_will_not_fit_is_not_begun(tmp_path, monkeypatch):
+    save_steps(tmp_path, {2: 0.5})
+    usage = shutil.disk_usage(tmp_path)._replace(free=50_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(RunError, match=r"found 0\.1 MB; step 2 is complete"):
+        save_steps(tmp_path, {4: 0.5})
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["2"]
+
+
+def test_an_error_that_is_none_of_the_disk_is_not_taken_for_one(tmp_path):
+    with (
+        pytest.raises(ValueError, match="of our own"),
+        checkpoints.make_manager(tmp_path),
+    ):
+        raise ValueError("of our own")
 
 
 def test_weights_of_a_newer_format_are_told(tmp_path):

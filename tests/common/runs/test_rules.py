@@ -1,11 +1,15 @@
 """Rules that hold for the configs of every kind of model."""
 
+from fnmatch import fnmatchcase
+
 import ml_collections
 import pytest
 
 from common.errors import UsageError
 from common.runs import config as configs
 from common.runs import rules
+from equijump import rules as equijump_rules
+from symphony import build
 
 
 def sizes(batch_size, num_devices, num_microbatches):
@@ -18,6 +22,27 @@ def sizes(batch_size, num_devices, num_microbatches):
             }
         }
     )
+
+
+def of_kind(kind):
+    return equijump_rules.RULES if kind == "equijump" else build.KINDS[kind].rules
+
+
+@pytest.mark.parametrize("kind", configs.DEFAULTS)
+def test_every_number_of_a_config_has_a_range(kind):
+    patterns = of_kind(kind).values
+    for name, value in configs.flat(configs.default_of(kind)).items():
+        first = value[0] if isinstance(value, tuple) and value else value
+        if isinstance(first, int | float) and not isinstance(first, bool):
+            assert any(fnmatchcase(name, pattern) for pattern in patterns), name
+
+
+@pytest.mark.parametrize("name", ["trajectories", "lags"])
+def test_data_of_nothing_are_refused(name):
+    config = configs.default_of("equijump")
+    config.data[name] = ()
+    with pytest.raises(UsageError, match=f"data.{name}: expected one or more"):
+        configs.check(config, configs.default_of("equijump"), of_kind("equijump"))
 
 
 @pytest.mark.parametrize("counts", [(8, 1, 1), (8, 2, 4), (6, 2, 3), (8, 4, 1)])
