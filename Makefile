@@ -22,11 +22,11 @@ DEMO := workdir/demo
 demo: $(READY)
 	$(BIN)/symphony train --config=demo --workdir=$(DEMO)/train
 	$(BIN)/symphony sample --num_molecules=100 --output=$(DEMO)/molecules.sdf
-	$(BIN)/symphony evaluate --samples=$(DEMO)/molecules.sdf --output=$(DEMO)/report
+	$(BIN)/symphony evaluate --samples=$(DEMO)/molecules.sdf --output=$(DEMO)/report --overwrite
 	$(BIN)/equijump train --config=demo --workdir=$(DEMO)/train_ala2
 	$(BIN)/equijump sample --num_jumps=500 --replicas=20 --output=$(DEMO)/rollout
 	$(BIN)/equijump evaluate --trajectory '$(DEMO)/rollout/*.xtc' \
-	  --output=$(DEMO)/report_ala2
+	  --output=$(DEMO)/report_ala2 --overwrite
 
 # Two processes, each with files of its own: compilation keeps one core busy.
 test: $(READY)

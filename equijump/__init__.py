@@ -5,6 +5,13 @@ heavy is imported until `load` is called.
 """
 
 import os
+import sys
+
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    # `python -m` looks into the working folder first, where a file may have the name of
+    # a module of Python or of ours: here it is the last place.
+    sys.path.append(sys.path.pop(0))
+
 from typing import TYPE_CHECKING
 
 from common import __version__ as __version__

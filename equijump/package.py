@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from common.commands import cli, package
 from common.errors import UsageError
@@ -20,7 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from equijump import trajfile, weights
 
     config, params, meta = package.read(flags)
-    molecules = weights.find_molecules(config)
+    if "systems" in meta:  # It was packaged before.
+        molecules = weights.read_molecules(flags.workdir, meta["systems"])
+    else:
+        molecules = weights.find_molecules(config)
     if flags.name is not None:
         if len(molecules) > 1:
             raise UsageError(
@@ -28,10 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         trajfile.check_name(flags.name)
         molecules = {flags.name: next(iter(molecules.values()))}
+    files = [f"{name}{suffix}" for name in molecules for suffix in (".pdb", ".xtc")]
+    package.check(flags, *files)
+
+    def write_starts(folder: Path) -> None:
+        for name, (system, starts) in molecules.items():
+            trajfile.write_starts(folder / name, system, starts)
+
     config.data.trajectories, config.data.topology = (), ""
-    package.write(flags, config, params, {**meta, "systems": list(molecules)})
-    for name, (system, starts) in molecules.items():
-        trajfile.write_starts(flags.output / name, system, starts)
+    meta = {**meta, "systems": list(molecules)}
+    package.write(flags, config, params, meta, write_starts)
     return 0
 
 

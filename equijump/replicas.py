@@ -2,9 +2,11 @@
 
 A trajectory is an XTC file with a state beside it: the state has the number of frames
 and bytes up to which the trajectory counts, and OpenMM's checkpoint there. What a
-command that was killed wrote beyond is cut off, and the next frame follows.
+command that was killed wrote beyond is cut off, and the next frame follows. A state is
+there before the first frame: a trajectory without one has lost it.
 """
 
+import glob
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +29,10 @@ class State(NamedTuple):
     checkpoint: bytes
 
 
+NOTHING_DONE = State(0, 0, b"")
+"""State of a replica before its first frame."""
+
+
 def state_of(path: Path) -> Path:
     """Returns the path of the state that belongs to a trajectory.
 
@@ -44,9 +50,13 @@ def find(folder: Path, wanted: Mapping[str, Any], stem: str) -> dict[str, Any] |
     """
     path = folder / "simulate.json"
     if not path.exists():
-        foreign = sorted(folder.glob(f"{stem}_*.xtc"))
+        name = glob.escape(stem)
+        patterns = f"{name}.pdb", f"{name}_*.xtc", f"{name}_*.state"
+        foreign = [found for p in patterns for found in sorted(folder.glob(p))]
         if foreign:
-            raise UsageError(f"{foreign[0]}: expected simulate.json beside it")
+            raise UsageError(
+                f"{foreign[0]}: expected simulate.json beside it; give another --output"
+            )
         return None
     found = read_json(path, "what an earlier command wrote")
     try:
@@ -113,6 +123,29 @@ def read_state(path: Path) -> State | None:
             f"{path}: expected a state, found {line_of(error)}; give another --output"
         ) from error
     return State(**numbers, checkpoint=checkpoint)
+
+
+def read_begun(path: Path) -> State | None:
+    """Returns the state of a trajectory that has one to go on from.
+
+    >>> read_begun(Path("a_0.xtc")) is None
+    True
+    """
+    state = read_state(state_of(path))
+    return state if state is not None and state.checkpoint else None
+
+
+def check_states(paths: Sequence[Path]) -> None:
+    """Raises `UsageError` for a trajectory that has lost its state.
+
+    >>> check_states([Path("a_0.xtc")])
+    """
+    for path in paths:
+        if path.exists() and path.stat().st_size and not state_of(path).exists():
+            raise UsageError(
+                f"{path}: expected {state_of(path).name} beside it, found none: its "
+                "frames are whole, but cannot be gone on with; give another --output"
+            )
 
 
 def write_state(path: Path, state: State) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.commands import cli
-from common.errors import UsageError
+from common.errors import RunError, UsageError
 from common.runs.weights import versions
 from equijump import outcome, sampler, trajfile
 from equijump.options import MAX_REDRAWS, Options, Request, choose
@@ -106,7 +106,9 @@ def _write_all(
                     mark = now, done
                 advance(count, note)
     except BaseException:
-        with contextlib.suppress(OSError):  # The first error is the one to tell.
+        with contextlib.suppress(
+            OSError, RunError
+        ):  # The first error is the one to tell.
             _write_result(output, state, done, plan)
         raise
     summary = _write_result(output, state, done, plan)

@@ -14,6 +14,7 @@ from absl import logging
 from jaxtyping import Float32
 
 from common.commands import cli
+from common.commands.environment import pinned, step_by_step
 from common.errors import RunError, UsageError
 from equijump import outcome, rollout
 from equijump.data.frames import ANGSTROM_PER_NM
@@ -109,8 +110,10 @@ class Sampler:
     ) -> Iterator[Float32[np.ndarray, "num_frames num_replicas num_atoms 3"]]:
         check_numbers(seed, num_jumps, options.every, chunk)
         plan = plan_of(options, seed, chunk)
-        jump = self._jump(options.num_steps, options.method)
+        with pinned():
+            jump = self._jump(options.num_steps, options.method)
         drawn = draw(jump, self.weights.params, plan, None, 0, num_jumps)
+        drawn = step_by_step(drawn)
         return self._frames(drawn, plan.jump_time)
 
     def _frames(
@@ -125,7 +128,8 @@ class Sampler:
 def load(name_or_path: str | os.PathLike[str] = "ala2") -> Sampler:
     """Returns a sampler; see `equijump.load`."""
     cli.use_compilation_cache()
-    return Sampler(load_weights(name_or_path))
+    with pinned():
+        return Sampler(load_weights(name_or_path))
 
 
 def check_numbers(seed: int, num_jumps: int, every: int, chunk: int) -> None:

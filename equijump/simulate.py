@@ -289,13 +289,14 @@ def run_replica(
     Raises:
         RunError: The simulation became unstable.
     """
-    state = replicas.read_state(replicas.state_of(path))
+    state = replicas.read_begun(path)
     if state is not None and state.num_frames >= plan.num_frames:
         return
     context = md.open_context(ready.system, ready.engine, ready.settings, seed)
     if state is None:
         context.setPositions(ready.molecule.positions)
         context.setVelocitiesToTemperature(ready.settings.temperature, seed)
+        replicas.write_state(replicas.state_of(path), replicas.NOTHING_DONE)
     else:
         md.restore(context, state.checkpoint, str(replicas.state_of(path)))
     done, num_bytes = (0, 0) if state is None else state[:2]
@@ -371,21 +372,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     plan = make_plan(arguments)
     folder, total = Path(arguments.output), arguments.replicas * plan.num_frames
-    cli.check_output(folder / "simulate.json")
+    for name in ("simulate.json", f"{plan.stem}.pdb"):
+        cli.check_output(folder / name)
     cli.check_apart(folder / f"{plan.stem}.pdb", arguments.pdb)
     wanted = describe(arguments)
     found = replicas.find(folder, wanted, plan.stem)
     paths = [folder / f"{plan.stem}_{r}.xtc" for r in range(arguments.replicas)]
+    replicas.check_states(paths)
     if found is not None and replicas.num_done(paths) >= total:
         sys.stdout.write(f"{folder}: all {total} frames are done\n")
         return 0
     md = load_md()
-    begun = [replicas.state_of(path).exists() for path in paths]
+    begun = [replicas.read_begun(path) is not None for path in paths]
     with _told(md, folder):
         ready = set_up(md, arguments, found, minimises=not all(begun))
     sys.stdout.write(f"platform: {ready.engine.platform}\n")
-    folder.mkdir(parents=True, exist_ok=True)
-    with cli.locked(folder), StopOnSignal() as stop:
+    with cli.made_folder(folder), cli.locked(folder), StopOnSignal() as stop:
         # Another command may have begun in the folder since.
         found = replicas.find(folder, wanted, plan.stem)
         if found is None:

@@ -23,6 +23,7 @@ from common.commands import training as command
 from common.runs import config as configs
 from common.runs import loop as run
 from common.runs import parallel, training
+from common.runs import workdir as run_folder
 from equijump import build, loss, rules
 from equijump.data import pairs, splits
 from equijump.data.residues import CA_SLOT
@@ -208,7 +209,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
         RunError: The loss became non-finite.
     """
     check_config(config)
-    cli.make_folder(workdir, "--workdir")
+    run_folder.check(workdir)
     segments = splits.load_segments(config)
     ensemble = config.data.ensemble_share > 0.0 or build.has_random_frames(config)
     statistics = measure(segments, config.data.align, ensemble)

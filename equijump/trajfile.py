@@ -3,31 +3,34 @@
 The trajectories grow together, a chunk at a time, and `state.npz` is their commit log:
 a chunk is there once the state, replaced in one piece, has it. Where an earlier command
 was killed, what the files hold beyond the state is cut off, and the next chunk follows.
-Only H5 cannot be cut. Positions are in Å here and in nm at MDTraj's door.
+Only H5 cannot be cut. A state is there before the first frame, so that trajectories
+without one have lost it. Positions are in Å here and in nm at MDTraj's door.
 """
 
 import contextlib
 import json
 import re
 import struct
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Float32
 
-from common.commands import cli
+from common.commands import cli, reading
 from common.errors import RunError, UsageError
 from common.runs.weights import check_same
+from equijump import rollstate
 from equijump.data.frames import ANGSTROM_PER_NM
 from equijump.data.topology import System, to_topology
 from equijump.rollout import Chunk, State
+from equijump.rollstate import Saved
 
 FORMAT_VERSION = 1
 FORMATS = ("xtc", "dcd", "h5", "pdb")
-_READ_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+_TITLE_BYTES = 80
+_REMARK = b"REMARKS Written by equijump sample".ljust(_TITLE_BYTES)
 
 
 class Output(NamedTuple):
@@ -52,17 +55,6 @@ class Output(NamedTuple):
     every: int
     num_jumps: int
     state: State | None
-
-
-class Saved(NamedTuple):
-    """What `state.npz` holds: jumps done, bytes of each file, and a `State`."""
-
-    num_jumps: Int[np.ndarray, ""]
-    sizes: Int[np.ndarray, " num_replicas"]
-    cloud: Float32[np.ndarray, "num_replicas num_nodes num_slots 3"]
-    num_draws: Int[np.ndarray, " num_replicas"]
-    num_accepted: Int[np.ndarray, " num_replicas"]
-    broken_at: Int[np.ndarray, " num_replicas"]
 
 
 def paths_of(folder: Path, header: dict[str, Any]) -> list[Path]:
@@ -107,12 +99,14 @@ def open_output(
     """
     settings, paths = header["settings"], paths_of(folder, header)
     header = json.loads(json.dumps({"format_version": FORMAT_VERSION, **header}))
+    if folder.is_dir() or not folder.exists():
+        for path in (folder / "sample.json", *files_of(folder, header)):
+            cli.check_output(path)
     if not overwrite:
-        _find(folder, header, paths)  # Before anything is made.
-    cli.make_folder(folder, "--output")
-    with cli.locked(folder):
+        _find(folder, header, system)  # Before anything is made.
+    with cli.made_folder(folder), cli.locked(folder):
         # Another command may have added to it before the lock.
-        saved = None if overwrite else _find(folder, header, paths)
+        saved = None if overwrite else _find(folder, header, system)
         output = Output(
             folder=folder,
             header=header,
@@ -127,6 +121,8 @@ def open_output(
             _remove_former(folder)
             write_header(output)
         _truncate(output, saved)
+        if saved is None:
+            rollstate.begin(folder, len(paths), system)
         yield output
 
 
@@ -184,17 +180,19 @@ def append(output: Output, chunk: Chunk) -> None:
             _WRITERS[suffix](path, output.topology, positions[:, replica], times, first)
         sizes = np.array([path.stat().st_size for path in output.paths])
         arrays = map(np.asarray, (chunk.num_jumps, sizes, *chunk.state))
-        with cli.atomic_path(output.folder / "state.npz") as path:
-            np.savez(path, **Saved(*arrays)._asdict())
-    except OSError as error:
+        rollstate.write_state(output.folder, Saved(*arrays))
+    except (OSError, RuntimeError, RunError) as error:  # The last is of `atomic_path`.
+        cause = error.__cause__ if isinstance(error, RunError) else error
+        complete = f"frames before {times[0]:g} ps are complete"
         raise RunError(
-            f"{output.folder}: cannot be written ({error.strerror}); frames before "
-            f"{times[0]:g} ps are complete"
-        ) from error
+            f"{output.folder}: cannot be written ({reading.line_of(cause or error)}); "
+            f"{complete if first else 'no frame is complete yet'}"
+        ) from cause
 
 
-def _find(folder: Path, header: dict[str, Any], paths: list[Path]) -> Saved | None:
-    """Returns the state to go on from, None where nothing has been begun."""
+def _find(folder: Path, header: dict[str, Any], system: System) -> Saved | None:
+    """Returns the state to go on from, None where no frame is complete."""
+    paths = paths_of(folder, header)
     if not (folder / "sample.json").exists():
         for path in (folder, *files_of(folder, header)):
             if path.exists() and (path != folder or not path.is_dir()):
@@ -203,51 +201,47 @@ def _find(folder: Path, header: dict[str, Any], paths: list[Path]) -> Saved | No
                     "--overwrite or another --output"
                 )
         return None
-    try:
-        begun = json.loads((folder / "sample.json").read_text("utf-8"))
-        saved = None
-        if (folder / "state.npz").exists():
-            with np.load(folder / "state.npz", allow_pickle=False) as file:
-                saved = Saved(**file)
-        begun.pop("result")
-    except (*_READ_ERRORS, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"{folder}: expected sample.json and state.npz of an earlier command "
-            f"({error}); give --overwrite or another --output"
-        ) from error
+    begun, saved = _read_record(folder), None
     # The checkpoint may be spelt otherwise: the checksum of its weights decides.
     check_same(folder, begun, header, frozenset({"checkpoint"}))
-    if saved is not None:
-        if paths[0].suffix == ".h5":
-            raise UsageError(
-                f"{folder}: has a rollout in H5, which cannot be gone on with; give "
-                "--overwrite or another --output"
-            )
-        for path, size in zip(paths, saved.sizes, strict=True):
-            found = path.stat().st_size if path.exists() else 0
-            if found < size:
-                raise UsageError(
-                    f"{path}: expected at least the {size} bytes that state.npz tells "
-                    f"of, found {found}; give --overwrite"
-                )
+    if (folder / "state.npz").exists():
+        saved = rollstate.read_state(folder, len(paths), system)
+    else:
+        rollstate.check_none_complete(paths)
+    if saved is None or saved.num_jumps == rollstate.NOTHING_DONE:
+        return None
+    rollstate.check_sizes(paths, saved)
     return saved
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    """Returns what decided an earlier rollout."""
+    what = "sample.json and state.npz of an earlier command"
+    try:
+        begun = reading.read_json(folder / "sample.json", what)
+        begun.pop("result")
+        return begun
+    except (UsageError, KeyError) as error:
+        told = error if isinstance(error, UsageError) else f"{folder}: expected {what}"
+        raise UsageError(f"{told}; give --overwrite or another --output") from error
 
 
 def _remove_former(folder: Path) -> None:
     """Removes the trajectories of an earlier rollout that is written over."""
     (folder / "state.npz").unlink(missing_ok=True)
     try:
-        begun = json.loads((folder / "sample.json").read_text("utf-8"))
-        pattern = "{system}_*.{format}".format(**begun["settings"])
-    except (*_READ_ERRORS, TypeError):
+        settings = reading.read_json(folder / "sample.json")["settings"]
+        system, suffix = (re.escape(settings[name]) for name in ("system", "format"))
+    except (UsageError, LookupError, TypeError):
         return  # Of another origin; what has our names is replaced.
-    for path in folder.glob(pattern):
-        path.unlink()
+    for path in folder.iterdir():
+        if re.fullmatch(rf"{system}_\d+\.{suffix}", path.name):
+            path.unlink()
 
 
 def _truncate(output: Output, saved: Saved | None) -> None:
     """Cuts the files behind the last complete chunk, and clears what a kill left."""
-    for pattern in (".part.*", ".partial-*"):
+    for pattern in (*(f".part.{suffix}" for suffix in FORMATS), ".partial-[0-9]*-*"):
         for torn in output.folder.glob(pattern):
             torn.unlink()
     for replica, path in enumerate(output.paths):
@@ -281,7 +275,7 @@ def _write_dcd(path: Path, _: Any, positions: Any, times: Any, first: int) -> No
         with DCDTrajectoryFile(str(part), "w") as file:
             file.write(positions * ANGSTROM_PER_NM)
 
-    contents = _written(path, write)
+    contents = _with_remark(_written(path, write))
     if first > 0:
         start = 0
         for _record in range(3):  # Of Fortran: sizes before and behind.
@@ -290,6 +284,14 @@ def _write_dcd(path: Path, _: Any, positions: Any, times: Any, first: int) -> No
     _append_bytes(path, contents)
     with path.open("rb+") as file:
         _set_dcd_count(file, first + len(positions))
+
+
+def _with_remark(contents: bytes) -> bytes:
+    """Returns a DCD file whose title has no date: equal rollouts are equal files."""
+    place = contents.find(b"REMARKS Created")
+    if place < 0:
+        return contents
+    return contents[:place] + _REMARK + contents[place + _TITLE_BYTES :]
 
 
 def _set_dcd_count(file: Any, num_frames: int) -> None:

@@ -3,6 +3,7 @@
 What has arrived is kept as `<name>.part` beside the target, also between runs.
 """
 
+import errno
 import hashlib
 import http.client
 import time
@@ -97,6 +98,7 @@ def _attempt(url: str, part: Path, timeout: float) -> str | None:
 
     Raises:
         UsageError: The server refuses the address.
+        RunError: The disk is full.
     """
     try:
         total = _continue(url, part, timeout)
@@ -111,6 +113,11 @@ def _attempt(url: str, part: Path, timeout: float) -> str | None:
             raise UsageError(f"{url}: expected a file, found {error}") from error
         return str(error)
     except (OSError, http.client.HTTPException) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(
+                f"{part}: cannot be written ({error.strerror}); what arrived is kept, "
+                "make room and run the command again to go on"
+            ) from error
         return str(error) or type(error).__name__
     found = part.stat().st_size
     if total is not None and found != total:
@@ -148,7 +155,8 @@ def fetch(
         RunError: The connection fails again and again, or the checksum differs.
     """
     note = path.with_name(path.name + ".sha256")
-    noted = note.read_text().split()[0] if note.exists() else None
+    words = note.read_text("utf-8", "replace").split() if note.exists() else []
+    noted = words[0] if words else None
     if path.exists() and _fault(path, md5, sha256 or noted, size) is None:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +177,7 @@ def fetch(
     if fault is not None:
         part.unlink()
         raise RunError(f"{url}: {fault}; what arrived was removed")
-    note.write_text(f"{digest(part, 'sha256')}  {path.name}\n")
+    note.write_text(f"{digest(part, 'sha256')}  {path.name}\n", "utf-8")
     part.replace(path)
     return path
 

@@ -1,13 +1,15 @@
 """Files of sampled molecules: SDF, extended XYZ, and a manifest in JSON lines.
 
 The three grow together, a whole record at a time, and the manifest is their commit
-log: a molecule is there once its line in the manifest is. Where an earlier command was
-killed, what its files hold beyond the last line of the manifest is cut off, and the
-next molecule follows. Positions are in Å.
+log: a molecule is there once its line in the manifest is, which has the CRC-32 of all
+three. Where an earlier command was killed, the one molecule that its files hold beyond
+the last line of the manifest is cut off, and the next molecule follows. Positions are
+in Å.
 """
 
 import contextlib
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from io import FileIO
@@ -100,6 +102,23 @@ def paths_of(path: str | Path) -> Paths:
     return Paths(path, path.with_suffix(".extxyz"), path.with_suffix(".jsonl"))
 
 
+def check(path: str | Path, *inputs: str | Path | None) -> None:
+    """Asks, before any work, whether an output can be written; makes nothing.
+
+    >>> check("out/mine.sdf", "core.sdf")
+
+    Args:
+        path: name of the SDF.
+        inputs: files that are read, which must not be written.
+
+    Raises:
+        UsageError: A file is an input, a device, a pipe, or write-protected.
+    """
+    for file in paths_of(path):
+        cli.check_apart(file, *inputs)
+        cli.check_output(file)
+
+
 @contextlib.contextmanager
 def open_output(
     path: str | Path, header: Mapping[str, Any], overwrite: bool
@@ -118,10 +137,13 @@ def open_output(
     paths = paths_of(path)
     header = {"record": "header", "format": FORMAT_VERSION, **header}
     header = json.loads(json.dumps(header))
+    check(path)
+    if not overwrite:
+        _find(paths, header)  # Before anything is made.
     with contextlib.ExitStack() as stack:
+        stack.enter_context(cli.made_folder(paths.sdf.parent))
+        stack.enter_context(_none_left_empty(paths))
         try:
-            paths.sdf.parent.mkdir(parents=True, exist_ok=True)
-            earlier = None if overwrite else _find(paths, header)
             files = [stack.enter_context(FileIO(path, "a+")) for path in paths]
             stack.enter_context(cli.locked(paths.manifest))
             # Another command may have added to it before the lock.
@@ -132,8 +154,39 @@ def open_output(
         output = Output(*files, num_done)
         _truncate(output, earlier)
         if earlier is None:
-            _write(output.manifest, json.dumps(header) + "\n")
+            _begin(output, header)
         yield output
+
+
+@contextlib.contextmanager
+def _none_left_empty(paths: Paths) -> Iterator[None]:
+    """Removes the files that the block made, if it raises before the first molecule."""
+    made = [path for path in paths if not path.exists()]
+    try:
+        yield
+    except BaseException as error:
+        if len(made) == len(paths) and not _has_molecules(paths, error):
+            for path in made:
+                path.unlink(missing_ok=True)
+        raise
+
+
+def _has_molecules(paths: Paths, error: BaseException) -> bool:
+    """Returns whether files hold molecules, or are another command's."""
+    if isinstance(error, UsageError):  # Such as a lock that another command has.
+        return any(path.exists() and path.stat().st_size for path in paths)
+    earlier = _read_manifest(paths.manifest)
+    return earlier is not None and bool(earlier.records)
+
+
+def _begin(output: Output, header: Mapping[str, Any]) -> None:
+    try:
+        _write(output.manifest, json.dumps(header) + "\n")
+    except OSError as error:
+        raise RunError(
+            f"{output.manifest.name}: cannot be written ({error.strerror}); no "
+            "molecule is there yet"
+        ) from error
 
 
 def append(output: Output, record: Mapping[str, Any], sdf: str, extxyz: str) -> None:
@@ -152,12 +205,19 @@ def append(output: Output, record: Mapping[str, Any], sdf: str, extxyz: str) -> 
         _write(output.extxyz, extxyz)
         _write(output.sdf, sdf)
         ends = {"sdf_bytes": _size(output.sdf), "extxyz_bytes": _size(output.extxyz)}
-        _write(output.manifest, json.dumps({**record, **ends}) + "\n")
+        record = {**record, **ends}
+        sum_of_all = _crc32(record, sdf.encode(), extxyz.encode())
+        _write(output.manifest, json.dumps({**record, "crc32": sum_of_all}) + "\n")
     except OSError as error:
         raise RunError(
             f"{output.manifest.name}: cannot be written ({error.strerror}); molecules "
             f"before {record['index']} are complete"
         ) from error
+
+
+def _crc32(record: Mapping[str, Any], sdf: bytes, extxyz: bytes) -> int:
+    """Returns the checksum of a molecule in all three files."""
+    return zlib.crc32(b"\n".join((json.dumps(record).encode(), sdf, extxyz)))
 
 
 def _write(file: FileIO, text: str) -> None:
@@ -177,6 +237,7 @@ def _find(paths: Paths, header: dict[str, Any]) -> Earlier | None:
         # The checkpoint may be spelt otherwise: the checksum of its weights decides.
         check_same(paths.sdf, earlier.header, header, frozenset({"checkpoint"}))
         _check_sizes(paths, earlier)
+        _check_unchanged(paths, earlier)
         return earlier
     # A header alone may be torn; anything else has another origin.
     torn = paths.manifest.read_bytes() if paths.manifest.exists() else b""
@@ -217,6 +278,40 @@ def _check_sizes(paths: Paths, earlier: Earlier) -> None:
             )
 
 
+def _check_unchanged(paths: Paths, earlier: Earlier) -> None:
+    """Raises `UsageError` if something was edited since it was written.
+
+    Molecules of version 0.2.0 and before have no checksum.
+    """
+    sdf, extxyz = paths.sdf.read_bytes(), paths.extxyz.read_bytes()
+    ends = [(0, 0)]
+    for record in earlier.records:
+        found = record.get("sdf_bytes", 0), record.get("extxyz_bytes", 0)
+        (sdf_start, start), (sdf_end, end) = ends[-1], found
+        ends.append(found)
+        rest = {name: value for name, value in record.items() if name != "crc32"}
+        parts = sdf[sdf_start:sdf_end], extxyz[start:end]
+        if "crc32" in record and record["crc32"] != _crc32(rest, *parts):
+            _refuse_edited(paths.sdf, f"molecule {record['index']}")
+    sdf_end, end = ends[-1]
+    # A molecule that was being written: a frame, in whole before the SDF has any of it.
+    torn = extxyz[end:].splitlines()
+    next_one = f" index={len(earlier.records)}".encode()
+    lines = int(torn[0]) + 2 if torn and torn[0].strip().isdigit() else len(torn)
+    is_torn = len(torn) <= lines and (len(torn) < 3 or next_one in torn[1])
+    if not is_torn or (
+        len(sdf) > sdf_end and (not torn or b"$$$$\n" in sdf[sdf_end:-5])
+    ):
+        _refuse_edited(paths.sdf, "the end")
+
+
+def _refuse_edited(path: Path, where: str) -> None:
+    raise UsageError(
+        f"{path}: expected the files of an earlier command as it left them, found "
+        f"{where} edited since; give --overwrite or another --output"
+    )
+
+
 def _read_manifest(path: Path) -> Earlier | None:
     """Returns what the complete lines say, None without any."""
     contents = path.read_bytes() if path.exists() else b""
@@ -226,9 +321,12 @@ def _read_manifest(path: Path) -> Earlier | None:
     try:
         header, *records = [json.loads(line) for line in contents.splitlines()]
         indices = [record["index"] for record in records]
+        sizes = [r.get(f"{n}_bytes", 0) for r in records for n in ("sdf", "extxyz")]
         if header["record"] != "header" or indices != list(range(len(indices))):
             raise ValueError("records out of order")
-    except (ValueError, KeyError, TypeError) as error:
+        if not all(isinstance(size, int) and size >= 0 for size in sizes):
+            raise ValueError("records without their bytes")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{path}: expected the manifest of an earlier command ({error}); give "
             "--overwrite or another --output"

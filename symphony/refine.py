@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from common.commands import cli
+from common.commands.environment import pinned, step_by_step
 from common.errors import UsageError
 from common.runs.weights import versions
 from symphony import data, manifest, molfile, sampler
@@ -102,7 +103,7 @@ class MoleculeRefiner:
             np.concatenate([np.zeros((0, 3)), *positions]),
         )
         _check_fixed("fixed", fixed, molecules)
-        made = refine_molecules(self.refiner, molecules, fixed, seed)
+        made = step_by_step(refine_molecules(self.refiner, molecules, fixed, seed))
         return [_moved(mol, one) for mol, one in zip(mols, made, strict=True)]
 
 
@@ -124,7 +125,8 @@ def load(
 ) -> MoleculeRefiner:
     """Returns a refiner of molecules; see `symphony.load_refiner`."""
     cli.use_compilation_cache()
-    return MoleculeRefiner(denoiser.load_refiner(name_or_path, noise=noise))
+    with pinned():
+        return MoleculeRefiner(denoiser.load_refiner(name_or_path, noise=noise))
 
 
 def _parse_fixed(text: str, molecules: data.Molecules) -> tuple[int, ...]:
@@ -151,8 +153,7 @@ def _check_fixed(name: str, fixed: Sequence[int], molecules: data.Molecules) -> 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `symphony refine` and returns the exit status."""
     flags = _parser().parse_args(argv)
-    for path in molfile.paths_of(flags.output):
-        cli.check_apart(path, flags.molecules)
+    molfile.check(flags.output, flags.molecules)
     cli.check_seed(flags.seed)
     refiner = denoiser.load_refiner(
         flags.checkpoint, "--checkpoint", flags.noise, flags.num_steps, flags.method

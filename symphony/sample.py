@@ -30,8 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the command; those of the process where None.
     """
     arguments = _parser().parse_args(argv)
-    for path in molfile.paths_of(arguments.output):
-        cli.check_apart(path, arguments.fragment)
+    molfile.check(arguments.output, arguments.fragment)
     weights = load_weights(arguments.checkpoint)
     choices = {name: getattr(arguments, name) for name in CHOICES}
     options = choose(weights, **choices, conditions=parse(arguments.condition))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from common.commands import cli
+from common.commands.environment import pinned, step_by_step
 from common.errors import UsageError
 from symphony import build, manifest, starts
 from symphony.arrays import HostPositions
@@ -82,13 +83,14 @@ class Sampler:
         if refiner is not None:
             check_refiner(self.weights, options, refiner)
         drawn = draw(self.weights, options, seed, first, num_molecules, num_slots)
-        return refined(drawn, refiner, options)
+        return step_by_step(refined(drawn, refiner, options))
 
 
 def load(name_or_path: str | os.PathLike[str] = "qm9") -> Sampler:
     """Returns a sampler; see `symphony.load`."""
     cli.use_compilation_cache()
-    return Sampler(load_weights(name_or_path))
+    with pinned():
+        return Sampler(load_weights(name_or_path))
 
 
 def draw(

@@ -2,9 +2,11 @@
 
 import argparse
 import csv
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,14 @@ from absl import logging
 
 from common.commands import cli
 from common.errors import UsageError
+from common.runs.weights import versions
 from symphony import data
 from symphony.conditions import names_read
 from symphony.data.elements import SYMBOLS
 from symphony.likelihood import Score, score_molecules
-from symphony.weights import load_weights, warn_of_unseen
+from symphony.weights import Weights, load_weights, warn_of_unseen
 
+COMMAND = "symphony score"
 FEW_ORDERS = 2.0
 """Effective orders below which the spread of the ratios says little."""
 
@@ -57,14 +61,32 @@ def atoms_path_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}_atoms{path.suffix}")
 
 
+def record_path_of(path: Path) -> Path:
+    """Returns where it is told how the scores were made.
+
+    >>> record_path_of(Path("scores.csv")).name
+    'scores.json'
+    """
+    return path.with_suffix(".json")
+
+
 def write_scores(
     path: Path,
     molecules: data.Molecules,
     scores: dict[int, Score],
     num_orders: int,
     num_draws: int,
+    how: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
     """Writes a row for each molecule, and beside it one for each atom.
+
+    Args:
+        path: CSV file to write; `<name>_atoms.csv` and `<name>.json` lie beside it.
+        molecules: molecules that were scored.
+        scores: scores by the index of the molecule.
+        num_orders: number of orders of each.
+        num_draws: number of coarse directions.
+        how: what else decided the scores; JSON values.
 
     Returns:
         The path of the second file, `<name>_atoms.csv`.
@@ -79,17 +101,18 @@ def write_scores(
         own = molecules.atomic_numbers[molecules.offsets[index] :]
         for atom, value in enumerate(score.per_atom):
             atoms.append([index, atom, SYMBOLS[own[atom] - 1], text(value)])
-    _write_csv(path, COLUMNS, rows)
-    _write_csv(atoms_path_of(path), ATOM_COLUMNS, atoms)
+    tables = {
+        path: _to_csv([COLUMNS, *rows]),
+        atoms_path_of(path): _to_csv([ATOM_COLUMNS, *atoms]),
+    }
+    cli.write_own(COMMAND, record_path_of(path), how, tables)
     return atoms_path_of(path)
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Any]) -> None:
-    with (
-        cli.atomic_path(path) as partial_path,
-        partial_path.open("w", encoding="utf-8") as file,
-    ):
-        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+def _to_csv(rows: Sequence[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,7 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for index, score in score_molecules(weights, molecules, *draws, arguments.seed):
             scores[index] = score
             advance()
-    atoms = write_scores(Path(arguments.output), molecules, scores, *draws)
+    how = _describe(arguments, weights, molecules)
+    atoms = write_scores(Path(arguments.output), molecules, scores, *draws, how)
     _warn_of_few(scores, arguments.num_orders)
     sys.stdout.write(
         f"{arguments.output}: {len(scores)} molecules, mean log-likelihood "
@@ -135,10 +159,28 @@ def _check(arguments: argparse.Namespace) -> None:
             f"{num_orders} and {num_draws}"
         )
     output = Path(arguments.output)
-    for path in (output, atoms_path_of(output)):
-        cli.check_output(path)
+    cli.check_output(output)
+    if output.suffix == ".json":
+        raise UsageError(f"--output: expected a name as scores.csv, found {output}")
+    tables, record = [output, atoms_path_of(output)], record_path_of(output)
+    for path in (*tables, record):
         cli.check_apart(path, arguments.molecules)
+    cli.check_own(COMMAND, record, tables, arguments.overwrite)
     cli.check_seed(arguments.seed)
+
+
+def _describe(
+    arguments: argparse.Namespace, weights: Weights, molecules: data.Molecules
+) -> dict[str, Any]:
+    """Returns what decides the scores."""
+    names = ("checkpoint", "seed", "num_orders", "num_direction_samples")
+    return {
+        **{name: getattr(arguments, name) for name in names},
+        "weights_sha256": weights.checksum,
+        "config_sha256": weights.config_checksum,
+        "molecules_sha256": data.checksum(molecules),
+        "versions": versions("symphony", "jax", "numpy"),
+    }
 
 
 def _mean(scores: dict[int, Score]) -> str:
@@ -163,12 +205,16 @@ def _warn_of_few(scores: dict[int, Score], num_orders: int) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.argument_parser(
-        "symphony score", "Log-likelihoods of molecules in nats, positions per Å³."
+        COMMAND, "Log-likelihoods of molecules in nats, positions per Å³."
     )
     add = parser.add_argument
     add("--checkpoint", default="qm9", help="packaged weights or a run's folder")
     add("--molecules", required=True, help="molecules: .sdf, .xyz, .extxyz or .npz")
-    add("--output", default="scores.csv", help="a row a molecule; _atoms.csv beside")
+    add(
+        "--output",
+        default="scores.csv",
+        help="a row a molecule; _atoms.csv, .json beside",
+    )
     add("--num_orders", type=int, default=16, help="random orders of the atoms, K")
     add(
         "--num_direction_samples",
@@ -177,6 +223,7 @@ def _parser() -> argparse.ArgumentParser:
         help="coarse directions that integrate the fine stage, M",
     )
     add("--seed", type=int, default=0, help="of orders and directions")
+    add("--overwrite", action="store_true", help="replace what --output has")
     return parser
 
 

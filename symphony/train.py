@@ -24,6 +24,7 @@ from common.runs import checkpoints, parallel, training
 from common.runs import config as configs
 from common.runs import loop as run
 from common.runs import weights as trained_weights
+from common.runs import workdir as run_folder
 from symphony import build, conditions, data, weights
 
 VALIDATION_BATCH = 32
@@ -196,7 +197,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     """
     check_config(config)
     settings, kind = config.train, build.kind_of(config)
-    cli.make_folder(workdir, "--workdir")
+    run_folder.check(workdir)
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     resumes = checkpoints.has_checkpoint(workdir)
     params = (build.init_params if resumes else start_params)(config, init_key)

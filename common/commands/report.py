@@ -3,16 +3,17 @@
 import base64
 import html
 import io
-import json
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import rich.box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from common.commands.cli import atomic_path
+from common.commands.files import write_own
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62em; margin: 2em auto;
@@ -38,26 +39,70 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def print_tables(tables: Iterable[Rows], console: Console) -> None:
-    """Prints the tables that have rows.
+    """Prints the tables that have rows; no number is ever cut.
+
+    Where the terminal is too narrow, headers are broken at their spaces, and then a
+    table in several, each with the first column. Files and pipes have any width.
 
     >>> console = Console(file=io.StringIO())
     >>> print_tables([[["measure", "share"], ["valid", "0.95"]]], console)
     >>> console.file.getvalue().split()[-2:]
     ['valid', '0.95']
     """
-    for header, *rows in filter(None, tables):
-        table = Table(
-            header_style="bold",
-            box=rich.box.SIMPLE_HEAD,
-            pad_edge=False,
-            collapse_padding=True,
-        )
-        table.add_column(header[0], no_wrap=True, min_width=12)
-        for name in header[1:]:
-            table.add_column(name, justify="right", no_wrap=True)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+    if not console.is_terminal:
+        console.width = _ANY_WIDTH
+    for rows in filter(None, tables):
+        for part in _fit(rows, console.width):
+            _print_table(part, console)
+
+
+_ANY_WIDTH = 10_000
+_GAP = 2  # Between columns.
+
+
+def _fit(rows: Rows, width: int) -> list[Rows]:
+    """Returns a table in parts that are no wider than so many letters, if they can."""
+    rows = [[*map(str, row)] for row in rows]
+    if sum(_widths(rows)) > width:
+        narrow = [max(map(cell_len, column)) for column in zip(*rows[1:], strict=True)]
+        header = [
+            "\n".join(textwrap.wrap(name, max(size, 1), break_long_words=False))
+            for name, size in zip(rows[0], narrow, strict=True)
+        ]
+        rows = [header, *rows[1:]]
+    first, *widths = _widths(rows)
+    parts: list[list[int]] = [[]]
+    for index, size in enumerate(widths, start=1):
+        taken = first + sum(widths[other - 1] for other in parts[-1])
+        if parts[-1] and taken + size > width:
+            parts.append([])
+        parts[-1].append(index)
+    return [[[row[0], *(row[i] for i in part)] for row in rows] for part in parts]
+
+
+def _widths(rows: Rows) -> list[int]:
+    """Returns the letters that each column takes, with the space behind it."""
+    columns = zip(*rows, strict=True)
+    lines = ([line for cell in cells for line in cell.split("\n")] for cells in columns)
+    return [_GAP + max(map(cell_len, column)) for column in lines]
+
+
+def _print_table(rows: Rows, console: Console) -> None:
+    table = Table(
+        header_style="bold",
+        box=rich.box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    widths, width = _widths(rows), console.width
+    for index, (name, size) in enumerate(zip(rows[0], widths, strict=True)):
+        justify = "right" if index else "left"
+        table.add_column(name, justify=justify, no_wrap=True, min_width=size - _GAP)
+    for row in rows[1:]:
+        table.add_row(*row)
+    console.width = max(width, sum(widths))
+    console.print(table)
+    console.width = width
 
 
 def html_table(rows: Sequence[Sequence[str]], text: bool = False) -> str:
@@ -113,6 +158,7 @@ def show(
     page: str,
     print_report: Callable[[dict[str, Any], Console], None],
     folder: Path,
+    command: str = "",
 ) -> None:
     """Writes a report into a folder and prints its tables.
 
@@ -128,15 +174,16 @@ def show(
         page: report as HTML.
         print_report: function that prints the tables of the report.
         folder: folder to write, made if needed.
+        command: name of the command, which may replace the report later.
     """
-    write(report, page, folder)
+    write(report, page, folder, command)
     console = Console()
     print_report(report, console)
     written = f"{folder / 'report.html'} and report.json"
     console.print(written, highlight=False, soft_wrap=True)
 
 
-def write(report: dict[str, Any], page: str, folder: Path) -> None:
+def write(report: dict[str, Any], page: str, folder: Path, command: str = "") -> None:
     """Writes `report.json` and `report.html` into a folder, which is made if needed.
 
     >>> import tempfile
@@ -144,11 +191,12 @@ def write(report: dict[str, Any], page: str, folder: Path) -> None:
     ...     write({"valid": 0.95}, "<p>valid 0.95", Path(folder))
     ...     print(Path(folder, "report.html").read_text())
     <p>valid 0.95
+
+    Args:
+        report: numbers measured; JSON values.
+        page: report as HTML.
+        folder: folder to write.
+        command: name of the command, by which it knows the report as its own; see
+            `common.commands.files`.
     """
-    with atomic_path(folder / "report.json") as path:
-        path.write_text(
-            json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False),
-            encoding="utf-8",
-        )
-    with atomic_path(folder / "report.html") as path:
-        path.write_text(page, encoding="utf-8")
+    write_own(command, folder / "report.json", report, {folder / "report.html": page})

@@ -11,9 +11,16 @@ from absl import flags
 from ml_collections import config_flags
 
 from common.commands import cli
+from common.commands.files import with_home, with_home_in_flag
 from common.errors import UsageError
 from common.runs import config as configs
 from common.runs import parallel
+
+_PATHS = (
+    ("data", "path"), ("data", "trajectories"), ("data", "topology"),
+    ("train", "start_from"),
+)  # fmt: skip
+"""Values of configs that are paths, or patterns of them."""
 
 
 def run(
@@ -42,12 +49,37 @@ def run(
         argv: arguments after the command; `sys.argv[1:]` where None.
     """
     given = training_flags(command, description, argv)
+    expand_paths(given.config)
     check_config(given.config)
     if given.config.train.num_devices > 1:
         parallel.set_num_cpu_devices(given.config.train.num_devices)
     cli.announce_device()
     train(given.config, Path(given.workdir))
     return 0
+
+
+def expand_paths(config: ml_collections.ConfigDict) -> None:
+    """Puts the home folder in the place of `~` at the start of each path of a config.
+
+    >>> config = ml_collections.ConfigDict({"data": {"path": "~/qm9.npz"}})
+    >>> expand_paths(config)
+    >>> config.data.path == with_home("~/qm9.npz")
+    True
+    """
+
+    def expanded(value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return type(value)(map(expanded, value))
+        if not isinstance(value, str):
+            return value
+        source, colon, rest = value.partition(":")  # As in `files:~/md/*.xtc`.
+        if colon and rest.startswith("~"):
+            return f"{source}:{with_home(rest)}"
+        return with_home(value)
+
+    for group, field in _PATHS:
+        if group in config and field in config[group]:
+            config[group][field] = expanded(config[group][field])
 
 
 def training_flags(
@@ -69,7 +101,7 @@ def training_flags(
     Raises:
       UsageError: A flag is unknown, missing or ill-typed, or the config cannot be read.
     """
-    given = sys.argv[1:] if argv is None else argv
+    given = list(map(with_home_in_flag, sys.argv[1:] if argv is None else argv))
     path_of = partial(configs.path_of, command.split()[0])
     argv = [command, *_with_path_of_config(given, path_of)]
     values = _define_training_flags(argv)

@@ -112,6 +112,7 @@ def train(
     shares_cpu = mesh is not None and jax.default_backend() == "cpu"
 
     with (
+        cli.made_folder(workdir, "--workdir"),
         cli.locked(workdir),
         checkpoints.make_manager(workdir) as manager,
         training.StopOnSignal() as stop,

@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsFloat
 
 from absl import logging
 
+from common.commands import cli
 from common.runs.training import Elapsed
 
 FILE_NAME = "metrics.jsonl"
@@ -77,7 +77,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
         try:
             record = json.loads(line)
             records.append(record | {"step": int(record["step"])})
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             garbled += 1
     if garbled:
         logging.warning("%s: %d lines are garbled and left out", path, garbled)
@@ -146,12 +146,8 @@ def _truncate(path: Path, last_step: int) -> None:
     if not path.exists():
         return
     kept = [r for r in read_metrics(path.parent) if r["step"] <= last_step]
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with cli.atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record) + "\n" for record in kept)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _number(value: SupportsFloat) -> float | int | None:

@@ -14,6 +14,7 @@ from absl import logging
 
 from common import __version__
 from common.commands import reading
+from common.commands.environment import check_platform
 from common.errors import UsageError
 from common.runs import checkpoints
 from common.runs import config as configs
@@ -74,6 +75,7 @@ def load(
         UsageError: There is nothing of that name, or it cannot be read.
     """
     path = locate(name_or_path, packaged, flag)
+    check_platform()
     stored = checkpoints.load_stored(path)
     kind = configs.kind_of(stored.config)
     if kind not in kinds:

@@ -136,7 +136,8 @@ def _read_one(
     key = hashlib.sha256((f"{form} slots" if in_slots else form).encode())
     for file in (path, topology):
         key.update(bytes.fromhex(checksum_of(file)))
-    packed = cache.cache_folder() / "frames" / f"{key.hexdigest()}.f32"
+    packed = Path("frames", f"{key.hexdigest()}.f32")
+    packed = cache.cache_folder(str(packed.with_suffix(".json"))) / packed
     described = packed.with_suffix(".json")
     if not described.is_file():
         if path.stat().st_size > LARGE:

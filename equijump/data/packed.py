@@ -112,7 +112,8 @@ def checksum_of(path: Path) -> str:
     status = path.stat()
     known = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
-    entry = cache.cache_folder() / "checksums" / f"{name}.json"
+    entry = Path("checksums", f"{name}.json")
+    entry = cache.cache_folder(str(entry)) / entry
     found = _read_entry(entry)
     if {key: found.get(key) for key in known} == known and "sha256" in found:
         return found["sha256"]

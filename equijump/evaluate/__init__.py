@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = measure.Settings(arguments.lag, arguments.num_resamples, arguments.seed)
     result = measure.evaluate(*sides[:2], settings, sides[2], cli.progress)
     page = report.to_html(result)
-    show(result, page, report.print_report, Path(arguments.output))
+    folder = Path(arguments.output)
+    show(result, page, report.print_report, folder, "equijump evaluate")
     for line in report.warnings(result):
         logging.warning("%s", line)
     return 0
@@ -93,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--reference_topology", help="PDB of their atoms; by default beside them")
     add("--output", default="report", help="folder of report.json and report.html")
+    add("--overwrite", action="store_true", help="replace what --output has")
     add(
         "--lag",
         type=float,
@@ -117,4 +119,5 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"--num_resamples: expected 2 or more, found {arguments.num_resamples}"
         )
-    cli.check_report(Path(arguments.output))
+    folder, overwrite = Path(arguments.output), arguments.overwrite
+    cli.check_report(folder, "equijump evaluate", overwrite)

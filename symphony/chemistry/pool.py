@@ -1,9 +1,10 @@
 """Worker processes that can be killed one at a time when a task hangs or crashes.
 
 `map_tasks` has a list of tasks answered, a `Stream` tasks that come one by one. Tasks
-and answers are JSON objects, one per line, over pipes to `python -m <module>`.
-A plain subprocess, unlike one of `multiprocessing`, neither forks a program with
-running threads nor imports the caller's main script again.
+and answers are JSON objects, one per line, over pipes to `python -P -m <module>`, which
+finds no module in the working folder; an empty object tells that it is ready. A plain
+subprocess, unlike one of `multiprocessing`, neither forks a program with running
+threads nor imports the caller's main script again.
 """
 
 import collections
@@ -17,10 +18,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from absl import logging
 
+from common.commands import environment
 from common.errors import RunError
 
 OnDone = Callable[[int], None]  # Receives the number of tasks done so far.
@@ -28,28 +29,22 @@ OnDone = Callable[[int], None]  # Receives the number of tasks done so far.
 _TASKS_PER_WORKER = 16  # That wait before another worker is started.
 _MOST_WAITING = 4096  # Tasks that a stream holds.
 START_LIMIT = 600.0  # Seconds a worker may take to import what it needs.
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+_GREETING = b"{}"  # Of a worker that is ready; what it printed before does not count.
 
 
 class _Worker:
     """A process, the task it works on, and when it must have answered."""
 
     def __init__(self, module: str) -> None:
-        paths = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-        }
+        one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         # Why it did not start, if so; `end` closes it.
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
-            env=environment,
+            env=environment.of_child() | one_thread,
         )
         self.task: int | None = None
         self.ready = False
@@ -67,15 +62,20 @@ class _Worker:
             self.deadline = time.monotonic()
 
     def read_line(self) -> bytes | None:
-        """Returns a whole line, `b""` at the end of the stream, else None."""
+        """Returns the last whole line, `b""` at the end of the stream, else None."""
         block = os.read(self.process.stdout.fileno(), 1 << 16)
         if not block:
             return b""
         self.received += block
         if not self.received.endswith(b"\n"):
             return None
-        line, self.received = self.received, b""
-        return line
+        line, self.received = self.received.splitlines()[-1], b""
+        return line or None
+
+    def greets(self, line: bytes) -> bool:
+        """Returns whether a worker that was not ready says that it is."""
+        was_ready, self.ready = self.ready, self.ready or line.strip() == _GREETING
+        return not was_ready and self.ready
 
     def died_of_time_limit(self) -> bool:
         """Returns true if a process that closed its output used up its CPU time."""
@@ -185,10 +185,10 @@ class _Pool:
             if line == b"":
                 slow = worker.died_of_time_limit()
                 self.replace(worker, "timeout" if slow else "crash")
-            elif line is not None:
-                if worker.ready:
-                    self.store(worker, json.loads(line))
-                worker.ready = True
+            elif line is not None and worker.greets(line):
+                self.feed(worker)
+            elif line is not None and worker.ready:
+                self.store(worker, json.loads(line))
                 self.feed(worker)
         for worker in list(self.workers):
             if worker.deadline <= time.monotonic():

@@ -19,8 +19,11 @@ from symphony.chemistry import bonds
 
 
 def serve(requests: IO[str], answers: IO[str]) -> None:
-    """Answers every line of `requests` by one line, after a first empty answer."""
-    answers.write("{}\n")
+    """Answers every line of `requests` by one line, after a first empty answer.
+
+    The answer begins a line of its own, whatever was printed before.
+    """
+    answers.write("\n{}\n")
     answers.flush()
     for line in requests:
         task = json.loads(line)

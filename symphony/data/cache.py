@@ -30,7 +30,7 @@ def parsed_once(
     with path.open("rb") as file:
         key = hashlib.file_digest(file, "sha256").hexdigest()
     name = "-".join((f"parsed-{_VERSION}-{key}", *properties))
-    kept = cache_folder() / f"{name}.npz"
+    kept = cache_folder(f"{name}.npz") / f"{name}.npz"
     if kept.is_file():
         try:
             return read_npz(kept, properties)

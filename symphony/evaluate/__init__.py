@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             advance,
         )
     page = report.to_html(result)
-    show(result, page, report.print_report, Path(arguments.output))
+    folder = Path(arguments.output)
+    show(result, page, report.print_report, folder, "symphony evaluate")
     return 0
 
 
@@ -60,7 +61,8 @@ def _check(arguments: argparse.Namespace) -> None:
             "expected --num_perceived of at least 0 and --max_molecules of at least "
             f"1, found {arguments.num_perceived} and {largest}"
         )
-    cli.check_report(Path(arguments.output))
+    folder, overwrite = Path(arguments.output), arguments.overwrite
+    cli.check_report(folder, "symphony evaluate", overwrite)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         help="part of the data to compare with; all of it by default",
     )
     add("--output", default="report", help="folder of report.json and report.html")
+    add("--overwrite", action="store_true", help="replace what --output has")
     add("--conventions", default=_CONVENTIONS, help="names, divided by commas")
     add("--max_molecules", type=int, default=None, help="judge only the first ones")
     add(

@@ -149,3 +149,25 @@ def test_a_record_is_json_that_ends_with_a_line(tmp_path):
     text = (tmp_path / "simulate.json").read_text()
     assert text.endswith("}\n")
     assert json.loads(text) == record()
+
+
+def test_a_trajectory_that_lost_its_state_is_told(tmp_path):
+    path = tmp_path / "a_0.xtc"
+    replicas.check_states([path])
+    path.write_bytes(b"frames")
+    with pytest.raises(UsageError, match=r"a_0\.xtc: expected a_0\.state beside it"):
+        replicas.check_states([path])
+    replicas.write_state(replicas.state_of(path), replicas.NOTHING_DONE)
+    replicas.check_states([path])  # A kill in the first frames leaves such a state.
+    assert replicas.read_begun(path) is None
+    replicas.write_state(replicas.state_of(path), State(1, 6, b"checkpoint"))
+    assert replicas.read_begun(path) == State(1, 6, b"checkpoint")
+
+
+@pytest.mark.parametrize("name", ["a[1].pdb", "a[1]_0.xtc", "a[1]_3.state"])
+def test_files_of_others_are_told_and_not_replaced(tmp_path, name):
+    (tmp_path / "a1.pdb").write_text("of another name")
+    assert replicas.find(tmp_path, {}, "a[1]") is None
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UsageError, match=r"expected simulate\.json beside it; give"):
+        replicas.find(tmp_path, {}, "a[1]")

@@ -6,7 +6,7 @@ import mdtraj
 import numpy as np
 import pytest
 
-from common.errors import UsageError
+from common.errors import RunError, UsageError
 from equijump import trajfile
 from equijump.data.topology import to_topology
 from equijump.rollout import Chunk, State
@@ -177,3 +177,113 @@ def test_names_that_files_may_have(name):
 def test_names_that_files_may_not_have(name):
     with pytest.raises(UsageError, match="--name: expected letters, digits"):
         trajfile.check_name(name)
+
+
+def test_trajectories_that_lost_their_state_are_never_shortened(tmp_path):
+    write(tmp_path, [chunk(0, 3)])
+    (tmp_path / "state.npz").unlink()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for told in (r"ala2_0\.xtc: expected state\.npz", "--overwrite to replace"):
+        with pytest.raises(UsageError, match=told):
+            write(tmp_path, [])
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert write(tmp_path, [chunk(0, 1)], overwrite=True) == 0
+    assert read(tmp_path).n_frames == 1
+
+
+def test_what_a_kill_left_of_the_first_frame_is_begun_anew(tmp_path):
+    write(tmp_path, [])
+    (tmp_path / "ala2_0.xtc").write_bytes(b"torn")
+    assert write(tmp_path, [chunk(0, 1), chunk(1, 2)]) == 0
+    assert read(tmp_path).n_frames == 3
+    (tmp_path / "new").mkdir()
+    write(tmp_path / "new", [], suffix="h5")  # H5 too, before it has a frame.
+    (tmp_path / "new" / "ala2_0.h5").write_bytes(b"torn")
+    write(tmp_path / "new", [chunk(0, 2)], suffix="h5")
+    assert read(tmp_path / "new", "h5").n_frames == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cloud", np.zeros((2, 3, 13, 3), np.float32)),
+        ("cloud", np.zeros((2, 3, 14, 3), np.int32)),
+        ("cloud", np.full((2, 3, 14, 3), np.nan, np.float32)),
+        ("num_draws", np.zeros(3, np.int32)),
+        ("num_accepted", np.zeros(2, np.float32)),
+        ("broken_at", np.array(["a", "b"])),
+        ("sizes", np.array([-1, 5])),
+        ("sizes", np.zeros((2, 1), np.int64)),
+        ("num_jumps", np.array([1])),
+        ("num_jumps", np.array(-2)),
+        ("num_jumps", None),
+    ],
+)
+def test_a_state_of_another_shape_is_told(tmp_path, name, value):
+    write(tmp_path, [chunk(0, 2)])
+    with np.load(tmp_path / "state.npz") as file:
+        arrays = dict(file) | {name: value}
+    arrays = {key: array for key, array in arrays.items() if array is not None}
+    np.savez(tmp_path / "state.npz", **arrays)
+    before = (tmp_path / "ala2_0.xtc").read_bytes()
+    with pytest.raises(UsageError, match=r"expected sample\.json and state.*--overwr"):
+        write(tmp_path, [])
+    assert (tmp_path / "ala2_0.xtc").read_bytes() == before
+
+
+def test_no_byte_of_a_dcd_file_tells_the_time(tmp_path):
+    write(tmp_path, [chunk(0, 2)], suffix="dcd")
+    contents = (tmp_path / "ala2_0.dcd").read_bytes()
+    assert b"Created by DCD plugin" in contents
+    assert b"REMARKS Written by equijump sample   " in contents
+    assert b"REMARKS Created" not in contents
+    assert read(tmp_path, "dcd").n_frames == 2
+
+
+def test_overwriting_leaves_files_that_are_no_trajectories_of_it(tmp_path):
+    write(tmp_path, [chunk(0, 2)])
+    (tmp_path / "ala2_notes.xtc").write_text("mine")
+    (tmp_path / ".part.notes").write_text("mine")
+    write(tmp_path, [chunk(0, 2)], overwrite=True)
+    assert (tmp_path / "ala2_notes.xtc").read_text() == "mine"
+    assert (tmp_path / ".part.notes").read_text() == "mine"
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_full_disk_names_the_folder_and_what_is_complete(
+    tmp_path, first, monkeypatch
+):
+    def fail(*given):
+        raise OSError(28, "No space left on device")
+
+    def fill_up():
+        with trajfile.open_output(tmp_path, header(), SYSTEM, False) as output:
+            monkeypatch.setitem(trajfile._WRITERS, ".xtc", fail)
+            trajfile.append(output, chunk(first, 2))
+
+    if first:
+        write(tmp_path, [chunk(0, first)])
+    told = f"frames before {5 * first} ps are" if first else "no frame is complete yet"
+    match = rf"{tmp_path.name}: cannot be written \(No space left.*; {told}"
+    with pytest.raises(RunError, match=match):
+        fill_up()
+
+
+def test_a_failure_at_once_leaves_no_folder(tmp_path, monkeypatch):
+    def fail(*given):
+        raise RunError("full")
+
+    monkeypatch.setattr(trajfile, "write_header", fail)
+    with pytest.raises(RunError, match="full"):
+        write(tmp_path / "new" / "out", [])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "settings", [None, [], {"system": 3}, {"system": "*", "format": "*"}]
+)
+def test_a_header_of_others_removes_nothing(tmp_path, settings):
+    (tmp_path / "sample.json").write_text(json.dumps({"settings": settings}))
+    (tmp_path / "mine_0.xtc").write_text("mine")
+    write(tmp_path, [chunk(0, 2)], overwrite=True)
+    assert (tmp_path / "mine_0.xtc").read_text() == "mine"

@@ -185,3 +185,22 @@ def test_published_sources_are_figshares_and_moleculenets():
     assert qm9.TAR.url.endswith("figshare.com/files/3195389")
     assert qm9.EXCLUDED.url.endswith("figshare.com/files/3195404")
     assert qm9.ZIP.url.endswith("molnet_publish/qm9.zip")
+
+
+def test_a_full_disk_is_told_at_once_with_what_is_kept(server, tmp_path, monkeypatch):
+    def fail(url, part, timeout):
+        server.ranges.append(None)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(download, "_continue", fail)
+    match = r"file\.bin\.part: cannot be written \(No space left.*what arrived is kept"
+    with pytest.raises(RunError, match=match):
+        fetch(server, tmp_path / "file.bin")
+    assert server.ranges == [None]
+
+
+@pytest.mark.parametrize("note", [b"", b"\xff\xfe", b"\n"])
+def test_a_damaged_note_of_a_checksum_is_no_failure(server, tmp_path, note):
+    fetch(server, tmp_path / "file.bin")
+    (tmp_path / "file.bin.sha256").write_bytes(note)
+    assert fetch(server, tmp_path / "file.bin").read_bytes() == CONTENTS

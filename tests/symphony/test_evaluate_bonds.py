@@ -220,6 +220,40 @@ def test_a_stream_answers_in_order_and_survives_its_workers(moody_worker):
     assert found == [given_up.get(mood, {"did": mood}) for mood in moods]
 
 
+def test_what_a_worker_prints_before_it_is_ready_is_no_answer(
+    moody_worker, tmp_path, monkeypatch
+):
+    module = tmp_path / "moody.py"
+    text = module.read_text()
+    for words in ("print('hello')", "print('one\\ntwo\\n', flush=True)"):
+        module.write_text(f"{words}\n{text}")
+        found = pool.map_tasks(moody_worker, [{"do": "sing"}, {"do": "dance"}], 1, 5.0)
+        assert found == [{"did": "sing"}, {"did": "dance"}]
+
+
+def test_files_of_the_working_folder_hide_no_module_of_a_worker(
+    tmp_path, monkeypatch, golden
+):
+    for name in ("random", "numbers", "common", "symphony", "json"):
+        (tmp_path / f"{name}.py").write_text("print('{}')\nraise ImportError('mine')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f":{tmp_path}:.")
+    assert_workers_answer(golden)
+
+
+def assert_workers_answer(golden):
+    here = [bonds.describe_molecule(*molecule, "xyz2mol") for molecule in golden[:2]]
+    assert bonds.perceive_all(golden[:2], "xyz2mol", num_workers=1) == here
+
+
+def test_a_printed_line_without_an_end_is_no_answer_either(
+    tmp_path, monkeypatch, golden
+):
+    (tmp_path / "sitecustomize.py").write_text("print('mine', end='', flush=True)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert_workers_answer(golden)
+
+
 def test_pool_says_when_its_worker_cannot_start():
     with pytest.raises(RunError, match=r"worker process.*No module named"):
         pool.map_tasks("symphony.no_such_module", [{}], 1, 1.0)

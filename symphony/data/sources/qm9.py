@@ -52,8 +52,9 @@ def download_moleculenet() -> Path:
 
 
 def _download(archive: Remote) -> Path:
-    fetch_remote(EXCLUDED, cache_folder())
-    return fetch_remote(archive, cache_folder())
+    folder = cache_folder(archive.name)
+    fetch_remote(EXCLUDED, folder)
+    return fetch_remote(archive, folder)
 
 
 def read_excluded(path: Path) -> Int64[np.ndarray, " num_excluded"]:

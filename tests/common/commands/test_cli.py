@@ -37,9 +37,72 @@ def test_an_interrupt_is_status_130(capsys):
     assert capsys.readouterr().err == "symphony sample: interrupted\n"
 
 
-def test_an_unexpected_error_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        cli.run("symphony sample", raiser(ZeroDivisionError()), [])
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero (tests/common/comm"),
+        (AssertionError(), "AssertionError (tests/common/commands/test_cli.py:"),
+        (MemoryError(), "memory ran out; give less at a time"),
+        (RecursionError("maximum depth"), "RecursionError: maximum depth ("),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), "UnicodeDecodeError: 'utf"),
+        (ValueError("a\nb"), "ValueError: a b ("),
+        (PermissionError(13, "Permission denied", "a.sdf"), "a.sdf: Permission denied"),
+        (
+            ValueError("x: No space left on device"),
+            "No space left on device; make room",
+        ),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), "memory ran out"),
+    ],
+)
+def test_an_unexpected_error_is_one_line_and_status_3(error, told, capsys):
+    assert cli.run("symphony sample", raiser(error), []) == 3
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.count("\n") == 1
+
+
+def test_a_traceback_is_shown_to_who_asks(capsys, monkeypatch):
+    monkeypatch.setenv("SYMPHONY_EQUIJUMP_TRACEBACK", "1")
+    assert cli.run("symphony sample", raiser(ZeroDivisionError()), []) == 3
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback (most recent call last)")
+    assert err.splitlines()[-1].startswith("symphony sample: ZeroDivisionError")
+
+
+@pytest.mark.parametrize(
+    ("name", "install"),
+    [("openmm.app", "'symphony-equijump[md]'"), ("posebusters", "[eval]'"), ("a", "a")],
+)
+def test_a_missing_package_is_told_with_how_to_install_it(name, install, capsys):
+    error = ModuleNotFoundError(f"No module named '{name}'", name=name)
+    assert cli.run("equijump simulate", raiser(error), []) == 2
+    err = capsys.readouterr().err
+    assert f"expected the package {name.partition('.')[0]}, found none" in err
+    assert err.endswith(f"{install}\n")
+
+
+def test_a_library_that_cannot_be_loaded_is_told(capsys):
+    error = ImportError("libX.so.1: cannot open shared object file")
+    assert cli.run("symphony sample", raiser(error), []) == 2
+    assert "libX.so.1" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_word():
+    code = (
+        "import sys; from common.commands import cli\n"
+        "sys.exit(cli.run('x', lambda argv: [print('line') for _ in range(99999)], []))"
+    )
+    command = f'{sys.executable} -c "{code}" | head -n 1; echo ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout == "line\n141\n"
+    assert done.stderr == ""
+
+
+def test_a_closed_output_is_no_failure():
+    code = "from symphony.cli import main; raise SystemExit(main(['--version']))"
+    command = f'{sys.executable} -c "{code}" >&-'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_run_passes_the_arguments_and_the_status_on():
@@ -60,38 +123,6 @@ def test_a_parser_raises_one_line_and_its_help_has_defaults(capsys):
         parser.parse_args(["--help"])
     assert stop.value.code == 0
     assert "(default: 17)" in capsys.readouterr().out
-
-
-def test_a_file_gets_its_name_only_once_complete(tmp_path):
-    path = tmp_path / "new" / "molecules.sdf"
-    with cli.atomic_path(path) as partial:
-        partial.write_text("whole")
-        assert partial.suffix == ".sdf"
-        assert not path.exists()
-    assert path.read_text() == "whole"
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_failure_leaves_the_former_file(tmp_path):
-    path = tmp_path / "molecules.sdf"
-    path.write_text("former")
-
-    def write_half():
-        with cli.atomic_path(path) as partial:
-            partial.write_text("ha")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        write_half()
-    assert path.read_text() == "former"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_output_that_cannot_be_a_file_is_bad_usage(tmp_path):
-    (tmp_path / "file").touch()
-    for path in (tmp_path, tmp_path / "file" / "inside.sdf"):
-        with pytest.raises(UsageError, match=str(path)), cli.atomic_path(path):
-            raise AssertionError("the block was entered")
 
 
 def test_the_device_is_printed(capsys):
@@ -165,38 +196,11 @@ def test_only_the_module_of_the_command_is_run(monkeypatch):
 def test_a_file_that_fails_is_named_with_status_3(capsys):
     error = OSError(28, "No space left on device", "molecules.sdf")
     assert cli.run("symphony sample", raiser(error), []) == 3
-    told = "symphony sample: molecules.sdf: No space left on device\n"
-    assert capsys.readouterr().err == told
-
-
-def test_an_output_may_not_be_an_input(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    cli.check_apart(tmp_path / "out.sdf", tmp_path / "in.sdf", None)
-    with pytest.raises(UsageError, match=r"found out\.sdf for both"):
-        cli.check_apart(cli.Path("out.sdf"), None, tmp_path / "out.sdf")
-
-
-def test_a_lock_keeps_others_out_until_it_is_left(tmp_path):
-    refused = pytest.raises(UsageError, match="in use by another")
-    with cli.locked(tmp_path), refused, cli.locked(tmp_path):
-        raise AssertionError("the block was entered")
-    with cli.locked(tmp_path):
-        pass
-
-
-def test_an_output_in_a_folder_that_is_not_there_will_do(tmp_path):
-    cli.check_output(tmp_path / "new" / "deep" / "molecules.sdf")
-    assert not (tmp_path / "new").exists()
+    told = "symphony sample: molecules.sdf: No space left on device; make room and"
+    assert capsys.readouterr().err.startswith(told)
 
 
 def test_tracebacks_of_flags_become_their_last_line(capsys):
     text = "Traceback (most recent call last):\n  File x\nValueError: not a number"
     assert cli.run("symphony train", raiser(UsageError(text)), []) == 2
     assert capsys.readouterr().err == "symphony train: ValueError: not a number\n"
-
-
-def test_a_folder_in_place_of_a_file_cannot_be_made(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="--workdir: cannot make"):
-        cli.make_folder(tmp_path / "file" / "run", "--workdir")
-    cli.make_folder(tmp_path, "--workdir")  # It is there already.

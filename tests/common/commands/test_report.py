@@ -6,6 +6,7 @@ import json
 import matplotlib.figure
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from common.commands import cli, report
 from common.errors import UsageError
@@ -30,6 +31,58 @@ def test_tables_without_rows_are_left_out():
     assert "name" in text
     assert text.count("a<b") == 1
     assert printed([[], []]) == ""
+
+
+WIDE = [
+    ["convention, %", "valid", "±", "unique", "novel", "valid and unique", "stable"],
+    ["xyz2mol_hueckel", "92.51", "4.16", "99.93", "87.02", "92.44", "79.08"],
+    ["18 of ramachandran, mean", "0.0123 (0.01–0.04)", "0.1", "0.2", "0.3", "0.4", "–"],
+]
+
+
+@pytest.mark.parametrize("width", [10, 30, 60, 80, 100, 200])
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_no_number_is_cut_at_any_width(width, is_terminal):
+    console = Console(file=io.StringIO(), width=width, force_terminal=is_terminal)
+    report.print_tables([WIDE, ROWS], console)
+    text = console.file.getvalue()
+    assert "…" not in text
+    for row in WIDE[1:]:
+        for cell in row:
+            assert cell in text
+    if width >= 60 and is_terminal:
+        plain = Text.from_ansi(text).plain
+        assert max(map(len, plain.splitlines())) <= width
+
+
+def test_a_narrow_terminal_gets_parts_that_each_begin_with_the_names():
+    console = Console(file=io.StringIO(), width=60, force_terminal=True)
+    report.print_tables([WIDE], console)
+    assert console.file.getvalue().count("xyz2mol_hueckel") > 1
+
+
+def test_a_pipe_gets_one_line_a_row():
+    console = Console(file=io.StringIO(), width=80)
+    report.print_tables([WIDE], console)
+    (row,) = (x for x in console.file.getvalue().splitlines() if "hueckel" in x)
+    assert row.split() == WIDE[1]
+
+
+def test_a_terminal_without_lines_gets_a_plain_box():
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="replace")
+    report.print_tables([WIDE], Console(file=file))
+    file.flush()
+    assert "|xyz2mol_hueckel " in file.buffer.getvalue().decode("ascii")
+
+
+def test_a_report_of_a_command_is_its_own(tmp_path):
+    report.write({"valid": 0.5}, "<p>page", tmp_path, "symphony evaluate")
+    cli.check_report(tmp_path, "symphony evaluate", overwrite=False)
+    with pytest.raises(UsageError, match="as equijump evaluate left it"):
+        cli.check_report(tmp_path, "equijump evaluate", overwrite=False)
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["written"]["by"] == "symphony evaluate"
+    assert set(found["written"]["sha256"]) == {"report.html", "report.json"}
 
 
 def test_cells_are_escaped():

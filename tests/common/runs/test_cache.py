@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from common.runs import cache
 from common.runs.cache import cache_folder
 
 
@@ -17,3 +18,23 @@ def test_without_a_setting_it_lies_in_the_home(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / ".cache" / "symphony-equijump" / "data"
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     assert cache_folder().is_relative_to(tmp_path / ".cache")
+
+
+def test_what_is_in_a_cache_that_cannot_be_written_is_read(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = cache_folder()
+    (folder / "frames").mkdir(parents=True)
+    (folder / "frames" / "known.json").touch()
+    monkeypatch.setattr(cache, "is_writable", lambda folder: False)
+    cache._temporary.cache_clear()
+    assert cache_folder("frames/known.json") == folder
+    other = cache_folder("frames/new.json")
+    assert other != folder
+    assert other.is_dir()
+    assert cache_folder() == other
+
+
+def test_a_folder_below_a_file_is_not_writable(tmp_path):
+    (tmp_path / "file").touch()
+    assert cache.is_writable(tmp_path / "new" / "deep")
+    assert not cache.is_writable(tmp_path / "file" / "deep")

@@ -1,0 +1,115 @@
+"""What a command says when it fails, and its exit status: one line, never a traceback.
+
+`SYMPHONY_EQUIJUMP_TRACEBACK=1` shows the traceback of an unexpected error before it.
+"""
+
+import errno
+import os
+import traceback
+from pathlib import Path
+
+from absl import flags
+
+from common.errors import RunError, UsageError
+
+TRACEBACK = "SYMPHONY_EQUIJUMP_TRACEBACK"
+"""Variable of the environment that asks for tracebacks."""
+
+_ROOT = Path(__file__).resolve().parents[2]
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_WORDS = tuple(map(os.strerror, _FULL))
+_EXTRAS = {
+    "openmm": "md", "pdbfixer": "md", "PeptideBuilder": "md", "posebusters": "eval",
+}  # fmt: skip
+BROKEN_PIPE = 128 + 13
+"""Exit status of a program whose reader closed the pipe, as if SIGPIPE had ended it."""
+
+
+def one_line(message: str) -> str:
+    r"""Returns a message in one line; of a traceback, its last one.
+
+    >>> one_line("expected a number,\n  found none")
+    'expected a number, found none'
+    """
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if any(line.startswith("Traceback") for line in lines):
+        lines = lines[-1:]  # The flags library wraps errors in their traceback.
+    return " ".join(lines)
+
+
+def describe(error: BaseException) -> tuple[str, int]:
+    """Returns the message of an error and the exit status; none of a closed pipe.
+
+    >>> describe(UsageError("--seed: expected a number, found x"))
+    ('--seed: expected a number, found x', 2)
+    >>> describe(MemoryError())
+    ('memory ran out; give less at a time, or a machine with more', 3)
+    """
+    if isinstance(error, UsageError | flags.Error):
+        return str(error), 2
+    if isinstance(error, RunError):
+        return _run_error(error), 3
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if isinstance(error, BrokenPipeError):
+        return "", BROKEN_PIPE
+    if isinstance(error, ImportError):
+        return _missing_package(error), 2
+    if _passed(error, "jax/_src/config.py"):
+        told = one_line(str(error))
+        return f"expected settings in JAX_... that JAX knows, found {told}", 2
+    return _unexpected(error), 3
+
+
+def _passed(error: BaseException, file: str) -> bool:
+    """Returns whether an error was raised in a file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename.endswith(file)
+
+
+def _run_error(error: RunError) -> str:
+    """Returns its message; of a full disk, with what to do."""
+    is_full = getattr(error.__cause__, "errno", None) in _FULL
+    return f"{error}; make room and run the command again" if is_full else str(error)
+
+
+def _missing_package(error: ImportError) -> str:
+    name = (error.name or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or not name:
+        return f"expected packages that can be imported, found {_type(error)}: {error}"
+    extra = _EXTRAS.get(name)
+    install = f"'symphony-equijump[{extra}]'" if extra else name
+    return f"expected the package {name}, found none: pip install {install}"
+
+
+def _unexpected(error: BaseException) -> str:
+    text = str(error)
+    full = next((words for words in _FULL_WORDS if words in text), None)
+    if isinstance(error, OSError) and not full:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}"
+    if full:
+        where = getattr(error, "filename", None) or f"the disk of {os.getcwd()}"
+        return f"{where}: {full}; make room and run the command again"
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        return "memory ran out; give less at a time, or a machine with more"
+    told = f"{_type(error)}: {one_line(text)[:300]}".rstrip(": ")
+    return (
+        f"{told} ({_place(error)}): a fault of this program or of the input; "
+        f"{TRACEBACK}=1 shows where"
+    )
+
+
+def _type(error: BaseException) -> str:
+    return type(error).__name__
+
+
+def _place(error: BaseException) -> str:
+    """Returns file and line of this project's code that an error came through last."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_ROOT)]
+    for frame in reversed(ours or frames):
+        path = Path(frame.filename)
+        shown = path.relative_to(_ROOT) if path.is_relative_to(_ROOT) else path
+        return f"{shown}:{frame.lineno}"
+    return "no line known"
