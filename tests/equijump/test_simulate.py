@@ -222,8 +222,12 @@ def test_what_openmm_cannot_go_on_from_is_one_line(md, tmp_path, capsys, monkeyp
 
 
 def test_a_disk_that_is_full_is_told_with_its_path(md, tmp_path, capsys, monkeypatch):
-    def fail(*given):
-        raise OSError(28, "No space left on device")
+    write = replicas.write_state
+
+    def fail(path, state):
+        if state.num_frames > 0:
+            raise OSError(28, "No space left on device")
+        write(path, state)
 
     monkeypatch.setattr(replicas, "write_state", fail)
     assert run(tmp_path / "out", *QUICK) == 3
