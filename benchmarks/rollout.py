@@ -25,9 +25,10 @@ from benchmarks import report, timing
 from configs.equijump import ala2
 from equijump import build, md, rollout
 from equijump.data import frames
+from equijump.data.molecules import read_system
 from equijump.data.residues import NUM_SLOTS
 from equijump.data.sources.trajectories import PACKAGED
-from equijump.data.topology import System, read_system
+from equijump.data.topology import System
 from equijump.options import MAX_REDRAWS
 from equijump.weights import load_weights
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from common.nn.conditions import Known, known
-from equijump.data.residues import CA_SLOT, NUM_SLOTS
+from equijump.data.residues import CA_SLOT, NUM_SLOTS, NUM_TYPES, num_slots_of
 from equijump.model import Cloud, EquiJump, Scene, make_scene
 from equijump.transport import TRANSPORTS, heads, paths
 from equijump.transport.paths import Scales
@@ -66,7 +66,8 @@ def write_statistics(statistics: Statistics) -> dict[str, list[float] | None]:
 def make_model(config: ml_collections.ConfigDict) -> EquiJump:
     """Returns the network of a config."""
     heads = TRANSPORTS[config.transport.kind].HEADS
-    return EquiJump(**config.model, num_heads=len(heads))
+    fields = {**config.model, "residue_types": config.model.residue_types or NUM_TYPES}
+    return EquiJump(**fields, num_heads=len(heads))
 
 
 def starts_from_noise(transport: Any) -> bool:
@@ -95,7 +96,9 @@ def begin_path(x_0: Cloud, lag: Known, random_frames: bool) -> tuple[Cloud, Know
     return jnp.zeros_like(x_0), lag._replace(mask=jnp.zeros_like(lag.mask))
 
 
-def scales_at(statistics: Statistics, lag: Known, noise_factor: float) -> Scales:
+def scales_at(
+    statistics: Statistics, lag: Known, noise_factor: float, num_slots: int = NUM_SLOTS
+) -> Scales:
     """Returns the scales of the slots at a lag, between measured ones by interpolation.
 
     Without a source the displacement is the frame itself, whose spread is noise enough.
@@ -104,6 +107,7 @@ def scales_at(statistics: Statistics, lag: Known, noise_factor: float) -> Scales
         statistics: spreads of the training data.
         lag: lag in ps; unknown where there is no source.
         noise_factor: noise over displacement.
+        num_slots: number of slots of a residue.
     """
     log = lambda values: jnp.log(jnp.asarray(values, jnp.float32))
     at = lambda values: jnp.exp(
@@ -114,7 +118,7 @@ def scales_at(statistics: Statistics, lag: Known, noise_factor: float) -> Scales
     if statistics.ensemble is not None:
         ensemble = jnp.asarray(statistics.ensemble, jnp.float32)
     position, vector = jnp.where(lag.mask, spreads, ensemble)
-    is_position = (jnp.arange(NUM_SLOTS) == CA_SLOT)[:, None]
+    is_position = (jnp.arange(num_slots) == CA_SLOT)[:, None]
     displacement = jnp.where(is_position, position, vector)
     return Scales(displacement, jnp.where(lag.mask, noise_factor, 1.0) * displacement)
 
@@ -179,11 +183,12 @@ def make_predict(
 def init_params(config: ml_collections.ConfigDict, key: Key[Array, ""]) -> Any:
     """Returns fresh parameters."""
     model = make_model(config)
-    source = np.random.default_rng(0).normal(size=(3, NUM_SLOTS, 3))
+    num_slots = num_slots_of(model.residue_types)
+    source = np.random.default_rng(0).normal(size=(3, num_slots, 3))
     scene = make_scene(
         jnp.asarray(source[:, CA_SLOT], jnp.float32),
         tokens=jnp.ones(3, jnp.int32),
-        slot_mask=jnp.ones((3, NUM_SLOTS), bool),
+        slot_mask=jnp.ones((3, num_slots), bool),
         chains=jnp.zeros(3, jnp.int32),
         numbers=jnp.arange(3, dtype=jnp.int32),
         conditions=known({name: jnp.ones(()) for name in model.conditions}),

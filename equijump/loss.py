@@ -153,7 +153,9 @@ def noise_pair(model: EquiJump, settings: Settings, batch: Batch, keys: Keys) ->
     origin, lag = begin_path(x_0, batch.conditions["lag"], settings.random_frames)
     if settings.random_frames:
         x_1 = random_rotation(keys.rotation, x_1)
-    scales = scales_at(settings.statistics, lag, settings.noise_factor)
+    scales = scales_at(
+        settings.statistics, lag, settings.noise_factor, batch.slot_mask.shape[-1]
+    )
     t, z = transport.draw_time(keys.time), paths.draw_noise(keys.noise, mask)
     x_t = paths.noised(transport.path(t), scales, origin, x_1, z)
     scene = scene_of(model, batch.source[:, CA_SLOT], batch)
@@ -242,7 +244,9 @@ def self_rollout(
     """
     later = jnp.concatenate([batch.before[1:], batch.source[None]])
     transport, lag = settings.transport, batch.conditions["lag"]
-    scales = scales_at(settings.statistics, lag, settings.noise_factor)
+    scales = scales_at(
+        settings.statistics, lag, settings.noise_factor, batch.slot_mask.shape[-1]
+    )
     noise = partial(paths.draw_noise, slot_mask=batch.slot_mask)
     keys = jax.random.split(key, len(later))
     source = batch.before[0]

@@ -23,7 +23,7 @@ from common.nn.norm import RMSNorm
 from common.nn.radial import gaussian_basis
 from common.so3.irreps import PSEUDOVECTOR, SCALAR, format_irreps, uniform
 from common.so3.vectors import safe_norm
-from equijump.data.residues import CA_SLOT, NUM_SLOTS, NUM_TOKENS
+from equijump.data.residues import CA_SLOT, NUM_TYPES, num_slots_of
 
 GROUP = "SO3"
 """Products of vectors include the cross product: all irreps count as even."""
@@ -149,6 +149,7 @@ class EquiJump(nn.Module):
         block: row of `common.nn.blocks.BLOCKS`.
         product: row of `common.nn.products.PRODUCTS`, of the messages.
         num_heads: clouds that the network of the transport gives.
+        residue_types: types of residues, the first of `equijump.data.residues`.
     """
 
     num_channels: int
@@ -165,15 +166,16 @@ class EquiJump(nn.Module):
     block: str
     product: str
     num_heads: int = 1
+    residue_types: int = NUM_TYPES
 
     def setup(self) -> None:
-        width = self.num_channels
+        width, num_slots = self.num_channels, num_slots_of(self.residue_types)
         irreps = format_irreps(uniform(self.max_degree, width, GROUP))
         fields = {
             "irreps": irreps, "product": self.product, "num_hidden": self.num_hidden
         }  # fmt: skip
         make = lambda count: [make_block(self.block, **fields) for _ in range(count)]
-        self.embed_token = nn.Embed(NUM_TOKENS, self.num_condition)
+        self.embed_token = nn.Embed(self.residue_types + 1, self.num_condition)
         self.embed_conditions = ConditionEmbedding(
             tuple(self.conditions), self.num_condition
         )
@@ -182,18 +184,18 @@ class EquiJump(nn.Module):
         self.source_edges = [nn.Dense(self.num_edge_feats) for _ in range(2)]
         self.source_vectors = Linear(irreps)
         self.source_scalars = nn.Dense(width)
-        self.source_slots = nn.Dense(NUM_SLOTS)
+        self.source_slots = nn.Dense(num_slots)
         self.conditioner_blocks = make(self.num_conditioner_layers)
         self.edges = [nn.Dense(self.num_edge_feats) for _ in range(2)]
         self.vectors = Linear(irreps)
         self.scalars = nn.Dense(width)
-        self.slots = nn.Dense(3 * NUM_SLOTS)
+        self.slots = nn.Dense(3 * num_slots)
         self.from_conditioner = Linear(width)
         self.blocks = make(self.num_layers)
         self.last_norm = RMSNorm()
         self.last_hidden = nn.Dense(self.num_hidden)
-        self.last_gates = nn.Dense(self.num_heads * NUM_SLOTS)
-        self.last = Linear(self.num_heads * NUM_SLOTS)
+        self.last_gates = nn.Dense(self.num_heads * num_slots)
+        self.last = Linear(self.num_heads * num_slots)
 
     def conditioner(self, scene: Scene, source: Cloud) -> Features:
         """Returns the features of the source frame, the same for a whole jump."""
@@ -249,7 +251,7 @@ class EquiJump(nn.Module):
         gates = self.last_gates(nn.silu(self.last_hidden(hidden)))
         vectors = self.last({PSEUDOVECTOR: node_feats[PSEUDOVECTOR]})[PSEUDOVECTOR]
         vectors = vectors * gates[:, None]
-        heads = vectors.reshape(*vectors.shape[:2], self.num_heads, NUM_SLOTS)
+        heads = vectors.reshape(*vectors.shape[:2], self.num_heads, source.shape[1])
         return jnp.where(
             scene.slot_mask[..., None], jnp.transpose(heads, (2, 0, 3, 1)), 0.0
         )

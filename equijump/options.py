@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float32
 
 from common.errors import UsageError
 from common.nn.conditions import CONDITIONS, ROOM_TEMPERATURE
 from equijump import build
 from equijump.data import frames
-from equijump.data.topology import System, is_same, reordered
+from equijump.data.residues import NUM_TYPES
+from equijump.data.topology import System, difference, fit_to, is_same, reordered
 from equijump.weights import Molecule, Weights
 
 MAX_REPLICAS = 10_000
@@ -64,6 +66,7 @@ class Request(TypedDict, total=False):
     method: str | None
     ensemble: bool
     conditions: Mapping[str, float] | None
+    select: str
 
 
 def choose(
@@ -81,6 +84,7 @@ def choose(
     method: str | None = None,
     ensemble: bool = False,
     conditions: Mapping[str, float] | None = None,
+    select: str = "",
 ) -> Options:
     """Checks what is asked of a sampler.
 
@@ -90,8 +94,8 @@ def choose(
         lag: time of a jump in ps; the first of the config's where None.
         num_steps: evaluations of the network in a jump; the config's where None.
         start: file with one structure or several, or a list of such files, or a
-            trajectory of MDTraj. Replicas take them in turn. Where None, frames that
-            come with the weights.
+            trajectory of MDTraj. Replicas go round the files, one structure of each in
+            turn. Where None, frames that come with the weights.
         topology: topology for files of `start` that have none.
         system: name of a system of the weights, where they have several.
         every: jumps from one frame that is kept to the next.
@@ -103,6 +107,8 @@ def choose(
         ensemble: true to draw each frame by itself, whatever was before it.
         conditions: other numbers that the network is given, by their names in
             `common.nn.conditions.CONDITIONS`.
+        select: atoms of `start` that are read, in MDTraj's selection language; all
+            where empty.
 
     Raises:
         UsageError: A value is out of range, or a start cannot be used.
@@ -116,7 +122,10 @@ def choose(
     if temperature is not None:
         asked["temperature"] = temperature
     given = _check_lag(weights, lag, ensemble) | _check_conditions(weights, asked)
-    chosen, molecule = _find(weights, system, start, topology, replicas)
+    known = config.model.residue_types or NUM_TYPES
+    chosen, molecule = _find(
+        weights, system, start, (topology, replicas, select, known)
+    )
     return Options(
         name=chosen,
         system=molecule.system,
@@ -246,10 +255,9 @@ def _find(
     weights: Weights,
     name: str | None,
     start: Any,
-    topology: str | os.PathLike[str] | None,
-    at_most: int,
+    how: tuple[str | os.PathLike[str] | None, int, str, int],
 ) -> tuple[str, Molecule]:
-    """Returns the system that is asked for, and the starts."""
+    """Returns the system that is asked for, and the starts; `how` as of `_starts`."""
     molecules = weights.molecules
     if name is not None and name not in molecules:
         raise UsageError(
@@ -258,7 +266,7 @@ def _find(
     if name is not None:
         molecules = {name: molecules[name]}
     if start is not None:
-        return _starts(molecules, start, topology, at_most)
+        return _starts(molecules, start, *how)
     if len(molecules) > 1:
         raise UsageError(
             f"expected --start, or --system as one of {', '.join(molecules)}; found "
@@ -271,22 +279,59 @@ def _starts(
     molecules: dict[str, Molecule],
     start: Any,
     topology: str | os.PathLike[str] | None,
-    at_most: int,
+    replicas: int,
+    select: str,
+    residue_types: int,
 ) -> tuple[str, Molecule]:
-    """Reads structures, all of one of the systems."""
+    """Reads structures, all of one of the systems, and one of each file in turn."""
+    most = replicas + 1  # One more tells that some are left over.
     if hasattr(start, "xyz"):
-        read = [("start", *frames.from_mdtraj(start, "start", at_most))]
+        read = [("start", *frames.from_mdtraj(start, "start", most, select))]
     else:
         is_one = isinstance(start, str | os.PathLike)
         given: Sequence[Any] = [start] if is_one else start
-        read = [(p, *frames.read_structures(p, topology, at_most)) for p in given]
+        read = [(p, *frames.read_structures(p, topology, most, select)) for p in given]
+    for path, found_system, _ in read:
+        fit_to(found_system, residue_types, str(path))
     matched = [_match(molecules, *structure) for structure in read]
     name = matched[0][0]
     for (path, _, _), (other, _) in zip(read, matched, strict=True):
         if other != name:
             raise UsageError(f"{path}: expected {name} as in the first, found {other}")
-    starts = np.concatenate([positions for _, positions in matched])
+    found = [positions for _, positions in matched]
+    order = in_turn(tuple(map(len, found)))[:replicas]
+    _tell_left_over([str(path) for path, _, _ in read], found, order)
+    starts = np.stack([found[file][place] for file, place in order])
     return name, Molecule(molecules[name].system, starts)
+
+
+def in_turn(counts: Sequence[int]) -> list[tuple[int, int]]:
+    """Returns files and places of structures, one of each file at a time.
+
+    >>> in_turn([1, 3])
+    [(0, 0), (1, 0), (1, 1), (1, 2)]
+    """
+    rounds = range(max(counts, default=0))
+    return [(f, k) for k in rounds for f, count in enumerate(counts) if k < count]
+
+
+def _tell_left_over(
+    paths: Sequence[str],
+    found: Sequence[np.ndarray],
+    order: Sequence[tuple[int, int]],
+) -> None:
+    """Logs which files have structures that no replica begins with."""
+    used = np.bincount([file for file, _ in order], minlength=len(paths))
+    left = [
+        f"{path} ({count} used)"
+        for path, count, one in zip(paths, used.tolist(), found, strict=True)
+        if count < len(one)
+    ]
+    if left:
+        logging.warning(
+            "--start: %d replicas leave structures over: %s; give more --replicas",
+            len(order), ", ".join(left),
+        )  # fmt: skip
 
 
 def _match(
@@ -299,12 +344,17 @@ def _match(
     for name, (trained, _) in molecules.items():
         if is_same(trained, system):
             return name, reordered(positions, system, trained)
+    differ = [
+        difference(m.system, system)
+        for m in molecules.values()
+        if np.array_equal(m.system.tokens, system.tokens)
+    ]
     listed = "; ".join(
         f"{name}: {_sequence(m.system)}" for name, m in molecules.items()
     )
     raise UsageError(
         f"{path}: expected a system that the network was trained on ({listed}), found "
-        f"{_sequence(system)}"
+        f"{_sequence(system)}{''.join(differ[:1])}"
     )
 
 

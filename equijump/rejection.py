@@ -21,7 +21,12 @@ BLOCK = 128
 """Atoms whose distances to all others are in memory at once."""
 
 _REDRAW_STREAM = 1_000_000  # Beyond every key that a jump makes of its own.
-_CENTRES = {"THR": ("CB", "CA", "OG1", "CG2"), "ILE": ("CB", "CA", "CG1", "CG2")}
+_CENTRES = {
+    "THR": ("CB", "CA", "OG1", "CG2"),
+    "ILE": ("CB", "CA", "CG1", "CG2"),
+    "TPO": ("CB", "CA", "OG1", "CG2"),
+    "HYP": ("CG", "CB", "OD1", "CD"),
+}
 _ALPHA = ("CA", "N", "C", "CB")
 
 Atoms = Float[Array, "num_atoms 3"]

@@ -100,7 +100,7 @@ def make_jump(
         lag = chain.conditions["lag"]
         x_0 = jnp.where(lag.mask, x_0, 0.0)
         origin, lag = build.begin_path(x_0, lag, random_frames)
-        scales = build.scales_at(statistics, lag, noise_factor)
+        scales = build.scales_at(statistics, lag, noise_factor, len(x_0[0]))
         scene = build.scene_of(model, x_0[:, CA_SLOT], chain)
         predict = build.make_predict(
             model.bind(params), transport, scales, scene, x_0, origin

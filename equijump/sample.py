@@ -166,6 +166,9 @@ _FLAGS: dict[str, dict[str, Any]] = {
         "help": "structures that replicas begin with in turn (default: of the weights)",
     },
     "topology": {"help": "of --start, where its files have none"},
+    "select": {
+        "default": "", "help": "atoms of --start, in MDTraj's language; by default all",
+    },
     "system": {"help": "name, for weights of several systems"},
     "num_jumps": {"type": int, "default": 1_000, "help": "of each replica, in all"},
     "replicas": {"type": int, "default": 100, "help": "trajectories side by side"},

@@ -211,6 +211,8 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     check_config(config)
     run_folder.check(workdir)
     segments = splits.load_segments(config)
+    config = config.copy_and_resolve_references()
+    config.model.residue_types = segments.num_types
     ensemble = config.data.ensemble_share > 0.0 or build.has_random_frames(config)
     statistics = measure(segments, config.data.align, ensemble)
     init_key, train_key = jax.random.split(jax.random.key(config.seed))

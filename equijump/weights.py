@@ -18,7 +18,7 @@ from jaxtyping import Float32
 from common.runs import weights
 from equijump import build, rollout
 from equijump.data import frames, pairs, splits
-from equijump.data.topology import System, reordered
+from equijump.data.topology import System, fit_to, reordered
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 NUM_STARTS = 100
@@ -75,6 +75,12 @@ def load_weights(name_or_path: str | os.PathLike[str]) -> Weights:
     statistics = weights.build(trained, _statistics)
     if "systems" in trained.meta:
         molecules = read_molecules(trained.path, trained.meta["systems"])
+        molecules = {
+            name: one._replace(
+                system=fit_to(one.system, trained.config.model.residue_types, name)
+            )
+            for name, one in molecules.items()
+        }
     else:
         molecules = find_molecules(trained.config)
     name, _, config, params, meta, *checksums = trained

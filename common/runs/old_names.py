@@ -90,6 +90,8 @@ FIELDS: tuple[Added | Renamed | Removed, ...] = (
     Added(("equijump",), "data.num_clusters", 0),
     Added(("equijump",), "loss.alignment", "single"),
     Added(("equijump",), "loss.unroll", 0),
+    Added(("equijump",), "data.select", ""),
+    Added(("equijump",), "model.residue_types", 22),
 )
 
 PARAMS = (

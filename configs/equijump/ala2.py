@@ -17,9 +17,10 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.data = ml_collections.ConfigDict()
     config.data.trajectories = ("ala2_300K",)  # A packaged name, or patterns of files.
-    config.data.topology = ""  # The PDB beside each trajectory, if empty.
-    config.data.temperatures = ()  # K, of each entry of `trajectories`; 300 if empty.
-    config.data.spacing = 0.0  # ps, for formats that keep no times.
+    config.data.topology = ""  # The one beside each trajectory, if empty.
+    config.data.select = ""  # Atoms, in MDTraj's language; all of proteins if empty.
+    config.data.temperatures = ()  # K, of each entry; what is beside it if empty.
+    config.data.spacing = 0.0  # ps, for files without usable times.
     config.data.lags = (10.0,)  # ps
     config.data.log_uniform = False  # Whether lags are the ends of a range.
     config.data.held_out = 2  # Trajectories of each system that validate.
@@ -37,6 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.cutoff = 20.0  # Å
     config.model.block = "equijump"  # A key of `common.nn.blocks`.
     config.model.product = "scalar"  # Of its messages: a key of `common.nn.products`.
+    config.model.residue_types = 0  # Of residues; as many as the data need if 0.
     config.model.conditions = ("lag",)  # Keys of `common.nn.conditions`.
 
     config.transport = ml_collections.ConfigDict()

@@ -1,39 +1,39 @@
-"""Frames of trajectories as MDTraj reads them, packed once into memory-mapped arrays.
+"""Frames of trajectories, packed once into memory-mapped arrays.
 
-A packed file holds the kept heavy atoms in Å and float32; it is found by the SHA-256 of
-trajectory and topology, so that a file whose contents change is packed anew.
+A packed file holds the kept heavy atoms in Å and float32, molecules made whole; it is
+found by the SHA-256 of trajectory and topology, so that a file whose contents change
+is packed anew.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from absl import logging
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Float64
 
 from common.commands import cli
 from common.errors import UsageError
 from common.runs import cache
+from equijump.data import files, images, molecules, whole
+from equijump.data.files import ANGSTROM_PER_NM as ANGSTROM_PER_NM
 from equijump.data.packed import PackedFrames, checksum_of
-from equijump.data.topology import System, in_slot_order, read_system
-
-ANGSTROM_PER_NM = 10.0
-CHUNK = 20_000
-"""Frames in memory at once while a trajectory is packed."""
+from equijump.data.times import FLAG, find_spacing
+from equijump.data.topology import System, in_slot_order
 
 LARGE = 100_000_000
 """Bytes of a trajectory from which packing is announced, since it takes a while."""
 
-_VERSION = 1  # of the packed form; one that alters it raises it
-_WITHOUT_TIMES = frozenset((".dcd", ".pdb", ".pdb.gz", ".mdcrd", ".crd"))
-_WITHOUT_TOPOLOGY = frozenset(
-    (".xtc", ".trr", ".dcd", ".nc", ".ncdf", ".netcdf", ".mdcrd", ".crd")
-)
+_VERSION = 2
+"""Version of the packed form; a change that alters it raises it."""
+
+_CHECKSUM_VERSION = 1
+"""Version in checksums, by which runs know their data; it stays."""
 
 
 class Trajectory(NamedTuple):
@@ -57,234 +57,228 @@ class Trajectory(NamedTuple):
     conditions: Mapping[str, float] = MappingProxyType({})
 
 
+class Request(NamedTuple):
+    """How a trajectory is read.
+
+    Attributes:
+        path: trajectory.
+        topology: file of its topology.
+        spacing: time between frames in ps, for files without times; 0 reads it.
+        finite: as of `read_trajectories`.
+        in_slots: true for atoms in the order of slots.
+        select: atoms that are read, in MDTraj's selection language.
+        flag: flag that has the spacing.
+    """
+
+    path: Path
+    topology: Path
+    spacing: float
+    finite: bool
+    in_slots: bool
+    select: str
+    flag: str
+
+
 def read_trajectories(
     paths: Sequence[str | os.PathLike[str]],
     topology: str | os.PathLike[str],
     spacing: float = 0.0,
     finite: bool = True,
     in_slots: bool = False,
+    select: str = "",
+    flag: str = FLAG,
 ) -> tuple[Trajectory, ...]:
     """Reads trajectories of one topology, from the user's cache if seen before.
 
     Args:
         paths: files that MDTraj reads: XTC, DCD, H5, NetCDF, multi-model PDB.
         topology: file that MDTraj reads a topology from, of the same atoms.
-        spacing: time between frames in ps, for formats that keep no times (DCD, PDB);
-            0 reads them from the file.
-        finite: true if a position that is not finite is an error. Where it is not,
-            bonds are read from the positions of the topology's file, since the first
-            frame may be one of the broken ones.
+        spacing: time between frames in ps, for files without usable times; 0 reads
+            them from the file.
+        finite: true if a position that is not finite, or a bond that cannot be, is an
+            error. Where it is not, bonds are read from the positions of the topology's
+            file, since the first frame may be one of the broken ones.
         in_slots: true for atoms in the order of slots, not in that of the file.
+        select: atoms that are read, in MDTraj's selection language; all where empty.
+        flag: flag that has the spacing, for the messages of errors.
 
     Raises:
-        UsageError: A file is missing or does not fit the topology, has no usable times,
-            or a position is not finite.
+        UsageError: A file is missing, damaged or does not fit the topology, has no
+            usable times, or a frame that is no molecule.
     """
     return tuple(
-        _read_one(Path(path), Path(topology), spacing, finite, in_slots)
+        _read_one(
+            Request(Path(path), Path(topology), spacing, finite, in_slots, select, flag)
+        )
         for path in paths
     )
 
 
 def read_structures(
-    path: str | os.PathLike[str], topology: str | os.PathLike[str] | None, at_most: int
+    path: str | os.PathLike[str],
+    topology: str | os.PathLike[str] | None,
+    at_most: int,
+    select: str = "",
 ) -> tuple[System, Float32[np.ndarray, "num_frames num_atoms 3"]]:
     """Reads the kept atoms of the first frames of a file, in Å.
 
     Args:
         path: file of a structure or a trajectory.
-        topology: topology of a trajectory whose file has none.
+        topology: topology of a trajectory whose file has none; by
+            `files.find_topology` where None.
         at_most: largest number of frames that are read.
+        select: as of `read_trajectories`.
 
     Raises:
-        UsageError: The file cannot be read, or a position is not finite.
+        UsageError: The file cannot be read, or a frame is no molecule.
     """
-    path = described = Path(path)
-    if path.suffix.lower() in _WITHOUT_TOPOLOGY:
-        if topology is None:
-            raise UsageError(f"{path}: expected --topology beside a {path.suffix} file")
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"expected a structure, found no {path}")
+    if topology is None or files.has_topology(path):
+        described = files.find_topology("--topology", path)
+    else:
         described = Path(topology)
-    for file in (path, described):
-        if not file.is_file():
-            raise UsageError(f"expected a structure, found no {file}")
-    loaded = load_topology(described)
-    chunk = next(iterate(path, loaded, min(at_most, CHUNK)), None)
-    if chunk is None:
+    if not described.is_file():
+        raise UsageError(f"expected a topology, found no {described}")
+    files.prepare(path)
+    loaded = files.load_topology(described)
+    found = list(files.iterate(path, loaded, at_most))
+    if not found:
         raise UsageError(f"{path}: expected a frame, found none")
-    return from_mdtraj(chunk, str(path), at_most)
+    return _structures(loaded, found, str(path), at_most, select)
 
 
 def from_mdtraj(
-    trajectory: Any, source: str, at_most: int
+    trajectory: Any, source: str, at_most: int, select: str = ""
 ) -> tuple[System, Float32[np.ndarray, "num_frames num_atoms 3"]]:
     """Returns the kept atoms of the first frames of a trajectory of MDTraj, in Å."""
-    positions = trajectory.xyz[:at_most] * np.float32(ANGSTROM_PER_NM)
-    if not np.isfinite(positions).all():
+    box = trajectory.unitcell_vectors
+    part = files.Frames(
+        trajectory.xyz[:at_most].astype(np.float32) * np.float32(ANGSTROM_PER_NM),
+        np.zeros(min(at_most, trajectory.n_frames)),
+        None if box is None else box[:at_most] * np.float32(ANGSTROM_PER_NM),
+    )
+    return _structures(trajectory.topology, [part], source, at_most, select)
+
+
+def _structures(
+    topology: Any,
+    parts: Sequence[files.Frames],
+    source: str,
+    at_most: int,
+    select: str,
+) -> tuple[System, Float32[np.ndarray, "num_frames num_atoms 3"]]:
+    """Returns system and frames of a file, each made whole and checked."""
+    first, box = _first_of(parts[0])
+    if not np.isfinite(parts[0].positions[:at_most]).all():
         raise UsageError(f"{source}: expected finite positions, found others")
-    first = positions[0].astype(np.float64)
-    system = read_system(trajectory.topology, first, source)
-    return system, positions[:, system.kept]
+    system = molecules.read_system(topology, first, source, box, select)
+    bonds, made = whole.bonds_of(system), []
+    labels = images.molecules_of(system.bonds, len(system.kept))
+    for part in parts:
+        before = sum(map(len, made))
+        kept = _make_whole(part, system, bonds)
+        made.append(images.nearest(kept, part.boxes, labels)[: at_most - before])
+        has_box = part.boxes is not None
+        whole.check(source, made[-1], bonds, system, before, has_box)
+    return system, np.concatenate(made)
 
 
-def _read_one(
-    path: Path, topology: Path, spacing: float, finite: bool, in_slots: bool
-) -> Trajectory:
-    for file in (path, topology):
+def _first_of(part: files.Frames) -> tuple[Float64[np.ndarray, "_ 3"], Any]:
+    """Returns the first frame and its box, None where there is none."""
+    box = None if part.boxes is None else part.boxes[0].astype(np.float64)
+    return part.positions[0].astype(np.float64), box
+
+
+def _make_whole(
+    part: files.Frames, system: System, bonds: whole.Bonds
+) -> Float32[np.ndarray, "num_frames num_atoms 3"]:
+    return whole.make_whole(part.positions[:, system.kept], part.boxes, bonds)
+
+
+def _read_one(request: Request) -> Trajectory:
+    path = request.path
+    for file in (path, request.topology):
         if not file.is_file():
             raise UsageError(f"expected a trajectory and its topology, found no {file}")
-    form = f"{_VERSION} {spacing}{'' if finite else ' any'}"
-    key = hashlib.sha256((f"{form} slots" if in_slots else form).encode())
-    for file in (path, topology):
-        key.update(bytes.fromhex(checksum_of(file)))
-    packed = Path("frames", f"{key.hexdigest()}.f32")
+    checksum = _checksum(request)
+    packed = Path("frames", f"{_VERSION}-{checksum}.f32")
     packed = cache.cache_folder(str(packed.with_suffix(".json"))) / packed
     described = packed.with_suffix(".json")
     if not described.is_file():
         if path.stat().st_size > LARGE:
             logging.info("packing %s", path)
-        _pack(path, topology, spacing, finite, in_slots, packed)
+        _pack(request, packed)
     record = json.loads(described.read_text("utf-8"))
     names = ("residue_names", "atom_names")
     columns = record["system"].items()
     arrays = {k: np.array(v, np.int32) for k, v in columns if k not in names}
     system = System(**arrays, **{k: tuple(v) for k, v in columns if k in names})
+    molecules.tell(str(path), record["notes"])
     positions = PackedFrames(packed, record["num_frames"], len(system.kept))
-    return Trajectory(path.name, system, positions, record["spacing"], key.hexdigest())
+    return Trajectory(path.name, system, positions, record["spacing"], checksum)
 
 
-def _pack(
-    path: Path,
-    topology: Path,
-    spacing: float,
-    finite: bool,
-    in_slots: bool,
-    packed: Path,
-) -> None:
+def _checksum(request: Request) -> str:
+    """Returns the SHA-256 of trajectory, topology and what is read of them."""
+    form = f"{_CHECKSUM_VERSION} {request.spacing}{'' if request.finite else ' any'}"
+    form = f"{form} slots" if request.in_slots else form
+    form = f"{form} {request.select}" if request.select else form
+    key = hashlib.sha256(form.encode())
+    for file in (request.path, request.topology):
+        key.update(bytes.fromhex(checksum_of(file)))
+    return key.hexdigest()
+
+
+def _pack(request: Request, packed: Path) -> None:
     """Writes positions, then their description, without which they do not count."""
-    system = _system_of(path, topology, finite)
-    system = in_slot_order(system) if in_slots else system
-    times: list[Float[np.ndarray, " _"]] = []
+    files.prepare(request.path)
+    topology = files.load_topology(request.topology)
+    system, notes = _system_of(request, topology)
+    system = in_slot_order(system) if request.in_slots else system
     with cli.atomic_path(packed) as partial, partial.open("wb") as file:
-        for chunk in iterate(path, load_topology(topology)):
-            kept = chunk.xyz[:, system.kept] * np.float32(ANGSTROM_PER_NM)
-            if finite:
-                _check_finite(path, kept, sum(map(len, times)))
-            file.write(kept.astype(np.float32).tobytes())
-            times.append(np.asarray(chunk.time, np.float64))
-        num_frames = sum(map(len, times))
-        if num_frames < 2:
-            raise UsageError(f"{path}: expected two frames or more, found {num_frames}")
-        step = find_spacing(path, np.concatenate(times), spacing)
+        times = _write_frames(request, topology, system, file)
+        if len(times) < 2:
+            raise UsageError(
+                f"{request.path}: expected two frames or more, found {len(times)}"
+            )
+        step = find_spacing(request.path, times, request.spacing, request.flag)
     values = {
         name: value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in system._asdict().items()
     }
-    record = {"num_frames": num_frames, "spacing": step, "system": values}
+    record = {"num_frames": len(times), "spacing": step, "notes": notes}
     with cli.atomic_path(packed.with_suffix(".json")) as partial:
-        partial.write_text(json.dumps(record), "utf-8")
+        partial.write_text(json.dumps({**record, "system": values}), "utf-8")
 
 
-def _system_of(path: Path, topology: Path, finite: bool) -> System:
+def _write_frames(
+    request: Request, topology: Any, system: System, file: BinaryIO
+) -> Float64[np.ndarray, " num_frames"]:
+    """Writes positions as they are read, each frame checked, and returns the times."""
+    bonds, source = whole.bonds_of(system), str(request.path)
+    labels = images.molecules_of(system.bonds, len(system.kept))
+    times: list[Float64[np.ndarray, " _"]] = [np.zeros(0)]
+    last = None
+    for part in files.iterate(request.path, topology):
+        before = sum(map(len, times))
+        kept = _make_whole(part, system, bonds)
+        kept, last = images.together(kept, part.boxes, labels, last)
+        if request.finite:
+            has_box = part.boxes is not None
+            whole.check(source, kept, bonds, system, before, has_box)
+        elif before == 0:
+            whole.check_unit(source, kept[0], bonds)
+        file.write(kept.astype(np.float32).tobytes())
+        times.append(part.times)
+    return np.concatenate(times)
+
+
+def _system_of(request: Request, topology: Any) -> tuple[System, list[str]]:
     """Reads residues, and bonds from the first frame or from the topology's own."""
-    loaded = load_topology(topology)
-    frame = next(iterate(path, loaded, 1), None) if finite else first_frame(topology)
-    if frame is None:
-        raise UsageError(f"{path}: expected two frames or more, found 0")
-    first = frame.xyz[0].astype(np.float64) * ANGSTROM_PER_NM
-    return read_system(loaded, first, str(topology))
-
-
-def _check_finite(
-    path: Path, positions: Float[np.ndarray, "_ num_atoms 3"], before: int
-) -> None:
-    """Raises `UsageError` for a position that is not finite, after so many frames."""
-    bad = ~np.isfinite(positions).all(axis=(1, 2))
-    if bad.any():
-        raise UsageError(
-            f"{path}: expected finite positions, found others in frame "
-            f"{before + int(np.argmax(bad))}, counted from 0"
-        )
-
-
-def load_topology(path: Path) -> Any:
-    """Returns the topology of a file, as MDTraj reads it."""
-    import mdtraj
-
-    try:
-        return mdtraj.load_topology(str(path))
-    except Exception as error:  # MDTraj's readers raise whatever their format does.
-        raise UsageError(
-            f"{path}: expected a topology that MDTraj reads, found {_short(error)}"
-        ) from error
-
-
-def first_frame(path: Path) -> Any:
-    """Returns the first frame of a file that holds topology and positions."""
-    import mdtraj
-
-    try:
-        return mdtraj.load_frame(str(path), 0)
-    except Exception as error:  # As above.
-        raise UsageError(
-            f"{path}: expected a topology with positions, found {_short(error)}"
-        ) from error
-
-
-def iterate(path: Path, topology: Any, chunk: int = CHUNK) -> Iterator[Any]:
-    """Yields a trajectory in chunks of so many frames."""
-    import mdtraj
-
-    try:
-        yield from mdtraj.iterload(str(path), top=topology, chunk=chunk)
-    except Exception as error:
-        raise UsageError(
-            f"{path}: expected a trajectory of the {topology.n_atoms} atoms of its "
-            f"topology, found {_short(error)}"
-        ) from error
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def find_spacing(
-    path: Path, times: Float[np.ndarray, " num_frames"], given: float = 0.0
-) -> float:
-    """Returns the time between frames in ps, given or read.
-
-    Formats keep times in single precision, so that a time may be away from where it is
-    expected by 1 % of a step, or by two units in its last place.
-
-    >>> times = np.float32([3.0, 3.1, 3.2, 3.3]).astype(float)
-    >>> round(find_spacing(Path("run.xtc"), times), 6)
-    0.1
-
-    Args:
-        path: file, for the messages of errors.
-        times: time of each frame in ps.
-        given: time between frames in ps where the user gave it, else 0.
-
-    Raises:
-        UsageError: The format keeps no times, or they are not evenly spaced.
-    """
-    if given > 0.0:
-        return given
-    if path.suffix.lower() in _WITHOUT_TIMES:
-        raise UsageError(
-            f"{path}: expected the time between frames, which {path.suffix} files do "
-            "not keep: give it in ps"
-        )
-    step = float(times[-1] - times[0]) / (len(times) - 1)
-    steps = np.diff(times)
-    last_place = np.spacing(np.abs(times).astype(np.float32)).astype(np.float64)
-    slack = np.maximum(0.01 * step, 2.0 * last_place)
-    early = np.abs(times - (times[0] + step * np.arange(len(times)))) > slack
-    uneven = np.abs(steps - step) > slack[1:]
-    if not step > 0.0 or early.any() or uneven.any():
-        usual = float(np.median(steps))
-        where = int(np.argmax(np.abs(steps - usual)))
-        raise UsageError(
-            f"{path}: expected frames at one spacing, found {steps[where]:g} ps after "
-            f"frame {where} and {usual:g} ps elsewhere"
-        )
-    return step
+    path, source = request.path, request.path
+    if not request.finite and files.has_positions(request.topology):
+        path = source = request.topology
+    first, box = _first_of(files.first_frame(path, topology))
+    return molecules.survey(topology, first, str(source), box, request.select)

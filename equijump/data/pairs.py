@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float, Float32, Int
 from common.errors import UsageError
 from common.nn.conditions import Known
 from equijump.data.frames import Trajectory
-from equijump.data.residues import NUM_SLOTS
 
 MOST_BUCKETS = 4
 """Sizes to which batches are padded, at most; a program is compiled for each."""
@@ -101,7 +100,7 @@ def pad_slots(
     """Reads frames and puts their atoms into slots."""
     slots = trajectory.system.slot_atoms
     atoms = np.asarray(trajectory.positions[frames])
-    placed = np.zeros((len(frames), num_nodes, NUM_SLOTS, 3), np.float32)
+    placed = np.zeros((len(frames), num_nodes, slots.shape[1], 3), np.float32)
     there = slots >= 0
     rows, columns = np.nonzero(there)
     placed[:, rows, columns] = atoms[:, slots[there]]
@@ -142,21 +141,25 @@ def batch_at(
     if rows is not None:
         chosen, draws = chosen[rows], draws[rows]
     names = sorted({n for s in segments for n in s.trajectory.conditions} | {"lag"})
-    batch = _empty(len(chosen), num_nodes, num_before, names)
+    num_slots = segments[0].trajectory.system.slot_atoms.shape[1]
+    batch = _empty(len(chosen), (num_nodes, num_slots), num_before, names)
     for index in np.unique(chosen):
         places = np.flatnonzero(chosen == index)
         _fill(batch, places, segments[index], lags, draws[places])
     return batch
 
 
-def _empty(size: int, num_nodes: int, num_before: int, names: Sequence[str]) -> Batch:
-    """Returns a batch of padding."""
-    frames = lambda *shape: np.zeros((*shape, num_nodes, NUM_SLOTS, 3), np.float32)
+def _empty(
+    size: int, slots: tuple[int, int], num_before: int, names: Sequence[str]
+) -> Batch:
+    """Returns a batch of padding, of so many residues and slots."""
+    frames = lambda *shape: np.zeros((*shape, *slots, 3), np.float32)
+    num_nodes = slots[0]
     return Batch(
         source=frames(size),
         target=frames(size),
         tokens=np.zeros((size, num_nodes), np.int32),
-        slot_mask=np.zeros((size, num_nodes, NUM_SLOTS), bool),
+        slot_mask=np.zeros((size, *slots), bool),
         chains=np.full((size, num_nodes), -1, np.int32),
         numbers=np.zeros((size, num_nodes), np.int32),
         conditions={

@@ -16,6 +16,7 @@ from equijump.data import features
 from equijump.data.packed import view
 from equijump.data.pairs import Segment
 from equijump.data.residues import CA_SLOT
+from equijump.data.topology import reordered
 
 MOST_ATOMS = 40
 """Up to so many atoms all distances are features, beyond those between CA."""
@@ -50,15 +51,30 @@ def cluster(
     """Returns the cluster of each frame of each segment of one system."""
     from deeptime.clustering import KMeans
 
-    frames = [view(s.trajectory.positions, s.start, s.stop) for s in segments]
+    frames = [_Ordered(s, segments[0]) for s in segments]
     distances = partial(features.distances, pairs=distance_pairs(segments[0]))
-    steps = max(1, round(lag / segments[0].trajectory.spacing))
+    steps = [max(1, round(lag / s.trajectory.spacing)) for s in segments]
     tica = features.fit_tica(frames, distances, steps, NUM_COMPONENTS)
     projected = [np.float64(features.project(tica, x, distances)) for x in frames]
     stride = max(1, sum(map(len, frames)) // MOST_FITTED)
     fitted = np.concatenate(projected)[::stride]
     kmeans = KMeans(num_clusters, fixed_seed=1).fit_fetch(fitted)
     return [kmeans.transform(x) for x in projected]
+
+
+class _Ordered:
+    """Frames of a segment with their atoms in the order of another one's file."""
+
+    def __init__(self, segment: Segment, target: Segment) -> None:
+        trajectory = segment.trajectory
+        self._frames = view(trajectory.positions, segment.start, segment.stop)
+        self._systems = trajectory.system, target.trajectory.system
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index: slice) -> np.ndarray:
+        return reordered(self._frames[index], *self._systems)
 
 
 def distance_pairs(segment: Segment) -> Int[np.ndarray, "num_pairs 2"]:

@@ -1,13 +1,15 @@
 """The residues EquiJump knows: atoms in a fixed order of slots, and their bonds.
 
-A residue is a token with 14 slots for heavy atoms: N, CA, C, O, then its side chain.
-Caps are tokens too: the methyl carbon stands in the slot of CA. Hydrogens, and the
-second oxygen of a chain's end, have no slot.
+A residue is a token with slots for heavy atoms: N, CA, C, O, then its side chain. Caps
+are tokens too: the methyl carbon, or the only atom that is left, stands in the slot of
+CA. Hydrogens, and the second oxygen of a chain's end, have no slot. A type is added by
+one row at the end of a table: tokens of old weights stay, and they know the first so
+many.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
-NUM_SLOTS = 14
 CA_SLOT = 1
 
 
@@ -55,6 +57,30 @@ _SIDE_CHAINS = {
 }
 
 
+# The same of modified amino acids; new ones come last, behind those of old weights.
+_MODIFIED = {
+    "MSE": "CA-CB CB-CG CG-SE SE-CE",
+    "NLE": "CA-CB CB-CG CG-CD CD-CE",
+    "NVA": "CA-CB CB-CG CG-CD",
+    "ORN": "CA-CB CB-CG CG-CD CD-NE",
+    "HYP": "CA-CB CB-CG CG-CD CD-N CG-OD1",
+    "AIB": "CA-CB1 CA-CB2",
+    "ABA": "CA-CB CB-CG",
+    "SEP": "CA-CB CB-OG OG-P P-O1P P-O2P P-O3P",
+    "TPO": "CA-CB CB-OG1 CB-CG2 OG1-P P-O1P P-O2P P-O3P",
+    "PTR": (
+        "CA-CB CB-CG CG-CD1 CD1-CE1 CE1-CZ CZ-OH CZ-CE2 CE2-CD2 CG-CD2 OH-P P-O1P "
+        "P-O2P P-O3P"
+    ),
+    "MLY": "CA-CB CB-CG CG-CD CD-CE CE-NZ NZ-CH1 NZ-CH2",
+    "M3L": "CA-CB CB-CG CG-CD CD-CE CE-NZ NZ-CM1 NZ-CM2 NZ-CM3",
+    "ALY": "CA-CB CB-CG CG-CD CD-CE CE-NZ NZ-CH CH-OH CH-CH3",
+    "CME": "CA-CB CB-SG SG-SD SD-CE CE-CZ CZ-OH",
+    "CSO": "CA-CB CB-SG SG-OD",
+    "SAR": "N-CN",
+}
+
+
 def _parse(text: str) -> tuple[tuple[str, str], ...]:
     pairs = (bond.split("-") for bond in text.split())
     return tuple((first, second) for first, second in pairs)
@@ -70,17 +96,105 @@ RESIDUES = (
     *(_amino_acid(name, side) for name, side in _SIDE_CHAINS.items()),
     Residue("ACE", (None, "CH3", "C", "O"), _parse("CH3-C C-O")),
     Residue("NME", ("N", "CH3"), _parse("N-CH3")),
+    *(_amino_acid(name, side) for name, side in _MODIFIED.items()),
+    Residue("NH2", (None, "N"), ()),
+    Residue("FOR", (None, "C", None, "O"), _parse("C-O")),
 )
 """All types; the token of a residue is its place here plus one, 0 is padding."""
 
-NUM_TOKENS = len(RESIDUES) + 1
+NUM_TYPES = len(_SIDE_CHAINS) + 2
+"""Types of networks whose data have no modified residue: the first so many."""
+
+NUM_TOKENS = NUM_TYPES + 1
+NUM_SLOTS = max(len(residue.slots) for residue in RESIDUES[:NUM_TYPES])
+"""Tokens and slots of these."""
+
+
+def num_types_for(tokens: Iterable[int]) -> int:
+    """Returns how many types a network must know: the first ones, or the whole table.
+
+    >>> num_types_for([TOKENS["ALA"]]), num_types_for([TOKENS["PTR"]]) == len(RESIDUES)
+    (22, True)
+    """
+    return NUM_TYPES if max(tokens, default=0) <= NUM_TYPES else len(RESIDUES)
+
+
+def num_slots_of(num_types: int) -> int:
+    """Returns the slots of the largest of the first types.
+
+    >>> num_slots_of(NUM_TYPES)
+    14
+    """
+    return max(len(residue.slots) for residue in RESIDUES[:num_types])
+
+
+STANDARD = frozenset((*_SIDE_CHAINS, "ACE", "NME"))
+"""The twenty amino acids and the caps of force fields."""
+
+CAPS = frozenset(("ACE", "NME", "NH2", "FOR"))
+
+_OTHER_NAMES = {
+    "HIS": "HID HIE HIP HSD HSE HSP HISA HISB HISH HISD HISE HIS1 HIS2",
+    "CYS": "CYX CYM CYS1 CYS2 CYSH",
+    "ASP": "ASH ASPH ASPP",
+    "GLU": "GLH GLUH GLUP",
+    "LYS": "LYN LYSH LSN LYP",
+    "ARG": "ARN ARGN",
+    "TYR": "TYM",
+    "NME": "NMA",
+    "NH2": "NHE",
+    "SEP": "S1P SP1 SP2",
+    "TPO": "T1P THP1 THP2",
+    "PTR": "Y1P TP1 TP2",
+}
 
 ALIASES = {
-    **dict.fromkeys(("HID", "HIE", "HIP", "HSD", "HSE", "HSP"), "HIS"),
-    **dict.fromkeys(("CYX", "CYM"), "CYS"),
-    **{"ASH": "ASP", "GLH": "GLU", "LYN": "LYS", "NMA": "NME"},
+    alias: name for name, aliases in _OTHER_NAMES.items() for alias in aliases.split()
 }
 """Other names of the same heavy atoms, as force fields give them."""
 
 TOKENS = {residue.name: index for index, residue in enumerate(RESIDUES, start=1)}
 TOKENS |= {alias: TOKENS[name] for alias, name in ALIASES.items()}
+
+
+def token_of(name: str) -> int | None:
+    """Returns the token of a residue's name in a file, None for another residue.
+
+    Names of Amber for the ends of chains begin with N or C.
+
+    >>> token_of("NALA") == token_of("ala") == TOKENS["ALA"]
+    True
+    """
+    name = name.strip().upper()
+    if name in TOKENS:
+        return TOKENS[name]
+    if len(name) == 4 and name[0] in "NC":
+        return TOKENS.get(name[1:])
+    return None
+
+
+def element_of(name: str) -> str:
+    """Returns the element of an atom by its name in the table.
+
+    >>> element_of("SE"), element_of("SD"), element_of("P")
+    ('Se', 'S', 'P')
+    """
+    return "Se" if name == "SE" else name[0]
+
+
+def is_link(token: int, name: str) -> bool:
+    """Returns whether a type has the N, or the C, that binds to its neighbour.
+
+    >>> is_link(TOKENS["NME"], "C"), is_link(TOKENS["NH2"], "N")
+    (False, True)
+    """
+    return name in RESIDUES[token - 1].slots
+
+
+def slot_of(token: int, name: str) -> int:
+    """Returns the slot of an atom in a type.
+
+    >>> slot_of(TOKENS["NH2"], "N")
+    1
+    """
+    return RESIDUES[token - 1].slots.index(name)

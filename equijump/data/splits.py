@@ -11,6 +11,8 @@ import numpy as np
 from common.errors import UsageError
 from equijump.data import pairs, rebalance, sources
 from equijump.data.frames import Trajectory
+from equijump.data.residues import num_types_for
+from equijump.data.topology import fit_to
 
 NUM_BLOCKS = 5
 """Blocks of time of a system with one trajectory; the last one validates."""
@@ -24,12 +26,14 @@ class Segments(NamedTuple):
         validation: segments that are held out.
         lags: lags of the pairs.
         num_nodes: number of residues of the largest system.
+        num_types: number of residue types that the network needs.
     """
 
     training: tuple[pairs.Segment, ...]
     validation: tuple[pairs.Segment, ...]
     lags: pairs.Lags
     num_nodes: int
+    num_types: int
 
 
 def load_segments(config: ml_collections.ConfigDict) -> Segments:
@@ -38,15 +42,20 @@ def load_segments(config: ml_collections.ConfigDict) -> Segments:
     The last `held_out` trajectories of each system under the same conditions validate;
     where there are no more than so many, the last of five blocks of time of each.
 
+    All have the slots of `config.model.residue_types`, or of the types that they need.
+
     Raises:
         UsageError: There are none, or they are shorter than the largest lag, or none
-            states a condition that the model is given.
+            states a condition that the model is given, or one has a type of residue
+            that the network does not know.
     """
     data = config.data
     lags = pairs.Lags(tuple(map(float, data.lags)), bool(data.log_uniform))
     training, validation = [], []
-    for members in _alike(sources.read(data)):
+    num_types, trajectories = _fitted(sources.read(data), config.model.residue_types)
+    for members in _alike(trajectories):
         _check_lengths(members, lags, config.loss.unroll)
+        _check_size(members[0])
         kept, held = _divide(members, data.held_out, lags)
         training += kept
         validation += held
@@ -56,7 +65,18 @@ def load_segments(config: ml_collections.ConfigDict) -> Segments:
         middle = float(np.sqrt(lags.values[0] * lags.values[-1]))
         training = rebalance.rebalance(training, middle, data.num_clusters)
     num_nodes = max(len(s.trajectory.system.tokens) for s in training)
-    return Segments(tuple(training), tuple(validation), lags, num_nodes)
+    return Segments(tuple(training), tuple(validation), lags, num_nodes, num_types)
+
+
+def _fitted(
+    trajectories: Iterable[Trajectory], given: int
+) -> tuple[int, list[Trajectory]]:
+    """Returns trajectories with the slots of one number of types, given or needed."""
+    found = list(trajectories)
+    needed = num_types_for(int(t.system.tokens.max(initial=0)) for t in found)
+    num_types = given or needed
+    fitted = [t._replace(system=fit_to(t.system, num_types, t.name)) for t in found]
+    return num_types, fitted
 
 
 def _alike(trajectories: Iterable[Trajectory]) -> Iterable[list[Trajectory]]:
@@ -95,6 +115,15 @@ def _check_lengths(
                 f"{trajectory.name}: expected more than {needed} frames for lags up to "
                 f"{max(lags.values):g} ps, found {len(trajectory.positions)}"
             )
+
+
+def _check_size(trajectory: Trajectory) -> None:
+    """Raises `UsageError` for one residue, whose CA never moves once it is centred."""
+    if len(trajectory.system.tokens) < 2:
+        raise UsageError(
+            f"{trajectory.name}: expected two residues or more, of which a cap is one, "
+            f"found {trajectory.system.residue_names[0]} alone; simulate it with --caps"
+        )
 
 
 def _check_conditions(segments: Sequence[pairs.Segment], names: Sequence[str]) -> None:

@@ -1,24 +1,16 @@
-"""From a topology of MDTraj to tokens and slots, by the bonds between heavy atoms."""
+"""What does not change along a trajectory: residues in slots, chains and bonds.
 
-import itertools
+`equijump.data.molecules` reads it from files.
+"""
+
 import string
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from common.errors import UsageError
-from equijump.data.residues import NUM_SLOTS, RESIDUES, TOKENS, Residue
-
-_COVALENT_RADII = {"C": 0.76, "N": 0.71, "O": 0.66, "S": 1.05}  # Å
-_SOLVENT = frozenset(
-    {
-        *("HOH", "WAT", "SOL", "TIP3", "TIP4", "SPC"),
-        *("NA", "CL", "K", "NA+", "CL-", "K+", "SOD", "CLA", "POT"),
-    }
-)
-
+from equijump.data.residues import RESIDUES, element_of, is_link, num_slots_of, slot_of
 
 PerResidue = Int[np.ndarray, " num_nodes"]
 
@@ -47,130 +39,7 @@ class System(NamedTuple):
     atom_names: tuple[str, ...]
 
 
-def read_system(
-    topology: Any, positions: Float[np.ndarray, "num_file_atoms 3"], source: str
-) -> System:
-    """Maps the residues of a topology; hydrogens, water and ions are dropped.
-
-    Args:
-        topology: topology of MDTraj.
-        positions: positions of one frame, in Å, which tell the bonds in a residue.
-        source: file name, for the message of an error.
-
-    Raises:
-        UsageError: A residue is unknown, or lacks heavy atoms.
-    """
-    residues = [r for r in topology.residues if r.name.upper() not in _SOLVENT]
-    if not residues:
-        raise UsageError(f"{source}: expected at least one residue, found none")
-    file_slots = np.stack([_slots_of(r, positions, source) for r in residues])
-    tokens = np.array([TOKENS[r.name.upper()] for r in residues], np.int32)
-    chains = np.array([r.chain.index for r in residues], np.int32)
-    kept = np.sort(file_slots[file_slots >= 0]).astype(np.int32)
-    renumber = np.full(topology.n_atoms + 1, -1, np.int32)  # Its last serves -1.
-    renumber[kept] = np.arange(len(kept))
-    slots = renumber[file_slots]
-    return System(
-        tokens=tokens,
-        chains=chains,
-        numbers=_places(chains, np.array([r.resSeq for r in residues])),
-        slot_atoms=slots,
-        bonds=_all_bonds(tokens, chains, slots),
-        kept=kept,
-        residue_names=tuple(r.name for r in residues),
-        atom_names=tuple(topology.atom(int(index)).name for index in kept),
-    )
-
-
-def _slots_of(
-    residue: Any, positions: Float[np.ndarray, "num_file_atoms 3"], source: str
-) -> Int[np.ndarray, " num_slots"]:
-    """Returns the atom of the file in each slot of one residue, -1 for no atom."""
-    token = TOKENS.get(residue.name.upper())
-    where = f"{residue} of chain {residue.chain.index}"
-    if token is None:
-        raise UsageError(
-            f"{source}: expected residues among {' '.join(sorted(TOKENS))}, found "
-            f"{where}; a type is added in equijump/data/residues.py"
-        )
-    kind = RESIDUES[token - 1]
-    atoms = [atom for atom in residue.atoms if atom.element.symbol != "H"]
-    elements, names = [a.element.symbol for a in atoms], [a.name for a in atoms]
-    found = match(
-        kind, elements, _bonds(elements, positions[[a.index for a in atoms]]), names
-    )
-    if found is None:
-        wanted = " ".join(filter(None, kind.slots))
-        raise UsageError(
-            f"{source}: expected the heavy atoms {wanted} of {kind.name}, bonded as "
-            f"there, found {' '.join(names) or 'none'} in {where}"
-        )
-    row = np.full(NUM_SLOTS, -1)
-    for slot, atom in enumerate(found):
-        if atom is not None:
-            row[slot] = atoms[atom].index
-    return row
-
-
-def match(
-    residue: Residue,
-    elements: Sequence[str],
-    bonds: set[tuple[int, int]],
-    names: Sequence[str],
-) -> tuple[int | None, ...] | None:
-    """Finds the atom of each slot such that all bonds of the residue are there.
-
-    Names decide between atoms that the bonds cannot tell apart. Atoms beyond those of
-    the residue, as the second oxygen of a chain's end, are left out.
-
-    Returns:
-        The index of each slot's atom, None where the slot is empty; None if the atoms
-        are not this residue's.
-    """
-    slots = [name for name in residue.slots if name]
-    partners = {
-        name: [a if b == name else b for a, b in residue.bonds if name in (a, b)]
-        for name in slots
-    }
-
-    def extend(placed: dict[str, int]) -> dict[str, int] | None:
-        rest = [name for name in slots if name not in placed]
-        if not rest:
-            return placed
-        near = [n for n in rest if any(p in placed for p in partners[n])]
-        name = (near or rest)[0]
-        free = [i for i in range(len(elements)) if i not in placed.values()]
-        for atom in sorted(free, key=lambda i: names[i] != name):
-            fits = elements[atom] == name[0] and all(
-                (min(atom, placed[p]), max(atom, placed[p])) in bonds
-                for p in partners[name]
-                if p in placed
-            )
-            if fits:
-                found = extend({**placed, name: atom})
-                if found is not None:
-                    return found
-        return None
-
-    found = extend({})
-    if found is None:
-        return None
-    return tuple(found[name] if name else None for name in residue.slots)
-
-
-def _bonds(
-    elements: Sequence[str], positions: Float[np.ndarray, "num_atoms 3"]
-) -> set[tuple[int, int]]:
-    """Returns pairs closer than 1.3 times the sum of their covalent radii."""
-    radii = np.array([_COVALENT_RADII.get(e, 0.76) for e in elements])
-    apart = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    near = apart < 1.3 * (radii[:, None] + radii[None])
-    return {
-        (i, j) for i, j in itertools.combinations(range(len(radii)), 2) if near[i, j]
-    }
-
-
-def _places(
+def places_of(
     chains: Int[np.ndarray, " num_nodes"], numbers: Int[np.ndarray, " num_nodes"]
 ) -> Int[np.ndarray, " num_nodes"]:
     """Counts residues from the start of their chain, gaps in the numbering kept."""
@@ -182,7 +51,7 @@ def _places(
     return places
 
 
-def _all_bonds(
+def all_bonds(
     tokens: Int[np.ndarray, " num_nodes"],
     chains: Int[np.ndarray, " num_nodes"],
     slots: Int[np.ndarray, "num_nodes num_slots"],
@@ -194,8 +63,11 @@ def _all_bonds(
         atom_of = dict(zip(residue.slots, row, strict=False))
         bonds += [(atom_of[a], atom_of[b]) for a, b in residue.bonds]
     for i in range(len(tokens) - 1):
-        if chains[i] == chains[i + 1]:
-            bonds.append((slots[i, 2], slots[i + 1, 0]))
+        first, second = int(tokens[i]), int(tokens[i + 1])
+        is_bonded = is_link(first, "C") and is_link(second, "N")
+        if chains[i] == chains[i + 1] and is_bonded:
+            ends = slots[i, slot_of(first, "C")], slots[i + 1, slot_of(second, "N")]
+            bonds.append(ends)
     return np.array(bonds, np.int32).reshape(-1, 2)
 
 
@@ -243,11 +115,64 @@ def in_slot_order(system: System) -> System:
 
 
 def is_same(first: System, second: System) -> bool:
-    """Returns whether residues and chains are the same; names may differ."""
+    """Returns whether residues, chains and bonds are the same; names may differ."""
     numbered = lambda chains: np.unique(chains, return_inverse=True)[1]
-    return np.array_equal(first.tokens, second.tokens) and np.array_equal(
-        numbered(first.chains), numbered(second.chains)
+    return (
+        np.array_equal(first.tokens, second.tokens)
+        and np.array_equal(numbered(first.chains), numbered(second.chains))
+        and _bonded(first) == _bonded(second)
     )
+
+
+def _bonded(system: System) -> set[tuple[int, ...]]:
+    """Returns the bonds, atoms counted in the order of slots."""
+    return {tuple(sorted(pair)) for pair in in_slot_order(system).bonds.tolist()}
+
+
+def difference(first: System, second: System) -> str:
+    """Returns how residues or bonds of two systems differ, empty where they do not.
+
+    Of systems with the same residues, a bond is named that one of them lacks.
+    """
+    if not np.array_equal(first.tokens, second.tokens):
+        return ", of other residues"
+    for one, other, has in ((first, second, "without"), (second, first, "with")):
+        lacking = sorted(_bonded(one) - _bonded(other))
+        if lacking:
+            ends = " - ".join(_label(in_slot_order(one), i) for i in lacking[0])
+            return f", {has} the bond {ends}"
+    return ""
+
+
+def _label(system: System, atom: int) -> str:
+    row = int(np.argwhere(system.slot_atoms == atom)[0, 0])
+    return f"{system.atom_names[atom]} of {system.residue_names[row]}{row + 1}"
+
+
+def fit_to(system: System, num_types: int, source: str) -> System:
+    """Returns a system with as many slots as a network has.
+
+    Args:
+        system: system as it was read.
+        num_types: number of types that the network knows.
+        source: file or name, for the message.
+
+    Raises:
+        UsageError: A residue is none of the network's types.
+    """
+    unknown = np.flatnonzero(system.tokens > num_types)
+    if len(unknown):
+        row = int(unknown[0])
+        raise UsageError(
+            f"{source}: expected residue types that the network was trained with, "
+            f"found {RESIDUES[system.tokens[row] - 1].name} as residue {row + 1}; "
+            "train a network with this version"
+        )
+    width = num_slots_of(num_types)
+    slots = np.full((len(system.tokens), width), -1, np.int32)
+    shared = min(width, system.slot_atoms.shape[1])
+    slots[:, :shared] = system.slot_atoms[:, :shared]
+    return system._replace(slot_atoms=slots)
 
 
 def reordered(
@@ -284,7 +209,7 @@ def to_topology(system: System) -> Any:
     for name, row, slot in zip(
         system.atom_names, rows[order], slots[order], strict=True
     ):
-        element = RESIDUES[system.tokens[row] - 1].slots[slot][0]
+        element = element_of(RESIDUES[system.tokens[row] - 1].slots[slot])
         topology.add_atom(name, get_by_symbol(element), topology.residue(int(row)))
     for first, second in system.bonds.tolist():
         topology.add_bond(topology.atom(first), topology.atom(second))

@@ -51,6 +51,7 @@ def _read(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
         arguments.topology,
         arguments.spacing,
         finite=False,
+        select=arguments.select,
     )
     if arguments.reference:
         found = inputs.find_files("--reference", arguments.reference)
@@ -62,6 +63,7 @@ def _read(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
         arguments.reference_topology if arguments.reference else None,
         arguments.reference_spacing,
         finite=True,
+        select=arguments.select if arguments.reference else "",
     )
     inputs.check_same(
         reference.system, trajectory.system, "--trajectory", trajectory.names[0]
@@ -84,7 +86,14 @@ def _parser() -> argparse.ArgumentParser:
         action="extend",
         help="files or patterns to judge, one replica in each",
     )
-    add("--topology", help="PDB of their atoms; by default the one beside them")
+    add(
+        "--topology", help="file that names their atoms; by default the one beside them"
+    )
+    add(
+        "--select",
+        default="",
+        help="atoms of both sides, in MDTraj's language; by default all of the protein",
+    )
     add(
         "--reference",
         nargs="+",
@@ -92,7 +101,10 @@ def _parser() -> argparse.ArgumentParser:
         help="files or patterns to compare with; by default what is packaged of the "
         "same system",
     )
-    add("--reference_topology", help="PDB of their atoms; by default beside them")
+    add(
+        "--reference_topology",
+        help="file that names their atoms; by default beside them",
+    )
     add("--output", default="report", help="folder of report.json and report.html")
     add("--overwrite", action="store_true", help="replace what --output has")
     add(

@@ -15,7 +15,7 @@ from mdtraj.geometry import dihedral
 
 from equijump.data.frames import ANGSTROM_PER_NM
 from equijump.data.packed import let_go
-from equijump.data.residues import CA_SLOT, RESIDUES
+from equijump.data.residues import CA_SLOT, RESIDUES, element_of, slot_of
 from equijump.data.topology import System, nearby
 
 PROTEIN_SIZE = 10
@@ -23,7 +23,8 @@ PROTEIN_SIZE = 10
 
 CONTACT_DISTANCE = 8.0  # Å
 GDT_DISTANCES = (1.0, 2.0, 4.0, 8.0)  # Å, of the total score.
-_VDW_RADII = {"C": 1.70, "N": 1.55, "O": 1.52, "S": 1.80}  # Å (Bondi 1964)
+_VDW_RADII = {"C": 1.70, "N": 1.55, "O": 1.52, "P": 1.80, "S": 1.80, "Se": 1.90}
+"""Å (Bondi 1964)."""
 _CHI = (
     dihedral.CHI1_ATOMS, dihedral.CHI2_ATOMS, dihedral.CHI3_ATOMS, dihedral.CHI4_ATOMS,
 )  # fmt: skip
@@ -72,16 +73,23 @@ def find_torsions(system: System) -> Torsions:
         has_before = index > 0 and chains[index - 1] == chains[index]
         has_after = index + 1 < len(rows) and chains[index] == chains[index + 1]
         if has_before:
-            _, ca_before, c_before = rows[index - 1, :3]
+            ca_before = rows[index - 1, CA_SLOT]
+            c_before = _end_of(system, index - 1, "C")
+        if has_before and n >= 0 and c_before != ca_before:
             found.append(("omega", index, (ca_before, c_before, n, ca)))
-        if has_before and c >= 0:
+        if has_before and n >= 0 and c >= 0:
             found.append(("phi", index, (c_before, n, ca, c)))
         if has_after and n >= 0:
-            found.append(("psi", index, (n, ca, c, rows[index + 1, 0])))
+            found.append(("psi", index, (n, ca, c, _end_of(system, index + 1, "N"))))
         atom_of = dict(zip(RESIDUES[token - 1].slots, row, strict=False))
         found += [(chi, index, atoms) for chi, atoms in _side_chain(atom_of)]
     kinds, residues, atoms = zip(*found, strict=True) if found else ((), (), ())
     return Torsions(kinds, residues, np.array(atoms, np.int32).reshape(-1, 4))
+
+
+def _end_of(system: System, index: int, name: str) -> int:
+    """Returns the N or C by which a residue binds its neighbour; of caps too."""
+    return int(system.slot_atoms[index, slot_of(int(system.tokens[index]), name)])
 
 
 def pairs_of_phi_and_psi(torsions: Torsions) -> dict[int, tuple[int, int]]:
@@ -163,8 +171,13 @@ def is_protein(system: System) -> bool:
 
 
 def radii(system: System) -> Float[np.ndarray, " num_atoms"]:
-    """Returns van der Waals radii in Å; the first letter of a name is its element."""
-    return np.array([_VDW_RADII[name[0]] for name in system.atom_names])
+    """Returns van der Waals radii in Å."""
+    found = np.zeros(len(system.kept))
+    for token, row in zip(system.tokens, system.slot_atoms, strict=True):
+        for name, atom in zip(RESIDUES[token - 1].slots, row, strict=False):
+            if name:
+                found[atom] = _VDW_RADII[element_of(name)]
+    return found
 
 
 def chunks(positions: Positions) -> Iterator[Positions]:

@@ -15,13 +15,11 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from common.errors import UsageError
-from equijump.data import frames
+from equijump.data import files, frames
 from equijump.data.packed import Lazy, view
 from equijump.data.residues import RESIDUES
 from equijump.data.sources.trajectories import PACKAGED
-from equijump.data.topology import System, in_slot_order, read_system
-
-_HAS_TOPOLOGY = frozenset((".h5", ".pdb", ".gro"))
+from equijump.data.topology import System, difference, slot_order
 
 
 class Replicas(NamedTuple):
@@ -55,30 +53,6 @@ def find_files(flag: str, patterns: Sequence[str]) -> list[Path]:
     return found
 
 
-def find_topology(flag: str, path: Path) -> Path:
-    """Returns the file that holds the topology of a trajectory, by its name.
-
-    That is the trajectory itself where its format has one, a PDB of the same name with
-    or without its number at the end, or the only PDB of the folder.
-
-    Raises:
-        UsageError: There is none, or several.
-    """
-    if path.suffix.lower() in _HAS_TOPOLOGY:
-        return path
-    for stem in (path.stem, path.stem.rpartition("_")[0]):
-        beside = path.with_name(f"{stem}.pdb")
-        if beside.is_file():
-            return beside
-    others = sorted(path.parent.glob("*.pdb"))
-    if len(others) == 1:
-        return others[0]
-    raise UsageError(
-        f"{flag}: expected the topology of {path}, found {len(others)} PDB files in "
-        "its folder and none of its name"
-    )
-
-
 def packaged_reference(system: System) -> list[Path]:
     """Returns the packaged trajectories of the same system.
 
@@ -95,24 +69,33 @@ def packaged_reference(system: System) -> list[Path]:
 
 
 def read(
-    flag: str, paths: Sequence[Path], topology: str | None, spacing: float, finite: bool
+    flag: str,
+    paths: Sequence[Path],
+    topology: str | None,
+    spacing: float,
+    finite: bool,
+    select: str = "",
 ) -> Replicas:
     """Reads trajectories of one system.
 
     Args:
         flag: flag that has the files, for the messages of errors.
         paths: one file or more.
-        topology: topology of all of them; by `find_topology` where None.
-        spacing: spacing in ps, for formats without times; 0 reads it.
+        topology: topology of all of them; by `files.find_topology` where None.
+        spacing: spacing in ps, for files without usable times; 0 reads it.
         finite: as of `equijump.data.frames.read_trajectories`.
+        select: as of `equijump.data.frames.read_trajectories`.
 
     Raises:
         UsageError: A file cannot be read, or systems or spacings differ.
     """
     read_all = []
+    prefix = "--" if flag == "--trajectory" else f"{flag}_"
     for path in paths:
-        of = Path(topology) if topology else find_topology(f"{flag}_topology", path)
-        read_all += frames.read_trajectories([path], of, spacing, finite, in_slots=True)
+        of = Path(topology or files.find_topology(f"{prefix}topology", path))
+        read_all += frames.read_trajectories(
+            [path], of, spacing, finite, True, select, f"{prefix}spacing"
+        )
     first = read_all[0].system
     step = read_all[0].spacing
     for trajectory in read_all:
@@ -139,11 +122,9 @@ def read_native(path: Path, system: System) -> Float[np.ndarray, "num_atoms 3"]:
     """
     if not path.is_file():
         raise UsageError(f"--native: expected a file with positions, found no {path}")
-    frame = frames.first_frame(path)
-    positions = frame.xyz[0].astype(np.float64) * frames.ANGSTROM_PER_NM
-    found = in_slot_order(read_system(frame.topology, positions, str(path)))
-    check_same(system, found, "--native", path.name)
-    return positions[found.kept]
+    system_of, starts = frames.read_structures(path, None, 1)
+    check_same(system, system_of, "--native", path.name)
+    return starts[0, slot_order(system_of)].astype(np.float64)
 
 
 def describe(system: System) -> str:
@@ -156,11 +137,11 @@ def describe(system: System) -> str:
 
 def check_same(expected: System, found: System, flag: str, name: str) -> None:
     """Raises `UsageError` unless residues and bonds of two systems are the same."""
-    found = in_slot_order(found)
-    same = np.array_equal(expected.tokens, found.tokens)
-    if not same or not np.array_equal(expected.bonds, found.bonds):
+    other = difference(expected, found)
+    if other:
         raise UsageError(
             f"{flag}: expected {describe(expected)}, found {describe(found)} in {name}"
+            f"{other}"
         )
 
 

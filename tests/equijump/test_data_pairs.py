@@ -31,6 +31,24 @@ def make_trajectory(num_frames=200, spacing=2.0, token=ALANINE, start=0):
     return Trajectory("made", system, np.ascontiguousarray(positions), spacing, "")
 
 
+def doubled(trajectory):
+    """The same with a second residue like the first."""
+    system, positions = trajectory.system, trajectory.positions
+    twice = lambda array: np.concatenate([array, array])
+    slots = system.slot_atoms
+    system = system._replace(
+        tokens=twice(system.tokens),
+        chains=twice(system.chains),
+        numbers=np.arange(2, dtype=np.int32),
+        slot_atoms=np.concatenate([slots, np.where(slots >= 0, slots + 4, -1)]),
+        kept=np.arange(8, dtype=np.int32),
+        residue_names=2 * system.residue_names,
+        atom_names=2 * system.atom_names,
+    )
+    positions = np.concatenate([positions, positions], axis=1)
+    return trajectory._replace(system=system, positions=positions)
+
+
 def whole(trajectory, weights=None):
     return pairs.Segment(trajectory, 0, len(trajectory.positions), weights)
 

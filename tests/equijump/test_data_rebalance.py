@@ -61,3 +61,24 @@ def test_clusters_come_equally_often():
     batch = pairs.batch_at(weighted, lags, 4_000, 1, seed=0, step=0)
     stretched = batch.source[:, 0, 2, 0] - batch.source[:, 0, 0, 0] > 2.0
     assert 0.35 < np.mean(stretched) < 0.65
+
+
+def basins(order, spacing=1.0):
+    """Two basins of a bond's length, of a file with its atoms in some order."""
+    rng = np.random.default_rng(3)
+    made = make_trajectory(4_000, spacing=spacing)
+    made.positions[:] = rng.normal(scale=0.05, size=made.positions.shape)
+    rare = (np.arange(4_000) // 50) % 4 == 0
+    made.positions[:, 1, 0] += np.where(rare, 5.0, 1.0)
+    place = np.append(np.argsort(order), -1).astype(np.int32)
+    slots = place[made.system.slot_atoms]
+    system = made.system._replace(slot_atoms=slots)
+    return made._replace(system=system, positions=made.positions[:, order]), rare
+
+
+def test_clusters_do_not_depend_on_the_order_of_atoms_in_each_file():
+    first, rare = basins(np.arange(4))
+    second, _ = basins(np.array([2, 0, 3, 1]), spacing=2.0)
+    labels = rebalance.cluster([whole(first), whole(second)], 20.0, 2)
+    np.testing.assert_array_equal(*labels)
+    assert len(set(labels[0][rare])) == len(set(labels[0][~rare])) == 1

@@ -150,3 +150,73 @@ def test_damaged_conditions_are_told(tmp_path, text):
     (tmp_path / "run.conditions.json").write_text(text)
     with pytest.raises(UsageError, match=r"conditions\.json: expected a JSON object"):
         trajectories.read_conditions(tmp_path / "run.xtc")
+
+
+def simulated(folder, **flags):
+    values = {"pdb": None, "sequence": "A", "caps": True, "temperature": 400.0, **flags}
+    (folder / "simulate.json").write_text(json.dumps({"flags": values}))
+    return folder / "ace_a_nme_0.xtc"
+
+
+def test_the_temperature_of_a_simulation_is_read(tmp_path):
+    path = simulated(tmp_path)
+    assert trajectories.read_conditions(path) == {"temperature": 400.0}
+    other = simulated(tmp_path, pdb="x/1abc.pdb").with_name("1abc_2.xtc")
+    assert trajectories.read_conditions(other) == {"temperature": 400.0}
+    assert trajectories.read_conditions(path) == {}
+    assert trajectories.read_conditions(tmp_path / "1abc_final.xtc") == {}
+
+
+def test_the_temperature_of_a_rollout_is_read(tmp_path):
+    record = {"settings": {"system": "ala2", "temperature": 350.0}}
+    (tmp_path / "sample.json").write_text(json.dumps(record))
+    found = trajectories.read_conditions(tmp_path / "ala2_3.xtc")
+    assert found == {"temperature": 350.0}
+
+
+@pytest.mark.parametrize("text", ["", "[", "[1]", '{"flags": 3}', '{"flags": {}}'])
+def test_a_record_that_says_nothing_is_left_alone(tmp_path, text):
+    (tmp_path / "simulate.json").write_text(text)
+    assert trajectories.read_conditions(tmp_path / "run_0.xtc") == {}
+
+
+def test_two_temperatures_beside_a_trajectory_are_refused(tmp_path):
+    path = simulated(tmp_path)
+    beside = tmp_path / "ace_a_nme.conditions.json"
+    beside.write_text('{"temperature": 300}')
+    told = r"expected the temperature of simulate\.json .*, 400, found 300; correct"
+    with pytest.raises(UsageError, match=told):
+        trajectories.read_conditions(path)
+    beside.write_text('{"temperature": 400, "gap": 2}')
+    found = trajectories.read_conditions(path)
+    assert found == {"temperature": 400.0, "gap": 2.0}
+
+
+def test_another_temperature_than_beside_the_data_is_refused(tmp_path):
+    data = packaged_copy(tmp_path)
+    (tmp_path / "run.conditions.json").write_text('{"temperature": 310}')
+    data.temperatures = (300.0,)
+    told = r"run_0\.xtc: expected the 310 K .* found 300 K in --config\.data\.temp"
+    with pytest.raises(UsageError, match=told):
+        list(sources.read(data))
+    data.temperatures = (310.0,)
+    (found,) = sources.read(data)
+    assert found.conditions == {"temperature": 310.0}
+
+
+def test_an_unknown_temperature_is_told_once(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(sources.logging, "info", lambda text, *a: told.append(text % a))
+    data = packaged_copy(tmp_path)
+    shutil.copy(tmp_path / "run_0.xtc", tmp_path / "run_1.xtc")
+    assert [t.conditions["temperature"] for t in sources.read(data)] == [300.0, 300.0]
+    assert told == [
+        "temperature unknown, taken as 300 K, of 2 trajectories (run_0.xtc, ...); give "
+        "--config.data.temperatures"
+    ]
+
+
+def test_the_packaged_temperature_is_known(monkeypatch):
+    monkeypatch.setattr(sources.logging, "info", lambda *a: pytest.fail("told"))
+    first = next(iter(sources.read(settings(("ala2_300K",)))))
+    assert first.conditions == {"temperature": 300.0}

@@ -7,7 +7,8 @@ from common.errors import UsageError
 from configs.equijump import tiny
 from equijump import train
 from equijump.data import pairs, sources, splits
-from tests.equijump.test_data_pairs import GLYCINE, make_trajectory
+from equijump.data.residues import RESIDUES, TOKENS
+from tests.equijump.test_data_pairs import GLYCINE, doubled, make_trajectory
 
 
 def make_config(**data):
@@ -29,7 +30,7 @@ def toy(monkeypatch):
 
 def named(count, num_frames=200, temperature=300.0, token=1):
     return [
-        make_trajectory(num_frames, token=token)._replace(
+        doubled(make_trajectory(num_frames, token=token))._replace(
             name=f"{token}_{temperature:g}_{number}",
             checksum=f"{token} {temperature} {number}",
             conditions={"temperature": temperature},
@@ -63,6 +64,34 @@ def test_short_trajectories_are_told_by_name(toy):
     toy(*named(3), *named(1, num_frames=10, temperature=310.0))
     with pytest.raises(UsageError, match="1_310_0: expected more than 20 frames"):
         splits.load_segments(make_config(lags=(4.0,)))
+
+
+def test_a_residue_alone_is_told(toy):
+    toy(*(make_trajectory()._replace(name=f"a_{k}") for k in range(3)))
+    with pytest.raises(UsageError, match=r"a_0: expected two residues .* found ALA"):
+        splits.load_segments(make_config())
+
+
+def test_a_type_that_the_network_does_not_know_is_told(toy):
+    toy(*named(3, token=TOKENS["MSE"]))
+    config = make_config()
+    assert splits.load_segments(config).num_types == len(RESIDUES)
+    config.model.residue_types = 22
+    with pytest.raises(UsageError, match=r"300_0: .* found MSE as residue 1; train"):
+        splits.load_segments(config)
+
+
+def test_slots_are_as_many_as_the_data_need(toy):
+    toy(*named(3), *named(3, token=TOKENS["PTR"]))
+    found = splits.load_segments(make_config())
+    batch = pairs.batch_at(found.training, found.lags, 4, 2, seed=0, step=0)
+    assert batch.source.shape == (4, 2, 16, 3)
+    toy(*named(3))
+    found = splits.load_segments(make_config())
+    assert (found.num_types, found.training[0].trajectory.system.slot_atoms.shape) == (
+        22,
+        (2, 14),
+    )
 
 
 def test_at_least_one_trajectory_validates():
@@ -102,7 +131,7 @@ def test_a_condition_of_the_model_must_be_stated(toy):
         splits.load_segments(config)
     toy(*(t._replace(conditions={"gap": 3.0}) for t in named(3)))
     found = splits.load_segments(config)
-    batch = pairs.batch_at(found.training, found.lags, 4, 1, seed=0, step=0)
+    batch = pairs.batch_at(found.training, found.lags, 4, 2, seed=0, step=0)
     np.testing.assert_array_equal(batch.conditions["gap"].value, 3.0)
     assert batch.conditions["gap"].mask.all()
 
@@ -144,8 +173,9 @@ def test_files_that_change_places_change_checksums(toy):
 
 
 def test_another_temperature_changes_checksums(toy):
-    one = described(toy, named(3), temperatures=(300.0,))
-    two = described(toy, named(3), temperatures=(310.0,))
+    made = [t._replace(conditions={}) for t in named(3)]
+    one = described(toy, made, temperatures=(300.0,))
+    two = described(toy, made, temperatures=(310.0,))
     assert one["training_checksum"] != two["training_checksum"]
 
 

@@ -10,7 +10,8 @@ from rdkit.Chem import AllChem
 
 from common.errors import UsageError
 from equijump.data import residues
-from equijump.data.topology import read_system, to_topology
+from equijump.data.molecules import read_system
+from equijump.data.topology import to_topology
 
 LETTERS = {
     **{"ALA": "A", "ARG": "R", "ASN": "N", "ASP": "D", "CYS": "C", "GLN": "Q"},
@@ -113,7 +114,7 @@ def test_hydrogens_water_and_the_second_oxygen_of_an_end_are_dropped(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        (" ALA ", " XYZ ", "expected residues among ACE ALA .* found XYZ2 of chain 0"),
+        (" ALA ", " XYZ ", "expected residues among .*ACE .* found XYZ2 of chain 0"),
         (
             "ATOM      5  CA  ALA",
             "REMARK",

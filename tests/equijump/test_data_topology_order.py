@@ -5,15 +5,23 @@ import itertools
 import numpy as np
 import pytest
 
-from equijump.data import topology
-from equijump.data.residues import NUM_SLOTS, RESIDUES, TOKENS
+from equijump.data import parts, topology
+from equijump.data.residues import (
+    RESIDUES,
+    TOKENS,
+    element_of,
+    num_slots_of,
+    num_types_for,
+)
 from equijump.data.topology import System
 
 
 def make_system(names, order=None, chains=None):
     """A chain of residues; atom `order[k]` of the file is the k-th by slots."""
     chains = np.zeros(len(names), np.int32) if chains is None else np.int32(chains)
-    slots = np.full((len(names), NUM_SLOTS), -1, np.int32)
+    tokens = np.array([TOKENS[name] for name in names], np.int32)
+    width = num_slots_of(num_types_for(tokens.tolist()))
+    slots = np.full((len(names), width), -1, np.int32)
     atom_names, count = [], 0
     for row, name in zip(slots, names, strict=True):
         for slot, atom in enumerate(RESIDUES[TOKENS[name] - 1].slots):
@@ -22,13 +30,12 @@ def make_system(names, order=None, chains=None):
                 atom_names.append(atom)
     order = np.arange(count) if order is None else np.asarray(order)
     slots = np.append(order, -1).astype(np.int32)[slots]
-    tokens = np.array([TOKENS[name] for name in names], np.int32)
     return System(
         tokens=tokens,
         chains=chains,
         numbers=np.arange(len(names), dtype=np.int32),
         slot_atoms=slots,
-        bonds=topology._all_bonds(tokens, chains, slots),
+        bonds=topology.all_bonds(tokens, chains, slots),
         kept=np.arange(count, dtype=np.int32),
         residue_names=tuple(names),
         atom_names=tuple(atom_names[i] for i in np.argsort(order)),
@@ -130,7 +137,7 @@ def graph_of(residue):
     names = [name for name in residue.slots if name]
     place = {name: index for index, name in enumerate(names)}
     bonds = {tuple(sorted((place[a], place[b]))) for a, b in residue.bonds}
-    return [name[0] for name in names], bonds, names
+    return [element_of(name) for name in names], bonds, names
 
 
 @pytest.mark.parametrize("residue", RESIDUES, ids=lambda r: r.name)
@@ -140,7 +147,7 @@ def test_atoms_without_names_find_slots_with_all_bonds(residue):
     place = np.argsort(order)
     moved = {tuple(sorted((int(place[a]), int(place[b])))) for a, b in bonds}
     shuffled = [elements[i] for i in order]
-    found = topology.match(residue, shuffled, moved, ["?"] * len(names))
+    found = parts.match(residue, shuffled, moved, ["?"] * len(names))
     slot_of = dict(zip(residue.slots, found, strict=True))
     for first, second in residue.bonds:
         assert tuple(sorted((slot_of[first], slot_of[second]))) in moved
@@ -152,7 +159,7 @@ def test_names_decide_between_atoms_that_bonds_cannot_tell_apart():
     elements, bonds, names = graph_of(residue)
     for choice in itertools.permutations(("CG1", "CG2")):
         renamed = [*names[:-2], *choice]
-        found = topology.match(residue, elements, bonds, renamed)
+        found = parts.match(residue, elements, bonds, renamed)
         assert [renamed[i] for i in found] == list(residue.slots)
 
 
@@ -160,15 +167,15 @@ def test_a_missing_bond_or_atom_is_no_match():
     residue = RESIDUES[TOKENS["SER"] - 1]
     elements, bonds, names = graph_of(residue)
     for bond in bonds:
-        assert topology.match(residue, elements, bonds - {bond}, names) is None
-    assert topology.match(residue, elements[:-1], bonds, names[:-1]) is None
+        assert parts.match(residue, elements, bonds - {bond}, names) is None
+    assert parts.match(residue, elements[:-1], bonds, names[:-1]) is None
 
 
 def test_surplus_atoms_are_left_out():
     residue = RESIDUES[TOKENS["GLY"] - 1]
     elements, bonds, names = graph_of(residue)
     bonds = bonds | {(2, 4)}
-    found = topology.match(residue, [*elements, "O"], bonds, [*names, "OXT"])
+    found = parts.match(residue, [*elements, "O"], bonds, [*names, "OXT"])
     assert found == (0, 1, 2, 3)
 
 
@@ -183,11 +190,11 @@ def test_surplus_atoms_are_left_out():
     ],
 )
 def test_places_count_from_the_start_of_a_chain_with_its_gaps(chains, numbers, places):
-    found = topology._places(np.array(chains), np.array(numbers))
+    found = topology.places_of(np.array(chains), np.array(numbers))
     np.testing.assert_array_equal(found, places)
 
 
 def test_bonds_are_read_from_distances_and_elements():
     positions = np.array([[0, 0, 0], [1.5, 0, 0], [1.5, 2.2, 0], [9, 9, 9.0]])
-    assert topology._bonds(["C", "C", "C", "C"], positions) == {(0, 1)}
-    assert topology._bonds(["C", "S", "S", "C"], positions) == {(0, 1), (1, 2)}
+    assert parts._bonds(["C", "C", "C", "C"], positions) == {(0, 1)}
+    assert parts._bonds(["C", "S", "S", "C"], positions) == {(0, 1), (1, 2)}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from common.errors import RunError, UsageError
+from equijump.data import files
 from equijump.evaluate import inputs, sides, validity
 from tests.equijump.test_data_topology_order import make_system
 
@@ -28,30 +29,30 @@ def test_a_pattern_without_files_is_told_with_its_flag(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "expected"),
+    ("beside", "expected"),
     [
         (["run_3.pdb", "run.pdb"], "run_3.pdb"),
         (["run.pdb", "other.pdb"], "run.pdb"),
         (["other.pdb"], "other.pdb"),
     ],
 )
-def test_a_topology_is_found_by_its_name_or_as_the_only_one(tmp_path, files, expected):
-    touch(tmp_path, *files)
-    found = inputs.find_topology("--topology", tmp_path / "run_3.xtc")
+def test_a_topology_is_found_by_its_name_or_as_the_only_one(tmp_path, beside, expected):
+    touch(tmp_path, "run_3.xtc", "run.xtc", *beside)
+    found = files.find_topology("--topology", tmp_path / "run_3.xtc")
     assert found == tmp_path / expected
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".pdb", ".gro", ".PDB"])
 def test_some_formats_have_their_topology(tmp_path, suffix):
     path = tmp_path / f"run{suffix}"
-    assert inputs.find_topology("--topology", path) == path
+    assert files.find_topology("--topology", path) == path
 
 
-@pytest.mark.parametrize(("files", "count"), [([], 0), (["a.pdb", "b.pdb"], 2)])
-def test_no_topology_or_several_are_told(tmp_path, files, count):
-    touch(tmp_path, *files)
-    with pytest.raises(UsageError, match=f"found {count} PDB files in its folder"):
-        inputs.find_topology("--topology", tmp_path / "run.xtc")
+@pytest.mark.parametrize(("beside", "count"), [([], 0), (["a.pdb", "b.pdb"], 2)])
+def test_no_topology_or_several_are_told(tmp_path, beside, count):
+    touch(tmp_path, "run_3.xtc", "run.xtc", *beside)
+    with pytest.raises(UsageError, match=f"found {count} files of"):
+        files.find_topology("--topology", tmp_path / "run.xtc")
 
 
 def test_only_the_dipeptide_has_a_packaged_reference():

@@ -278,3 +278,59 @@ def test_the_header_of_an_ensemble_has_no_lag():
     weights = with_ensemble()
     found = sample.header(weights, choose(weights, ensemble=True), 0, "xtc")
     assert found["settings"]["lag"] is None
+
+
+@pytest.fixture
+def files(monkeypatch):
+    """Files of structures of one system, their x coordinates all of one number."""
+    counts = {"a.pdb": 1, "b.xtc": 3, "c.xtc": 2}
+
+    def read(path, topology, at_most, select=""):
+        number = 100.0 * "abc".index(path[0])
+        values = number + np.arange(min(counts[path], at_most))
+        ones = np.ones((1, 10, 3), np.float32)
+        return SYSTEM, np.float32(values[:, None, None] * ones)
+
+    monkeypatch.setattr(options.frames, "read_structures", read)
+    return list(counts)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "expected"),
+    [
+        (1, [0]),
+        (4, [0, 100, 200, 101]),
+        (6, [0, 100, 200, 101, 201, 102]),
+        (8, [0, 100, 200, 101, 201, 102, 0, 100]),
+    ],
+)
+def test_replicas_go_round_the_files(files, replicas, expected):
+    found = choose(replicas=replicas, start=files)
+    assert found.starts[:, 0, 0].tolist() == expected
+
+
+def test_structures_that_are_left_over_are_told(files, monkeypatch):
+    told = []
+    monkeypatch.setattr(options.logging, "warning", lambda t, *a: told.append(t % a))
+    choose(replicas=4, start=files)
+    choose(replicas=6, start=files)
+    assert told == [
+        "--start: 4 replicas leave structures over: b.xtc (2 used), c.xtc (1 used); "
+        "give more --replicas"
+    ]
+
+
+def test_a_start_that_is_bonded_otherwise_is_told():
+    bonds = np.concatenate([SYSTEM.bonds, [[0, 9]]]).astype(np.int32)
+    with pytest.raises(
+        UsageError, match=r"found ACE-ALA-NME, with the bond CH3 of ACE"
+    ):
+        match(SYSTEM._replace(bonds=bonds))
+
+
+def test_a_start_with_a_type_that_is_not_known_is_told_by_name(monkeypatch):
+    system = make_system(["ACE", "NLE", "NME"])
+    starts = np.zeros((1, len(system.kept), 3), np.float32)
+    monkeypatch.setattr(options.frames, "read_structures", lambda *_: (system, starts))
+    with pytest.raises(UsageError, match=r"a\.pdb: .* found NLE as residue 2; train"):
+        choose(start="a.pdb")

@@ -12,7 +12,7 @@ from common.commands import cli
 from common.errors import UsageError
 from configs.equijump import tiny
 from equijump import replicas, simulate
-from equijump.data import splits, topology
+from equijump.data import molecules, splits
 
 ALANINE = ("--sequence=A", "--caps", "--solvent=none", "--platform=Reference")
 QUICK = (*ALANINE, "--equilibration=0.2", "--spacing=0.1", "--length=0.001")
@@ -50,7 +50,7 @@ def test_capped_alanine_is_written_with_times_and_a_topology(md, tmp_path):
     assert run(tmp_path / "out", *QUICK, "--replicas=2") == 0
     found = load(tmp_path / "out")
     np.testing.assert_allclose(found.time, 0.1 * np.arange(1, 11), atol=1e-5)
-    system = topology.read_system(found.topology, 10.0 * found.xyz[0], "out")
+    system = molecules.read_system(found.topology, 10.0 * found.xyz[0], "out")
     assert system.residue_names == ("ACE", "ALA", "NME")
     assert len(system.kept) == found.n_atoms == 10
     alanine = [atom.index for atom in found.topology.residue(1).atoms]

@@ -9,7 +9,7 @@ from configs.equijump import tiny
 from equijump import build, options, weights
 from equijump.data import sources
 from equijump.data.residues import NUM_SLOTS
-from tests.equijump.test_data_pairs import make_trajectory
+from tests.equijump.test_data_pairs import doubled, make_trajectory
 
 
 def permuted(trajectory, order):
@@ -26,16 +26,20 @@ def permuted(trajectory, order):
 
 def labelled(number):
     """Every atom is where its slot says, in all frames."""
-    made = make_trajectory(100)
+    made = doubled(make_trajectory(100))
     slots = np.argsort(made.system.slot_atoms[0, :4])
-    made.positions[:] = slots[:, None] + 10.0 * number
+    made.positions[:] = np.tile(slots, 2)[:, None] + 10.0 * number
     return made._replace(name=f"toy_{number}.xtc", checksum=str(number))
 
 
 @pytest.fixture
 def mixed(monkeypatch):
     """Two trajectories that validate; the second lists its atoms in another order."""
-    made = [labelled(0), labelled(1), permuted(labelled(2), np.array([2, 0, 3, 1]))]
+    made = [
+        labelled(0),
+        labelled(1),
+        permuted(labelled(2), np.array([2, 0, 3, 1, 7, 4, 6, 5])),
+    ]
     monkeypatch.setitem(sources.SOURCES, "toy", lambda argument, data: made)
     config = tiny.get_config()
     config.data.trajectories, config.data.lags = ("toy",), (2.0,)
@@ -56,7 +60,7 @@ def test_systems_are_named_as_their_files(mixed):
 
 def test_a_start_in_another_order_is_matched_by_the_same_function(mixed):
     known = weights.find_molecules(mixed)
-    other = permuted(labelled(0), np.array([3, 2, 1, 0]))
+    other = permuted(labelled(0), np.arange(8)[::-1])
     name, positions = options._match(known, "file", other.system, other.positions[:2])
     assert name == "toy"
     np.testing.assert_array_equal(

@@ -10,6 +10,7 @@ What holds for all frames of a trajectory, as the temperature, is in its `condit
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import ml_collections
+from absl import logging
 
 from common.errors import UsageError
 from common.nn.conditions import CONDITIONS, ROOM_TEMPERATURE
@@ -26,25 +27,49 @@ def read(data: ml_collections.ConfigDict) -> Iterator[Trajectory]:
     """Yields the trajectories of a config, each with its conditions.
 
     The temperature is that of `data.temperatures`, where it has one for the entry; else
-    what the source states; else room temperature.
+    what the source states; else room temperature, which is told.
 
     Args:
         data: group `data` of a config.
 
     Raises:
-        UsageError: A trajectory cannot be read, or a condition is out of range.
+        UsageError: A trajectory cannot be read, or a condition is out of range, or the
+            temperature of the config is not that beside the trajectory.
     """
+    unknown = []
     for index, entry in enumerate(data.trajectories):
         name, _, argument = entry.partition(":")
         if name not in SOURCES:
             name, argument = "files", entry
         for trajectory in SOURCES[name](argument, data):
-            found = {"temperature": ROOM_TEMPERATURE, **trajectory.conditions}
+            found = dict(trajectory.conditions)
             if data.temperatures:
                 place = index % len(data.temperatures)
-                found["temperature"] = float(data.temperatures[place])
+                given = float(data.temperatures[place])
+                _check_temperature(trajectory.name, given, found)
+                found["temperature"] = given
+            elif "temperature" not in found and name == "files":
+                unknown.append(trajectory.name)
+            found = {"temperature": ROOM_TEMPERATURE, **found}
             _check(trajectory.name, found)
             yield trajectory._replace(conditions=found)
+    if unknown:
+        logging.info(
+            "temperature unknown, taken as %g K, of %d trajectories (%s, ...); give "
+            "--config.data.temperatures",
+            ROOM_TEMPERATURE, len(unknown), unknown[0],
+        )  # fmt: skip
+
+
+def _check_temperature(name: str, given: float, stated: Mapping[str, float]) -> None:
+    """Raises `UsageError` for another temperature than is written beside the data."""
+    known = stated.get("temperature", given)
+    if abs(known - given) > 1e-3:
+        raise UsageError(
+            f"{name}: expected the {known:g} K that are written beside it, found "
+            f"{given:g} K in --config.data.temperatures; leave that empty, or correct "
+            "one of them"
+        )
 
 
 def _check(name: str, conditions: Mapping[str, float]) -> None:

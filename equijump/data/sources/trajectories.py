@@ -1,14 +1,15 @@
 """Trajectories in files, and the packaged ones by their name."""
 
 import glob
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 
+from common.commands.reading import DAMAGE, parse_json, read_json
 from common.errors import UsageError
-from equijump.data import frames
+from equijump.data import files, frames
 
 PACKAGED = Path(__file__).parents[2] / "packaged"
 
@@ -18,11 +19,15 @@ def read(pattern: str, data: ml_collections.ConfigDict) -> Iterator[frames.Traje
 
     Args:
         pattern: as `ala2_300K` or `runs/*.xtc`.
-        data: group `data` of a config: `topology` and `spacing` are read.
+        data: group `data` of a config: `topology`, `spacing` and `select` are read.
     """
     for path in find(pattern):
-        topology = Path(data.topology) if data.topology else beside(path, ".pdb")
-        (found,) = frames.read_trajectories([path], topology, data.spacing)
+        topology = Path(
+            data.topology or files.find_topology("--config.data.topology", path)
+        )
+        (found,) = frames.read_trajectories(
+            [path], topology, data.spacing, select=data.select
+        )
         yield found._replace(conditions=read_conditions(path))
 
 
@@ -58,18 +63,56 @@ def beside(path: Path, suffix: str) -> Path:
 
 
 def read_conditions(path: Path) -> dict[str, float]:
-    """Returns the numbers in `<name>.conditions.json` beside a trajectory, if any.
+    """Returns the numbers that are written beside a trajectory, if any.
+
+    They are those in `<name>.conditions.json`, and the temperature in the record of the
+    command that made the trajectory.
 
     Raises:
-        UsageError: The file is no JSON object of numbers.
+        UsageError: A file is no JSON object of numbers, or two of them disagree.
     """
     file = beside(path, ".conditions.json")
-    if not file.is_file():
-        return {}
-    try:
-        found = json.loads(file.read_text("utf-8"))
-        return {name: float(value) for name, value in found.items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"{file}: expected a JSON object of numbers, found {error}"
-        ) from error
+    found: dict[str, float] = {}
+    if file.is_file():
+        record = read_json(file, "a JSON object of numbers")
+        try:
+            found = {name: float(value) for name, value in record.items()}
+        except (ValueError, TypeError) as error:
+            raise UsageError(
+                f"{file}: expected a JSON object of numbers, found {error}"
+            ) from error
+    made = _made_at(path)
+    for name, value in made.items():
+        if name in found and found[name] != value:
+            raise UsageError(
+                f"{file}: expected the {name} of simulate.json or sample.json beside "
+                f"it, {value:g}, found {found[name]:g}; correct or remove one of them"
+            )
+    return {**made, **found}
+
+
+def _made_at(path: Path) -> dict[str, float]:
+    """Returns the temperature in `simulate.json` or `sample.json`, if it made a file.
+
+    Other records, and damaged ones, say nothing.
+    """
+    for name, group in (("simulate.json", "flags"), ("sample.json", "settings")):
+        try:
+            values = parse_json(path.with_name(name).read_bytes())[group]
+            temperature, stem = float(values["temperature"]), _stem(values)
+        except DAMAGE:
+            continue
+        number = path.stem.removeprefix(f"{stem}_")
+        if number.isdigit():
+            return {"temperature": temperature}
+    return {}
+
+
+def _stem(values: Mapping[str, Any]) -> str:
+    """Returns the stem of the files that a command wrote, by its record."""
+    if "system" in values:
+        return values["system"]
+    if values["pdb"]:
+        return Path(values["pdb"]).stem
+    stem = values["sequence"].lower()
+    return f"ace_{stem}_nme" if values["caps"] else stem

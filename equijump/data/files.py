@@ -1,0 +1,233 @@
+"""Files of structures, topologies and trajectories, as MDTraj reads them.
+
+Formats in text are read here, binary ones in a child process after a look at their
+headers. Positions leave in Å, times in ps.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64
+
+from common.errors import UsageError
+from equijump.data import child, foreign, headers
+
+ANGSTROM_PER_NM = 10.0
+CHUNK = 20_000
+"""Frames in memory at once, at most."""
+
+MOST_NUMBERS = 30_000_000
+"""Coordinates in memory at once, at most."""
+
+WITHOUT_TIMES = frozenset((".dcd", ".pdb", ".pdb.gz", ".mdcrd", ".crd", ".cif", ".xyz"))
+_HDF5 = frozenset((".h5", ".lh5", ".hdf5"))
+TOPOLOGIES = (
+    ".pdb", ".gro", ".prmtop", ".parm7", ".prm7", ".psf", ".pdb.gz", ".cif", ".mol2",
+    ".cif.gz",
+)  # fmt: skip
+"""Formats of topologies beside a trajectory; the first that is there is taken."""
+
+_WITH_TOPOLOGY = frozenset((
+    *_HDF5, ".pdb", ".pdb.gz", ".gro", ".cif", ".cif.gz", ".pdbx", ".mmcif",
+))  # fmt: skip
+_TEXT = frozenset((*_WITH_TOPOLOGY, ".xyz", ".xyz.gz", ".mdcrd", ".crd")) - _HDF5
+_WITHOUT_POSITIONS = frozenset((".prmtop", ".parm7", ".prm7", ".psf"))
+
+
+class Frames(NamedTuple):
+    """Some frames of a file, with all of its atoms.
+
+    Attributes:
+        positions: positions in Å.
+        times: times in ps.
+        boxes: edges of the periodic box as rows, in Å; None where there is none.
+    """
+
+    positions: Float32[np.ndarray, "num_frames num_atoms 3"]
+    times: Float64[np.ndarray, " num_frames"]
+    boxes: Float[np.ndarray, "num_frames 3 3"] | None
+
+
+def suffix_of(path: Path) -> str:
+    """Returns the end of a file's name that tells its format.
+
+    >>> suffix_of(Path("run.PDB.gz"))
+    '.pdb.gz'
+    """
+    end = path.suffix.lower()
+    return Path(path.stem).suffix.lower() + end if end == ".gz" else end
+
+
+def has_topology(path: Path) -> bool:
+    """Returns whether the format of a file names its atoms."""
+    return suffix_of(path) in _WITH_TOPOLOGY
+
+
+def find_topology(flag: str, path: Path) -> Path:
+    """Returns the file that holds the topology of a trajectory, by its name.
+
+    That is the trajectory itself where its format has one; else the file of the same
+    name, with or without its number at the end, in the first of `TOPOLOGIES` that is
+    there; else the only such file of the folder.
+
+    Args:
+        flag: flag that names a topology, for the message of an error.
+        path: trajectory.
+
+    Raises:
+        UsageError: There is none, or several.
+    """
+    _check_container(path)
+    if has_topology(path):
+        return path
+    for stem in (path.stem, path.stem.rpartition("_")[0]):
+        for suffix in TOPOLOGIES if stem else ():
+            beside = path.with_name(f"{stem}{suffix}")
+            if beside.is_file():
+                return beside
+    if not path.is_file():
+        raise UsageError(f"expected a trajectory, found no {path}")
+    others = [f for f in sorted(path.parent.iterdir()) if suffix_of(f) in TOPOLOGIES]
+    if len(others) == 1:
+        return others[0]
+    raise UsageError(
+        f"{flag}: expected the topology of {path}, found {len(others)} files of "
+        f"{', '.join(TOPOLOGIES[:4])} ... in its folder and none of its name; name "
+        f"one by {flag}"
+    )
+
+
+def prepare(path: Path) -> None:
+    """Starts what reads a trajectory, while its topology is read here."""
+    if suffix_of(path) not in _TEXT:
+        child.start()
+
+
+def load_topology(path: Path) -> Any:
+    """Returns the topology of a file, as MDTraj has it."""
+    import mdtraj
+
+    _check_container(path)
+    try:
+        if suffix_of(path) in _HDF5:
+            return _from_child(path)
+        return mdtraj.load_topology(str(path))
+    except UsageError:
+        raise
+    except Exception as error:  # MDTraj's readers raise whatever their format does.
+        raise UsageError(
+            f"{path}: expected a topology that MDTraj reads, found {_short(error)}"
+        ) from error
+
+
+def _from_child(path: Path) -> Any:
+    import mdtraj
+
+    topology = mdtraj.Topology()
+    ((answer, _),) = child.ask(path, task="topology")
+    for residues in answer["chains"]:
+        chain = topology.add_chain()
+        for name, number, atoms in residues:
+            residue = topology.add_residue(name, chain, number)
+            for atom, symbol in atoms:
+                known = symbol and mdtraj.element.get_by_symbol(symbol)
+                topology.add_atom(atom, known, residue)
+    return topology
+
+
+def has_positions(path: Path) -> bool:
+    """Returns whether the format of a topology holds positions, too."""
+    return suffix_of(path) not in _WITHOUT_POSITIONS
+
+
+def first_frame(path: Path, topology: Any) -> Frames:
+    """Returns the first frame of a file."""
+    found = list(iterate(path, topology, 1))  # To the end, that the child may go on.
+    if not found:
+        raise UsageError(f"{path}: expected two frames or more, found 0")
+    return found[0]
+
+
+def iterate(path: Path, topology: Any, at_most: int | None = None) -> Iterator[Frames]:
+    """Yields a trajectory in parts of at most `CHUNK` frames.
+
+    Args:
+        path: trajectory.
+        topology: its topology, of MDTraj.
+        at_most: number of frames after which no part follows; all where None.
+
+    Raises:
+        UsageError: The file is damaged, or none of this topology.
+    """
+    _check_container(path)
+    count = topology.n_atoms
+    chunk = max(1, min(at_most or CHUNK, CHUNK, MOST_NUMBERS // (3 * max(count, 1))))
+    headers.check(path, count)
+    read = _iterate_text if suffix_of(path) in _TEXT else _iterate_child
+    try:
+        yield from read(path, topology, chunk, at_most)
+    except UsageError:
+        raise
+    except Exception as error:  # As above.
+        raise UsageError(
+            f"{path}: expected a trajectory of the {count} atoms of its topology, "
+            f"found {_short(error)}"
+        ) from error
+
+
+def _iterate_child(
+    path: Path, topology: Any, chunk: int, at_most: int | None
+) -> Iterator[Frames]:
+    task = {"task": "frames", "num_atoms": topology.n_atoms, "chunk": chunk}
+    task["at_most"] = at_most
+    for _, (positions, times, *boxes) in child.ask(path, **task):
+        with np.errstate(over="ignore"):  # Damaged ones are told by the frame.
+            scaled = [x * np.float32(ANGSTROM_PER_NM) for x in (positions, *boxes)]
+        yield Frames(scaled[0], times, scaled[1] if boxes else None)
+
+
+def _iterate_text(
+    path: Path, topology: Any, chunk: int, at_most: int | None
+) -> Iterator[Frames]:
+    import mdtraj
+
+    done = 0
+    is_cif = "cif" in suffix_of(path) or "pdbx" in suffix_of(path)
+    whole = lambda: iter((mdtraj.load(str(path)),))  # They are not read in parts.
+    parts = lambda: mdtraj.iterload(str(path), top=topology, chunk=chunk)
+    for part in whole() if is_cif else parts():
+        if part.n_atoms != topology.n_atoms:
+            raise ValueError(f"{part.n_atoms} atoms")
+        box = part.unitcell_vectors
+        yield Frames(
+            part.xyz * np.float32(ANGSTROM_PER_NM),
+            np.asarray(part.time, np.float64),
+            None if box is None else box * np.float32(ANGSTROM_PER_NM),
+        )
+        done += part.n_frames
+        if at_most is not None and done >= at_most:
+            return
+
+
+def _check_container(path: Path) -> None:
+    """Raises `UsageError` for a format that is known and not read."""
+    if not path.is_file():
+        return
+    found = foreign.describe(path)
+    if found is None and path.suffix.lower() == ".gz" and suffix_of(path) not in (
+        ".pdb.gz", ".gro.gz", ".cif.gz", ".xyz.gz", ".pdbx.gz", ".mmcif.gz"
+    ):  # fmt: skip
+        found = "a compressed file; unpack it by gunzip"
+    if found is not None:
+        raise UsageError(f"{path}: expected a structure or a trajectory, found {found}")
+
+
+def _short(error: BaseException) -> str:
+    """Returns an error in one line; what a container is, where its names tell."""
+    known = foreign.describe_names(getattr(error, "names", ()))
+    text = " ".join(str(error).split())
+    if "no loader for filename" in text:
+        text = "a format that it does not read; convert it to XTC, e.g. by mdconvert"
+    return known or text[:200] or type(error).__name__
