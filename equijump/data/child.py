@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from common.errors import UsageError
+from common.errors import RunError, UsageError
 
 _PROGRAM = Path(__file__).with_name("reader.py")
 _lock = threading.RLock()
@@ -68,6 +68,7 @@ def ask(path: Path, **request: Any) -> Iterator[tuple[dict, list[np.ndarray]]]:
     Raises:
         Refused: The reader raised an error.
         UsageError: It crashed.
+        RunError: It was killed.
     """
     with _lock:
         is_fresh = os.getpid() not in _children
@@ -82,6 +83,11 @@ def ask(path: Path, **request: Any) -> Iterator[tuple[dict, list[np.ndarray]]]:
             except EOFError:
                 status = _children[os.getpid()].wait()
                 stop()
+                if status == -signal.SIGKILL:
+                    raise RunError(
+                        f"{path}: the process that reads it was killed, as happens "
+                        "when memory is short; run again with more"
+                    ) from None
                 if attempt or answered or is_fresh:
                     raise UsageError(_crash(path, status)) from None
 

@@ -18,7 +18,7 @@ ANGSTROM_PER_NM = 10.0
 CHUNK = 20_000
 """Frames in memory at once, at most."""
 
-MOST_NUMBERS = 30_000_000
+MOST_NUMBERS = 6_000_000
 """Coordinates in memory at once, at most."""
 
 WITHOUT_TIMES = frozenset((".dcd", ".pdb", ".pdb.gz", ".mdcrd", ".crd", ".cif", ".xyz"))

@@ -20,7 +20,7 @@ from equijump.data.residues import (
     element_of,
     num_slots_of,
 )
-from equijump.data.whole import RADII, apart, describe_unit
+from equijump.data.whole import ABSURD, RADII, apart, describe_unit
 
 NEAR = 1.3
 """Longest bond over the sum of covalent radii, in one residue or along the chain."""
@@ -207,6 +207,9 @@ def _mismatch(atoms: Atoms, kind: Residue, source: str) -> str:
         f"{source}: expected the heavy atoms {' '.join(wanted)} of {kind.name}, bonded "
         f"as there, found {found}"
     )
+    largest = np.abs(atoms.positions).max(initial=0.0)
+    if not largest < ABSURD:
+        return f"{start} at positions up to {largest:.3g} Å; the file is damaged"
     if unit:
         return f"{start}, {unit}"
     missing = [name for name in wanted if name not in atoms.names]

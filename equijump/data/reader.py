@@ -19,7 +19,8 @@ import numpy as np
 
 def main() -> None:
     """Answers requests until there are no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent tells when to end.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # The parent tells when to end.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # What libraries print is no answer.
     import mdtraj  # noqa: F401  # While the parent still prepares the request.

@@ -23,7 +23,7 @@ _LONGEST, _SHORTEST = 1.6, 0.4
 _LEAST_EDGE = 5.0
 """Å, of a box that a molecule may be in; formats keep smaller ones for none."""
 
-_ABSURD = 1e6
+ABSURD = 1e6
 """Å, beyond which no position is."""
 
 _BOHR = 0.529177
@@ -172,7 +172,7 @@ def check(
             f"{source}: expected finite positions, found others in frame "
             f"{before + int(np.argmin(finite))}, counted from 0"
         )
-    far = np.abs(positions).max(axis=(1, 2), initial=0.0) > _ABSURD
+    far = np.abs(positions).max(axis=(1, 2), initial=0.0) > ABSURD
     if far.any():
         frame = int(np.argmax(far))
         largest = np.abs(positions[frame]).max()

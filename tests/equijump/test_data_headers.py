@@ -6,7 +6,7 @@ import mdtraj
 import numpy as np
 import pytest
 
-from common.errors import UsageError
+from common.errors import RunError, UsageError
 from equijump.data import child, files, frames, headers
 from tests.equijump.test_data_frames import make
 from tests.equijump.test_data_topology import ALANINE_DIPEPTIDE
@@ -113,6 +113,16 @@ def test_an_h5_of_other_atoms_than_its_topology_is_told(tmp_path, topology):
     make(topology).atom_slice(range(8)).save(str(tmp_path / "run.h5"))
     with pytest.raises(UsageError, match="of the 10 atoms of its topology, found 8 at"):
         frames.read_trajectories([tmp_path / "run.h5"], topology)
+
+
+def test_a_reader_that_is_killed_fails_the_run(tmp_path, monkeypatch):
+    program = tmp_path / "crash.py"
+    program.write_text(CRASH.replace("SIGSEGV", "SIGKILL"))
+    monkeypatch.setattr(child, "_PROGRAM", program)
+    child.stop()
+    with pytest.raises(RunError, match="was killed, as happens when memory is short"):
+        list(child.ask(tmp_path / "bad.xtc", task="frames"))
+    child.stop()
 
 
 CRASH = """

@@ -119,6 +119,14 @@ def test_a_split_first_frame_without_a_box_is_told_with_the_bond(tmp_path, topol
         frames.read_trajectories([tmp_path / "run.h5"], topology)
 
 
+@pytest.mark.parametrize("value", [1e29, np.nan])
+def test_a_first_frame_that_is_damaged_is_told(tmp_path, topology, value):
+    make(topology, change=change(0, 0, value)).save(str(tmp_path / "run.h5"))
+    told = r"of ACE, bonded as there, found .* positions up to .* the file is damaged"
+    with pytest.raises(UsageError, match=told):
+        frames.read_trajectories([tmp_path / "run.h5"], topology)
+
+
 def test_broken_frames_stay_where_they_are_to_be_judged(tmp_path, topology):
     make(topology, change=change(0, 0, 3.0)).save(str(tmp_path / "run.h5"))
     (found,) = frames.read_trajectories([tmp_path / "run.h5"], topology, finite=False)

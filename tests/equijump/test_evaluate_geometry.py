@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from equijump.data.residues import RESIDUES, TOKENS
+from equijump.data.residues import CAPS, RESIDUES, TOKENS
 from equijump.evaluate import geometry
 from tests.equijump.test_data_topology_order import make_system
 
@@ -196,3 +196,26 @@ def test_a_stretched_helix_loses_its_contacts():
     assert found["native_contacts"][1] < 0.5
     assert found["rg"][1] > 2 * found["rg"][0]
     assert found["gdt_ts"][1] < found["gdt_ts"][0]
+
+
+def test_caps_of_one_atom_end_torsions():
+    amide = geometry.find_torsions(make_system(["ACE", "ALA", "NH2"]))
+    assert list(zip(amide.kinds, amide.residues, strict=True)) == [
+        ("omega", 1), ("phi", 1), ("psi", 1),
+    ]  # fmt: skip
+    assert amide.atoms[2].tolist() == [3, 4, 5, 8]
+    formyl = geometry.find_torsions(make_system(["FOR", "ALA", "NME"]))
+    assert list(zip(formyl.kinds, formyl.residues, strict=True)) == [
+        ("phi", 1), ("psi", 1), ("omega", 2),
+    ]  # fmt: skip
+    assert (amide.atoms >= 0).all()
+    assert (formyl.atoms >= 0).all()
+
+
+def test_every_type_has_radii_and_torsions():
+    names = [residue.name for residue in RESIDUES if residue.name not in CAPS]
+    system = make_system(["ACE", *names, "NH2"])
+    assert (geometry.radii(system) > 1.5).all()
+    found = geometry.find_torsions(system)
+    assert (found.atoms >= 0).all()
+    assert found.kinds.count("psi") == len(names)

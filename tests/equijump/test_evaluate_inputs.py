@@ -7,6 +7,7 @@ from common.errors import RunError, UsageError
 from equijump.data import files
 from equijump.evaluate import inputs, sides, validity
 from tests.equijump.test_data_topology_order import make_system
+from tests.equijump.test_data_whole import two_molecules
 
 GLYCINES = make_system(["GLY", "GLY"])
 
@@ -206,3 +207,15 @@ def test_closeness_is_the_least_share_of_the_sum_of_radii(monkeypatch):
 def test_what_clashes_is_judged_by_the_reference(least, expected):
     reference = np.append(np.full(999, 1.0), least)
     assert validity.clash_threshold(reference) == pytest.approx(expected)
+
+
+def test_a_selection_leaves_chains_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    _, made = two_molecules(tmp_path)
+    made.save(str(tmp_path / "run.h5"))
+    path = [tmp_path / "run.h5"]
+    both = inputs.read("--reference", path, None, 0.0, finite=True)
+    one = inputs.read("--reference", path, None, 0.0, finite=True, select="chainid 1")
+    assert inputs.describe(both.system).startswith("ACE-ALA-NME-ACE-ALA-NME")
+    assert inputs.describe(one.system) == "ACE-ALA-NME (10 heavy atoms)"
+    np.testing.assert_array_equal(one.positions[0], both.positions[0][:, 10:])

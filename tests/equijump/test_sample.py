@@ -360,7 +360,7 @@ def test_python_gives_trajectories(packaged):
         (["--start=GGG.pdb"], "expected a system that the network was trained on"),
         (["--start=NAN.pdb"], "NAN.pdb: expected finite positions"),
         (["--start=TEXT.pdb"], "TEXT.pdb: expected"),
-        (["--start=run.xtc"], "run.xtc: expected --topology beside a .xtc file"),
+        (["--start=run.xtc"], "--topology: expected the topology of run.xtc, found 3"),
         (["--output=TEXT.pdb"], "TEXT.pdb: expected"),
     ],
 )
@@ -371,6 +371,7 @@ def test_bad_usage_is_one_line(more, told, packaged, tmp_path, capsys, monkeypat
     (made / "GGG.pdb").write_text(tripeptide("GLY"))
     (made / "NAN.pdb").write_text(ALANINE_DIPEPTIDE.replace("13.662", "   nan"))
     (made / "TEXT.pdb").write_text("precious")
+    (made / "run.xtc").touch()
     before = contents(made)
     given = [
         f"--checkpoint={packaged}", f"--output={tmp_path / 'out'}", "--num_jumps=4",
