@@ -73,7 +73,7 @@ def view(
     return whole[start:stop]
 
 
-def let_go(positions: np.ndarray) -> None:
+def let_go(positions: Any) -> None:
     """Gives the memory of a mapped file back; it is read anew where it is asked for.
 
     >>> let_go(np.zeros(3))
