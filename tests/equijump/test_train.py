@@ -138,9 +138,11 @@ def test_validation_in_parts_is_the_mean_over_all_pairs(segments, monkeypatch, c
     assert parts["validation_error"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_validation_of_several_sizes_is_the_mean_over_all_pairs(monkeypatch):
+def test_validation_of_several_sizes_is_the_mean_over_all_pairs(segments, monkeypatch):
     lags = pairs.Lags((2.0,), is_range=False)
-    mixed = splits.Segments(tuple(MIXED), tuple(MIXED), lags, num_nodes=80)
+    mixed = segments._replace(
+        training=tuple(MIXED), validation=tuple(MIXED), lags=lags, num_nodes=80
+    )
     config = tiny.get_config()
     config.train.num_validation = 50
     traced = []
