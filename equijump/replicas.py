@@ -7,6 +7,7 @@ there before the first frame: a trajectory without one has lost it.
 """
 
 import glob
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -113,16 +114,27 @@ def read_state(path: Path) -> State | None:
     try:
         head, _, checkpoint = path.read_bytes().partition(b"\n")
         numbers = parse_json(head)
+        checksum = numbers.pop("sha256", None)
         if numbers.keys() != {"num_frames", "num_bytes"}:
             raise ValueError(f"{', '.join(map(str, numbers)) or 'nothing'}")
         for name, value in numbers.items():
             if type(value) is not int or not 0 <= value < 2**63:
                 raise ValueError(f"{name} of {str(value)[:40]!r}")
+        state = State(**numbers, checkpoint=checkpoint)
+        if checksum not in (None, _checksum(state)):  # Older states have none.
+            raise ValueError("one that was changed since it was written")
+        if state.num_frames > 0 and not checkpoint:
+            raise ValueError(f"none of OpenMM after {state.num_frames} frames")
     except DAMAGE as error:
         raise UsageError(
             f"{path}: expected a state, found {line_of(error)}; give another --output"
         ) from error
-    return State(**numbers, checkpoint=checkpoint)
+    return state
+
+
+def _checksum(state: State) -> str:
+    numbers = f"{state.num_frames} {state.num_bytes}\n".encode()
+    return hashlib.sha256(numbers + state.checkpoint).hexdigest()
 
 
 def read_begun(path: Path) -> State | None:
@@ -150,7 +162,8 @@ def check_states(paths: Sequence[Path]) -> None:
 
 def write_state(path: Path, state: State) -> None:
     """Replaces the state of a replica."""
-    head = {"num_frames": state.num_frames, "num_bytes": state.num_bytes}
+    numbers = {"num_frames": state.num_frames, "num_bytes": state.num_bytes}
+    head = {**numbers, "sha256": _checksum(state)}
     with cli.atomic_path(path) as partial:
         partial.write_bytes(json.dumps(head).encode() + b"\n" + state.checkpoint)
 

@@ -4,6 +4,7 @@ It is replaced in one piece behind each chunk, and is there before the first fra
 trajectories without one have lost it. It is never trusted in its shapes.
 """
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,9 @@ from jaxtyping import Float32, Int
 from common.commands import cli, reading
 from common.errors import UsageError
 from equijump.data.topology import System
+from equijump.rollout import State
 
+_HEAD_BYTES, _SUMMED_BYTES = 24, 1 << 15
 NOTHING_DONE = -1
 """Jumps of a state of which not even the starts are written."""
 
@@ -22,7 +25,8 @@ NOTHING_DONE = -1
 class Saved(NamedTuple):
     """What `state.npz` holds: jumps done, bytes of each file, and a `State`.
 
-    There are `NOTHING_DONE` jumps before the first frame.
+    There are `NOTHING_DONE` jumps before the first frame. `sums` are those of
+    `sum_of`; version 0.2.0 and before wrote none.
     """
 
     num_jumps: Int[np.ndarray, ""]
@@ -31,6 +35,26 @@ class Saved(NamedTuple):
     num_draws: Int[np.ndarray, " num_replicas"]
     num_accepted: Int[np.ndarray, " num_replicas"]
     broken_at: Int[np.ndarray, " num_replicas"]
+    sums: Int[np.ndarray, " num_replicas"] | None = None
+
+    @property
+    def state(self) -> State:
+        """Returns what the rollout goes on from."""
+        return State(self.cloud, self.num_draws, self.num_accepted, self.broken_at)
+
+
+def sum_of(path: Path, size: int) -> int:
+    """Returns the CRC-32 of the ends of a file's first `size` bytes.
+
+    It leaves out the count of frames in the header of a DCD file, which grows before
+    the state does.
+    """
+    with path.open("rb") as file:
+        file.seek(_HEAD_BYTES)
+        head = file.read(max(min(_SUMMED_BYTES, size - _HEAD_BYTES), 0))
+        start = max(size - _SUMMED_BYTES, _HEAD_BYTES)
+        file.seek(start)
+        return zlib.crc32(file.read(max(size - start, 0)), zlib.crc32(head))
 
 
 def begin(folder: Path, num_replicas: int, system: System) -> None:
@@ -44,8 +68,9 @@ def begin(folder: Path, num_replicas: int, system: System) -> None:
 
 def write_state(folder: Path, saved: Saved) -> None:
     """Replaces the state."""
+    arrays = {k: v for k, v in saved._asdict().items() if v is not None}
     with cli.atomic_path(folder / "state.npz") as path:
-        np.savez(path, **saved._asdict())
+        np.savez(path, **arrays)
 
 
 def read_state(folder: Path, num_replicas: int, system: System) -> Saved:
@@ -55,20 +80,22 @@ def read_state(folder: Path, num_replicas: int, system: System) -> Saved:
     shapes |= {"num_jumps": (), "cloud": (*each, *system.slot_atoms.shape, 3)}
 
     def choose(headers: Mapping[str, reading.Header]) -> tuple[str, ...]:
-        for name, shape in shapes.items():
+        names = [name for name in shapes if name in headers or name != "sums"]
+        for name in names:
+            shape = shapes[name]
             kinds = "f" if name == "cloud" else "iu"
             found = headers.get(name)
             if found is None or found.shape != shape or found.dtype.kind not in kinds:
                 told = "none" if found is None else f"{found.dtype} of {found.shape}"
                 raise ValueError(f"{name} of {shape} expected, {told} found")
-        return Saved._fields
+        return tuple(names)
 
     what = "sample.json and state.npz of an earlier command"
     try:
         arrays = reading.read_arrays(path, what, choose)
         arrays["cloud"] = arrays["cloud"].astype(np.float32)
         saved = Saved(**arrays)
-        counts = (saved.sizes, *saved[3:])
+        counts = (saved.sizes, *saved.state[1:])
         if saved.num_jumps < NOTHING_DONE or any(np.any(c < 0) for c in counts):
             raise UsageError(f"{path}: expected {what}, found negative counts")
         if not np.isfinite(saved.cloud).all():
@@ -89,17 +116,23 @@ def check_none_complete(paths: list[Path]) -> None:
             )
 
 
-def check_sizes(paths: list[Path], saved: Saved) -> None:
+def check_files(paths: list[Path], saved: Saved) -> None:
     """Raises `UsageError` for trajectories that cannot be gone on with."""
     if paths[0].suffix == ".h5":
         raise UsageError(
             f"{paths[0].parent}: has a rollout in H5, which cannot be gone on with; "
             "give --overwrite or another --output"
         )
-    for path, size in zip(paths, saved.sizes, strict=True):
+    for replica, path in enumerate(paths):
+        size = int(saved.sizes[replica])
         found = path.stat().st_size if path.exists() else 0
         if found < size:
             raise UsageError(
                 f"{path}: expected at least the {size} bytes that state.npz tells "
                 f"of, found {found}; give --overwrite"
+            )
+        if saved.sums is not None and saved.sums[replica] != sum_of(path, size):
+            raise UsageError(
+                f"{path}: expected the frames of an earlier command as it left them, "
+                "found others; give --overwrite or another --output"
             )

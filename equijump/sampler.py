@@ -38,7 +38,7 @@ class Sampler:
         weights: trained model.
         summary: figures of the last call of `sample`, or of `stream` as far as its
             frames came: draws that passed the gate, replicas that moved, what broke.
-            None before.
+            None before the first of them.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -109,6 +109,7 @@ class Sampler:
         self, options: Options, num_jumps: int, seed: int, chunk: int
     ) -> Iterator[Float32[np.ndarray, "num_frames num_replicas num_atoms 3"]]:
         check_numbers(seed, num_jumps, options.every, chunk)
+        self.summary = None
         plan = plan_of(options, seed, chunk)
         with pinned():
             jump = self._jump(options.num_steps, options.method)

@@ -115,7 +115,7 @@ def open_output(
             frame_time=settings["frame_time"],
             every=settings["every"],
             num_jumps=0 if saved is None else int(saved.num_jumps),
-            state=None if saved is None else State(*saved[2:]),
+            state=None if saved is None else saved.state,
         )
         if saved is None:
             _remove_former(folder)
@@ -178,8 +178,11 @@ def append(output: Output, chunk: Chunk) -> None:
             write_topology(path, output.topology, chunk.frames[0, 0])
         for replica, path in enumerate(output.paths):
             _WRITERS[suffix](path, output.topology, positions[:, replica], times, first)
-        sizes = np.array([path.stat().st_size for path in output.paths])
-        arrays = map(np.asarray, (chunk.num_jumps, sizes, *chunk.state))
+        sizes = [path.stat().st_size for path in output.paths]
+        sums = [
+            rollstate.sum_of(*each) for each in zip(output.paths, sizes, strict=True)
+        ]
+        arrays = map(np.asarray, (chunk.num_jumps, sizes, *chunk.state, sums))
         rollstate.write_state(output.folder, Saved(*arrays))
     except (OSError, RuntimeError, RunError) as error:  # The last is of `atomic_path`.
         cause = error.__cause__ if isinstance(error, RunError) else error
@@ -210,7 +213,7 @@ def _find(folder: Path, header: dict[str, Any], system: System) -> Saved | None:
         rollstate.check_none_complete(paths)
     if saved is None or saved.num_jumps == rollstate.NOTHING_DONE:
         return None
-    rollstate.check_sizes(paths, saved)
+    rollstate.check_files(paths, saved)
     return saved
 
 

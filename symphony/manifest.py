@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from common.commands import cli
+from common.commands import cli, outcome
+from common.errors import RunError
 from common.runs.weights import versions
 from symphony import molfile
 from symphony.arrays import AtomicNumbers, HostPositions
@@ -26,6 +27,12 @@ BOND_SECONDS, CLOCK_FACTOR = 10.0, 10
 MAX_WORKERS = 8
 """Processes that perceive bonds; more start only where many molecules wait."""
 
+MOST_CRASHES = 8
+"""Molecules in a row whose process may die before the fault is taken to be its own."""
+
+CRASH, TIMEOUT = "crash", "timeout"
+"""What the processes answer where they could not judge the bonds of a molecule."""
+
 
 class Sample(NamedTuple):
     """A molecule as the network left it; the atoms of a user's fragment come first.
@@ -41,6 +48,8 @@ class Sample(NamedTuple):
             is that of the molecule before; None of one from a file.
         moved: root mean square move of the atoms by refinement, in Å; None without.
         name: name in the file that it was read from, if it was.
+        unjudged: why nothing is known of its bonds, `crash` or `timeout`; None where
+            they were judged, or not yet looked at.
     """
 
     index: int
@@ -51,6 +60,7 @@ class Sample(NamedTuple):
     log_likelihood: float | None
     moved: float | None = None
     name: str | None = None
+    unjudged: str | None = None
 
 
 def finish(sample: Sample) -> tuple[Any, dict[str, Any]]:
@@ -81,7 +91,8 @@ def _record(sample: Sample, smiles: str | None) -> dict[str, Any]:
         "valid": smiles is not None and sample.stopped,
         "smiles": smiles,
     }
-    return {**record, **_numbers(sample)}
+    unjudged = {} if sample.unjudged is None else {"unjudged": sample.unjudged}
+    return {**record, **unjudged, **_numbers(sample)}
 
 
 def _numbers(sample: Sample) -> dict[str, float]:
@@ -113,8 +124,47 @@ def with_bonds(samples: Iterator[Sample]) -> Iterator[tuple[Sample, str | None, 
     """Yields molecules with their SMILES and their record of an SDF, in order.
 
     Bonds are perceived in other processes while the next molecules are built; one that
-    takes longer than `BOND_SECONDS` counts as without bonds.
+    takes longer than `BOND_SECONDS`, or whose process dies, is `unjudged`.
+
+    Raises:
+        RunError: The processes die of everything that they are given.
     """
+    yield from _without_lost_workers(_perceived(samples))
+
+
+def _without_lost_workers(
+    found: Iterator[tuple[Sample, str | None, str]],
+) -> Iterator[tuple[Sample, str | None, str]]:
+    """Yields what is found; a crash only once a molecule after it was judged.
+
+    So nothing is written of molecules that a command which runs again can still judge.
+    """
+    held: list[tuple[Sample, str | None, str]] = []
+    some_judged = False
+    for one in found:
+        if one[0].unjudged == CRASH:
+            held.append(one)
+            _check_crashes(held, MOST_CRASHES)
+            continue
+        some_judged = True
+        yield from held
+        held.clear()
+        yield one
+    _check_crashes(held, MOST_CRASHES if some_judged else 1)
+    yield from held
+
+
+def _check_crashes(held: list[tuple[Sample, str | None, str]], most: int) -> None:
+    if len(held) >= most:
+        raise RunError(
+            f"the processes that perceive bonds died at {len(held)} molecules in a "
+            f"row, from number {held[0][0].index} on; nothing is written of these. "
+            "Look for what ends the processes, as a limit of memory, and run again"
+        )
+
+
+def _perceived(samples: Iterator[Sample]) -> Iterator[tuple[Sample, str | None, str]]:
+    """Yields molecules with their SMILES and their record of an SDF, in order."""
     from symphony.chemistry import pool
 
     module = "symphony.chemistry.worker"
@@ -122,8 +172,10 @@ def with_bonds(samples: Iterator[Sample]) -> Iterator[tuple[Sample, str | None, 
     waiting: deque[Sample] = deque()
 
     def pair(answer: dict[str, Any] | str) -> tuple[Sample, str | None, str]:
-        found = {"smiles": None, "sdf": ""} if isinstance(answer, str) else answer
-        return waiting.popleft(), found["smiles"], found["sdf"]
+        sample = waiting.popleft()
+        if isinstance(answer, str):
+            return sample._replace(unjudged=answer), None, ""
+        return sample, answer["smiles"], answer["sdf"]
 
     with pool.Stream(module, most, CLOCK_FACTOR * BOND_SECONDS) as stream:
         for sample in samples:
@@ -164,11 +216,13 @@ class Written(NamedTuple):
         num_before: molecules that were there before.
         num_valid: valid ones among those added.
         moved: move of each added molecule by refinement, in Å; None without.
+        num_unjudged: added molecules whose bonds could not be judged.
     """
 
     num_before: int
     num_valid: int
     moved: list[float | None]
+    num_unjudged: int = 0
 
 
 def write_all(
@@ -185,26 +239,40 @@ def write_all(
         total: number of molecules at the end.
         doing: word for the progress, as `sampling`.
     """
-    done, num_valid, moved = output.num_done, 0, []
+    done, num_valid, num_unjudged, moved = output.num_done, 0, 0, []
     if done >= total:
         return Written(done, 0, [])
     with cli.progress(total, doing, "molecules", completed=done) as advance:
         for sample, smiles, sdf in with_bonds(make(done)):
             num_valid += write(output, sample, smiles, sdf)
+            num_unjudged += sample.unjudged is not None
             moved.append(sample.moved)
             advance()
-    return Written(done, num_valid, moved)
+    return Written(done, num_valid, moved, num_unjudged)
 
 
 def tell(path: str, written: Written, more: str) -> None:
-    """Prints what was written, and further words on it."""
+    """Prints what was written, and further words on it.
+
+    Raises:
+        RunError: The bonds of hardly any molecule could be judged.
+    """
     line = f"all {written.num_before} molecules are done"
     if written.moved:
         before = written.num_before
         before = f", {before} were there before" if before else ""
         count = f"{written.num_valid} valid molecules ({BOND_PRESET})"
-        line = f"{count} of {len(written.moved)}{before}{more}"
+        lost = f", {written.num_unjudged} not judged" if written.num_unjudged else ""
+        line = f"{count} of {len(written.moved)}{lost}{before}{more}"
     sys.stdout.write(f"{path}: {line}\n")
+    total = len(written.moved)
+    outcome.judge(
+        total - written.num_unjudged,
+        total,
+        "molecules had their bonds judged",
+        f"the others took longer than {BOND_SECONDS:g} s or ended their process; "
+        "--overwrite makes all anew",
+    )
 
 
 def header(

@@ -160,7 +160,9 @@ def _single_atom(symbol: str, config: Any) -> Core:
 def _read_core(path: str | os.PathLike[str], weights: Weights, max_atoms: int) -> Core:
     species = tuple(weights.config.data.species)
     # One atom less: a fragment that leaves no room could not be continued.
-    molecules, _ = data.read_molecules(Path(path), species, max_atoms - 1, strict=True)
+    molecules, _ = data.read_molecules(
+        Path(path), species, max_atoms - 1, strict=True, part=True
+    )
     if len(molecules.num_atoms) != 1:
         raise UsageError(
             f"{path}: expected one molecule to start from, "
@@ -178,7 +180,7 @@ def _check_core(
     numbers, positions = _to_arrays(atomic_numbers, positions)
     molecules = data.make_molecules(np.array([len(numbers)]), numbers, positions)
     records = data.Records(molecules, None, ())
-    data.molecules.screen(records, species, max_atoms - 1, "fragment", strict=True)
+    data.screen(records, species, max_atoms - 1, "fragment", strict=True)
     _check_geometry(molecules, weights.config, "fragment")
     return molecules.atomic_numbers, molecules.positions
 

@@ -7,7 +7,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,21 @@ CPU_SLOTS, ACCELERATOR_SLOTS = 16, 256
 """Molecules under construction at a time: more gain nothing on a CPU."""
 
 
+class Summary(NamedTuple):
+    """What came of the last call of a sampler.
+
+    Attributes:
+        num_molecules: molecules that were built so far.
+        num_finished: those that stopped before they had `max_atoms`.
+        num_valid: finished ones whose bonds were perceived; None where nobody asked
+            for bonds.
+    """
+
+    num_molecules: int
+    num_finished: int
+    num_valid: int | None
+
+
 class Sampler:
     """Trained weights and the three ways to ask them for molecules.
 
@@ -38,10 +53,12 @@ class Sampler:
 
     Attributes:
         weights: parameters, model and config; see `Weights`.
+        summary: figures of the last call, see `Summary`; None before the first.
     """
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
+        self.summary: Summary | None = None
 
     def sample(self, num_molecules: int, seed: int = 0, **keywords: Any) -> list[Any]:
         """Returns as RDKit molecules those whose bonds could be perceived.
@@ -50,6 +67,8 @@ class Sampler:
         """
         drawn = self.stream(num_molecules, seed, **keywords)
         finished = [manifest.finish(sample) for sample in drawn]
+        num_valid = sum(record["valid"] for _, record in finished)
+        self.summary = self.summary._replace(num_valid=num_valid)
         return [mol for mol, _ in finished if mol is not None]
 
     def sample_positions(
@@ -83,7 +102,16 @@ class Sampler:
         if refiner is not None:
             check_refiner(self.weights, options, refiner)
         drawn = draw(self.weights, options, seed, first, num_molecules, num_slots)
-        return step_by_step(refined(drawn, refiner, options))
+        return self._counted(step_by_step(refined(drawn, refiner, options)))
+
+    def _counted(self, samples: Iterator[Sample]) -> Iterator[Sample]:
+        """Yields molecules and keeps `summary` up to them."""
+        summary = self.summary = Summary(0, 0, None)
+        for sample in samples:
+            summary = self.summary = Summary(
+                summary.num_molecules + 1, summary.num_finished + sample.stopped, None
+            )
+            yield sample
 
 
 def load(name_or_path: str | os.PathLike[str] = "qm9") -> Sampler:

@@ -64,13 +64,13 @@ TRAINING = [f"{path.parent.name}.train" for path in ROOT.glob("*/train.py")]
 
 @pytest.mark.parametrize("module", TRAINING)
 def test_training_imports_no_chemistry_library(module):
-    assert not loaded_with(module) & {"rdkit", "mdtraj", "matplotlib"}
+    assert not loaded_with(module) & {"rdkit", "ase", "mdtraj", "matplotlib"}
 
 
 def test_the_core_never_mentions_a_chemistry_library():
     for path in files("common"):
         used = {module.split(".")[0] for module in imported_modules(path)}
-        assert not used & {"rdkit", "mdtraj"}, path
+        assert not used & {"rdkit", "ase", "mdtraj"}, path
 
 
 ROOMS = {

@@ -35,6 +35,7 @@ def check(case: Case) -> None:
         return
     assert outcome.status in (2, 3), shown
     (line,) = outcome.told
+    assert "a fault of this program" not in line, shown
     assert line.startswith(" ".join(case.argv[:2]) + ": "), shown
     assert len(line) > len(" ".join(case.argv[:2])) + 12, shown
     if outcome.status == 2:

@@ -167,7 +167,9 @@ def check_platform() -> None:
     """
     import jax
 
-    asked = os.environ.get("JAX_PLATFORMS") or jax.config.jax_platforms
+    names = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")
+    name = next((name for name in names if os.environ.get(name)), names[0])
+    asked = os.environ.get(name) or jax.config.jax_platforms
     try:
         jax.devices()
     except Exception as error:  # Of any kind: an assertion, a RuntimeError.
@@ -176,23 +178,24 @@ def check_platform() -> None:
         extra = next((e for n, e in _EXTRAS.items() if n in asked.split(",")), None)
         install = f" and pip install 'symphony-equijump[{extra}]'" if extra else ""
         raise UsageError(
-            f"JAX_PLATFORMS={asked}: expected a {asked.upper()} device{install}, found "
-            f"the platforms {', '.join(_platforms(asked))}; unset it to use what is "
+            f"{name}={asked}: expected a {asked.upper()} device{install}, found "
+            f"the platforms {', '.join(_platforms())}; unset it to use what is "
             "there"
         ) from error
 
 
-def _platforms(asked: str) -> list[str]:
+def _platforms() -> list[str]:
     """Returns the platforms that there are; restores the setting."""
     import jax
 
+    before = jax.config.jax_platforms
     try:
         jax.config.update("jax_platforms", "cpu")
-        return sorted({device.platform for device in jax.devices()})
+        return sorted({device.platform for device in jax.devices("cpu")})
     except Exception:
         return ["none"]
     finally:
-        jax.config.update("jax_platforms", asked)
+        jax.config.update("jax_platforms", before)
 
 
 def announce_device() -> str:

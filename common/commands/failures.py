@@ -5,6 +5,7 @@
 
 import errno
 import os
+import re
 import traceback
 from pathlib import Path
 
@@ -37,6 +38,57 @@ def one_line(message: str) -> str:
     return " ".join(lines)
 
 
+_WORDS = tuple(
+    (re.compile(pattern), told)
+    for pattern, told in (
+        (
+            r"argument (\S+): invalid int value: (.*)",
+            r"\1: expected a whole number, found \2",
+        ),
+        (
+            r"argument (\S+): invalid float value: (.*)",
+            r"\1: expected a number, found \2",
+        ),
+        (
+            r"argument (\S+): invalid choice: (.*) \(choose from (.*)\)",
+            r"\1: expected one of \3; found \2",
+        ),
+        (
+            r"argument (\S+): expected (at least )?one argument",
+            r"\1: expected a value, found none",
+        ),
+        (r"the following arguments are required: (.*)", r"expected \1, found none"),
+        (r"flag --(\S+)=None: .* must have a value.*", r"expected --\1, found none"),
+        (
+            r"flag --(\S+?)=(.*): invalid literal for int\(\).*",
+            r"--\1: expected a whole number, found '\2'",
+        ),
+        (
+            r"flag --(\S+?)=(.*): could not convert string to float.*",
+            r"--\1: expected a number, found '\2'",
+        ),
+        (
+            r"flag --(\S+?)=(.*): \('Non-boolean argument.*",
+            r"--\1: expected true or false, found '\2'",
+        ),
+        (r"Unknown command line flag '(\S+)'(.*)", r"unknown argument '--\1'\2"),
+    )
+)
+"""Messages of argparse and absl, and what is said in their place."""
+
+
+def in_our_words(message: str) -> str:
+    """Returns a message of argparse or absl as what was expected, found, and where.
+
+    >>> in_our_words("argument --seed: invalid int value: 'abc'")
+    "--seed: expected a whole number, found 'abc'"
+    """
+    for pattern, told in _WORDS:
+        if match := pattern.fullmatch(one_line(message)):
+            return match.expand(told)
+    return message
+
+
 def describe(error: BaseException) -> tuple[str, int]:
     """Returns the message of an error and the exit status; none of a closed pipe.
 
@@ -46,13 +98,15 @@ def describe(error: BaseException) -> tuple[str, int]:
     ('memory ran out; give less at a time, or a machine with more', 3)
     """
     if isinstance(error, UsageError | flags.Error):
-        return str(error), 2
+        return in_our_words(str(error)), 2
     if isinstance(error, RunError):
         return _run_error(error), 3
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", 130
     if isinstance(error, BrokenPipeError):
         return "", BROKEN_PIPE
+    if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+        return f"expected a shorter name of a file or folder, found {error}", 2
     if isinstance(error, ImportError):
         return _missing_package(error), 2
     if _passed(error, "jax/_src/config.py"):
@@ -89,7 +143,7 @@ def _unexpected(error: BaseException) -> str:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}"
     if full:
-        where = getattr(error, "filename", None) or f"the disk of {os.getcwd()}"
+        where = getattr(error, "filename", None) or "a file that was being written"
         return f"{where}: {full}; make room and run the command again"
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         return "memory ran out; give less at a time, or a machine with more"

@@ -16,6 +16,7 @@ from absl import logging
 Advance = Callable[..., None]
 
 _WINDOW = 30.0  # s
+_WIDE = 110  # Letters of a terminal with room for a long bar.
 
 
 @contextlib.contextmanager
@@ -113,13 +114,19 @@ def _lines(
 def _bar(
     total: int, description: str, unit: str, completed: int, interval: float
 ) -> Iterator[Display]:
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.table import Column
 
+    whole = Column(no_wrap=True, min_width=len(f"{total}/{total}"))
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[details]}", markup=False),
+        BarColumn(bar_width=40 if Console().width >= _WIDE else 10),
+        MofNCompleteColumn(table_column=whole),
+        # In a narrow terminal it takes several lines: no number is cut.
+        TextColumn(
+            "{task.fields[details]}", markup=False, table_column=Column(overflow="fold")
+        ),
     )
     with Progress(*columns, redirect_stderr=sys.stderr.isatty()) as bar, _log_above():
         task = bar.add_task(description, total=total, completed=completed, details="")

@@ -166,8 +166,8 @@ def _header(file: Any, name: str, size: int) -> Header:
     if version not in readers:
         raise ValueError(f"{name} in version {version} of NumPy's form")
     shape, _, dtype = readers[version](file)
-    if dtype.hasobject:
-        raise ValueError(f"{name} with Python objects, which are never unpickled")
+    if dtype.hasobject:  # It may be that nobody asks for it.
+        return Header(shape, dtype, size - file.tell())
     num_bytes = math.prod(shape) * dtype.itemsize
     if num_bytes != size - file.tell():
         raise ValueError(
@@ -178,6 +178,8 @@ def _header(file: Any, name: str, size: int) -> Header:
 
 
 def _read_array(archive: zipfile.ZipFile, name: str, header: Header) -> np.ndarray:
+    if header.dtype.hasobject:
+        raise ValueError(f"{name} with Python objects, which are never unpickled")
     members = archive.namelist()
     member = name if name in members else f"{name}.npy"
     with archive.open(member) as file:

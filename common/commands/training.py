@@ -1,5 +1,6 @@
 """The training commands of both models: their flags, and what they do with them."""
 
+import difflib
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -135,15 +136,22 @@ def _parse(values: flags.FlagValues, argv: list[str]) -> list[str]:
         values.config.keys()  # A file that is not there is reported at first use.
     except flags.Error:
         raise
-    except (KeyError, AttributeError) as error:
-        told = cli.one_line(str(error))
-        raise UsageError(
-            f"--config: expected names that the config has, found {told}"
-        ) from error
     except Exception as error:  # The config is the user's program.
-        told = f"{type(error).__name__}: {cli.one_line(str(error))}"
-        raise UsageError(f"--config: expected a config, found {told}") from error
+        raise UsageError(_fault_of_config(argv, error)) from error
     return rest
+
+
+def _fault_of_config(argv: list[str], error: Exception) -> str:
+    """Returns the message on a config, or on a name in the flags that it has not."""
+    given = [word[9:].split("=")[0] for word in argv if word.startswith("--config.")]
+    names = [name for name in given if name.split(".")[-1] in str(error)] or given
+    if not names or not isinstance(error, KeyError | AttributeError):
+        told = f"{type(error).__name__}: {cli.one_line(str(error))}"
+        return f"--config: expected a config, found {told}"
+    fields = configs.flat(configs.default_of(argv[0].split()[0]))
+    near = difflib.get_close_matches(names[0], fields, n=1)
+    meant = f" (perhaps config.{near[0]})" if near else ""
+    return f"config.{names[0]}: expected a field that the config has{meant}, found none"
 
 
 def _with_path_of_config(

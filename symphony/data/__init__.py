@@ -10,22 +10,20 @@ from symphony.data.batches import (
     steps_per_epoch,
 )
 from symphony.data.molecules import (
-    MAX_BAD_FRACTION,
     Molecules,
     Records,
     SkipReport,
     checksum,
     choose_molecules,
-    coincident,
     concatenate,
-    describe,
     make_molecules,
     select,
     to_species,
-    unreachable,
 )
+from symphony.data.neighbours import coincident, unreachable
 from symphony.data.npz import read_npz, write_npz
 from symphony.data.readers import SPLITS, read_molecules
+from symphony.data.screening import MAX_BAD_FRACTION, describe, screen
 from symphony.data.sources import locate
 from symphony.data.sources.solids import platonic_solids, tetris
 
@@ -51,6 +49,7 @@ __all__ = [
     "platonic_solids",
     "read_molecules",
     "read_npz",
+    "screen",
     "select",
     "steps_per_epoch",
     "tetris",

@@ -7,20 +7,36 @@ under the names of their conditions.
 """
 
 import re
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float32, Integer, Shaped
 
 from common.commands.cli import atomic_path
+from common.commands.reading import Header, read_arrays
 from common.errors import UsageError
 from symphony.data.molecules import Molecules, Records, make_molecules
+from symphony.data.words import shown
 
 Arrays = Mapping[str, np.ndarray]
+WHAT = "a complete NumPy archive without pickled objects"
+MAX_ATOMS = 100_000
+"""Largest molecule that may be in a file; a larger number is taken for damage."""
+
 _SCALED = re.compile(r"positions_1e(\d)")
+_LONGEST_TEXT = 4096  # bytes of one name
+_KINDS = {
+    "num_atoms": "iu", "atomic_numbers": "iu", "positions": "f", "names": "US",
+    "gdb_index": "iu", "split": "iub",
+}  # fmt: skip
+"""Kinds of NumPy types that the arrays may have; properties are numbers."""
+
+_IN_WORDS = {
+    "iu": "integers", "iub": "integers", "f": "floats in Å", "US": "text",
+    "fiu": "numbers",
+}  # fmt: skip
 
 
 def gdb_names(
@@ -31,91 +47,121 @@ def gdb_names(
     >>> gdb_names(np.array([17])).tolist()
     ['gdb_000017']
     """
-    return np.char.add("gdb_", np.char.zfill(gdb_index.astype("U6"), 6))
+    return np.char.add("gdb_", np.char.zfill(gdb_index.astype("U20"), 6))
 
 
-def _positions(arrays: Arrays, path: Path) -> Float32[np.ndarray, "total_atoms 3"]:
-    scaled = [match for match in map(_SCALED.fullmatch, arrays) if match]
-    if "positions" in arrays:
-        positions = arrays["positions"]
-        if positions.dtype.kind != "f":
-            raise UsageError(
-                f"{path}: expected positions as floats in Å, found {positions.dtype}"
-            )
-        # A value beyond float32 becomes infinite, and is refused as such.
-        with np.errstate(over="ignore"):
-            return positions.astype(np.float32)
+def _positions(arrays: Arrays) -> Float32[np.ndarray, "total_atoms 3"]:
+    name = next(name for name in arrays if name.startswith("positions"))
+    scaled = _SCALED.fullmatch(name)
     if scaled:
-        unit = 10.0 ** -int(scaled[0].group(1))
-        return (arrays[scaled[0].group(0)] * unit).astype(np.float32)
-    raise UsageError(
-        f"{path}: expected an array positions (or positions_1e4), "
-        f"found {', '.join(sorted(arrays))}"
-    )
+        unit = 10.0 ** -int(scaled.group(1))
+        return (arrays[name] * unit).astype(np.float32)
+    # A value beyond float32 becomes infinite, and is refused as such.
+    with np.errstate(over="ignore"):
+        return arrays[name].astype(np.float32)
 
 
-def _check_counts(arrays: Arrays, path: Path) -> None:
-    for name in ("num_atoms", "atomic_numbers"):
-        if name not in arrays:
-            raise UsageError(
-                f"{path}: expected an array {name}, found {', '.join(sorted(arrays))}"
-            )
-        array = arrays[name]
-        if array.ndim != 1 or array.dtype.kind not in "iu" or np.any(array < 0):
-            raise UsageError(
-                f"{path}: expected {name} as a vector of non-negative integers, "
-                f"found {array.dtype} of shape {array.shape}"
-            )
-    if np.any(arrays["atomic_numbers"] > 255):
+def _position_name(headers: Mapping[str, Header], path: Path) -> str:
+    """Returns the name of the array of positions."""
+    scaled = sorted(name for name in headers if _SCALED.fullmatch(name))
+    names = ["positions"] if "positions" in headers else scaled
+    if not names:
         raise UsageError(
-            f"{path}: expected atomic numbers up to 118, "
-            f"found {arrays['atomic_numbers'].max()}"
+            f"{path}: expected an array positions (or positions_1e4), "
+            f"found {shown(headers)}"
+        )
+    return names[0]
+
+
+def _check_kind(name: str, header: Header, kinds: str, path: Path) -> None:
+    dtype = header.dtype
+    if dtype.hasobject:
+        raise UsageError(f"{path}: expected {WHAT}, found {name} of Python objects")
+    is_long = dtype.kind in "US" and dtype.itemsize > _LONGEST_TEXT
+    if dtype.kind not in kinds or is_long:
+        raise UsageError(
+            f"{path}: expected {name} as {_IN_WORDS[kinds]}, found {dtype.str} of "
+            f"shape {header.shape}"
         )
 
 
-def _check_shapes(arrays: Arrays, path: Path, properties: Sequence[str]) -> None:
-    _check_counts(arrays, path)
-    num_molecules = len(arrays["num_atoms"])
-    total = int(arrays["num_atoms"].sum(dtype=np.int64))
-    shapes = {"atomic_numbers": (total,), "names": (num_molecules,)}
-    shapes |= dict.fromkeys(("split", "gdb_index", *properties), (num_molecules,))
-    for name, array in arrays.items():
-        expected = (total, 3) if name.startswith("positions") else shapes.get(name)
-        if expected is not None and array.shape != expected:
+def _counts(path: Path) -> np.ndarray:
+    """Returns the numbers of atoms, read before any other array.
+
+    Raises:
+        UsageError: They are none, or more molecules than the file has atoms.
+    """
+
+    def choose(headers: Mapping[str, Header]) -> Iterable[str]:
+        for name in ("num_atoms", "atomic_numbers"):
+            if name not in headers:
+                raise UsageError(
+                    f"{path}: expected an array {name}, found {shown(headers)}"
+                )
+            is_vector = len(headers[name].shape) == 1
+            if headers[name].dtype.kind not in "iu" or not is_vector:
+                raise UsageError(
+                    f"{path}: expected {name} as a vector of non-negative integers, "
+                    f"found {headers[name].dtype} of shape {headers[name].shape}"
+                )
+        num_molecules = headers["num_atoms"].shape[0]
+        total = headers["atomic_numbers"].shape[0]
+        if num_molecules > 2 * total + 100:
             raise UsageError(
-                f"{path}: expected {name} of shape {expected} "
-                f"(num_atoms adds up to {total}), found {array.shape}"
+                f"{path}: expected molecules with atoms, found num_atoms of "
+                f"{num_molecules} molecules and {total} atomic_numbers"
             )
+        return ["num_atoms"]
 
-
-def _properties(
-    arrays: Arrays, path: Path, names: Sequence[str]
-) -> dict[str, np.ndarray]:
-    unknown = np.full(len(arrays["num_atoms"]), np.nan, np.float32)
-    for name in names:
-        if name in arrays and arrays[name].dtype.kind not in "fiu":
-            raise UsageError(
-                f"{path}: expected {name} as numbers, found {arrays[name].dtype}"
-            )
-    return {name: arrays.get(name, unknown) for name in names}
-
-
-def _load(path: Path, properties: Sequence[str]) -> dict[str, np.ndarray]:
-    wanted = {"num_atoms", "atomic_numbers", "names", "gdb_index", "split", *properties}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {
-                name: archive[name]
-                for name in archive.files
-                if name in wanted or name.startswith("positions")
-            }
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, AttributeError) as e:
-        # np.load gives a bare array, without `files`, for an .npy under this name.
+    counts = read_arrays(path, WHAT, choose)["num_atoms"]
+    if np.any(counts < 0) or np.any(counts > MAX_ATOMS):
         raise UsageError(
-            f"{path}: expected a complete NumPy archive without pickled objects, "
-            f"found none ({e})"
-        ) from e
-    return arrays
+            f"{path}: expected num_atoms as a vector of non-negative integers up to "
+            f"{MAX_ATOMS}, found {counts.min()} to {counts.max()}"
+        )
+    return counts
+
+
+def _chooser(
+    path: Path, counts: np.ndarray, properties: Sequence[str]
+) -> Callable[[Mapping[str, Header]], Iterable[str]]:
+    """Returns the function that checks the other arrays by their headers alone."""
+    num_molecules, total = len(counts), int(counts.sum(dtype=np.int64))
+
+    def choose(headers: Mapping[str, Header]) -> Iterable[str]:
+        position = _position_name(headers, path)
+        kinds = {**_KINDS, **dict.fromkeys(properties, "fiu")}
+        kinds |= {position: "f" if position == "positions" else "iu"}
+        ours = ("atomic_numbers", position, "names", "gdb_index", "split")
+        wanted = dict.fromkeys((*ours, *properties))
+        chosen = [name for name in wanted if name in headers]
+        for name in chosen:
+            _check_kind(name, headers[name], kinds[name], path)
+            shapes = {"atomic_numbers": (total,), position: (total, 3)}
+            expected = shapes.get(name, (num_molecules,))
+            if headers[name].shape != expected:
+                raise UsageError(
+                    f"{path}: expected {name} of shape {expected} "
+                    f"(num_atoms adds up to {total}), found {headers[name].shape}"
+                )
+        return chosen
+
+    return choose
+
+
+def _check_numbers(arrays: Arrays, path: Path) -> None:
+    numbers = arrays["atomic_numbers"]
+    if np.any(numbers < 0) or np.any(numbers > 118):
+        raise UsageError(
+            f"{path}: expected atomic numbers up to 118, found {numbers.min()} to "
+            f"{numbers.max()}"
+        )
+
+
+def _text_of(names: np.ndarray) -> np.ndarray:
+    return (
+        np.char.decode(names, "utf-8", "replace") if names.dtype.kind == "S" else names
+    )
 
 
 def read_npz(path: Path, properties: Sequence[str] = ()) -> Records:
@@ -128,21 +174,38 @@ def read_npz(path: Path, properties: Sequence[str] = ()) -> Records:
     Raises:
         UsageError: The file is no complete archive, or its arrays do not fit together.
     """
-    arrays = _load(path, properties)
-    _check_shapes(arrays, path, properties)
+    counts = _counts(path)
+    arrays = read_arrays(path, WHAT, _chooser(path, counts, properties))
+    _check_numbers(arrays, path)
+    names = None
     if "names" in arrays:
-        names = arrays["names"].astype(str)
-    else:
-        names = gdb_names(arrays["gdb_index"]) if "gdb_index" in arrays else None
+        names = _text_of(arrays["names"])
+    elif "gdb_index" in arrays:
+        names = gdb_names(arrays["gdb_index"])
+    unknown = np.full(len(counts), np.nan, np.float32)
     molecules = make_molecules(
-        arrays["num_atoms"],
+        counts,
         arrays["atomic_numbers"],
-        _positions(arrays, path),
+        _positions(arrays),
         names,
-        _properties(arrays, path, properties),
+        {name: arrays.get(name, unknown) for name in properties},
     )
-    split = arrays["split"].astype(np.int8) if "split" in arrays else None
-    return Records(molecules, split, ())
+    return Records(molecules, _split(arrays, path), ())
+
+
+def _split(arrays: Arrays, path: Path) -> np.ndarray | None:
+    """Returns the part of each molecule, -1 where it is in none."""
+    if "split" not in arrays:
+        return None
+    split = arrays["split"].astype(np.int64)
+    outside = (split < 0) | (split > 2)
+    if outside.any():
+        logging.warning(
+            "%s: %d molecules are in no part: their split is none of 0 (training), 1 "
+            "(validation) and 2 (test)",
+            path, int(outside.sum()),
+        )  # fmt: skip
+    return np.where(outside, -1, split).astype(np.int8)
 
 
 def write_npz(molecules: Molecules, path: Path, compress: bool = True) -> None:

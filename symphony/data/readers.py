@@ -3,7 +3,8 @@
 Every error that a file can cause is a `UsageError` of one line with its path.
 """
 
-import io
+import gzip
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,31 +13,46 @@ import numpy as np
 from absl import logging
 from jaxtyping import Int8
 
+from common.commands.reading import DAMAGE, line_of
 from common.errors import UsageError
 from common.nn.conditions import CONDITIONS
-from symphony.data.molecules import Molecules, Records, SkipReport, screen, select
+from symphony.data.molecules import Molecules, Records, SkipReport, select
 from symphony.data.npz import read_npz
+from symphony.data.opening import open_bytes
+from symphony.data.plausibility import HYDROGEN, warn_without_hydrogens
+from symphony.data.screening import describe, screen
 from symphony.data.sdf import read_sdf
 from symphony.data.sources import SOURCES, Source, locate, qm9, qm9_files
 from symphony.data.xyz import read_xyz
 
 SPLITS = ("train", "validation", "test")
 SMALL_SET = 20  # molecules; a set below this is not divided
-_NAMES = ".sdf, .mol, .xyz, .extxyz, .npz, dsgdb9nsd.xyz.tar.bz2, a .zip with gdb9.sdf"
-PARSE_ERRORS = (ValueError, TypeError, IndexError, KeyError, OverflowError)
-"""Errors of the readers at contents of another format."""
+_NAMES = (
+    ".sdf, .mol, .xyz, .extxyz (each also with .gz), .npz, dsgdb9nsd.xyz.tar.bz2, a "
+    ".zip with gdb9.sdf"
+)
 
 
 def _opened(read: Callable[..., Records]) -> Callable[..., Records]:
     def opened(path: Path, properties: Sequence[str]) -> Records:
-        with path.open("rb") as file:
-            return read(io.BufferedReader(file), str(path), properties)
+        with open_bytes(path) as file:
+            return read(file, str(path), properties)
 
     return opened
 
 
+def suffix_of(path: Path) -> str:
+    """Returns the ending that tells the form of a file, in small letters.
+
+    >>> suffix_of(Path("set.SDF.gz"))
+    '.sdf'
+    """
+    is_packed = path.suffix.lower() == ".gz"
+    return (path.with_suffix("") if is_packed else path).suffix.lower()
+
+
 def _ends(*suffixes: str) -> Callable[[Path], bool]:
-    return lambda path: path.suffix.lower() in suffixes
+    return lambda path: suffix_of(path) in suffixes
 
 
 class Form(NamedTuple):
@@ -55,22 +71,11 @@ class Form(NamedTuple):
 
 
 PLAIN_FORMS = (
-    Form(_ends(".npz"), read_npz),
+    Form(lambda path: path.suffix.lower() == ".npz", read_npz),
     Form(_ends(".sdf", ".mol"), _opened(read_sdf)),
     Form(_ends(".xyz", ".extxyz"), _opened(read_xyz)),
 )
 FORMS = (Form(qm9_files.is_official, qm9_files.read_official, qm9.curate), *PLAIN_FORMS)
-
-
-def _check_not_flat(path: Path, molecules: Molecules) -> None:
-    """Raises `UsageError` for an SDF of drawings: its records say 2D, and z is 0."""
-    if path.suffix.lower() not in (".sdf", ".mol") or np.any(molecules.positions[:, 2]):
-        return
-    second = path.read_bytes()[:1000].split(b"\n")[1:2]
-    if second and second[0][20:22] == b"2D":
-        raise UsageError(
-            f"{path}: expected positions in three dimensions, found a drawing (2D)"
-        )
 
 
 def read_file(
@@ -93,25 +98,35 @@ def read_file(
         UsageError: The file is missing, of another form, or cannot be read or parsed.
     """
     form = next((form for form in forms if form.matches(path)), None)
-    if not path.is_file():
-        known = f" (or one of {', '.join(SOURCES)})" if forms is FORMS else ""
-        raise UsageError(
-            f"{path}: expected a file of molecules{known}, found "
-            f"{'a folder' if path.is_dir() else 'nothing'} there"
-        )
+    _check_is_file(path, forms is FORMS)
     if form is None:
         raise UsageError(f"{path}: expected one of {names}; found {path.suffix!r}")
     try:
         records = form.read(path, properties)
         curated = form.curate is not None and not strict
         return form.curate(records, path) if curated else records
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except PARSE_ERRORS as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UsageError(
-            f"{path}: expected molecules in one of {names}, found a file that "
-            f"cannot be parsed ({type(error).__name__}: {error})"
+            f"{path}: expected a whole file of gzip, found it damaged "
+            f"({line_of(error)})"
         ) from error
+    except DAMAGE as error:
+        raise UsageError(
+            f"{path}: expected molecules in one of {names}, found a file that cannot "
+            f"be read ({line_of(error)})"
+        ) from error
+
+
+def _check_is_file(path: Path, any_form: bool) -> None:
+    """Raises `UsageError` where there is no file that can be read."""
+    if path.is_file():
+        return
+    known = f" (or one of {', '.join(SOURCES)})" if any_form else ""
+    there = "something else" if path.exists() else "nothing"
+    found = "a folder" if path.is_dir() else there
+    raise UsageError(
+        f"{path}: expected a file of molecules{known}, found {found} there"
+    )
 
 
 def _check_properties(molecules: Molecules, source: str) -> None:
@@ -159,6 +174,14 @@ def _choose_split(records: Records, split: str, source: str) -> Molecules:
     return select(molecules, chosen)
 
 
+def _tell(report: SkipReport, notes: Sequence[str], source: str) -> None:
+    """Warns of what a file has and is not used."""
+    if report.skipped:
+        logging.warning("%s: %s", source, describe(report))
+    for note in notes:
+        logging.warning("%s: %s", source, note)
+
+
 def read_molecules(
     path: str | Path,
     species_table: tuple[int, ...],
@@ -166,6 +189,7 @@ def read_molecules(
     strict: bool = False,
     split: str | None = None,
     properties: Sequence[str] = (),
+    part: bool = False,
 ) -> tuple[Molecules, SkipReport]:
     """Reads molecules, leaves out those that cannot be used, and says which.
 
@@ -181,6 +205,7 @@ def read_molecules(
             at all: each split is then the whole.
         properties: rows of `CONDITIONS` to read: arrays of an NPZ file, data fields of
             an SDF, `name=value` in the comments of an extended XYZ file, QM9's own.
+        part: true for molecules that are not whole, whose hydrogens may be missing.
 
     Raises:
         UsageError: The file is missing, of no known form or truncated; more than 5 %
@@ -195,11 +220,15 @@ def read_molecules(
         records = Records(molecules, None, ())
     else:
         records = read_file(locate(path), properties, strict=strict)
-    if strict and records.split is None:
-        _check_not_flat(Path(source), records.molecules)
+    notes = records.notes
     records, report = screen(records, species_table, max_atoms, source, strict)
     molecules = records.molecules
     _check_properties(molecules, source)
+    # Who reads the parts of a file one after another is told once.
+    if split in (None, SPLITS[0]):
+        _tell(report, notes, source)
+        if HYDROGEN in species_table and not part:
+            warn_without_hydrogens(molecules, source)
     if split is not None:
         molecules = _choose_split(records, split, source)
     return molecules, report

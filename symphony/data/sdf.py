@@ -1,265 +1,354 @@
-"""SDF, V2000 and V3000: the atoms, and data fields that are asked for; no bonds.
+"""SDF and mol files, V2000 and V3000, by RDKit: the atoms, and data fields asked for.
 
-A V2000 atom has its coordinates in columns 0-29 and its symbol in 31-33; blocks of
-the file are read as matrices of bytes, one row an atom, with no loop over atoms.
+RDKit is given each record with symbols, columns and exponents as it reads them. What
+it refuses is looked at again, for the line that is to blame. Bonds are not kept.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from io import BufferedIOBase
+from array import array
+from collections.abc import Iterator, Sequence
+from io import BufferedIOBase, TextIOWrapper
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int64, Shaped, UInt8
 
 from common.errors import UsageError
 from symphony.data.elements import ATOMIC_NUMBERS
-from symphony.data.molecules import (
+from symphony.data.molecules import Molecules, Records, Unreadable, make_molecules
+from symphony.data.opening import as_text
+from symphony.data.words import (
     MAX_NAME_LENGTH,
-    Molecules,
-    Records,
-    concatenate,
-    make_molecules,
+    UnreadableError,
+    no_element,
+    number_of,
+    symbol_of,
+    with_exponents,
 )
 
-_CHUNK_BYTES = 1 << 24
-_END_OF_RECORD = b"$$$$"
-_ATOM_COLUMNS = 34
-_COUNTS_COLUMNS = 39
+_CHUNK_CHARACTERS = 1 << 22
+_LONGEST_RECORD = 1 << 26  # characters
+_DELIMITER = re.compile(r"^\$\$\$\$[^\n]*\n", re.MULTILINE)
 _HEADER_LINES = 4  # The fourth has the counts.
-_SPACE, _NEWLINE, _RETURN = b" \n\r"
+_COUNTS = "{:3d}{:3d}  0  0  0  0  0  0  0  0999 V2000"
+_VERSION = re.compile(r"V(\d000)\s*$", re.IGNORECASE)
+_NUMBERS = re.compile(r"(?: *-?\d+\.\d+){3}")
+_PLAIN_ATOM = re.compile(_NUMBERS.pattern + r" ([A-Z][a-z]?) {1,2}[ \d-]{2}")
+_SYMBOL_COLUMN = 31
+_V3000_ATOM = re.compile(r"(M  V30 +\d+ +)(\S+)( .*)")
+_CONTINUED = re.compile(r"-[ \t]*\nM  V30 ")
+_END = "M  END"
+_LARGEST = 99_999.0  # Å; no larger number has place in its columns
 
 
-class _MalformedError(ValueError):
-    """A record that does not follow the format."""
+class _Record(NamedTuple):
+    """Lines of one record; `line` is the number of the first in the file, from 1."""
+
+    lines: list[str]
+    line: int
 
 
-def _symbol_table() -> UInt8[np.ndarray, " codes"]:
-    """Returns the atomic number for `first byte + 256 * second byte`, else 0."""
-    table = np.zeros(1 << 16, np.uint8)
-    for symbol, number in ATOMIC_NUMBERS.items():
-        first, second = symbol.ljust(2).encode()
-        table[first + 256 * second] = number
-    return table
+class _Parsed(NamedTuple):
+    """Molecules read so far, one array for each field."""
+
+    num_atoms: array
+    numbers: array
+    positions: array
+    names: list[str]
+    tags: array
+    values: dict[str, list[float]]
 
 
-_NUMBER_OF_SYMBOL = _symbol_table()
+def _add(parsed: _Parsed, record: _Record, mol: Any) -> None:
+    """Adds a molecule of RDKit and its record; adds nothing where it raises."""
+    fields = {name: _field(record, name) for name in parsed.values}
+    numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
+    # RDKit has no positions of a record without atoms.
+    positions = mol.GetConformer().GetPositions() if numbers else np.zeros((0, 3))
+    parsed.num_atoms.append(len(numbers))
+    parsed.numbers.extend(numbers)
+    parsed.positions.extend(positions.ravel().tolist())
+    parsed.names.append(_title(record) or str(len(parsed.names)))
+    parsed.tags.append({"2D": 2, "3D": 3}.get(record.lines[1][20:22], 0))
+    for name, value in fields.items():
+        parsed.values[name].append(value)
 
 
-def _columns(
-    text: UInt8[np.ndarray, " num_bytes"],
-    begins: Int64[np.ndarray, " num_lines"],
-    ends: Int64[np.ndarray, " num_lines"],
-    width: int,
-) -> UInt8[np.ndarray, "num_lines width"]:
-    """Returns the first bytes of each line, with spaces after a short line's end."""
-    at = begins[:, None] + np.arange(width)
-    inside = at < ends[:, None]
-    characters = np.where(inside, text[np.minimum(at, len(text) - 1)], _SPACE)
-    return np.where(characters == _RETURN, _SPACE, characters).astype(np.uint8)
+def _molecules(parsed: _Parsed) -> Molecules:
+    with np.errstate(over="ignore"):  # Becomes infinite, and is refused as such.
+        positions = np.array(parsed.positions, np.float64).astype(np.float32)
+    return make_molecules(
+        np.array(parsed.num_atoms, np.int64),
+        np.array(parsed.numbers, np.uint8),
+        positions.reshape(-1, 3),
+        parsed.names,
+        parsed.values,
+    )
 
 
-def _fields(
-    columns: UInt8[np.ndarray, "num_lines width"], begin: int, end: int
-) -> Shaped[np.ndarray, " num_lines"]:
-    return np.ascontiguousarray(columns[:, begin:end]).view(f"S{end - begin}")[:, 0]
+def _title(record: _Record) -> str:
+    return record.lines[0].strip()[:MAX_NAME_LENGTH] if record.lines else ""
 
 
-def _atomic_numbers(
-    columns: UInt8[np.ndarray, "num_lines width"],
-) -> Int64[np.ndarray, " num_lines"]:
-    symbols = columns[:, 31:34].astype(np.int64)
-    is_short = symbols[:, 2] == _SPACE
-    numbers = _NUMBER_OF_SYMBOL[symbols[:, 0] + 256 * symbols[:, 1]]
-    return np.where(is_short, numbers, 0).astype(np.int64)
-
-
-def _is_delimiter(
-    text: UInt8[np.ndarray, " num_bytes"], begins: Int64[np.ndarray, " num_lines"]
-) -> Bool[np.ndarray, " num_lines"]:
-    starts = np.minimum(begins, len(text) - len(_END_OF_RECORD))
-    columns = text[starts[:, None] + np.arange(len(_END_OF_RECORD))]
-    return (begins == starts) & (columns == _END_OF_RECORD[0]).all(axis=1)
-
-
-def _data_fields(
-    records: Iterator[bytes], names: Sequence[str]
-) -> dict[str, list[float]]:
-    """Returns the numbers in the data fields of each record, NaN where it has none.
-
-    Raises:
-        _MalformedError: A field holds no number.
-    """
-    patterns = {
-        name: re.compile(rb"^>.*<%s>.*\n(.*)$" % name.encode(), re.MULTILINE)
-        for name in names
-    }
-    values: dict[str, list[float]] = {name: [] for name in names}
-    for record in records if names else ():
-        for name, pattern in patterns.items():
-            match = pattern.search(record)
+def _field(record: _Record, name: str) -> float:
+    """Returns the number in a data field, NaN where there is none."""
+    for index, line in enumerate(record.lines[:-1]):
+        if line.startswith(">") and f"<{name}>" in line:
+            text = record.lines[index + 1].strip()
             try:
-                text = match.group(1).strip() if match else b""
-                values[name].append(float(text or b"nan"))
+                return number_of(text or "nan")
             except ValueError as error:
-                raise _MalformedError from error
-    return values
+                raise UnreadableError(
+                    f"line {record.line + index + 1}: expected {name} as a number, "
+                    f"found {text[:20]!r}"
+                ) from error
+    return float("nan")
 
 
-def _parse_v2000(
-    text: UInt8[np.ndarray, " num_bytes"], fields: Sequence[str]
-) -> Molecules:
-    """Parses whole records, all of them V2000.
+def _atom(line: str, index: int, number: int, trusted: bool) -> str:
+    """Returns the line of an atom in the columns that RDKit reads.
+
+    Args:
+        line: line as it is in the file.
+        index: number of the atom, from 1.
+        number: number of the line, for messages.
+        trusted: true to leave a line as it is where it looks right.
 
     Raises:
-        _MalformedError: One of them is not; nothing says which.
+        UnreadableError: It has no element, or no three coordinates.
     """
-    ends = np.flatnonzero(text == _NEWLINE)
-    begins = np.concatenate([[0], ends[:-1] + 1])
-    delimiters = np.flatnonzero(_is_delimiter(text, begins))
-    first_lines = np.concatenate([[0], delimiters[:-1] + 1])
-    lines_of = lambda rows, width: _columns(text, begins[rows], ends[rows], width)
-    num_atoms = _atom_counts(lines_of, first_lines, delimiters)
-    begin = first_lines + _HEADER_LINES - (np.cumsum(num_atoms) - num_atoms)
-    lines = np.arange(num_atoms.sum()) + np.repeat(begin, num_atoms)
-    atoms = lines_of(lines, _ATOM_COLUMNS)
+    plain = _PLAIN_ATOM.match(line) if trusted else None
+    if plain and plain.start(1) == _SYMBOL_COLUMN and plain.group(1) in ATOMIC_NUMBERS:
+        return line
     try:
-        axes = [_fields(atoms, b, b + 10).astype(np.float32) for b in (0, 10, 20)]
+        axes, rest = [number_of(line[at : at + 10]) for at in (0, 10, 20)], line[30:]
+    except ValueError:
+        axes, rest = _free_coordinates(line, index, number)
+    if not all(abs(axis) < _LARGEST for axis in axes):
+        raise UnreadableError(
+            f"line {number}: expected coordinates in Å (atom {index}), found a "
+            f"position that is not finite or too far away, {line[:30].strip()!r}"
+        )
+    word = (rest.split() or [""])[0]
+    symbol = symbol_of(word)
+    if symbol is None:
+        raise no_element(word, index, number)
+    kept = _NUMBERS.fullmatch(line[:30].rstrip())
+    columns = f"{line[:30]:<30}" if kept else "".join(f"{axis:10.4f}" for axis in axes)
+    return f"{columns} {symbol:<3} 0  0"
+
+
+def _free_coordinates(line: str, index: int, number: int) -> tuple[list[float], str]:
+    """Returns three coordinates that stand in no columns, and the rest of the line."""
+    words = line.split()
+    try:
+        return [number_of(word) for word in words[:3]], " ".join(words[3:])
     except ValueError as error:
-        raise _MalformedError from error
-    width = MAX_NAME_LENGTH
-    names = np.char.strip(_fields(lines_of(first_lines, width), 0, width))
-    return make_molecules(
-        num_atoms,
-        _atomic_numbers(atoms),
-        np.stack(axes, axis=1),
-        np.char.decode(names, "utf-8", "replace"),
-        _data_fields(_records(text.tobytes()), fields),
-    )
+        raise UnreadableError(
+            f"line {number}: expected three coordinates in Å and a symbol (atom "
+            f"{index}), found {line.strip()[:40]!r}"
+        ) from error
 
 
-def _atom_counts(
-    lines_of: Callable[..., UInt8[np.ndarray, "num_lines width"]],
-    first_lines: Int64[np.ndarray, " num_records"],
-    delimiters: Int64[np.ndarray, " num_records"],
-) -> Int64[np.ndarray, " num_records"]:
-    """Returns the number of atoms that the counts line of each record states.
-
-    Raises:
-        _MalformedError: A record is shorter than its counts, or not V2000.
-    """
-    counts = first_lines + _HEADER_LINES - 1
-    if np.any(counts >= delimiters):
-        raise _MalformedError
-    heads = lines_of(counts, _COUNTS_COLUMNS)
-    try:
-        num_atoms = _fields(heads, 0, 3).astype(np.int64)
-    except ValueError as error:
-        raise _MalformedError from error
-    if np.any(_fields(heads, 34, 39) != b"V2000") or np.any(num_atoms < 0):
-        raise _MalformedError
-    if np.any(counts + num_atoms >= delimiters):
-        raise _MalformedError
-    return num_atoms
-
-
-def _title(record: bytes) -> str:
-    text = record.split(b"\n", 1)[0].strip().decode("utf-8", "replace")
-    return text[:MAX_NAME_LENGTH]
-
-
-def _v3000_lines(record: bytes) -> Iterator[list[bytes]]:
-    """Yields the words of each `M  V30` line, continued lines joined."""
-    begun = b""
-    for line in record.splitlines():
-        if line.startswith(b"M  V30 "):
-            words = begun + line[len(b"M  V30 ") :].rstrip()
-            begun = words[:-1] if words.endswith(b"-") else b""
-            if not begun:
-                yield words.split()
-
-
-def _v3000_atoms(record: bytes) -> tuple[int | None, list[int], list[list[float]]]:
-    """Returns the number of atoms that is declared, and elements and positions."""
-    numbers, positions, declared, inside = [], [], None, False
-    for words in _v3000_lines(record):
-        if words[:1] == [b"COUNTS"]:
-            declared = int(words[1])
-        elif words[1:] == [b"ATOM"]:
-            inside = words[0] == b"BEGIN"
-        elif inside:
-            numbers.append(ATOMIC_NUMBERS.get(words[1].decode("latin-1"), 0))
-            positions.append([float(word) for word in words[2:5]])
-    return declared, numbers, positions
-
-
-def _parse_v3000(record: bytes, fields: Sequence[str]) -> Molecules:
-    """Parses one V3000 record.
-
-    Raises:
-        _MalformedError: The record does not follow the format.
-    """
-    try:
-        declared, numbers, positions = _v3000_atoms(record)
-    except (ValueError, IndexError) as error:
-        raise _MalformedError from error
-    if declared != len(numbers) or any(len(position) != 3 for position in positions):
-        raise _MalformedError
-    return make_molecules(
-        np.array([len(numbers)]),
-        np.array(numbers, np.int64),
-        np.array(positions, np.float64).reshape(-1, 3),
-        [_title(record)],
-        _data_fields(iter([record]), fields),
-    )
-
-
-def _parse_singly(
-    text: bytes, fields: Sequence[str]
-) -> tuple[list[Molecules], list[str]]:
-    """Parses record by record; returns also the titles of those that cannot be."""
-    parsed, unreadable = [], []
-    for record in _records(text):
+def _counts(record: _Record) -> tuple[int, int]:
+    """Returns the numbers of atoms and bonds that a V2000 record states."""
+    line, number = record.lines[_HEADER_LINES - 1], record.line + _HEADER_LINES - 1
+    for words in ((line[:3], line[3:6]), [*line.split(), "", ""][:2]):
         try:
-            if b"V3000" in b"".join(record.split(b"\n", 4)[3:4]):
-                parsed.append(_parse_v3000(record, fields))
-            else:
-                parsed.append(_parse_v2000(np.frombuffer(record, np.uint8), fields))
-        except _MalformedError:
-            unreadable.append(_title(record))
-    return parsed, unreadable
+            atoms, bonds = int(words[0]), int(words[1] or 0)
+        except ValueError:
+            continue
+        if atoms >= 0 and bonds >= 0:
+            return atoms, bonds
+    raise UnreadableError(
+        f"line {number}: expected the numbers of atoms and bonds, found "
+        f"{line.strip()[:40]!r}"
+    )
 
 
-def _records(text: bytes) -> Iterator[bytes]:
-    """Yields each record of a block with the line that ends it."""
-    begin = 0
-    while begin < len(text):
-        at = text.find(b"\n" + _END_OF_RECORD, begin)
-        end = text.find(b"\n", at + 1) + 1
-        yield text[begin:end]
-        begin = end
+def _normal(record: _Record, trusted: bool = True) -> _Record:
+    """Returns a record as RDKit reads it.
+
+    Args:
+        record: record as it is in the file.
+        trusted: true to leave a line of an atom as it is where it looks right.
+
+    Raises:
+        UnreadableError: It has another version or form, or an atom that is none.
+    """
+    lines, line = list(record.lines), record.line
+    # Remarks and empty lines may stand before the three lines of the header.
+    head = next((i for i, text in enumerate(lines[:12]) if _VERSION.search(text)), 3)
+    begin = max(0, head - _HEADER_LINES + 1)
+    if any(text.strip() and text[0] != "#" for text in lines[:begin]):
+        begin = 0
+    lines, line = lines[begin:], line + begin
+    if len(lines) < _HEADER_LINES or head - begin != _HEADER_LINES - 1:
+        raise UnreadableError(
+            f"line {line}: expected a header of three lines and the counts in the "
+            f"fourth, found {len(lines)} lines and the counts elsewhere"
+        )
+    version = re.search(r"V\d{4}", lines[3].upper())
+    if version and version.group() not in ("V2000", "V3000"):
+        raise UnreadableError(
+            f"line {line + 3}: expected V2000 or V3000, found {version.group()}"
+        )
+    if version and version.group() == "V3000":
+        return _Record(_normal_v3000(lines, line), line)
+    return _normal_v2000(_Record(lines, line), trusted)
 
 
-def _whole_records(file: BufferedIOBase, source: str) -> Iterator[bytes]:
-    """Yields blocks that end where a record does."""
-    rest = b""
-    while block := file.read(_CHUNK_BYTES):
-        rest += block
-        last = rest.rfind(b"\n" + _END_OF_RECORD)
-        end = rest.find(b"\n", last + 1) + 1 if last >= 0 else 0
-        if end:
-            yield rest[:end]
-            rest = rest[end:]
-    if not rest.strip():
-        return
-    # The last delimiter may lack its newline, or be missing after a whole molecule.
-    lines = [line.strip() for line in rest.splitlines() if line.strip()]
-    if lines[-1] != _END_OF_RECORD and b"M  END" not in lines:
+def _normal_v2000(record: _Record, trusted: bool) -> _Record:
+    lines, line = record
+    num_atoms, num_bonds = _counts(record)
+    if lines[3][34:39] != "V2000":
+        lines[3] = _COUNTS.format(num_atoms, num_bonds)
+    atoms = lines[_HEADER_LINES : _HEADER_LINES + num_atoms]
+    ends = [index for index, text in enumerate(atoms) if text.startswith(_END)]
+    found = ends[0] if ends else len(atoms)
+    if found < num_atoms:
+        raise UnreadableError(
+            f"line {line + 3}: expected {num_atoms} atoms, as the counts say, found "
+            f"{found}"
+        )
+    lines[_HEADER_LINES : _HEADER_LINES + num_atoms] = [
+        _atom(text, index + 1, line + _HEADER_LINES + index, trusted)
+        for index, text in enumerate(atoms)
+    ]
+    return record
+
+
+def _normal_v3000(lines: list[str], line: int) -> list[str]:
+    lines = _CONTINUED.sub("", "\n".join(lines)).split("\n")
+    inside, count = False, 0
+    for index, text in enumerate(lines):
+        if text.rstrip().endswith(("BEGIN ATOM", "END ATOM")):
+            inside = "BEGIN" in text
+        elif inside:
+            atom, count = _V3000_ATOM.fullmatch(text), count + 1
+            symbol = symbol_of(atom.group(2)) if atom else None
+            if symbol is None:
+                word = atom.group(2) if atom else text.strip()
+                raise no_element(word, count, line + index)
+            lines[index] = atom.group(1) + symbol + with_exponents(atom.group(3))
+    return lines
+
+
+def _fault(record: _Record) -> UnreadableError:
+    """Returns why RDKit may have refused a record that is in order up to its bonds."""
+    lines, line = record
+    if _END not in (text.rstrip() for text in lines):
+        return UnreadableError(
+            f"line {line}: expected M  END in the record, found none"
+        )
+    if "V3000" not in lines[3]:
+        num_atoms, num_bonds = _counts(record)
+        begin = _HEADER_LINES + num_atoms
+        for index, text in enumerate(lines[begin : begin + num_bonds], start=begin):
+            try:
+                ends = int(text[:3]), int(text[3:6]), int(text[6:9])
+            except ValueError:
+                ends = (0, 0, 0)
+            if not (1 <= min(ends[:2]) <= max(ends[:2]) <= num_atoms):
+                return UnreadableError(
+                    f"line {line + index}: expected a bond between two of {num_atoms} "
+                    f"atoms, found {text.strip()[:40]!r}"
+                )
+    return UnreadableError(
+        f"line {line}: expected a record that RDKit reads, found none in "
+        f"{len(lines)} lines; are its counts right?"
+    )
+
+
+def _read_record(record: _Record) -> tuple[_Record, Any]:
+    """Returns the record as RDKit was given it, and the molecule that it read.
+
+    Raises:
+        UnreadableError: There is none.
+    """
+    from rdkit import Chem
+
+    for trusted in (True, False):
+        normal = _normal(record, trusted)
+        text = "\n".join(normal.lines) + "\n"
+        mol = Chem.MolFromMolBlock(
+            text, sanitize=False, removeHs=False, strictParsing=False
+        )
+        if mol is not None:
+            return normal, mol
+    raise _fault(normal)
+
+
+def _texts(text: TextIOWrapper, source: str) -> Iterator[str]:
+    """Yields the text of each record, without its delimiter."""
+    rest = ""
+    while block := text.read(_CHUNK_CHARACTERS):
+        rest, begin = rest + block, 0
+        for match in _DELIMITER.finditer(rest):
+            yield rest[begin : match.start()]
+            begin = match.end()
+        rest = rest[begin:]
+        if len(rest) > _LONGEST_RECORD:
+            raise UsageError(f"{source}: expected an SDF, found no $$$$ in 64 MB of it")
+    if rest.strip().startswith("$$$$") or "\n$$$$" in rest:  # Without its newline.
+        rest = rest[: rest.rfind("$$$$")]
+    elif rest.strip() and not re.search(r"^M  END", rest, re.MULTILINE):
+        head = "the file truncated" if "V2000" in rest or "V3000" in rest else "none"
         raise UsageError(
             f"{source}: expected the last record to be complete (M  END, then $$$$), "
-            "found the file truncated"
+            f"found {head} in its last {rest.count(chr(10)) + 1} lines"
         )
-    tail = b"" if lines[-1] == _END_OF_RECORD else b"\n" + _END_OF_RECORD
-    yield rest.rstrip() + tail + b"\n"
+    if rest.strip():
+        yield rest
+
+
+def _records(text: TextIOWrapper, source: str) -> Iterator[tuple[_Record, bool]]:
+    """Yields the records, and whether one follows another without a delimiter."""
+    line = 1
+    for record in _texts(text, source):
+        lines = record.split("\n")
+        for index, part in enumerate(_divide(_Record(lines, line))):
+            yield part, index > 0
+        line += len(lines)
+
+
+def _divide(record: _Record) -> Iterator[_Record]:
+    """Yields the mol blocks of a record, which is one unless delimiters are missing."""
+    lines, begin, ended, in_field = record.lines, 0, False, False
+    for index, text in enumerate(lines):
+        in_field = bool(text.strip()) and (in_field or text.startswith(">"))
+        if text.startswith(_END):
+            ended, in_field = True, False
+        elif ended and not in_field and _VERSION.search(text):
+            head = max(begin, index - _HEADER_LINES + 1)
+            yield _Record(lines[begin:head], record.line + begin)
+            begin, ended = head, False
+    yield _Record(lines[begin:], record.line + begin)
+
+
+def _leftover(record: _Record) -> int:
+    """Returns the line with text behind `M  END` that is no data field, else 0."""
+    end = next((i for i, t in enumerate(record.lines) if t.startswith(_END)), None)
+    for index, text in enumerate(record.lines[end + 1 :] if end is not None else ()):
+        if text.startswith(">"):
+            return 0
+        if text.strip():
+            return record.line + end + 1 + index
+    return 0
+
+
+def _notes(num_undivided: int, leftovers: list[int]) -> tuple[str, ...]:
+    notes = []
+    if num_undivided:
+        notes.append(
+            f"{num_undivided} molecules follow another one without $$$$; each is read "
+            "as a record of its own"
+        )
+    if leftovers:
+        notes.append(
+            f"text behind M  END of {len(leftovers)} records is no data field and is "
+            f"not read (first in line {leftovers[0]}); is a $$$$ missing?"
+        )
+    return tuple(notes)
 
 
 def read_sdf(
@@ -275,20 +364,27 @@ def read_sdf(
     Raises:
         UsageError: The file ends within a record.
     """
-    parsed: list[Molecules] = []
-    unreadable: list[str] = []
-    for block in _whole_records(file, source):
-        try:
-            parsed.append(_parse_v2000(np.frombuffer(block, np.uint8), properties))
-        except _MalformedError:
-            good, bad = _parse_singly(block, properties)
-            parsed += good
-            unreadable += bad
-    if not parsed:
-        none = np.zeros(0, int)
-        unknown = dict.fromkeys(properties, none)
-        parsed = [make_molecules(none, none, np.zeros((0, 3)), None, unknown)]
-    molecules = concatenate(parsed)
-    index = np.arange(len(molecules.names)).astype(str)
-    names = np.where(molecules.names == "", index, molecules.names)
-    return Records(molecules._replace(names=names), None, tuple(unreadable))
+    from rdkit import rdBase
+
+    values: dict[str, list[float]] = {name: [] for name in properties}
+    parsed = _Parsed(array("l"), array("B"), array("d"), [], array("b"), values)
+    unreadable, leftovers, num_undivided = [], [], 0
+    with rdBase.BlockLogs():
+        for record, follows in _records(as_text(file), source):
+            if not any(map(str.strip, record.lines)):
+                continue
+            num_undivided += follows
+            line = _leftover(record)
+            leftovers += [line] if line else []
+            try:
+                _add(parsed, *_read_record(record))
+            except UnreadableError as error:
+                name = _title(record) or str(len(parsed.names) + len(unreadable))
+                unreadable.append(Unreadable(name, str(error)))
+    return Records(
+        _molecules(parsed),
+        None,
+        tuple(unreadable),
+        tags=np.array(parsed.tags, np.int8),
+        notes=_notes(num_undivided, leftovers),
+    )

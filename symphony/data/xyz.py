@@ -1,73 +1,198 @@
-"""XYZ: plain, extended (columns named by `Properties=`), and QM9's own dialect.
+"""XYZ, plain and extended, by ASE; and the dialect of QM9's authors.
 
+ASE is given each frame with symbols, exponents and columns in the form that it reads.
 QM9 writes `1.2*^-6` for 1.2e-6 and follows the atoms with three lines of its own.
 """
 
+import io
 import itertools
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from io import BufferedIOBase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from common.commands.reading import line_of
 from common.errors import UsageError
-from symphony.data.elements import ATOMIC_NUMBERS, SYMBOLS
-from symphony.data.molecules import MAX_NAME_LENGTH, Records, make_molecules
+from symphony.data.molecules import Records, Unreadable, make_molecules
+from symphony.data.opening import LONGEST_LINE, as_text
+from symphony.data.words import (
+    MAX_NAME_LENGTH,
+    UnreadableError,
+    no_element,
+    number_of,
+    symbol_of,
+    with_exponents,
+)
 
-_PROPERTIES = re.compile(rb'Properties\s*=\s*"?([^\s"]+)', re.IGNORECASE)
-_NAME = re.compile(rb'(?:^|\s)name\s*=\s*(?:"([^"]*)"|(\S+))')
-_SYMBOL_COLUMNS = (b"species", b"symbols", b"element")
-_NUMBER_COLUMNS = (b"z", b"numbers", b"atomic_numbers")
-_NUMBER_OF_SYMBOL = {s.encode(): n for s, n in ATOMIC_NUMBERS.items()}
+# The key is a whole word; names of columns may hold colons themselves, as `a::b`.
+_PROPERTIES = re.compile(r'(?<![\w.-])Properties\s*=\s*(?:"([^"]*)"|(\S+))')
+_COLUMN = re.compile(r"([^\s]+?):([RISL]):(\d{1,3})(?::|$)")
+_NAME = re.compile(r'(?:^|\s)name\s*=\s*(?:"([^"]*)"|(\S+))')
+_BOX = re.compile(r"(?<![\w.-])Lattice\s*=")
+_NO_BOX = re.compile(r'(?<![\w.-])pbc\s*=\s*"?\s*(?:F\w*\s*){3}', re.IGNORECASE)
+_COUNT = re.compile(r"\s*(\d{1,9})(?:\s+[^\d\s.+-].*)?\s*", re.DOTALL | re.ASCII)
+_QM9_COMMENT = re.compile(r"gdb\s+(\d{1,6})\s")
+_QM9_LINES = 3
+_SYMBOL_COLUMNS = ("species", "symbols", "element", "z", "numbers", "atomic_numbers")
+_FRAMES_AT_ONCE = 256
+_ASE_ERRORS = (ValueError, KeyError, IndexError, TypeError, OSError, AssertionError)
 
 
-Frame = tuple[str, bytes, list[bytes]]
-"""Name, comment, and one line for each atom."""
+class Frame(NamedTuple):
+    """Text of one frame.
 
-
-def _columns(comment: bytes) -> tuple[int, int]:
-    """Returns the columns of the symbol and of x.
-
-    Raises:
-        KeyError, ValueError: The comment names columns, and these are not among them.
+    Attributes:
+        name: name of the molecule.
+        comment: second line.
+        rows: one line for each atom.
+        line: number of the first row in the file, from 1.
     """
-    match = _PROPERTIES.search(comment)
-    if not match:
-        return 0, 1
-    words = match.group(1).split(b":")
-    columns, at = {}, 0
-    for name, kind, width in zip(words[::3], words[1::3], words[2::3], strict=True):
-        columns[name.lower()] = (at, kind, int(width))
-        at += int(width)
-    standard = (*_SYMBOL_COLUMNS, *_NUMBER_COLUMNS)
-    symbol = next((name for name in standard if name in columns), b"species")
-    return columns[symbol][0], columns[b"pos"][0]
 
-
-def _atomic_number(word: bytes) -> int:
-    if word.isdigit():
-        return int(word) if int(word) <= len(SYMBOLS) else 0
-    return _NUMBER_OF_SYMBOL.get(word, 0)
-
-
-def _coordinates(words: list[bytes]) -> list[float]:
-    try:
-        return [float(word) for word in words]
-    except ValueError:
-        return [float(word.replace(b"*^", b"e")) for word in words]
-
-
-def _value(comment: bytes, name: str) -> float:
-    """Returns the number of `name=...` in a comment, NaN if it has none."""
-    pattern = rb'(?:^|\s)%s\s*=\s*"?([^\s"]+)' % re.escape(name).encode()
-    match = re.search(pattern, comment)
-    return float(match.group(1)) if match else float("nan")
+    name: str
+    comment: str
+    rows: list[str]
+    line: int
 
 
 class _Columns(NamedTuple):
-    """Molecules parsed so far, one array for each field."""
+    """Columns of a frame: of the symbol, of x, how many, and `Properties=` for ASE."""
+
+    symbol: int
+    x: int
+    count: int
+    properties: str
+
+
+def _columns(frame: Frame) -> _Columns:
+    """Returns the columns that the comment names, else those of plain XYZ.
+
+    Raises:
+        UnreadableError: There is no symbol or no position among them.
+    """
+    match = _PROPERTIES.search(frame.comment)
+    if not match:
+        return _Columns(0, 1, 4, "")
+    text = match.group(1) or match.group(2) or ""
+    found = list(_COLUMN.finditer(text.strip().rstrip(":")))
+    names = [column.group(1).lower() for column in found]
+    symbol = next((name for name in _SYMBOL_COLUMNS if name in names), None)
+    position = next((name for name in ("pos", "positions") if name in names), None)
+    if symbol is None or position is None:
+        raise UnreadableError(
+            f"line {frame.line - 1}: expected Properties= with the columns "
+            f"species:S:1 and pos:R:3, found {text[:60]!r}"
+        )
+    # Other columns are text to ASE, so that none of them can spoil a frame.
+    ours = {names.index(symbol): "species", names.index(position): "pos"}
+    places, words = {}, []
+    for index, column in enumerate(found):
+        name, width = ours.get(index, f"other{index}"), int(column.group(3))
+        kind = "R" if name == "pos" else "S"
+        places[name] = sum(int(other.group(3)) for other in found[:index])
+        words.append(f"{name}:{kind}:{width}")
+    count = sum(int(column.group(3)) for column in found)
+    return _Columns(places["species"], places["pos"], count, ":".join(words))
+
+
+def _normal(frame: Frame) -> str:
+    """Returns a frame as ASE reads it.
+
+    Raises:
+        UnreadableError: A row has no symbol or too few columns.
+    """
+    columns = _columns(frame)
+    if not frame.rows:
+        raise UnreadableError(f"line {frame.line - 2}: found a frame of no atoms")
+    rows = []
+    for index, row in enumerate(with_exponents("\n".join(frame.rows)).split("\n")):
+        words, line = row.split(), frame.line + index
+        if len(words) < max(columns.count, columns.x + 3):
+            raise UnreadableError(
+                f"line {line}: expected a symbol and three coordinates in "
+                f"{columns.count} columns (atom {index + 1}), found "
+                f"{row.strip()[:40]!r}"
+            )
+        symbol = symbol_of(words[columns.symbol])
+        if symbol is None:
+            raise no_element(words[columns.symbol], index + 1, line)
+        if symbol != words[columns.symbol]:
+            words[columns.symbol] = symbol
+            row = " ".join(words)
+        rows.append(row)
+    head = f"Properties={columns.properties}" if columns.properties else ""
+    return "\n".join([str(len(rows)), head, *rows, ""])
+
+
+def _by_ase(texts: Sequence[str]) -> list[Any]:
+    """Returns the atoms of frames as ASE reads them."""
+    from ase.io.extxyz import read_xyz as ase_read
+
+    return list(ase_read(io.StringIO("".join(texts)), slice(None)))
+
+
+def _fault(frame: Frame, error: Exception) -> UnreadableError:
+    """Returns why ASE could not read a frame, with the line if a number is to blame."""
+    first = _columns(frame).x
+    for index, row in enumerate(frame.rows):
+        for word in row.split()[first : first + 3]:
+            try:
+                number_of(word)
+            except ValueError:
+                where = f"line {frame.line + index}"
+                what = f"expected a coordinate in Å (atom {index + 1})"
+                return UnreadableError(f"{where}: {what}, found {word[:20]!r}")
+    return UnreadableError(
+        f"line {frame.line}: expected a frame that ASE reads, found {line_of(error)}"
+    )
+
+
+def _read_frames(frames: Sequence[Frame]) -> Iterator[Any]:
+    """Yields what ASE reads of each frame, or the error that tells why it cannot."""
+    texts: list[str | UnreadableError] = []
+    for frame in frames:
+        try:
+            texts.append(_normal(frame))
+        except UnreadableError as error:
+            texts.append(error)
+    good = [text for text in texts if isinstance(text, str)]
+    try:
+        together = iter(_by_ase(good))
+    except _ASE_ERRORS:
+        together = None
+    for frame, text in zip(frames, texts, strict=True):
+        if not isinstance(text, str):
+            yield text
+        elif together is not None:
+            yield next(together)
+        else:
+            yield _read_singly(frame, text)
+
+
+def _read_singly(frame: Frame, text: str) -> Any:
+    try:
+        return _by_ase([text])[0]
+    except _ASE_ERRORS as error:
+        return _fault(frame, error)
+
+
+def _value(frame: Frame, name: str) -> float:
+    """Returns the number of `name=...` in a comment, NaN if it has none."""
+    pattern = rf'(?:^|\s){re.escape(name)}\s*=\s*"?([^\s"]+)'
+    match = re.search(pattern, frame.comment)
+    try:
+        return number_of(match.group(1)) if match else float("nan")
+    except ValueError as error:
+        raise UnreadableError(
+            f"line {frame.line - 1}: expected {name} as a number, found "
+            f"{match.group(1)[:20]!r}"
+        ) from error
+
+
+class _Parsed(NamedTuple):
+    """Molecules read so far, one array for each field."""
 
     num_atoms: array
     numbers: array
@@ -76,89 +201,116 @@ class _Columns(NamedTuple):
     values: dict[str, list[float]]
 
 
-def _add(columns: _Columns, frame: Frame) -> None:
-    """Parses a frame and adds it; adds nothing where it raises.
-
-    Raises:
-        KeyError, IndexError, ValueError: The frame cannot be parsed.
-    """
-    name, comment, lines = frame
-    symbol, x = _columns(comment)
-    rows = [line.split() for line in lines]
-    numbers = [_atomic_number(row[symbol]) for row in rows]
-    positions = _coordinates([word for row in rows for word in row[x : x + 3]])
-    if len(positions) != 3 * len(rows):
-        raise ValueError("a line has too few columns")
-    values = {key: _value(comment, key) for key in columns.values}
-    columns.num_atoms.append(len(rows))
-    columns.numbers.extend(numbers)
-    columns.positions.extend(positions)
-    columns.names.append(name)
+def _add(parsed: _Parsed, frame: Frame, atoms: Any) -> None:
+    """Adds a frame; adds nothing where it raises."""
+    values = {key: _value(frame, key) for key in parsed.values}
+    parsed.num_atoms.append(len(atoms))
+    parsed.numbers.extend(atoms.numbers.tolist())
+    parsed.positions.extend(atoms.positions.ravel().tolist())
+    parsed.names.append(frame.name)
     for key, value in values.items():
-        columns.values[key].append(value)
+        parsed.values[key].append(value)
 
 
 def collect(frames: Iterable[Frame], properties: Sequence[str] = ()) -> Records:
-    """Parses frames one after another.
+    """Reads frames one after another.
 
     Args:
-        frames: name, comment and lines of the atoms of each.
+        frames: text of each.
         properties: names of the numbers to read from the comments.
     """
     values: dict[str, list[float]] = {name: [] for name in properties}
-    columns = _Columns(array("l"), array("B"), array("d"), [], values)
-    unreadable = []
-    for frame in frames:
-        try:
-            _add(columns, frame)
-        except (ValueError, KeyError, IndexError):
-            unreadable.append(frame[0])
+    parsed = _Parsed(array("l"), array("B"), array("d"), [], values)
+    unreadable, num_boxes = [], 0
+    source = iter(frames)
+    while some := list(itertools.islice(source, _FRAMES_AT_ONCE)):
+        for frame, atoms in zip(some, _read_frames(some), strict=True):
+            num_boxes += _has_box(frame.comment)
+            try:
+                if isinstance(atoms, UnreadableError):
+                    raise atoms
+                _add(parsed, frame, atoms)
+            except UnreadableError as error:
+                unreadable.append(Unreadable(frame.name, str(error)))
     with np.errstate(over="ignore"):  # Becomes infinite, and is refused as such.
         molecules = make_molecules(
-            np.array(columns.num_atoms, np.int64),
-            np.array(columns.numbers, np.uint8),
-            np.array(columns.positions, np.float64).reshape(-1, 3).astype(np.float32),
-            columns.names,
+            np.array(parsed.num_atoms, np.int64),
+            np.array(parsed.numbers, np.uint8),
+            np.array(parsed.positions, np.float64).reshape(-1, 3).astype(np.float32),
+            parsed.names,
             values,
         )
-    return Records(molecules, None, tuple(unreadable))
+    box = f"the periodic box of {num_boxes} molecules is not read: each is taken as it "
+    notes = (f"{box}stands, unwrap those that cross it",) if num_boxes else ()
+    return Records(molecules, None, tuple(unreadable), notes=notes)
 
 
-def _name(comment: bytes) -> str:
+def _has_box(comment: str) -> bool:
+    return bool(_BOX.search(comment)) and not _NO_BOX.search(comment)
+
+
+def _name(comment: str) -> str:
     named = _NAME.search(comment)
-    text = (named.group(1) or named.group(2) or b"") if named else b""
-    return text.decode("utf-8", "replace")[:MAX_NAME_LENGTH]
+    text = (named.group(1) or named.group(2) or "") if named else ""
+    qm9 = _QM9_COMMENT.match(comment)
+    text = f"gdb_{int(qm9.group(1)):06d}" if qm9 else text
+    return text[:MAX_NAME_LENGTH]
 
 
-def _skip_empty(file: BufferedIOBase) -> tuple[bytes, int]:
-    """Returns the next line that is not empty, and how many were before it."""
-    line, count = file.readline(), 0
-    while line and not line.strip():
-        line, count = file.readline(), count + 1
-    return line, count
+def _lines(file: BufferedIOBase, source: str) -> Iterator[tuple[int, str]]:
+    """Yields the lines with their numbers."""
+    text = as_text(file)
+    for number in itertools.count(1):
+        line = text.readline(LONGEST_LINE)
+        if len(line) == LONGEST_LINE:
+            raise UsageError(
+                f"{source}: expected lines of text, found one of more than "
+                f"{LONGEST_LINE} characters (line {number})"
+            )
+        if not line:
+            return
+        yield number, line
+
+
+def _next_frame(lines: Iterator[tuple[int, str]]) -> tuple[int, str]:
+    """Returns the next line that is neither empty nor a remark; empty at the end."""
+    for number, line in lines:
+        words = line.split()
+        # ASE takes lines of VEC for the vectors of a box.
+        if words and not words[0].startswith(("#", "VEC")):
+            return number, line
+    return 0, ""
+
+
+def _rows(lines: Iterator[tuple[int, str]], count: int) -> list[tuple[int, str]]:
+    atoms = (line for line in lines if not line[1].lstrip().startswith("#"))
+    return list(itertools.islice(atoms, count))
 
 
 def _frames(file: BufferedIOBase, source: str) -> Iterator[Frame]:
-    line_number = 0
+    lines = _lines(file, source)
     for index in itertools.count():
-        head, num_empty = _skip_empty(file)
-        line_number += num_empty
+        number, head = _next_frame(lines)
         if not head:
             return
-        if not head.strip().isdigit():
-            where = f"frame {index}, line {line_number + 1}"
-            found = repr(head[:40].decode(errors="replace"))
-            what = f"expected a number of atoms ({where})"
-            raise UsageError(f"{source}: {what}, found {found}")
-        num_atoms, comment = int(head), file.readline()
-        lines = list(itertools.islice(file, num_atoms))
-        if len(lines) < num_atoms:
+        count = _COUNT.fullmatch(head)
+        if not count:
             raise UsageError(
-                f"{source}: expected {num_atoms} atoms in frame {index}, found the "
-                f"file truncated after {len(lines)}"
+                f"{source}: expected a number of atoms (frame {index}, line {number}), "
+                f"found {head.strip()[:40]!r}; is the number of the frame before right?"
             )
-        line_number += 2 + num_atoms
-        yield _name(comment) or str(index), comment, lines
+        comment = next(lines, (0, ""))[1].strip()
+        rows = _rows(lines, int(count.group(1)))
+        if len(rows) < int(count.group(1)):
+            raise UsageError(
+                f"{source}: expected {count.group(1)} atoms in frame {index}, found "
+                f"the file truncated after {len(rows)}; is its second line a comment?"
+            )
+        if _QM9_COMMENT.match(comment):
+            list(itertools.islice(lines, _QM9_LINES))
+        first = rows[0][0] if rows else number + 2
+        atoms = [row.rstrip() for _, row in rows]
+        yield Frame(_name(comment) or str(index), comment, atoms, first)
 
 
 def read_xyz(

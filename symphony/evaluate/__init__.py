@@ -8,8 +8,9 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from common.commands import cli
+from common.commands import cli, outcome
 from common.errors import UsageError
 
 _CONVENTIONS = "edm,xyz2mol,xyz2mol_hueckel,strict"
@@ -46,7 +47,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     page = report.to_html(result)
     folder = Path(arguments.output)
     show(result, page, report.print_report, folder, "symphony evaluate")
+    _check_judged(result)
     return 0
+
+
+def _check_judged(result: dict[str, Any]) -> None:
+    """Raises `RunError` if hardly any molecule could be judged by some convention."""
+    for name, score in result["conventions"].items():
+        outcome.judge(
+            score["num_judged"],
+            score["num_molecules"],
+            f"molecules were judged by {name}",
+            "the others crashed the process or took too long; raise --time_limit",
+        )
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -5,11 +5,12 @@ means nothing without its convention's name and the version of RDKit.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import rdkit
+from absl import logging
 
 from symphony.chemistry import bonds, pool
 from symphony.evaluate import edm, samples
@@ -37,6 +38,10 @@ DEFINITIONS = {
 Advance = Callable[[str, int], None]  # Convention, molecules done.
 
 
+UNJUDGED = ("crash", "timeout")
+"""Reasons for which nothing is known of a molecule, valid or not."""
+
+
 class Score(NamedTuple):
     """One convention's figures; fractions in [0, 1], None where undefined."""
 
@@ -46,12 +51,13 @@ class Score(NamedTuple):
     num_valid: int
     num_unique: int
     num_novel: int | None
-    valid: float  # Of all molecules.
-    valid_standard_error: float
+    valid: float | None  # Of the molecules that were judged.
+    valid_standard_error: float | None
     unique: float | None  # Of the valid.
-    valid_and_unique: float  # Of all.
+    valid_and_unique: float | None  # Of those that were judged.
     novel: float | None  # Of the unique.
     failures: dict[str, int]
+    num_judged: int
     atom_stability: float | None = None
     molecule_stability: float | None = None
 
@@ -80,7 +86,9 @@ def _score(
     stability: edm.Stability | None,
 ) -> Score:
     counts = bonds.summarize(perceptions)
-    total, num_unique = max(counts.num_molecules, 1), counts.num_unique
+    num_unique = counts.num_unique
+    num_judged = counts.num_molecules - num_unjudged(counts.failures)
+    share = counts.num_valid / num_judged if num_judged else None
     num_novel = _count_novel(perceptions, reference_graphs)
     has_novelty = num_novel is not None and num_unique
     return Score(
@@ -90,15 +98,29 @@ def _score(
         num_valid=counts.num_valid,
         num_unique=num_unique,
         num_novel=num_novel,
-        valid=counts.valid,
-        valid_standard_error=math.sqrt(counts.valid * (1 - counts.valid) / total),
+        valid=share,
+        valid_standard_error=_standard_error(share, num_judged),
         unique=counts.unique if counts.num_valid else None,
-        valid_and_unique=num_unique / total,
+        valid_and_unique=num_unique / num_judged if num_judged else None,
         novel=num_novel / num_unique if has_novelty else None,
         failures=counts.failures,
+        num_judged=num_judged,
         atom_stability=stability.atom_stability if stability else None,
         molecule_stability=stability.molecule_stability if stability else None,
     )
+
+
+def num_unjudged(failures: Mapping[str, int]) -> int:
+    """Returns how many molecules crashed a process or took too long.
+
+    >>> num_unjudged({"valence": 3, "timeout": 1})
+    1
+    """
+    return sum(failures.get(reason, 0) for reason in UNJUDGED)
+
+
+def _standard_error(share: float | None, count: int) -> float | None:
+    return None if share is None else math.sqrt(share * (1 - share) / count)
 
 
 def reference_graphs(
@@ -128,8 +150,19 @@ def reference_graphs(
         pairs = zip(reference.molecules, first, strict=True)
         failed = [molecule for molecule, found in pairs if found.status != "valid"]
         second = perceived(failed, "xyz2mol_hueckel")
+        _warn_of_unjudged(second, len(reference.molecules))
         graphs |= dict.fromkeys(others, _graphs([*first, *second]))
     return graphs
+
+
+def _warn_of_unjudged(perceptions: Sequence[bonds.Perception], total: int) -> None:
+    count = sum(perception.status in UNJUDGED for perception in perceptions)
+    if count:
+        logging.warning(
+            "the bonds of %d of %d molecules of the data could not be judged (crash or "
+            "time limit): novel is an upper bound; raise --time_limit",
+            count, total,
+        )  # fmt: skip
 
 
 def _graphs(perceptions: Sequence[bonds.Perception]) -> set[str]:

@@ -53,7 +53,7 @@ class Stability(NamedTuple):
     num_atoms: int
     num_stable_atoms: int
     num_stable_molecules: int
-    atom_stability: float
+    atom_stability: float | None  # None where no molecule has an atom.
     molecule_stability: float
 
 
@@ -99,7 +99,7 @@ def stability(molecules: Sequence[bonds.Molecule]) -> Stability:
         num_atoms=num_atoms,
         num_stable_atoms=num_stable,
         num_stable_molecules=num_molecules,
-        atom_stability=num_stable / max(num_atoms, 1),
+        atom_stability=num_stable / num_atoms if num_atoms else None,
         molecule_stability=num_molecules / max(len(molecules), 1),
     )
 

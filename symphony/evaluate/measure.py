@@ -101,8 +101,11 @@ def _compare_bispectra(
     )
 
 
-def _per(counts: Counter[int], total: int) -> dict[str, float]:
-    return {str(size): counts[size] / max(total, 1) for size in sorted(counts)}
+def _per(counts: Counter[int], total: int) -> dict[str, float] | None:
+    """Returns the counts for each molecule, None where there are no molecules."""
+    if not total:
+        return None
+    return {str(size): counts[size] / total for size in sorted(counts)}
 
 
 def _rounded(lengths: Any) -> list[float]:

@@ -14,6 +14,7 @@ from common.commands.report import (
     number,
     print_tables,
 )
+from symphony.evaluate import conventions
 
 
 def _percent(fraction: float | None) -> str:
@@ -63,11 +64,13 @@ def ring_rows(report: dict[str, Any]) -> Rows:
     if report["geometry"] is None:
         return []
     rings = report["geometry"]["rings_per_molecule"]
-    sizes = sorted(set(rings["samples"]) | set(rings["reference"]), key=int)
+    sides = [rings["samples"], rings["reference"]]
+    sizes = sorted({size for side in sides for size in side or ()}, key=int)
     rows = [["ring size", "per 100 samples", "per 100 of the data"]]
     for size in sizes:
-        sides = (rings[side].get(size, 0.0) for side in ("samples", "reference"))
-        rows.append([size, *(f"{100 * value:.1f}" for value in sides)])
+        # A side without molecules has no figure, one without such rings has zero.
+        values = [None if side is None else 100 * side.get(size, 0.0) for side in sides]
+        rows.append([size, *(number(value, digits=1) for value in values)])
     return rows
 
 
@@ -82,6 +85,27 @@ def pose_rows(report: dict[str, Any]) -> Rows:
     return [*rows, ["all tests", _percent(poses["all_passed"])]]
 
 
+def reasons(report: dict[str, Any]) -> list[str]:
+    """Returns a line for each convention: why molecules are invalid, commonest first.
+
+    Molecules that crashed a process or took too long are not invalid: they are told
+    apart from the others.
+    """
+    lines, total = [], report["samples"]["num_molecules"]
+    for name, score in report["conventions"].items():
+        ordered = sorted(
+            score["failures"].items(), key=lambda item: (-item[1], item[0])
+        )
+        invalid = [item for item in ordered if item[0] not in conventions.UNJUDGED]
+        unjudged = [item for item in ordered if item[0] in conventions.UNJUDGED]
+        for word, items in (("invalid", invalid), ("not judged", unjudged)):
+            count = sum(number for _, number in items)
+            words = ", ".join(f"{reason} {number}" for reason, number in items)
+            if items:
+                lines.append(f"{name}: {word} {count} of {total}: {words}")
+    return lines
+
+
 def _caption(report: dict[str, Any]) -> str:
     samples, reference = report["samples"], report["reference"]
     return (
@@ -93,19 +117,21 @@ def _caption(report: dict[str, Any]) -> str:
 
 def print_report(report: dict[str, Any], console: Console) -> None:
     """Prints the tables of a report."""
-    tables = [convention_rows(report), distribution_rows(report)]
-    tables += [ring_rows(report), pose_rows(report)]
     console.print(_caption(report), highlight=False)
+    print_tables([convention_rows(report)], console)
+    for line in reasons(report):
+        console.print(line, highlight=False, soft_wrap=True)
+    tables = [distribution_rows(report), ring_rows(report), pose_rows(report)]
     print_tables(tables, console)
 
 
 def _plot_validity(report: dict[str, Any]) -> matplotlib.figure.Figure:
     figure = matplotlib.figure.Figure(figsize=(7, 3))
     axes = figure.add_subplot()
-    names = list(report["conventions"])
-    scores = [report["conventions"][name] for name in names]
+    judged = {k: v for k, v in report["conventions"].items() if v["valid"] is not None}
+    scores = list(judged.values())
     axes.bar(
-        names,
+        list(judged),
         [100 * score["valid"] for score in scores],
         yerr=[100 * score["valid_standard_error"] for score in scores],
         color="tab:blue",
@@ -170,9 +196,8 @@ def make_plots(report: dict[str, Any]) -> list[str]:
         plots.append(html_figure(lengths, "Bond lengths"))
     if geometry is not None and any(geometry["rings_per_molecule"].values()):
         rings = geometry["rings_per_molecule"]
-        figure = _plot_bars(
-            rings["samples"], rings["reference"], "ring size", "rings per molecule"
-        )
+        sides = [rings[side] or {} for side in ("samples", "reference")]
+        figure = _plot_bars(*sides, "ring size", "rings per molecule")
         plots.append(html_figure(figure, "Rings"))
     return plots
 

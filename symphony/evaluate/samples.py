@@ -4,22 +4,36 @@ A record that cannot be parsed, a molecule that was never finished, or one that 
 file of molecules lacks but its manifest has, stays in the denominator. Units: Å.
 """
 
-import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 from rdkit import Chem, rdBase
 
+from common.commands.reading import Header, line_of, parse_json, read_arrays
 from common.errors import UsageError
 from symphony import data
 from symphony.chemistry.bonds import Molecule
-from symphony.data import Molecules
+from symphony.data import Molecules, Records, screening
+from symphony.data.plausibility import warn_without_hydrogens
 from symphony.data.readers import PLAIN_FORMS, read_file
 
-_FORMS = ".sdf, .extxyz, .xyz or .npz"
+_FORMS = ".sdf, .extxyz, .xyz (each also with .gz) or .npz"
 _ALL_ELEMENTS = tuple(range(1, 119))
-_ANY_SIZE = 100_000  # Atoms.
+MAX_ATOMS = 2000
+"""Largest molecule that is judged; perception takes more than its square."""
+
+UNREADABLE, NO_ELEMENT, TOO_LARGE = (
+    "unreadable record",
+    "unknown element",
+    f"more than {MAX_ATOMS} atoms",
+)
+_MOST_IMPLAUSIBLE = 0.5
+"""Share beyond which molecules are taken for drawings, or for those of another unit."""
+
+_SIZES = {".sdf": "sdf_bytes", ".extxyz": "extxyz_bytes"}
 
 
 class Samples(NamedTuple):
@@ -59,15 +73,54 @@ def _read_manifest(path: Path) -> list[dict] | None:
     records = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            record = json.loads(line)
-            is_molecule = "index" in record  # The first line says how all were made.
-        except (ValueError, TypeError) as error:
+            record = parse_json(line)
+        except ValueError as error:
             raise UsageError(
-                f"{path}: expected a JSON object in line {number}, found {line[:80]!r}"
+                f"{path}: expected a JSON object in line {number}, found "
+                f"{line_of(error)}"
             ) from error
-        if is_molecule:
+        if "index" in record:  # The first line says how all were made.
             records.append(record)
     return records or None
+
+
+def _matches(records: list[dict] | None, *paths: Path) -> bool | None:
+    """Returns whether files are as long as a manifest of Symphony says.
+
+    None where the manifest states no lengths, as one that another program wrote.
+    """
+    last = records[-1] if records else {}
+    sizes = [(path, last.get(_SIZES.get(path.suffix.lower(), ""))) for path in paths]
+    if any(not isinstance(size, int) for _, size in sizes):
+        return None
+    return all(path.is_file() and path.stat().st_size == size for path, size in sizes)
+
+
+def _choose_files(path: Path) -> tuple[Path, list[dict] | None]:
+    """Returns the file to judge, and the records of its manifest if they belong to it.
+
+    Beside an SDF that Symphony wrote, and nobody changed since, lies everything that
+    was generated, and that is judged. Any other file is judged as it is.
+    """
+    everything, beside = path.with_suffix(".extxyz"), path.with_suffix(".jsonl")
+    records = _read_manifest(beside)
+    is_sdf = path.suffix.lower() == ".sdf"
+    if is_sdf and _matches(records, path, everything):
+        return everything, records
+    same = _matches(records, path)
+    if is_sdf and everything.is_file():
+        logging.warning(
+            "%s: it is judged as it is; %s is passed over, since %s does not say that "
+            "Symphony wrote both; give --samples=%s to judge that",
+            path, everything, beside, everything,
+        )  # fmt: skip
+    if same is False:
+        logging.warning(
+            "%s: it was changed since %s was written, which is not read; if the "
+            "sampler was interrupted, run it again",
+            path, beside,
+        )  # fmt: skip
+    return path, None if same is False else records
 
 
 def _empty_molecule() -> Molecule:
@@ -80,7 +133,7 @@ def _faults(
     """Returns the fault of each molecule read, and the faults of those that are not."""
     faults: list[str | None] = [None] * num_read
     if manifest is None:
-        return faults, ["unreadable record"] * num_unreadable
+        return faults, [UNREADABLE] * num_unreadable
     if len(manifest) < num_read + num_unreadable:
         raise UsageError(
             f"{path}: expected at most {len(manifest)} molecules, the number of "
@@ -94,15 +147,16 @@ def _faults(
         if record.get("stopped") is False:
             faults[index] = "never finished"
     if read is manifest:
-        return faults, ["unreadable record"] * num_unreadable
+        return faults, [UNREADABLE] * num_unreadable
     return faults, ["not in the file"] * (len(manifest) - num_read)
 
 
 def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
     """Reads generated molecules, the failed ones among them.
 
-    Beside `name.sdf`, `name.extxyz` is read in its place if it exists, since it holds
-    also the molecules without bonds; and `name.jsonl`, one JSON object per generated
+    Beside `name.sdf`, `name.extxyz` is read in its place where the manifest
+    `name.jsonl` is Symphony's and both files are as long as it says, since it holds
+    also the molecules without bonds. The manifest, one JSON object per generated
     molecule, tells which were never finished (`"stopped": false`) and how many there
     were.
 
@@ -111,41 +165,112 @@ def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
         max_molecules: largest number of molecules; the first ones are kept.
 
     Raises:
-        UsageError: The file cannot be read, holds nothing, or has more molecules than
-            its manifest has records.
+        UsageError: The file cannot be read, holds nothing that can be judged, or has
+            more molecules than its manifest has records.
     """
-    path = Path(path)
-    everything = path.with_suffix(".extxyz")
-    if path.suffix.lower() == ".sdf" and everything.is_file():
-        path = everything
+    path, manifest = _choose_files(Path(path))
     records = read_file(path, (), PLAIN_FORMS, _FORMS)
+    is_ours = _matches(manifest, path) is True
+    drawn = () if is_ours else _find_drawings(records, str(path))
+    _tell(records, str(path))
     molecules = to_pairs(records.molecules)
-    manifest = _read_manifest(path.with_suffix(".jsonl"))
     faults, lost = _faults(path, len(molecules), len(records.unreadable), manifest)
+    for index, molecule in enumerate(molecules):
+        drawing = screening.DRAWING if index in drawn else None
+        faults[index] = faults[index] or drawing or _fault_of(*molecule)
     molecules = [
         molecule if fault is None else _empty_molecule()
         for molecule, fault in zip(molecules, faults, strict=True)
     ]
     molecules += [_empty_molecule() for _ in lost]
     faults += lost
-    if not molecules:
-        raise UsageError(f"{path}: expected at least one molecule, found none")
+    _check_some(records, faults, str(path))
     return Samples(molecules[:max_molecules], faults[:max_molecules], str(path))
 
 
-def _texts(arrays: Any, path: Path) -> np.ndarray:
-    try:
-        found = arrays["smiles"]
-    except ValueError as error:
+def _fault_of(numbers: np.ndarray, positions: np.ndarray) -> str | None:
+    """Returns why a molecule cannot be judged at all."""
+    if len(numbers) > MAX_ATOMS:
+        return TOO_LARGE
+    is_known = (numbers > 0) & (numbers <= len(_ALL_ELEMENTS))
+    return None if is_known.all() else NO_ELEMENT
+
+
+def _find_drawings(records: Records, source: str) -> set[int]:
+    """Returns which molecules are drawings.
+
+    Raises:
+        UsageError: Most are, or seem to have lengths in another unit than Å.
+    """
+    molecules = records.molecules
+    found = screening.faults(records, _ALL_ELEMENTS, MAX_ATOMS)
+    skipped = {
+        reason: tuple(molecules.names[bad].tolist())
+        for reason, bad in found.items()
+        if reason in screening.ADVICE and bad.any()
+    }
+    num_bad = sum(map(len, skipped.values()))
+    total = len(molecules.num_atoms)
+    report = data.SkipReport(total, skipped)
+    if num_bad > _MOST_IMPLAUSIBLE * total:
+        screening.check_share(report, total - num_bad, source, strict=False)
+    drawn = found[screening.DRAWING]
+    if drawn.any():
+        logging.warning(
+            "%s: %d of %d molecules are drawings (2D) and count as invalid",
+            source, int(drawn.sum()), total,
+        )  # fmt: skip
+    return {*np.flatnonzero(drawn).tolist()}
+
+
+def _tell(records: Records, source: str) -> None:
+    """Warns of records that cannot be read, and of molecules without hydrogens."""
+    unreadable = screening.unreadable_by_reason(records)
+    if unreadable:
+        total = len(records.molecules.num_atoms) + len(records.unreadable)
+        line = data.describe(data.SkipReport(total, unreadable))
+        logging.warning("%s: %s", source, line.replace("skipped", "cannot read"))
+    for note in records.notes:
+        logging.warning("%s: %s", source, note)
+    warn_without_hydrogens(records.molecules, source)
+
+
+def _check_some(records: Records, faults: list[str | None], source: str) -> None:
+    """Raises `UsageError` where there is nothing, or nothing with known elements."""
+    if not faults:
+        raise UsageError(f"{source}: expected at least one molecule, found none")
+    if {*faults} <= {UNREADABLE, NO_ELEMENT, TOO_LARGE, screening.DRAWING}:
+        reasons = [f"the first: {one.reason}" for one in records.unreadable[:1]]
+        counts = [f"{faults.count(fault)} {fault}" for fault in sorted({*faults})]
         raise UsageError(
-            f"{path}: expected smiles as an array of text, found one of Python objects"
-        ) from error
-    if found.dtype.kind not in "SU" or found.ndim != 1:
-        raise UsageError(
-            f"{path}: expected smiles as a vector of text, found {found.dtype} of "
-            f"shape {found.shape}"
+            f"{source}: expected a molecule that can be judged, found none of "
+            f"{len(faults)} ({', '.join(counts + reasons)})"
         )
-    return found
+
+
+def _smiles_of(path: Path, split: str | None) -> list[str]:
+    """Returns the SMILES of a split in an archive; none where it has none."""
+
+    def choose(headers: Mapping[str, Header]) -> Iterable[str]:
+        header = headers.get("smiles")
+        if header is None:
+            return []
+        if header.dtype.kind not in "SU" or len(header.shape) != 1:
+            raise UsageError(
+                f"{path}: expected smiles as a vector of text, found {header.dtype} of "
+                f"shape {header.shape}"
+            )
+        return [name for name in ("smiles", "split") if name in headers]
+
+    arrays = read_arrays(path, "molecules of the data", choose)
+    texts = arrays.get("smiles", np.zeros(0, "U1"))
+    if texts.dtype.kind == "S":
+        texts = np.char.decode(texts, "utf-8", "replace")
+    if split is not None and "split" in arrays:
+        if arrays["split"].shape != texts.shape:
+            return []
+        texts = texts[arrays["split"] == data.SPLITS.index(split)]
+    return texts.tolist()
 
 
 def read_reference(path: str, split: str | None = None) -> Reference:
@@ -158,19 +283,13 @@ def read_reference(path: str, split: str | None = None) -> Reference:
     Raises:
         UsageError: See `symphony.data.read_molecules`.
     """
-    molecules, report = data.read_molecules(path, _ALL_ELEMENTS, _ANY_SIZE, split=split)
+    molecules, report = data.read_molecules(path, _ALL_ELEMENTS, MAX_ATOMS, split=split)
     pairs = to_pairs(molecules)
     smiles: list[str] = []
     file = data.locate(path)
-    if file.suffix == ".npz" and not report.skipped:
-        with np.load(file, allow_pickle=False) as arrays:
-            if "smiles" in arrays.files:
-                texts = _texts(arrays, file)
-                if texts.dtype.kind == "S":
-                    texts = np.char.decode(texts, "utf-8", "replace")
-                if split is not None and "split" in arrays.files:
-                    texts = texts[arrays["split"] == data.SPLITS.index(split)]
-                smiles = texts.tolist() if len(texts) == len(pairs) else []
+    if file.suffix.lower() == ".npz" and not report.skipped:
+        smiles = _smiles_of(file, split)
+        smiles = smiles if len(smiles) == len(pairs) else []
     return Reference(pairs, smiles, path)
 
 

@@ -39,6 +39,28 @@ def test_a_damaged_state_is_told(tmp_path, contents):
         replicas.read_state(tmp_path / "a.state")
 
 
+@pytest.mark.parametrize("place", [0, 15, 60, -1, -8])
+def test_a_state_that_was_flipped_or_cut_is_told(tmp_path, place):
+    path = tmp_path / "a.state"
+    replicas.write_state(path, State(71, 1_234, b"the checkpoint of OpenMM"))
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[place] ^= 1
+    for damaged in (bytes(flipped), whole[:place]):
+        path.write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"a\.state: expected a state, found"):
+            replicas.read_state(path)
+
+
+def test_a_state_without_a_checksum_is_of_an_older_version(tmp_path):
+    path = tmp_path / "a.state"
+    path.write_bytes(b'{"num_frames": 3, "num_bytes": 120}\ncheckpoint')
+    assert replicas.read_state(path) == State(3, 120, b"checkpoint")
+    path.write_bytes(b'{"num_frames": 3, "num_bytes": 120}\n')
+    with pytest.raises(UsageError, match="found none of OpenMM after 3 frames"):
+        replicas.read_state(path)
+
+
 def test_a_state_lies_beside_its_trajectory(tmp_path):
     path = replicas.state_of(tmp_path / "ala.b_0.xtc")
     assert path == tmp_path / "ala.b_0.state"
@@ -47,8 +69,8 @@ def test_a_state_lies_beside_its_trajectory(tmp_path):
 def test_frames_that_are_done_are_counted_by_states(tmp_path):
     paths = [tmp_path / f"a_{number}.xtc" for number in range(3)]
     assert replicas.num_done(paths) == 0
-    replicas.write_state(replicas.state_of(paths[0]), State(5, 0, b""))
-    replicas.write_state(replicas.state_of(paths[2]), State(2, 0, b""))
+    replicas.write_state(replicas.state_of(paths[0]), State(5, 0, b"x"))
+    replicas.write_state(replicas.state_of(paths[2]), State(2, 0, b"x"))
     assert replicas.num_done(paths) == 7
 
 

@@ -354,7 +354,7 @@ def test_python_gives_trajectories(packaged):
         (["--seed=-1"], "--seed: expected 0 to"),
         (["--chunk=0"], "--chunk: expected 1 or more"),
         (["--max_redraws=-1"], "--max_redraws: expected 0 to"),
-        (["--format=gro"], "--format: invalid choice"),
+        (["--format=gro"], "--format: expected one of 'xtc'"),
         (["--system=villin"], "--system: expected one of ala2, found villin"),
         (["--start=missing.pdb"], "found no missing.pdb"),
         (["--start=GGG.pdb"], "expected a system that the network was trained on"),

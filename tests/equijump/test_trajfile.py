@@ -287,3 +287,25 @@ def test_a_header_of_others_removes_nothing(tmp_path, settings):
     (tmp_path / "mine_0.xtc").write_text("mine")
     write(tmp_path, [chunk(0, 2)], overwrite=True)
     assert (tmp_path / "mine_0.xtc").read_text() == "mine"
+
+
+@pytest.mark.parametrize("suffix", ["xtc", "dcd", "pdb"])
+@pytest.mark.parametrize("place", [30, -3])
+def test_frames_that_were_edited_are_not_gone_on_with(tmp_path, suffix, place):
+    write(tmp_path, [chunk(0, 2)], suffix=suffix)
+    path = tmp_path / f"ala2_1.{suffix}"
+    edited = bytearray(path.read_bytes())
+    edited[place] ^= 1
+    path.write_bytes(edited)
+    with pytest.raises(UsageError, match=r"ala2_1.*as it left them, found others"):
+        write(tmp_path, [], suffix=suffix)
+    assert path.read_bytes() == edited
+
+
+def test_a_state_without_sums_is_gone_on_with(tmp_path):
+    write(tmp_path, [chunk(0, 2)])
+    with np.load(tmp_path / "state.npz") as file:
+        arrays = {name: file[name] for name in file.files if name != "sums"}
+    np.savez(tmp_path / "state.npz", **arrays)
+    assert write(tmp_path, [chunk(2, 2)]) == 1
+    assert read(tmp_path).n_frames == 4

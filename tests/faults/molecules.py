@@ -165,7 +165,7 @@ def _changed_bytes(draw: st.DrawFn) -> tuple[str, str, bytes | None]:
     contents = {
         "zeros": bytes(300),
         "random": draw(st.binary(min_size=1, max_size=200)),
-        "utf-16": text.encode("utf-16"),
+        "utf-32": text.encode("utf-32"),
         "cut": npz()[: draw(st.integers(1, 300))],
         "cut gz": gzip.compress(text.encode())[:-20],
         "folder": None,

@@ -140,7 +140,9 @@ def test_a_property_that_is_no_number_makes_a_record_unreadable(tmp_path, form):
     path = tmp_path / f"waters.{form}"
     bad = v2000("bad").replace("$$$$", "> <dipole>\nlarge\n\n$$$$")
     path.write_text(bad if form == "sdf" else xyz("dipole=large"))
-    with pytest.raises(UsageError, match="1 with a form that cannot be parsed"):
+    with pytest.raises(
+        UsageError, match=r"1 with a fault in line \d+: expected dipole as a number"
+    ):
         read(path)
 
 

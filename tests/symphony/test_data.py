@@ -7,7 +7,9 @@ import pytest
 
 from common.errors import UsageError
 from symphony import data
-from symphony.data.molecules import MIN_DISTANCE, coincident, faults, screen
+from symphony.data.molecules import Unreadable
+from symphony.data.neighbours import MIN_DISTANCE, coincident
+from symphony.data.screening import faults, screen
 
 TABLE = (1, 6, 7, 8, 9)
 
@@ -152,7 +154,7 @@ def test_molecule_with_two_faults_is_counted_once():
     molecules = molecules_of([3, 3])
     spoil("nan", molecules, 0)
     spoil("element", molecules, 0)
-    found = faults(molecules, TABLE, 29)
+    found = faults(data.Records(molecules, None, ()), TABLE, 29)
     assert sum(int(concerned.sum()) for concerned in found.values()) == 1
 
 
@@ -162,8 +164,10 @@ def test_more_than_a_twentieth_of_bad_records_is_an_error():
     spoil("nan", molecules, 1)
     records = data.Records(molecules, None, ())
     screen(records, TABLE, 29, "set.sdf", strict=False)  # 5 % exactly.
+    unreadable = (Unreadable("x", "line 7: found nothing"),)
+    records = records._replace(unreadable=unreadable)
     with pytest.raises(UsageError, match=r"set\.sdf: skipped 3 of 41 .* at most 5%"):
-        screen(records._replace(unreadable=("x",)), TABLE, 29, "set.sdf", strict=False)
+        screen(records, TABLE, 29, "set.sdf", strict=False)
 
 
 def test_skipped_records_leave_their_split_with_them():

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from common.errors import UsageError
+from common.errors import RunError, UsageError
 from symphony import evaluate
+from symphony.chemistry import bonds
 from symphony.evaluate import samples
 
 WATER = (
@@ -36,13 +37,70 @@ def sdf_record(molecule):
     return "\n".join([head, *atoms, "M  END", "$$$$"]) + "\n"
 
 
-def test_everything_generated_is_read_in_place_of_what_had_bonds(tmp_path):
+def write_output(folder, num=2):
+    """Writes three files as the sampler does: a molecule with bonds, the rest without.
+
+    Returns:
+        The path of the SDF.
+    """
     broken = (WATER[0], np.array(WATER[1]) * np.nan)
-    (tmp_path / "molecules.sdf").write_text(sdf_record(WATER))
-    (tmp_path / "molecules.extxyz").write_text(xyz_frame(WATER) + xyz_frame(broken))
-    drawn = samples.read_samples(tmp_path / "molecules.sdf")
+    frames = [xyz_frame(WATER), *[xyz_frame(broken)] * (num - 1)]
+    path = folder / "molecules.sdf"
+    path.write_text(sdf_record(WATER))
+    path.with_suffix(".extxyz").write_text("".join(frames))
+    sizes = {"sdf_bytes": len(path.read_bytes())}
+    lines = [{"record": "header"}]
+    for index in range(num):
+        sizes["extxyz_bytes"] = sum(map(len, frames[: index + 1]))
+        lines.append({"index": index, "stopped": True, **sizes})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    path.with_suffix(".jsonl").write_text(text)
+    return path
+
+
+def test_everything_generated_is_read_in_place_of_what_had_bonds(tmp_path, caplog):
+    drawn = samples.read_samples(write_output(tmp_path))
     assert len(drawn.molecules) == 2
     assert drawn.source.endswith("molecules.extxyz")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("change", ["edited", "no manifest", "other manifest", "cut"])
+def test_a_file_that_was_changed_is_judged_as_it_is(tmp_path, caplog, change):
+    path = write_output(tmp_path)
+    if change == "edited":
+        path.write_text(sdf_record(WATER) * 3)
+    elif change == "no manifest":
+        path.with_suffix(".jsonl").unlink()
+    elif change == "other manifest":
+        path.with_suffix(".jsonl").write_text('{"index": 0}\n')
+    else:
+        frames = path.with_suffix(".extxyz")
+        frames.write_text(frames.read_text().removesuffix("\n"))
+    drawn = samples.read_samples(path)
+    assert drawn.source == str(path)
+    lost = ["not in the file"] if change == "cut" else []
+    assert drawn.faults == [None] * (3 if change == "edited" else 1) + lost
+    assert "molecules.extxyz is passed over" in caplog.text
+
+
+def test_an_extxyz_that_is_named_is_judged_by_its_own_length(tmp_path, caplog):
+    path = write_output(tmp_path).with_suffix(".extxyz")
+    path.with_suffix(".sdf").unlink()
+    assert len(samples.read_samples(path).molecules) == 2
+    assert not caplog.records
+    path.write_text(path.read_text() + xyz_frame(WATER))
+    assert len(samples.read_samples(path).molecules) == 3
+    assert "it was changed since" in caplog.text
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, "[1]", "7", '{"index": '])
+def test_a_damaged_manifest_is_refused_in_one_line(tmp_path, line):
+    path = write_output(tmp_path)
+    path.with_suffix(".jsonl").write_text(line + "\n")
+    with pytest.raises(UsageError, match=r"molecules\.jsonl: expected a JSON obj") as e:
+        samples.read_samples(path)
+    assert "\n" not in str(e.value)
 
 
 def test_manifest_marks_unfinished_molecules(tmp_path):
@@ -184,3 +242,29 @@ def test_divergence_of_sizes_is_between_none_and_the_logarithm_of_two(report_fol
     report = json.loads((report_folder / "report.json").read_text())
     divergence = report["sizes"]["jensen_shannon"]
     assert 0.0 < divergence < math.log(2)
+
+
+@pytest.mark.parametrize(("num_crashes", "status"), [(2, "fails"), (1, "warns")])
+def test_crashes_are_no_invalid_molecules(
+    tmp_path, monkeypatch, capsys, caplog, num_crashes, status
+):
+    def perceive_all(molecules, preset, *_, **__):
+        valid = bonds.Perception("valid", "O", "O")
+        crash = bonds.Perception("crash")
+        return ([crash] * num_crashes + [valid] * len(molecules))[: len(molecules)]
+
+    path = tmp_path / "samples.xyz"
+    path.write_text(xyz_frame(WATER) * (2 if status == "fails" else 3))
+    monkeypatch.setattr(bonds, "perceive_all", perceive_all)
+    flags = [f"--samples={path}", f"--reference={path}", "--conventions=edm,xyz2mol"]
+    flags += [f"--output={tmp_path / 'report'}", "--num_perceived=0"]
+    if status == "fails":
+        with pytest.raises(RunError, match="0 of 2 molecules were judged by xyz2mol"):
+            evaluate.main(flags)
+    else:
+        assert evaluate.main(flags) == 0
+    text = (tmp_path / "report" / "report.json").read_text()
+    score = json.loads(text)["conventions"]["xyz2mol"]
+    assert score["valid"] == (None if status == "fails" else 1.0)
+    assert score["num_judged"] == (0 if status == "fails" else 2)
+    assert f"xyz2mol: not judged {num_crashes} of" in capsys.readouterr().out

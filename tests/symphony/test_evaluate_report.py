@@ -109,3 +109,29 @@ def test_the_page_defines_each_convention_and_tells_why_molecules_fail():
 def test_shares_add_up_to_a_hundred():
     assert report._normalized({"5": 3, "6": 1}) == {"5": 75.0, "6": 25.0}
     assert report._normalized({}) == {}
+
+
+def test_reasons_are_on_the_screen_commonest_first_and_crashes_apart():
+    found = make_report()
+    failures = {"no atoms": 1, "crash": 2, "valence": 3, "net charge": 1}
+    found["conventions"]["edm"] = {**SCORE, "failures": failures}
+    lines = [
+        "edm: invalid 5 of 8: valence 3, net charge 1, no atoms 1",
+        "edm: not judged 2 of 8: crash 2",
+    ]
+    assert report.reasons(found) == lines
+    console = Console(file=io.StringIO(), width=40)
+    report.print_report(found, console)
+    shown = console.file.getvalue()
+    assert all(line in shown for line in lines)
+    assert shown.index("87.50") < shown.index(lines[0]) < shown.index("distance from")
+
+
+def test_what_is_missing_is_a_dash_and_never_zero():
+    found = make_report()
+    missing = dict.fromkeys(("valid", "valid_standard_error", "valid_and_unique"))
+    found["conventions"] = {"edm": {**SCORE, **missing}}
+    found["geometry"]["rings_per_molecule"] = {"samples": None, "reference": {"5": 1.0}}
+    assert report.convention_rows(found)[1][1:3] == ["–", "–"]
+    assert report.ring_rows(found)[1] == ["5", "–", "100.0"]
+    assert "–" in report.to_html(found)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
+from common.errors import RunError
 from symphony import manifest, molfile, options
+from symphony.chemistry import pool
 from symphony.manifest import Sample, Written
 from symphony.weights import Weights
 from tests.symphony import small
@@ -116,3 +118,91 @@ def test_the_head_states_all_that_decides_the_molecules():
     assert head["settings"]["temperature_focus"] == 1.0
     assert head["seed"] == 5
     json.dumps(head)
+
+
+class Answers:
+    """A stream of answers that are known before."""
+
+    def __init__(self, answers):
+        self.answers = list(answers)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return None
+
+    def submit(self, task):
+        pass
+
+    def ready(self):
+        return iter(())
+
+    def rest(self):
+        return iter(self.answers)
+
+
+GOOD = {"smiles": "C", "sdf": "record\n$$$$\n"}
+
+
+def with_answers(monkeypatch, answers):
+    """Returns how many molecules were written, and what was raised."""
+    monkeypatch.setattr(pool, "Stream", lambda *_: Answers(answers))
+    samples = iter(SAMPLE._replace(index=i) for i in range(len(answers)))
+    found = []
+    try:
+        found.extend(manifest.with_bonds(samples))
+    except RunError as error:
+        return found, str(error)
+    return found, None
+
+
+def test_a_crash_and_a_time_out_are_no_judgement(monkeypatch):
+    answers = [GOOD, "crash", "timeout", GOOD, "crash"]
+    found, error = with_answers(monkeypatch, answers)
+    assert error is None
+    assert [sample.index for sample, _, _ in found] == [0, 1, 2, 3, 4]
+    assert [sample.unjudged for sample, _, _ in found] == [
+        None, "crash", "timeout", None, "crash",
+    ]  # fmt: skip
+    record = manifest._record(found[1][0], None)
+    assert (record["valid"], record["unjudged"]) == (False, "crash")
+    assert "unjudged" not in manifest._record(found[0][0], "C")
+
+
+@pytest.mark.parametrize("num_before", [0, 1, 5])
+def test_nothing_is_written_of_molecules_whose_processes_all_die(
+    monkeypatch, num_before
+):
+    answers = [GOOD] * num_before + ["crash"] * (manifest.MOST_CRASHES + 4)
+    found, error = with_answers(monkeypatch, answers)
+    assert len(found) == num_before
+    assert f"from number {num_before} on; nothing is written" in error
+
+
+def test_a_worker_that_dies_of_its_only_molecule_ends_the_command(monkeypatch):
+    found, error = with_answers(monkeypatch, ["crash"])
+    assert found == []
+    assert "died at 1 molecules in a row" in error
+
+
+def test_molecules_that_crashed_are_made_again_by_the_next_command(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "molecules.sdf"
+    answers = [["crash"] * 3, [GOOD, GOOD, GOOD]]
+    monkeypatch.setattr(pool, "Stream", lambda *_: Answers(answers.pop(0)))
+    with pytest.raises(RunError, match="run again"):
+        write_all(path)
+    assert write_all(path) == Written(0, 3, [None] * 3)
+    assert path.read_text() == GOOD["sdf"] * 3
+
+
+def test_hardly_any_judged_molecule_is_a_failure_and_few_a_warning(capsys, caplog):
+    with pytest.raises(RunError, match="0 of 3 molecules had their bonds judged"):
+        manifest.tell("out.sdf", Written(0, 0, [None] * 3, num_unjudged=3), "")
+    assert "out.sdf: 0 valid molecules (xyz2mol_hueckel) of 3, 3 not judged" in (
+        capsys.readouterr().out
+    )
+    manifest.tell("out.sdf", Written(0, 1, [None] * 3, num_unjudged=2), "")
+    assert "only 1 of 3 molecules had their bonds judged (33.3%)" in caplog.text

@@ -5,7 +5,6 @@ import concurrent.futures
 import csv
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from io import BufferedIOBase
@@ -13,20 +12,27 @@ from pathlib import Path
 
 import numpy as np
 
+from common.commands.reading import DAMAGE, line_of
 from common.errors import UsageError
 from symphony.data.cache import parsed_once
 from symphony.data.molecules import Properties, Records, select
 from symphony.data.npz import gdb_names
+from symphony.data.opening import limited
 from symphony.data.sdf import read_sdf
 from symphony.data.sources.qm9 import gdb_index_of
+from symphony.data.words import shown
 from symphony.data.xyz import Frame, collect
 
 HARTREE = 27.211386  # eV
 UNITS = dict.fromkeys(
     ["homo", "lumo", "gap", "zpve", "u0", "u298", "h298", "g298"], HARTREE
 )
-COMMENT = b"A B C mu alpha homo lumo gap r2 zpve u0 u298 h298 g298 cv".split()
+COMMENT = (
+    "A", "B", "C", "mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "u0", "u298",
+    "h298", "g298", "cv",
+)  # fmt: skip
 _TAR_BLOCK = 512
+_LARGEST_MEMBER, _LARGEST_TABLE = 1 << 20, 1 << 28  # bytes; no file of QM9 has more
 _READ_BYTES = 1 << 21
 _MEMBER = re.compile(r"dsgdb9nsd_(\d{6})\.xyz$")
 
@@ -49,41 +55,63 @@ def read_official(path: Path, properties: Sequence[str] = ()) -> Records:
     if path.suffix.lower() == ".sdf":
         table = path.with_name(path.name + ".csv")
         contents = table.read_bytes() if table.is_file() else None
-        with path.open("rb") as file:
-            return _read_gdb9(file, contents, str(path), properties)
+        records = parsed_once(path, _read_records)
+        return _name_gdb9(records, contents, str(path), properties)
     return parsed_once(path, partial(read_dsgdb9nsd, properties=properties), properties)
+
+
+def _read_records(path: Path) -> Records:
+    with path.open("rb") as file:
+        return read_sdf(file, str(path))
 
 
 def _read_zip(path: Path, properties: Sequence[str]) -> Records:
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {Path(name).name: name for name in archive.namelist()}
+            members = {Path(one.filename).name: one for one in archive.infolist()}
             if "gdb9.sdf" not in members:
-                found = ", ".join(sorted(members)[:5]) or "nothing"
+                found = shown(members, most=5)
                 raise UsageError(f"{path}: expected gdb9.sdf inside, found {found}")
-            table = members.get("gdb9.sdf.csv")
-            contents = archive.read(table) if table else None
-            with archive.open(members["gdb9.sdf"]) as file:
-                return _read_gdb9(file, contents, str(path), properties)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            contents = _table_of(archive, members.get("gdb9.sdf.csv"), path)
+            read = partial(_read_member, member=members["gdb9.sdf"])
+            records = parsed_once(path, read)
+            return _name_gdb9(records, contents, str(path), properties)
+    except DAMAGE as error:
         raise UsageError(
-            f"{path}: expected a whole zip archive, found it damaged ({error})"
+            f"{path}: expected a whole zip archive, found it damaged ({line_of(error)})"
         ) from error
 
 
-def _read_gdb9(
-    file: BufferedIOBase, table: bytes | None, source: str, properties: Sequence[str]
+def _table_of(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo | None, path: Path
+) -> bytes | None:
+    if member is None:
+        return None
+    if member.file_size > _LARGEST_TABLE:
+        raise UsageError(
+            f"{path}: expected a gdb9.sdf.csv of at most {_LARGEST_TABLE} bytes, found "
+            f"{member.file_size}"
+        )
+    return archive.read(member)
+
+
+def _read_member(path: Path, member: zipfile.ZipInfo) -> Records:
+    with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+        return read_sdf(limited(file, path.stat().st_size, str(path)), str(path))
+
+
+def _name_gdb9(
+    records: Records, table: bytes | None, source: str, properties: Sequence[str]
 ) -> Records:
-    """Reads `gdb9.sdf`.
+    """Returns the records of `gdb9.sdf` with their names and properties.
 
     Args:
-        file: file opened for bytes.
+        records: records of the SDF.
         table: contents of `gdb9.sdf.csv`, whose rows are the records of the SDF
             in their order: it tells a file that lost its end.
         source: name of the file in messages.
         properties: names of columns of the table.
     """
-    records = read_sdf(file, source)
     names = records.molecules.names
     values = {name: np.full(len(names), np.nan, np.float32) for name in properties}
     if table is not None:
@@ -95,13 +123,24 @@ def _read_gdb9(
         if not records.unreadable:
             names = np.array([row["mol_id"] for row in rows])
             for name in properties:
-                values[name] = np.float32([row.get(name, "nan") for row in rows])
+                values[name] = _column(rows, name, source)
     names = gdb_names(gdb_index_of(names, source))
     return records._replace(
         molecules=records.molecules._replace(
             names=names, properties=_in_our_units(values)
         )
     )
+
+
+def _column(rows: Sequence[dict], name: str, source: str) -> np.ndarray:
+    """Returns a column of the table, NaN where a row has none."""
+    try:
+        return np.float32([row.get(name) or "nan" for row in rows])
+    except ValueError as error:
+        raise UsageError(
+            f"{source}: expected numbers in the column {name} of its csv, found "
+            f"{line_of(error)}"
+        ) from error
 
 
 def _in_our_units(values: Properties) -> Properties:
@@ -133,6 +172,11 @@ def _tar_members(blocks: Iterator[bytes], source: str) -> Iterator[tuple[str, by
                 size = int(header[124:136].strip(b"\0 "), 8)
             except ValueError as error:
                 raise UsageError(f"{source}: expected a tar, found none") from error
+            if not 0 <= size <= _LARGEST_MEMBER:
+                raise UsageError(
+                    f"{source}: expected members of at most {_LARGEST_MEMBER} bytes in "
+                    f"the tar, found one of {size}"
+                )
             after = begin + _TAR_BLOCK - (-size // _TAR_BLOCK) * _TAR_BLOCK
             if after > len(buffer):
                 break
@@ -150,14 +194,14 @@ def _tar_frames(members: Iterator[tuple[str, bytes]]) -> Iterator[Frame]:
         match = _MEMBER.search(path)
         if not match:
             continue
-        head, *lines = text.split(b"\n")
-        num_atoms = int(head) if head.strip().isdigit() else len(lines)
+        head, *lines = text.decode("latin-1").split("\n")
+        num_atoms = int(head) if head.strip().isdecimal() else len(lines)
         if num_atoms > len(lines) - 1:
-            lines, num_atoms = [b"", b""], 1  # No molecule: counted as unreadable.
+            lines, num_atoms = ["", ""], 1  # No molecule: counted as unreadable.
         # The comment holds properties of the molecule, without their names.
         named = zip(COMMENT, lines[0].split()[2:], strict=False)
-        comment = b" ".join(b"%s=%s" % pair for pair in named)
-        yield f"gdb_{match.group(1)}", comment, lines[1 : num_atoms + 1]
+        comment = " ".join(f"{name}={value}" for name, value in named)
+        yield Frame(f"gdb_{match.group(1)}", comment, lines[1 : num_atoms + 1], 3)
 
 
 def read_dsgdb9nsd(path: Path, properties: Sequence[str] = ()) -> Records:
@@ -174,9 +218,9 @@ def read_dsgdb9nsd(path: Path, properties: Sequence[str] = ()) -> Records:
         with bz2.open(path) as stream:
             members = _tar_members(_read_ahead(stream), str(path))
             records = collect(_tar_frames(members), properties)
-    except (EOFError, OSError) as error:
+    except DAMAGE as error:
         raise UsageError(
-            f"{path}: expected a whole tar.bz2, found it damaged ({error})"
+            f"{path}: expected a whole tar.bz2, found it damaged ({line_of(error)})"
         ) from error
     molecules = records.molecules
     molecules = molecules._replace(properties=_in_our_units(molecules.properties))

@@ -86,7 +86,7 @@ def test_a_platform_that_is_not_there_is_one_line(asked, told, capfd, monkeypatc
 
     monkeypatch.setenv("JAX_PLATFORMS", asked)
     monkeypatch.setattr(jax, "devices", fail)
-    monkeypatch.setattr(environment, "_platforms", lambda asked: ["cpu"])
+    monkeypatch.setattr(environment, "_platforms", lambda: ["cpu"])
     assert cli.run("symphony sample", lambda argv: cli.check_platform(), []) == 2
     err = capfd.readouterr().err
     assert err.startswith(f"symphony sample: JAX_PLATFORMS={asked}: {told}")

@@ -1,5 +1,6 @@
 """Tests of the display of progress."""
 
+import io
 import os
 import pty
 import subprocess
@@ -7,7 +8,10 @@ import sys
 import time
 from collections import deque
 
-from common.commands.progress import pace, progress
+import rich
+from rich.text import Text
+
+from common.commands.progress import _bar, pace, progress
 
 
 def test_pace_is_that_of_the_window():
@@ -108,3 +112,15 @@ def test_work_beyond_the_total_leaves_no_time():
 def test_long_work_is_told_in_hours():
     marks = deque([(0.0, 0), (10.0, 1)])
     assert pace(marks, 1441, "steps") == "0.1 steps/s, 4:00:00 remaining"
+
+
+def test_no_number_of_a_bar_is_cut_in_a_narrow_terminal():
+    file = io.StringIO()
+    rich.reconfigure(file=file, width=60, force_terminal=True)
+    with _bar(100_000, "sampling", "molecules", 0, 30.0) as display:
+        display(80_000, "66.4 molecules/s, 0:05:09 remaining", "0.345 nats a step")
+    rich.reconfigure()
+    text = Text.from_ansi(file.getvalue()).plain
+    assert "…" not in text
+    for word in ("80000/100000", "66.4", "molecules/s", "0:05:09", "0.345", "step"):
+        assert word in text
