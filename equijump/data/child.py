@@ -76,7 +76,7 @@ def ask(path: Path, **request: Any) -> Iterator[tuple[dict, list[np.ndarray]]]:
             start()
             answered = False
             try:
-                for answer in _answers({**request, "path": str(path)}):
+                for answer in _answers({**request, "path": os.path.abspath(path)}):
                     answered = True
                     yield answer
                 return

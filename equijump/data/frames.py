@@ -179,7 +179,7 @@ def _structures(
     for part in parts:
         before = sum(map(len, made))
         kept = _make_whole(part, system, bonds)
-        made.append(images.nearest(kept, part.boxes, labels)[: at_most - before])
+        made.append(images.in_contact(kept, part.boxes, labels)[: at_most - before])
         has_box = part.boxes is not None
         whole.check(source, made[-1], bonds, system, before, has_box)
     return system, np.concatenate(made)

@@ -231,7 +231,7 @@ def _mismatch(atoms: Atoms, kind: Residue, source: str) -> str:
     (a, b), worst = max(lengths.items(), key=lambda item: item[1])
     return (
         f"{start}, with {a}-{b} of {worst:.2f} Å; split over the periodic box? make it "
-        "whole, e.g. by gmx trjconv -pbc whole"
+        "whole, e.g. by gmx trjconv -pbc whole; or does the topology list other atoms?"
     )
 
 

@@ -187,3 +187,11 @@ def test_what_is_left_of_a_file_is_no_answer_for_the_next(save, topology, monkey
         first = next(files.iterate(path, loaded))
         assert first.times.tolist() == [5.0, 7.0, 9.0]
     assert sum(len(part.times) for part in files.iterate(path, loaded)) == 7
+
+
+def test_a_path_is_relative_to_where_this_process_is(save, topology, monkeypatch):
+    path, loaded = save(".h5"), files.load_topology(topology)
+    next(files.iterate(path, loaded))  # The child has started elsewhere.
+    monkeypatch.chdir(path.parent)
+    found = next(files.iterate(files.Path(path.name), loaded))
+    assert len(found.times) == 7

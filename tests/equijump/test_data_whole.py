@@ -175,7 +175,24 @@ def test_molecules_stay_together_from_frame_to_frame(tmp_path, box, chunk, monke
     )
 
 
-def test_starts_have_the_nearest_images(tmp_path):
+def test_a_complex_in_one_piece_stays_as_it_is_however_long(tmp_path):
+    """Three molecules in a row, whose ends are nearer to an image of each other."""
+    _, plain = two_molecules(tmp_path)
+    third = plain.atom_slice(range(10))
+    third.xyz[:, :, 0] -= 0.8
+    row = plain[:1].stack(third[:1])
+    row.unitcell_lengths, row.unitcell_angles = [[2.9] * 3], [[90.0] * 3]
+    row.save(str(tmp_path / "row.h5"))
+    _, found = frames.read_structures(tmp_path / "row.h5", None, 1)
+    np.testing.assert_allclose(found, 10 * row.xyz, atol=1e-4)
+    row.xyz[:, 20:, 0] += 2.9
+    row.save(str(tmp_path / "row.h5"))
+    _, found = frames.read_structures(tmp_path / "row.h5", None, 1)
+    row.xyz[:, 20:, 0] -= 2.9
+    np.testing.assert_allclose(found, 10 * row.xyz, atol=1e-3)
+
+
+def test_starts_have_the_images_that_touch(tmp_path):
     topology, plain = two_molecules(tmp_path)
     wrapped(plain[:5], BOXES["cube"]).save(str(tmp_path / "run.h5"))
     _, found = frames.read_structures(tmp_path / "run.h5", topology, 5)
