@@ -1,54 +1,37 @@
-"""Molecular dynamics by OpenMM: a peptide or a PDB file becomes a molecule in motion.
+"""Molecular dynamics by OpenMM: a molecule of `equijump.prepare` is set in motion.
 
-The one module that imports OpenMM, pdbfixer and PeptideBuilder (the extra `md`). Units
-are OpenMM's own: nm, ps, kJ/mol, K.
+With that module the one that imports OpenMM, pdbfixer and PeptideBuilder (the extra
+`md`). Units are OpenMM's own: nm, ps, kJ/mol, K.
 """
 
 import io
-import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import openmm
-import pdbfixer
-import PeptideBuilder
-from absl import logging
-from Bio.PDB import PDBIO
 from jaxtyping import Float, Int
+from openmm import OpenMMException as OpenMMException
 from openmm import app, unit
 
 from common.errors import UsageError
-from equijump.data.residues import ALIASES, STANDARD
+from equijump.prepare import LONGEST_BOND, Molecule, in_nm, short
+from equijump.prepare import build_peptide as build_peptide
+from equijump.prepare import prepare as prepare
 
 FORCE_FIELDS = {
     "ff14SB": "amber14/protein.ff14SB.xml",
     "ff19SB": "amber19/protein.ff19SB.xml",
     "ff99SB-ILDN": "amber99sbildn.xml",
 }
-ANGLES = {"extended": (-120.0, 140.0), "helix": (-57.0, -47.0)}
-"""Dihedrals phi and psi, in degrees, of the starts that can be built."""
-
-LONGEST_BOND = 0.3  # nm; of S and S 0.2
 PIECE = 500
 """Steps at most between two looks at whether to stop."""
 
 _RADIUS_OFFSET = 0.009  # nm, of the dielectric radii in OBC2
 _MEASURED = 0.3  # s for which each engine is measured
-
-
-class Molecule(NamedTuple):
-    """A molecule with all its atoms.
-
-    Attributes:
-        topology: topology of OpenMM.
-        positions: nm.
-    """
-
-    topology: Any
-    positions: Float[np.ndarray, "num_atoms 3"]
+_ITERATIONS = 200  # Of a minimisation before that, which takes clashes away.
 
 
 class Engine(NamedTuple):
@@ -70,101 +53,6 @@ class Settings(NamedTuple):
     temperature: float
     friction: float
     step: float
-
-
-def build_peptide(sequence: str, caps: bool, start: str) -> str:
-    """Returns the heavy atoms of a peptide as the text of a PDB file.
-
-    A cap is what remains of a glycine at either end.
-
-    Args:
-        sequence: one letter for each residue.
-        caps: true for ACE before the sequence and NME after it.
-        start: key of `ANGLES`.
-    """
-    letters = f"G{sequence}G" if caps else sequence
-    phi, psi = ([angle] * (len(letters) - 1) for angle in ANGLES[start])
-    structure = PeptideBuilder.make_structure(letters, phi, psi)
-    if caps:
-        first, *_, last = structure[0]["A"]
-        _make_cap(first, "ACE", surplus=("N",), methyl="CH3")
-        _make_cap(last, "NME", surplus=("C", "O"), methyl="C")
-    writer, text = PDBIO(), io.StringIO()
-    writer.set_structure(structure)
-    writer.save(text)
-    return text.getvalue()
-
-
-def _make_cap(residue: Any, name: str, surplus: Sequence[str], methyl: str) -> None:
-    for atom in surplus:
-        residue.detach_child(atom)
-    residue.resname = name
-    residue["CA"].fullname = f" {methyl:<3}"
-
-
-def prepare(text: str, source: str) -> Molecule:
-    """Completes the heavy atoms of a protein and adds hydrogens as of pH 7.
-
-    Modified amino acids become the ones they come from; what is no amino acid and no
-    cap goes. The same text gives the same molecule.
-
-    Args:
-        text: contents of a PDB file; of several models the first counts.
-        source: origin of the text, for the message of an error.
-
-    Raises:
-        UsageError: There is no protein, or a chain has a gap.
-    """
-    reference = openmm.Platform.getPlatformByName("Reference")
-    try:
-        fixer = pdbfixer.PDBFixer(pdbfile=io.StringIO(text), platform=reference)
-    except Exception as error:  # The parser raises whatever it stumbles over.
-        raise UsageError(
-            f"{source}: expected a PDB file, found {_short(error)}"
-        ) from error
-    fixer.findNonstandardResidues()
-    for residue, name in fixer.nonstandardResidues:
-        logging.info("%s: %s%s becomes %s", source, residue.name, residue.id, name)
-    fixer.replaceNonstandardResidues()
-    modeller = app.Modeller(fixer.topology, fixer.positions)
-    foreign = [
-        r
-        for r in modeller.topology.residues()
-        if ALIASES.get(r.name, r.name) not in STANDARD
-    ]
-    if foreign:
-        names = ", ".join(sorted({residue.name for residue in foreign}))
-        logging.info("%s: %d residues removed (%s)", source, len(foreign), names)
-    modeller.delete(foreign)
-    fixer.topology, fixer.positions = modeller.topology, modeller.positions
-    _check_chains(Molecule(fixer.topology, _in_nm(fixer.positions)), source)
-    fixer.missingResidues = {}
-    fixer.findMissingAtoms()
-    fixer.addMissingAtoms(seed=0)
-    modeller = app.Modeller(fixer.topology, fixer.positions)
-    random.seed(0)  # Modeller draws where hydrogens are before it relaxes them.
-    modeller.addHydrogens(pH=7.0, platform=reference)
-    modeller.topology.setPeriodicBoxVectors(None)
-    return Molecule(modeller.topology, _in_nm(modeller.positions))
-
-
-def _check_chains(molecule: Molecule, source: str) -> None:
-    """Raises `UsageError` if there is no residue, or a bond between two is too long."""
-    if molecule.topology.getNumResidues() == 0:
-        raise UsageError(f"{source}: expected amino acids, found none")
-    for chain in molecule.topology.chains():
-        ends = [{a.name: a.index for a in r.atoms()} for r in chain.residues()]
-        names = [f"{r.name}{r.id}" for r in chain.residues()]
-        for i in range(len(ends) - 1):
-            bond = [ends[i].get("C"), ends[i + 1].get("N")]
-            apart = np.inf
-            if None not in bond:
-                apart = np.linalg.norm(np.subtract(*molecule.positions[bond]))
-            if apart > LONGEST_BOND:
-                raise UsageError(
-                    f"{source}: expected unbroken chains, found a gap between "
-                    f"{names[i]} and {names[i + 1]} of chain {chain.id}"
-                )
 
 
 def make_system(
@@ -192,7 +80,7 @@ def make_system(
     except Exception as error:  # Parsers of XML raise errors of their own.
         raise UsageError(
             f"--force_field: expected one of {', '.join(FORCE_FIELDS)} or an XML file "
-            f"for this molecule, found {force_field}: {_short(error)}"
+            f"for this molecule, found {force_field}: {short(error)}"
         ) from error
     if solvent == "obc2":
         _use_kernel(system)
@@ -260,43 +148,78 @@ def open_context(
     try:
         platform = openmm.Platform.getPlatformByName(engine.platform)
         return openmm.Context(system, integrator, platform, properties)
-    except openmm.OpenMMException as error:
+    except OpenMMException as error:
         known = ", ".join(dict.fromkeys(other.platform for other in engines()))
         raise UsageError(
             f"--platform: expected one that works here, of {known}; found "
-            f"{engine.platform}: {_short(error)}"
+            f"{engine.platform}: {short(error)}"
         ) from error
 
 
 def speeds(
     molecule: Molecule, system: openmm.System, settings: Settings
 ) -> dict[Engine, float]:
-    """Measures ns per day of every engine that works, for a moment each."""
-    found = {}
-    for engine in engines():
+    """Measures ns per day of every engine that works, for a moment each.
+
+    The molecule is relaxed first, by one engine that can: a start may be so far from a
+    minimum that no step can be taken. An engine that cannot go on counts as slow.
+
+    Raises:
+        UsageError: No platform works.
+    """
+    found, minimised = {}, None
+    for engine in reversed(list(engines())):  # The slowest, Reference, comes last.
         try:
             context = open_context(system, engine, settings, seed=1)
+            if minimised is None:
+                minimised, _ = minimise(context, molecule, _ITERATIONS)
+            found[engine] = _speed(context, minimised, settings)
         except UsageError:
             continue  # A platform is there even where its device is not.
-        context.setPositions(molecule.positions)
-        context.setVelocitiesToTemperature(settings.temperature, 1)
-        context.getIntegrator().step(1)
-        begin, num_steps = time.perf_counter(), 0
-        while time.perf_counter() < begin + _MEASURED:
-            context.getIntegrator().step(5)
-            num_steps += 5
-        days = (time.perf_counter() - begin) / 86_400
-        found[engine] = 1e-3 * settings.step * num_steps / days
+        except (OpenMMException, FloatingPointError):
+            found[engine] = 0.0
+    if not found:
+        raise UsageError("--platform: expected one that works here, found none")
     return found
 
 
-def minimise(context: openmm.Context, molecule: Molecule) -> tuple[Molecule, float]:
-    """Returns the molecule in a minimum nearby, and its energy in kJ/mol."""
+def _speed(context: openmm.Context, molecule: Molecule, settings: Settings) -> float:
+    """Measures ns per day of a context."""
     context.setPositions(molecule.positions)
-    openmm.LocalEnergyMinimizer.minimize(context)
-    energy = context.getState(getEnergy=True).getPotentialEnergy()
-    found = Molecule(molecule.topology, positions(context))
-    return found, energy.value_in_unit(unit.kilojoule_per_mole)
+    context.setVelocitiesToTemperature(settings.temperature, 1)
+    context.getIntegrator().step(1)
+    begin, num_steps = time.perf_counter(), 0
+    while time.perf_counter() < begin + _MEASURED:
+        context.getIntegrator().step(5)
+        num_steps += 5
+    days = (time.perf_counter() - begin) / 86_400
+    return 1e-3 * settings.step * num_steps / days
+
+
+def minimise(
+    context: openmm.Context, molecule: Molecule, max_iterations: int = 0
+) -> tuple[Molecule, float]:
+    """Returns the molecule in a minimum nearby, and its energy in kJ/mol.
+
+    Args:
+        context: context of its system.
+        molecule: molecule to begin with.
+        max_iterations: iterations at most; 0 goes on until it is in the minimum.
+
+    Raises:
+        FloatingPointError: There is none that OpenMM can find.
+    """
+    try:
+        context.setPositions(molecule.positions)
+        openmm.LocalEnergyMinimizer.minimize(context, maxIterations=max_iterations)
+        energy = context.getState(getEnergy=True).getPotentialEnergy()
+        found = Molecule(molecule.topology, positions(context))
+    except OpenMMException as error:
+        raise FloatingPointError(short(error)) from error
+    value = energy.value_in_unit(unit.kilojoule_per_mole)
+    if not (np.isfinite(value) and np.isfinite(found.positions).all()):
+        raise FloatingPointError(f"an energy of {value} kJ/mol")
+    return found, value
 
 
 def advance(
@@ -313,8 +236,8 @@ def advance(
             if stop():
                 return False
             integrator.step(min(PIECE, num_steps - done))
-    except openmm.OpenMMException as error:
-        raise FloatingPointError(_short(error)) from error
+    except OpenMMException as error:
+        raise FloatingPointError(short(error)) from error
     return True
 
 
@@ -334,7 +257,7 @@ def is_whole(
 
 def positions(context: openmm.Context) -> Float[np.ndarray, "num_atoms 3"]:
     """Returns the positions in nm."""
-    return _in_nm(context.getState(getPositions=True).getPositions(asNumpy=True))
+    return in_nm(context.getState(getPositions=True).getPositions(asNumpy=True))
 
 
 def restore(context: openmm.Context, checkpoint: bytes, source: str) -> None:
@@ -345,10 +268,10 @@ def restore(context: openmm.Context, checkpoint: bytes, source: str) -> None:
     """
     try:
         context.loadCheckpoint(checkpoint)
-    except openmm.OpenMMException as error:
+    except OpenMMException as error:
         raise UsageError(
             f"{source}: expected a checkpoint of this version and platform of OpenMM, "
-            f"found another ({_short(error)})"
+            f"found another ({short(error)})"
         ) from error
 
 
@@ -371,11 +294,3 @@ def open_xtc(path: Path, topology: Any, spacing: float) -> app.XTCFile:
     """
     goes_on = path.exists() and path.stat().st_size > 0
     return app.XTCFile(str(path), topology, spacing, firstStep=1, append=goes_on)
-
-
-def _in_nm(quantity: Any) -> Float[np.ndarray, "num_atoms 3"]:
-    return np.array(quantity.value_in_unit(unit.nanometer), np.float64).reshape(-1, 3)
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

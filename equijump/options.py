@@ -198,6 +198,11 @@ def _check_temperature(weights: Weights, temperature: float | None) -> float:
     usual = listed[0] if listed else min(max(ROOM_TEMPERATURE, low), high)
     if temperature is None:
         return usual
+    if low == high != temperature:
+        raise UsageError(
+            f"--temperature: expected {low:g} K, the one temperature of these weights, "
+            f"found {temperature:g}"
+        )
     if not low <= temperature <= high:
         raise UsageError(
             f"--temperature: expected {low:g} to {high:g} K, for which the "

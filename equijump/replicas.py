@@ -7,15 +7,19 @@ there before the first frame: a trajectory without one has lost it.
 """
 
 import glob
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.commands import cli
+from common.commands.reading import DAMAGE, line_of, parse_json, read_json
 from common.errors import UsageError
 
 _MAY_GROW = ("length", "replicas")
+_NEWER = {"replace_nonstandard": True}
+"""Flags of which older records do not know, and what was done then."""
 
 
 class State(NamedTuple):
@@ -55,20 +59,30 @@ def find(folder: Path, wanted: Mapping[str, Any], stem: str) -> dict[str, Any] |
                 f"{foreign[0]}: expected simulate.json beside it; give another --output"
             )
         return None
+    found = read_json(path, "what an earlier command wrote")
     try:
-        found = json.loads(path.read_text("utf-8"))
-        differing = _differing(found, wanted)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        for name, was, now in _differing(found, wanted):
+            raise UsageError(
+                f"{folder}: was begun with {name} = {was}, found {now}; give another "
+                "--output"
+            )
+        _check(found)
+    except DAMAGE as error:
         raise UsageError(
-            f"{path}: expected what an earlier command wrote, found {error!r}; give "
-            "another --output"
+            f"{path}: expected what an earlier command wrote, found {line_of(error)}; "
+            "give another --output"
         ) from error
-    for name, was, now in differing:
-        raise UsageError(
-            f"{folder}: was begun with {name} = {was}, found {now}; give another "
-            "--output"
-        )
     return found
+
+
+def _check(record: Mapping[str, Any]) -> None:
+    """Raises `ValueError` for a record without what a command goes on with."""
+    kinds = {"platform": str, "threads": int}
+    for name, kind in kinds.items():
+        if type(record.get(name)) is not kind:
+            raise ValueError(f"{record.get(name)!r} as {name}")
+    if record["threads"] < 0:
+        raise ValueError(f"{record['threads']} threads")
 
 
 def _differing(
@@ -80,7 +94,7 @@ def _differing(
     return [
         (f"--{name}" if name in wanted["flags"] else name, was.get(name), now[name])
         for name in now
-        if was.get(name) != now[name]
+        if was.get(name, _NEWER.get(name)) != now[name]
         and not (name in _MAY_GROW and now[name] > was[name])
     ]
 
@@ -97,11 +111,30 @@ def read_state(path: Path) -> State | None:
     """
     if not path.exists():
         return None
-    head, _, checkpoint = path.read_bytes().partition(b"\n")
     try:
-        return State(**json.loads(head), checkpoint=checkpoint)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{path}: expected a state, found {error}") from error
+        head, _, checkpoint = path.read_bytes().partition(b"\n")
+        numbers = parse_json(head)
+        checksum = numbers.pop("sha256", None)
+        if numbers.keys() != {"num_frames", "num_bytes"}:
+            raise ValueError(f"{', '.join(map(str, numbers)) or 'nothing'}")
+        for name, value in numbers.items():
+            if type(value) is not int or not 0 <= value < 2**63:
+                raise ValueError(f"{name} of {str(value)[:40]!r}")
+        state = State(**numbers, checkpoint=checkpoint)
+        if checksum not in (None, _checksum(state)):  # Older states have none.
+            raise ValueError("one that was changed since it was written")
+        if state.num_frames > 0 and not checkpoint:
+            raise ValueError(f"none of OpenMM after {state.num_frames} frames")
+    except DAMAGE as error:
+        raise UsageError(
+            f"{path}: expected a state, found {line_of(error)}; give another --output"
+        ) from error
+    return state
+
+
+def _checksum(state: State) -> str:
+    numbers = f"{state.num_frames} {state.num_bytes}\n".encode()
+    return hashlib.sha256(numbers + state.checkpoint).hexdigest()
 
 
 def read_begun(path: Path) -> State | None:
@@ -129,7 +162,8 @@ def check_states(paths: Sequence[Path]) -> None:
 
 def write_state(path: Path, state: State) -> None:
     """Replaces the state of a replica."""
-    head = {"num_frames": state.num_frames, "num_bytes": state.num_bytes}
+    numbers = {"num_frames": state.num_frames, "num_bytes": state.num_bytes}
+    head = {**numbers, "sha256": _checksum(state)}
     with cli.atomic_path(path) as partial:
         partial.write_bytes(json.dumps(head).encode() + b"\n" + state.checkpoint)
 

@@ -5,6 +5,7 @@ frame `k` lies `k * every` jumps later. Positions are in Å and times in ps.
 """
 
 import argparse
+import contextlib
 import hashlib
 import sys
 import time
@@ -12,12 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from common.commands import cli
-from common.errors import UsageError
+from common.errors import RunError, UsageError
 from common.runs.weights import versions
-from equijump import sampler, trajfile
+from equijump import outcome, sampler, trajfile
 from equijump.options import MAX_REDRAWS, Options, Request, choose
 from equijump.rollout import Chunk, Plan, State
 from equijump.weights import Weights, load_weights
@@ -51,24 +50,6 @@ def header(
     }
 
 
-def result_of(state: State, num_jumps: int, ps: float) -> dict[str, Any]:
-    """Returns what came of a rollout, for `sample.json`.
-
-    `broken` has the time of the first frame of each replica beyond
-    `equijump.rejection.BROKEN`, at so many `ps` a jump.
-    """
-    broken_at = np.asarray(state.broken_at)
-    return {
-        "num_jumps": num_jumps,
-        "num_draws": int(np.asarray(state.num_draws).sum(dtype=np.int64)),
-        "num_accepted": int(np.asarray(state.num_accepted).sum(dtype=np.int64)),
-        "broken": {
-            str(replica): float(broken_at[replica] * ps)
-            for replica in np.flatnonzero(broken_at).tolist()
-        },
-    }
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `equijump sample` and returns the exit status.
 
@@ -94,17 +75,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     with opened as output:
         done = output.num_jumps
         if done >= total:
-            sys.stdout.write(f"{arguments.output}: all {done} jumps are done\n")
-            return 0
-        drawn = sampler.draw(jump, weights.params, plan, output.state, done, total)
-        _write_all(output, drawn, plan, total)
+            summary = outcome.summary_of(output.state, done, plan.jump_time)
+            told = outcome.describe(summary, plan.max_redraws is not None)
+            sys.stdout.write(f"{arguments.output}: all {done} jumps are done; {told}\n")
+        else:
+            drawn = sampler.draw(jump, weights.params, plan, output.state, done, total)
+            summary = _write_all(output, drawn, plan, total)
+    outcome.check(summary)
     return 0
 
 
 def _write_all(
     output: trajfile.Output, drawn: Iterator[Chunk], plan: Plan, total: int
-) -> None:
-    """Writes chunks as they come, and reports the speed."""
+) -> outcome.Summary:
+    """Writes chunks as they come, and reports the speed and what came of it."""
     done, state = output.num_jumps, output.state
     per_jump, unit = _work(plan)
     began, mark = time.process_time(), None
@@ -121,10 +105,27 @@ def _write_all(
                 elif count > 0:  # Compilation is over.
                     mark = now, done
                 advance(count, note)
-    finally:
-        result = None if state is None else result_of(state, done, plan.jump_time)
-        trajfile.write_header(output, result)
-    _report(output, plan, result, time.process_time() - began)
+    except BaseException:
+        with contextlib.suppress(
+            OSError, RunError
+        ):  # The first error is the one to tell.
+            _write_result(output, state, done, plan)
+        raise
+    summary = _write_result(output, state, done, plan)
+    _report(output, plan, summary, time.process_time() - began)
+    return summary
+
+
+def _write_result(
+    output: trajfile.Output, state: State | None, num_jumps: int, plan: Plan
+) -> outcome.Summary | None:
+    """Writes what came of the rollout so far into `sample.json`; returns it."""
+    summary = None
+    if state is not None:
+        summary = outcome.summary_of(state, num_jumps, plan.jump_time)
+    result = None if summary is None else outcome.to_json(summary)
+    trajfile.write_header(output, result)
+    return summary
 
 
 def _work(plan: Plan) -> tuple[float, str]:
@@ -135,29 +136,16 @@ def _work(plan: Plan) -> tuple[float, str]:
 
 
 def _report(
-    output: trajfile.Output, plan: Plan, result: dict[str, Any], seconds: float
+    output: trajfile.Output, plan: Plan, summary: outcome.Summary, seconds: float
 ) -> None:
     per_jump, unit = _work(plan)
-    done, count = result["num_jumps"], len(plan.starts)
+    done, count = summary.num_jumps, summary.num_replicas
     made = (done - output.num_jumps) * per_jump
     sys.stdout.write(
         f"{output.folder}: {done // plan.every + 1} frames of {count} replicas, "
         f"{done * per_jump:g} {unit} in all, {made / seconds:.3g} {unit} per "
-        f"CPU-second; {_summary(result, count, plan.max_redraws is not None)}\n"
+        f"CPU-second; {outcome.describe(summary, plan.max_redraws is not None)}\n"
     )
-
-
-def _summary(result: dict[str, Any], num_replicas: int, has_gate: bool) -> str:
-    """Returns which replicas broke, and what the gate let pass, in words."""
-    text = "no geometry is broken"
-    if result["broken"]:
-        count = f"{len(result['broken'])} of {num_replicas} replicas"
-        first = min(result["broken"].values())
-        text = f"geometry broke in {count}, first after {first:g} ps"
-    if has_gate:
-        share = result["num_accepted"] / result["num_draws"]
-        text += f"; the gate let {share:.1%} of draws pass"
-    return text
 
 
 def _condition(text: str) -> tuple[str, float]:

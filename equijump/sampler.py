@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float32
 
 from common.commands import cli
 from common.commands.environment import pinned, step_by_step
 from common.errors import RunError, UsageError
-from equijump import rollout
+from equijump import outcome, rollout
 from equijump.data.frames import ANGSTROM_PER_NM
 from equijump.data.topology import to_topology
 from equijump.options import Options, Request, choose
+from equijump.outcome import Summary
 from equijump.rollout import Chunk, Plan, State
 from equijump.weights import Weights, load_weights, make_jump
 
@@ -34,16 +36,23 @@ class Sampler:
 
     Attributes:
         weights: trained model.
+        summary: figures of the last call of `sample`, or of `stream` as far as its
+            frames came: draws that passed the gate, replicas that moved, what broke.
+            None before the first of them.
     """
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
+        self.summary: Summary | None = None
         self._jump = functools.cache(functools.partial(make_jump, weights))
 
     def sample(
         self, num_jumps: int, replicas: int = 1, seed: int = 0, **asked: Unpack[Request]
     ) -> "list[mdtraj.Trajectory]":
         """Returns a trajectory of MDTraj for each replica, its heavy atoms.
+
+        Where the command would warn or fail, since few draws passed the gate, few
+        replicas moved or their geometry broke, it warns; `summary` has the figures.
 
         Args:
             num_jumps: number of jumps of each replica.
@@ -60,6 +69,10 @@ class Sampler:
         options = choose(self.weights, replicas, **asked)
         chunks = self._draw(options, num_jumps, seed, CHUNK)
         frames = np.concatenate(list(chunks)) / np.float32(ANGSTROM_PER_NM)
+        try:
+            outcome.check(self.summary)
+        except RunError as error:
+            logging.warning("%s", error)
         topology = to_topology(options.system)
         times = options.frame_time * np.arange(len(frames))
         return [
@@ -96,12 +109,21 @@ class Sampler:
         self, options: Options, num_jumps: int, seed: int, chunk: int
     ) -> Iterator[Float32[np.ndarray, "num_frames num_replicas num_atoms 3"]]:
         check_numbers(seed, num_jumps, options.every, chunk)
+        self.summary = None
         plan = plan_of(options, seed, chunk)
         with pinned():
             jump = self._jump(options.num_steps, options.method)
         drawn = draw(jump, self.weights.params, plan, None, 0, num_jumps)
         drawn = step_by_step(drawn)
-        return (chunk.frames for chunk in drawn)
+        return self._frames(drawn, plan.jump_time)
+
+    def _frames(
+        self, drawn: Iterator[Chunk], ps: float
+    ) -> Iterator[Float32[np.ndarray, "num_frames num_replicas num_atoms 3"]]:
+        """Yields frames, and keeps what came of them up to there."""
+        for chunk in drawn:
+            self.summary = outcome.summary_of(chunk.state, chunk.num_jumps, ps)
+            yield chunk.frames
 
 
 def load(name_or_path: str | os.PathLike[str] = "ala2") -> Sampler:

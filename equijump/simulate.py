@@ -6,13 +6,14 @@ Flags are checked here, and replicas run one after the other. OpenMM is behind
 """
 
 import argparse
+import contextlib
 import hashlib
 import importlib
 import math
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,7 @@ import numpy as np
 
 from common import __version__
 from common.commands import cli
+from common.commands.reading import line_of
 from common.errors import RunError, UsageError
 from common.runs.training import StopOnSignal
 from equijump import replicas
@@ -98,6 +100,8 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
         if arguments.caps:
             raise UsageError("--caps: expected --sequence beside it, found --pdb")
         stem = Path(arguments.pdb).stem
+    if arguments.replace_nonstandard and arguments.pdb is None:
+        raise UsageError("--replace_nonstandard: expected --pdb beside it, found none")
     if arguments.permittivity != 1.0 and arguments.solvent != "none":
         raise UsageError(
             "--permittivity: expected --solvent=none beside it, found "
@@ -116,6 +120,10 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
         raise UsageError(f"--replicas: expected 1 or more, found {arguments.replicas}")
     if not 0 <= arguments.seed < 2**32:
         raise UsageError(f"--seed: expected 0 to {2**32 - 1}, found {arguments.seed}")
+    if arguments.pdb is None and len(arguments.sequence) == 1 and not arguments.caps:
+        raise UsageError(
+            "--sequence: one uncapped residue has no parameters: give --caps"
+        )
     step, spacing = f"--step={arguments.step:g} fs", f"--spacing={arguments.spacing:g}"
     return Plan(
         stem=stem,
@@ -156,6 +164,8 @@ def _multiple(flag: str, value: float, part: float, unit: str, of: str) -> int:
 def describe(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns what decides the trajectories, as JSON values."""
     flags = {k: v for k, v in sorted(vars(arguments).items()) if k != "output"}
+    if not arguments.replace_nonstandard:  # Of which older records do not know.
+        del flags["replace_nonstandard"]
     described = {"format": FORMAT_VERSION, "flags": flags}
     if arguments.pdb is not None:
         contents = Path(arguments.pdb).read_bytes()
@@ -196,10 +206,11 @@ def set_up(
     if arguments.sequence is not None:
         source = "--sequence"
         text = md.build_peptide(arguments.sequence, arguments.caps, arguments.start)
+        molecule = md.prepare(text, source, built=True)
     else:
         source = arguments.pdb
         text = Path(source).read_text("utf-8", errors="replace")
-    molecule = md.prepare(text, source)
+        molecule = md.prepare(text, source, replace=arguments.replace_nonstandard)
     system = md.make_system(
         molecule.topology,
         arguments.force_field,
@@ -218,9 +229,13 @@ def set_up(
     energy = None
     if minimises:
         context = md.open_context(system, engine, settings, seed=1)
-        molecule, energy = md.minimise(context, molecule)
-        if not math.isfinite(energy):
-            raise RunError(f"{source}: the energy is {energy} after minimisation")
+        try:
+            molecule, energy = md.minimise(context, molecule)
+        except FloatingPointError as error:
+            raise RunError(
+                f"{source}: no minimum was found nearby ({error}); another --start or "
+                "a --pdb without clashes may help"
+            ) from error
     written, kept = molecule, list(range(len(molecule.positions)))
     if arguments.heavy:
         written, kept = md.heavy_atoms(molecule)
@@ -292,13 +307,19 @@ def run_replica(
 
     def save() -> None:
         nonlocal done
-        for frame in frames:
-            xtc.writeModel(frame)
+        try:
+            for frame in frames:
+                xtc.writeModel(frame)
+            num_bytes = path.stat().st_size if done + len(frames) else 0
+            saved = State(done + len(frames), num_bytes, checkpoint)
+            replicas.write_state(replicas.state_of(path), saved)
+        except OSError as error:
+            raise RunError(
+                f"{path}: cannot be written ({error.strerror or error}); {done} frames "
+                "are complete; run again, it goes on"
+            ) from error
         done += len(frames)
         frames.clear()
-        num_bytes = path.stat().st_size if done else 0
-        saved = State(done, num_bytes, checkpoint)
-        replicas.write_state(replicas.state_of(path), saved)
 
     try:
         # An interrupted equilibration goes on as well: the context counts its steps.
@@ -363,7 +384,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     md = load_md()
     begun = [replicas.read_begun(path) is not None for path in paths]
-    ready = set_up(md, arguments, found, minimises=not all(begun))
+    with _told(md, folder):
+        ready = set_up(md, arguments, found, minimises=not all(begun))
     sys.stdout.write(f"platform: {ready.engine.platform}\n")
     with cli.made_folder(folder), cli.locked(folder), StopOnSignal() as stop:
         # Another command may have begun in the folder since.
@@ -372,7 +394,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             begin(folder, plan, wanted, ready, md)
         else:
             replicas.write_record(folder, found | wanted)
-        _run(md, ready, plan, paths, arguments.seed, stop)
+        with _told(md, folder):
+            _run(md, ready, plan, paths, arguments.seed, stop)
     done = replicas.num_done(paths)
     if done < total:
         raise RunError(
@@ -380,6 +403,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     sys.stdout.write(f"{folder}: {total} frames, topology in {plan.stem}.pdb\n")
     return 0
+
+
+@contextlib.contextmanager
+def _told(md: ModuleType, folder: Path) -> Iterator[None]:
+    """Turns errors of OpenMM into one that says what is kept and what may help."""
+    try:
+        yield
+    except md.OpenMMException as error:
+        raise RunError(
+            f"{folder}: OpenMM could not go on ({line_of(error)}); frames so far are "
+            "kept; a smaller --step or --platform=Reference may help"
+        ) from error
 
 
 def _run(
@@ -414,6 +449,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--caps", action="store_true", help="ACE before the sequence, NME after it")
     add("--start", choices=STARTS, default="extended", help="how a sequence is built")
     add("--pdb", help="protein to simulate instead; solvent and ligands are removed")
+    add(
+        "--replace_nonstandard",
+        action="store_true",
+        help="replace modified residues of --pdb by those that they come from",
+    )
     add("--force_field", default="ff14SB", help="name, or an XML file of OpenMM")
     add("--solvent", choices=SOLVENTS, default="obc2", help="implicit one, or none")
     number("--permittivity", 1.0, "relative, without solvent")

@@ -9,14 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from common.commands import cli
 from common.commands import training as command
@@ -147,25 +147,54 @@ def make_validate(
     """
     count = config.train.num_validation
     num_devices = 1 if mesh is None else mesh.shape["data"]
-    size = num_devices * -(-min(VALIDATION_BATCH, count) // num_devices)
     keys = jax.random.split(jax.random.key(0), count)
 
     @jax.jit
     def total(params: Any, batch: pairs.Batch, keys: Any, counts: Any) -> Any:
         return jnp.sum(jnp.where(counts, errors(params, batch, keys), 0.0))
 
-    def part(params: training.Params, numbers: Int[np.ndarray, " batch"]) -> float:
-        rows = numbers % count
+    def part(params: training.Params, chosen: _Part) -> float:
         batch = pairs.batch_at(
-            segments.validation, segments.lags, count, segments.num_nodes, seed=0,
-            step=0, num_before=config.loss.unroll, rows=rows,
+            segments.validation, segments.lags, count, chosen.num_nodes, seed=0,
+            step=0, num_before=config.loss.unroll, rows=chosen.rows,
         )  # fmt: skip
-        given = parallel.split_batch((batch, keys[rows], numbers < count), mesh)
-        return float(total(params, *given))
+        given = (batch, keys[chosen.rows], chosen.counts)
+        return float(total(params, *parallel.split_batch(given, mesh)))
 
-    starts = [first + np.arange(size) for first in range(0, count, size)]
-    mean = lambda params: sum(part(params, numbers) for numbers in starts) / count
+    parts = _validation_parts(segments, count, num_devices)
+    mean = lambda params: sum(part(params, chosen) for chosen in parts) / count
     return lambda params: {"validation_error": mean(params)}
+
+
+class _Part(NamedTuple):
+    """Pairs of validation of about one size, judged at once.
+
+    Attributes:
+        num_nodes: residues that they are padded to.
+        rows: numbers of the pairs.
+        counts: false for pairs that only fill up the batch.
+    """
+
+    num_nodes: int
+    rows: Int[np.ndarray, " batch"]
+    counts: Bool[np.ndarray, " batch"]
+
+
+def _validation_parts(segments: Segments, count: int, num_devices: int) -> list[_Part]:
+    """Divides the pairs of validation by size, as training does, and into batches."""
+    sizes = pairs.sizes_at(segments.validation, count, seed=0, step=0)
+    bounds = sorted(b.num_nodes for b in pairs.make_buckets(segments.training))
+    places = np.minimum(np.searchsorted(bounds, sizes), len(bounds) - 1)
+    parts = []
+    for place in np.unique(places):
+        members = np.flatnonzero(places == place)
+        at_once = min(VALIDATION_BATCH, len(members))
+        at_once = num_devices * -(-at_once // num_devices)
+        for first in range(0, len(members), at_once):
+            numbers = first + np.arange(at_once)
+            rows, counts = members[numbers % len(members)], numbers < len(members)
+            parts.append(_Part(bounds[place], rows, counts))
+    return parts
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainState:
@@ -207,10 +236,13 @@ def _make_parts(
     size, share = config.train.batch_size, config.data.ensemble_share
     num_frames = sum(s.stop - s.start for s in segments.training)
 
+    buckets = pairs.make_buckets(segments.training)
+
     def batch_at(step: int) -> pairs.Batch:
+        bucket = pairs.bucket_at(buckets, config.seed, step)
         batch = pairs.batch_at(
-            segments.training, segments.lags, size, segments.num_nodes, config.seed,
-            step, num_before=config.loss.unroll,
+            segments.training, segments.lags, size, bucket.num_nodes, config.seed,
+            step, num_before=config.loss.unroll, shares=bucket.shares,
         )  # fmt: skip
         return pairs.hide_sources(batch, share, config.seed, step) if share else batch
 

@@ -117,7 +117,7 @@ LINKED = SEALED | {
     "symphony train": (["--config=tiny", "--workdir=."], ["config.json"], ""),
     "equijump train": (["--config=tiny", "--workdir=."], ["metrics.jsonl"], ""),
     "equijump sample": (["--output=.", "--overwrite"], ["sample.json"], ""),
-    "equijump simulate": (["--sequence=A", "--output=."], ["simulate.json"], ""),
+    "equijump simulate": (["--sequence=AA", "--output=."], ["simulate.json"], ""),
 }
 
 

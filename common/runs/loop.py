@@ -147,7 +147,9 @@ def train(
                 advance(1, note)
                 evaluates = step == last or step % settings.eval_every == 0
                 if evaluates or ends or step % settings.checkpoint_every == 0:
-                    loss = _validate(parts, state, writer) if evaluates else None
+                    loss = None
+                    if evaluates:
+                        loss = _validate(parts, state, writer, workdir)
                     now = meta | {"elapsed": list(clock())}
                     checkpoints.save(manager, state, config, now, loss)
                 if ends:
@@ -179,12 +181,18 @@ def _resume(
 
 
 def _validate(
-    parts: Parts, state: training.TrainState, writer: metrics.MetricsWriter
+    parts: Parts,
+    state: training.TrainState,
+    writer: metrics.MetricsWriter,
+    workdir: Path,
 ) -> float:
     """Writes the metrics of averaged parameters; returns the validation loss."""
     step, record = int(state.step), parts.validate(state.ema_params)
     writer.write(step, record)
     logging.info("step %d: validation %s", step, describe(record))
+    told = metrics.rising(metrics.read_metrics(workdir), parts.loss_name)
+    if told is not None:
+        logging.warning("step %d: %s", step, told)
     return record[f"validation_{parts.loss_name}"]
 
 

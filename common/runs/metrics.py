@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsFloat
 
@@ -12,6 +12,8 @@ from common.commands import cli
 from common.runs.training import Elapsed
 
 FILE_NAME = "metrics.jsonl"
+PATIENCE = 3
+"""Validations without a smaller loss after which a run warns."""
 
 
 class MetricsWriter:
@@ -80,6 +82,63 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     if garbled:
         logging.warning("%s: %d lines are garbled and left out", path, garbled)
     return records
+
+
+def rising(records: Sequence[Mapping[str, Any]], name: str) -> str | None:
+    """Tells that the validation loss rises while the training loss falls.
+
+    It does so where the least validation loss lies `PATIENCE` validations back or a
+    multiple of it, so once in so many, and is a function of the records: a resumed run
+    tells the same.
+
+    >>> losses = [(1.0, 0.9), (0.8, 0.7), (0.6, 0.8), (0.5, 0.9), (0.4, 1.0)]
+    >>> records = []
+    >>> for step, (training, validation) in enumerate(losses, start=1):
+    ...     records.append({"step": step, "loss": training})
+    ...     records.append({"step": step, "validation_loss": validation})
+    >>> rising(records, "loss")  # doctest: +ELLIPSIS
+    'validation loss rose from 0.700 at step 2 to 1.000 while that of training fell ...'
+    >>> rising(records[:-2], "loss")
+
+    Args:
+        records: records of a run, see `read_metrics`.
+        name: name of the loss; that of validation begins with `validation_`.
+    """
+    found = _losses_by_validation(records, name)
+    if not found:
+        return None
+    best = min(range(len(found)), key=lambda place: found[place][2])
+    ago = len(found) - 1 - best
+    if ago == 0 or ago % PATIENCE:
+        return None
+    (step, *first), (_, *last) = found[best], found[-1]
+    recent = [validation for _, _, validation in found[-1 - PATIENCE :]]
+    if not (last[0] < first[0] and last[1] > sum(recent) / len(recent)):
+        return None
+    return (
+        f"validation {name} rose from {first[1]:.3f} at step {step} to {last[1]:.3f} "
+        f"while that of training fell from {first[0]:.3f} to {last[0]:.3f}: the "
+        f"checkpoint of step {step} is kept, and used for sampling; more data, a "
+        "smaller network or fewer steps may help"
+    )
+
+
+def _losses_by_validation(
+    records: Sequence[Mapping[str, Any]], name: str
+) -> list[tuple[int, float, float]]:
+    """Returns step, mean training loss since the one before, and loss of validations.
+
+    What is not finite was recorded as null, and is left out.
+    """
+    found, since = [], []
+    for record in records:
+        training, validation = record.get(name), record.get(f"validation_{name}")
+        if training is not None:
+            since.append(training)
+        if validation is not None and since:
+            found.append((record["step"], sum(since) / len(since), validation))
+            since = []
+    return found
 
 
 def _truncate(path: Path, last_step: int) -> None:

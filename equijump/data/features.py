@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from common.errors import UsageError
+from equijump.data.packed import let_go
+
 MOST_PAIRS = 1_000
 """Distances that are features of a frame, at most."""
 
-CHUNK = 20_000
-"""Frames whose features are in memory at once."""
+CHUNK, MOST_NUMBERS = 20_000, 4_000_000
+"""Frames whose features are in memory at once, and numbers of these features."""
 
 Features = Callable[[Any], Any]
 
@@ -59,21 +62,41 @@ def fit_tica(
         features: function from frames to their features.
         lag: frames between those that are correlated, in all units or in each.
         dim: number of components.
+
+    Raises:
+        UsageError: Nothing moves.
     """
     from deeptime.decomposition import TICA
+    from deeptime.numeric import ZeroRankError
 
     lags = [lag] * len(units) if isinstance(lag, int) else lag
     estimator = TICA(lagtime=lags[0], dim=dim)
     for unit, steps in zip(units, lags, strict=True):
-        for first in range(0, len(unit) - steps, CHUNK):
-            found = features(unit[first : first + CHUNK + steps])
+        size = _chunk_of(unit, features)
+        for first in range(0, len(unit) - steps, size):
+            found = features(unit[first : first + size + steps])
             estimator.partial_fit((found[:-steps], found[steps:]))
-    return estimator.fetch_model()
+            let_go(unit)
+    try:
+        return estimator.fetch_model()
+    except ZeroRankError as error:
+        raise UsageError(
+            "expected trajectories that move, found frames that are all alike"
+        ) from error
 
 
 def project(
     model: Any, unit: Any, features: Features
 ) -> Shaped[np.ndarray, "num_frames dim"]:
     """Returns the components of the frames of a unit; see `fit_tica`."""
-    chunks = [unit[first : first + CHUNK] for first in range(0, len(unit), CHUNK)]
-    return np.concatenate([np.asarray(model.transform(features(x))) for x in chunks])
+    size, found = _chunk_of(unit, features), []
+    for first in range(0, len(unit), size):
+        part = features(unit[first : first + size])
+        found.append(np.asarray(model.transform(part)))
+        let_go(unit)
+    return np.concatenate(found)
+
+
+def _chunk_of(unit: Any, features: Features) -> int:
+    """Returns how many frames of a unit have their features in memory at once."""
+    return max(1, min(CHUNK, MOST_NUMBERS // features(unit[:1]).shape[1]))

@@ -7,6 +7,7 @@ those that are read at every step are not opened anew.
 import functools
 import hashlib
 import json
+import mmap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -70,6 +71,16 @@ def view(
     """
     whole = positions.open() if isinstance(positions, PackedFrames) else positions
     return whole[start:stop]
+
+
+def let_go(positions: Any) -> None:
+    """Gives the memory of a mapped file back; it is read anew where it is asked for.
+
+    >>> let_go(np.zeros(3))
+    """
+    mapped = getattr(positions, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 class Lazy(Sequence):

@@ -15,6 +15,9 @@ from common.errors import UsageError
 from common.nn.conditions import Known
 from equijump.data.frames import Trajectory
 
+MOST_BUCKETS = 4
+"""Sizes to which batches are padded, at most; a program is compiled for each."""
+
 
 class Segment(NamedTuple):
     """Frames `start` to `stop` (not included) of a trajectory.
@@ -113,6 +116,7 @@ def batch_at(
     step: int,
     num_before: int = 0,
     rows: Int[np.ndarray, " num_rows"] | None = None,
+    shares: Float[np.ndarray, " num_segments"] | None = None,
 ) -> Batch:
     """Returns the pairs of a training step; nothing but (seed, step) enters.
 
@@ -128,9 +132,11 @@ def batch_at(
         step: number of the step, from 0.
         num_before: number of frames before the source that come with it.
         rows: numbers of the pairs that are read; all of them where None.
+        shares: probability of each segment where it is not `shares_of`, see `Bucket`.
     """
+    shares = shares_of(segments) if shares is None else shares
     rng = np.random.default_rng((seed, 2, step))
-    chosen = rng.choice(len(segments), batch_size, p=_shares(segments))
+    chosen = rng.choice(len(segments), batch_size, p=shares)
     draws = rng.random((batch_size, 2))
     if rows is not None:
         chosen, draws = chosen[rows], draws[rows]
@@ -240,7 +246,65 @@ def draw_sources(
     return segment.start + np.clip(found, first, stop - 1)
 
 
-def _shares(segments: Sequence[Segment]) -> Float[np.ndarray, " num_segments"]:
+class Bucket(NamedTuple):
+    """Systems of about one size: batches of one bucket need little padding.
+
+    Attributes:
+        num_nodes: residues that batches are padded to, those of its largest system.
+        probability: probability that a step draws from this bucket.
+        shares: probability of each segment in such a step; 0 of the other buckets'.
+    """
+
+    num_nodes: int
+    probability: float
+    shares: Float[np.ndarray, " num_segments"]
+
+
+def make_buckets(segments: Sequence[Segment]) -> tuple[Bucket, ...]:
+    """Sorts segments into buckets whose systems differ by less than a factor of two.
+
+    There are at most `MOST_BUCKETS`; the last one has all that is smaller. A pair comes
+    as often as without them: probability and shares multiply to `shares_of`.
+
+    Args:
+        segments: stretches of trajectories of all systems.
+    """
+    sizes = np.array([len(s.trajectory.system.tokens) for s in segments])
+    bounds: list[int] = []
+    for size in np.unique(sizes)[::-1].tolist():
+        if not bounds or (2 * size <= bounds[-1] and len(bounds) < MOST_BUCKETS):
+            bounds.append(size)
+    every = shares_of(segments)
+    if len(bounds) == 1:
+        return (Bucket(bounds[0], 1.0, every),)
+    found = []
+    for size, next_size in zip(bounds, [*bounds[1:], 0], strict=True):
+        shares = np.where((sizes <= size) & (sizes > next_size), every, 0.0)
+        total = float(shares.sum())
+        found.append(Bucket(size, total, shares / total))
+    return tuple(found)
+
+
+def bucket_at(buckets: Sequence[Bucket], seed: int, step: int) -> Bucket:
+    """Returns the bucket of a training step, drawn by its probability."""
+    if len(buckets) == 1:
+        return buckets[0]
+    ends = np.cumsum([bucket.probability for bucket in buckets])
+    drawn = np.random.default_rng((seed, 4, step)).random() * ends[-1]
+    return buckets[int(np.searchsorted(ends, drawn, side="right"))]
+
+
+def sizes_at(
+    segments: Sequence[Segment], batch_size: int, seed: int, step: int
+) -> Int[np.ndarray, " batch"]:
+    """Returns the number of residues of each pair of `batch_at`, without reading it."""
+    rng = np.random.default_rng((seed, 2, step))
+    chosen = rng.choice(len(segments), batch_size, p=shares_of(segments))
+    return np.array([len(s.trajectory.system.tokens) for s in segments])[chosen]
+
+
+def shares_of(segments: Sequence[Segment]) -> Float[np.ndarray, " num_segments"]:
+    """Returns the probability that a pair is of each segment, see `batch_at`."""
     names = [segment.trajectory.system.tokens.tobytes() for segment in segments]
     lengths = np.array([
         s.stop - s.start if s.weights is None else s.weights.sum() for s in segments

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from common.commands import cli
 from common.errors import UsageError
 
@@ -27,12 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     sides = _read(arguments)
     settings = measure.Settings(arguments.lag, arguments.num_resamples, arguments.seed)
-    total = 2 * arguments.num_resamples
-    with cli.progress(total, "fitting Markov models", "resamples") as advance:
-        result = measure.evaluate(*sides[:2], settings, sides[2], advance)
+    result = measure.evaluate(*sides[:2], settings, sides[2], cli.progress)
     page = report.to_html(result)
     folder = Path(arguments.output)
     show(result, page, report.print_report, folder, "equijump evaluate")
+    for line in report.warnings(result):
+        logging.warning("%s", line)
     return 0
 
 

@@ -1,6 +1,6 @@
 """Distributions of torsions, slow coordinates and folds, of both sides."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from equijump.evaluate import geometry, resampling
-from equijump.evaluate.sides import NAMES, Prepared, Units
+from equijump.evaluate.sides import NAMES, Prepared, Show, Units, Watched, silent
 
 NUM_ANGLE_BINS = 30
 NUM_BINS = 50
@@ -32,46 +32,62 @@ class Quantity(NamedTuple):
     values: Mapping[str, Units]
 
 
+Folds = dict[str, list[Float[np.ndarray, "_ num_measures"]]]
+"""Measures of the fold of both sides, unit by unit, in the order of `_FOLD_UNITS`."""
+
+
 def quantities(
-    prepared: Prepared, native: Float[np.ndarray, "num_atoms 3"]
-) -> dict[str, Quantity]:
-    """Lists what is compared, by name.
+    prepared: Prepared, folds: Folds | None
+) -> Iterator[tuple[str, Quantity]]:
+    """Yields what is compared with its name, one after the other.
 
     Args:
         prepared: both sides.
-        native: structure in Å that a protein is compared with.
+        folds: folds of both sides, see `measure_folds`.
     """
-    found = _angles(prepared)
+    yield from _angles(prepared)
     for index in range(min(2, prepared.sides["reference"].tics[0].shape[1])):
         values = {
             name: tuple(x[:, [index]] for x in prepared.sides[name].tics)
             for name in NAMES
         }
-        found[f"TIC{index + 1}"] = Quantity("tic", "", (_edges(values),), values)
-    if geometry.is_protein(prepared.system):
-        found |= _folds(prepared, native)
-    return found
+        yield f"TIC{index + 1}", Quantity("tic", "", (_edges(values),), values)
+    for place, (kind, unit) in enumerate(_FOLD_UNITS.items() if folds else ()):
+        values = {
+            name: tuple(measures[:, [place]] for measures in folds[name])
+            for name in NAMES
+        }
+        if np.isfinite(values["reference"][0]).all():  # Not without a contact.
+            yield kind, Quantity("fold", unit, (_edges(values),), values)
 
 
-def _angles(prepared: Prepared) -> dict[str, Quantity]:
-    """Returns phi and psi of each residue together, and every other torsion."""
+def num_quantities(prepared: Prepared) -> int:
+    """Returns how many quantities are compared."""
+    pairs = geometry.pairs_of_phi_and_psi(prepared.torsions)
+    num_tics = min(2, prepared.sides["reference"].tics[0].shape[1])
+    num_folds = len(_FOLD_UNITS) if geometry.is_protein(prepared.system) else 0
+    return len(prepared.torsions.kinds) - len(pairs) + num_tics + num_folds
+
+
+def _angles(prepared: Prepared) -> Iterator[tuple[str, Quantity]]:
+    """Yields phi and psi of each residue together, and every other torsion."""
     system, torsions = prepared.system, prepared.torsions
     circle = np.linspace(-np.pi, np.pi, NUM_ANGLE_BINS + 1)
     pairs = geometry.pairs_of_phi_and_psi(torsions)
     label = partial(geometry.residue_label, system)
-    found = {}
     for residue, places in pairs.items():
-        found[f"{label(residue)} phi, psi"] = Quantity(
-            "ramachandran", "rad", (circle, circle), _torsions(prepared, places)
-        )
+        values = _torsions(prepared, places)
+        quantity = Quantity("ramachandran", "rad", (circle, circle), values)
+        yield f"{label(residue)} phi, psi", quantity
     together = {place for places in pairs.values() for place in places}
     named = zip(torsions.kinds, torsions.residues, strict=True)
     for place, (kind, residue) in enumerate(named):
         if place not in together:
-            found[f"{label(residue)} {kind}"] = Quantity(
-                "torsion", "rad", (circle,), _torsions(prepared, [place])
+            values = _torsions(prepared, [place])
+            yield (
+                f"{label(residue)} {kind}",
+                Quantity("torsion", "rad", (circle,), values),
             )
-    return found
 
 
 def _torsions(prepared: Prepared, places: Sequence[int]) -> dict[str, Units]:
@@ -79,25 +95,31 @@ def _torsions(prepared: Prepared, places: Sequence[int]) -> dict[str, Units]:
     return {name: tuple(x[:, chosen] for x in sides[name].torsions) for name in NAMES}
 
 
-def _folds(
-    prepared: Prepared, native: Float[np.ndarray, "num_atoms 3"]
-) -> dict[str, Quantity]:
+def measure_folds(
+    prepared: Prepared, native: Float[np.ndarray, "num_atoms 3"], show: Show = silent
+) -> Folds | None:
+    """Compares frames of a protein with a native structure; None of a peptide.
+
+    Args:
+        prepared: both sides.
+        native: structure in Å that a protein is compared with.
+        show: function that shows the progress of a stage, see `sides.Show`.
+    """
+    if not geometry.is_protein(prepared.system):
+        return None
     carbons = geometry.alpha_carbons(prepared.system)
-    measured = {
-        name: [
-            geometry.fold_measures(x[:, carbons], native[carbons])
-            for x in prepared.sides[name].positions
-        ]
-        for name in NAMES
-    }
-    found = {}
-    for kind, unit in _FOLD_UNITS.items():
-        values = {
-            name: tuple(measures[kind][:, None] for measures in units)
-            for name, units in measured.items()
+
+    def measure(frames: geometry.Positions) -> Float[np.ndarray, "_ num_measures"]:
+        found = geometry.fold_measures(frames[:, carbons], native[carbons])
+        return np.stack([found[kind] for kind in _FOLD_UNITS], axis=1)
+
+    units = {name: prepared.sides[name].positions for name in NAMES}
+    total = sum(len(x) for side in units.values() for x in side)
+    with show(total, "folds", "frames") as advance:
+        return {
+            name: [geometry.over_frames(measure, x) for x in Watched(side, advance)]
+            for name, side in units.items()
         }
-        found[kind] = Quantity("fold", unit, (_edges(values),), values)
-    return found
 
 
 def _edges(values: Mapping[str, Units]) -> Float[np.ndarray, " _"]:

@@ -105,12 +105,15 @@ def measure_models(prepared: Prepared, models: Mapping[str, Models]) -> dict[str
         "num_states": prepared.num_states,
         "lags": [lag * prepared.spacing for lag in prepared.lags],
         "sets": what,
-        **{name: _measure_side(prepared, models[name], sets) for name in NAMES},
+        **{name: _measure_side(prepared, name, models[name], sets) for name in NAMES},
     }
 
 
 def _measure_side(
-    prepared: Prepared, models: Models, sets: Mapping[str, Bool[np.ndarray, " _"]]
+    prepared: Prepared,
+    name: str,
+    models: Models,
+    sets: Mapping[str, Bool[np.ndarray, " _"]],
 ) -> dict[str, Any]:
     lags, spacing = prepared.lags, prepared.spacing
     scales = []
@@ -123,7 +126,7 @@ def _measure_side(
     whole, drawn = models.whole[lags[0]], models.drawn[lags[0]]
     passages = _with_interval(lambda m: kinetics.passage_times(m, sets), whole, drawn)
     return {
-        "connected_states": whole.n_states if whole is not None else 0,
+        **kinetics.coverage(whole, prepared.sides[name].states, prepared.num_states),
         "time_scales": scales,
         "passage_times": {
             name: {key: value * spacing for key, value in passage.items()}

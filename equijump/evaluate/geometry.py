@@ -5,15 +5,16 @@ torsions in radians from -pi to pi, by the convention of IUPAC.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import mdtraj
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from mdtraj.geometry import dihedral
 
 from equijump.data.frames import ANGSTROM_PER_NM
+from equijump.data.packed import let_go
 from equijump.data.residues import CA_SLOT, RESIDUES, element_of, slot_of
 from equijump.data.topology import System, nearby
 
@@ -27,6 +28,9 @@ _VDW_RADII = {"C": 1.70, "N": 1.55, "O": 1.52, "P": 1.80, "S": 1.80, "Se": 1.90}
 _CHI = (
     dihedral.CHI1_ATOMS, dihedral.CHI2_ATOMS, dihedral.CHI3_ATOMS, dihedral.CHI4_ATOMS,
 )  # fmt: skip
+
+MOST_NUMBERS = 1_000_000
+"""Coordinates in memory at once."""
 
 Positions = Float[np.ndarray, "num_frames num_atoms 3"]
 
@@ -176,6 +180,31 @@ def radii(system: System) -> Float[np.ndarray, " num_atoms"]:
     return found
 
 
+def chunks(positions: Positions) -> Iterator[Positions]:
+    """Yields frames in chunks, so that a mapped file takes no memory for long.
+
+    >>> [len(chunk) for chunk in chunks(np.zeros((400_000, 1, 3), np.float32))]
+    [333333, 66667]
+    """
+    size = max(1, MOST_NUMBERS // (3 * positions.shape[1]))
+    for first in range(0, len(positions), size):
+        yield np.array(positions[first : first + size])
+        let_go(positions)
+
+
+def over_frames(
+    function: Callable[..., Shaped[np.ndarray, " _ *rest"]],
+    positions: Positions,
+    *rest: Any,
+) -> Shaped[np.ndarray, " num_frames *rest"]:
+    """Returns `function(frames, *rest)` of all frames, which it gets in chunks.
+
+    >>> over_frames(np.sum, np.ones((2, 1, 3)), (1, 2)).tolist()
+    [3.0, 3.0]
+    """
+    return np.concatenate([function(chunk, *rest) for chunk in chunks(positions)])
+
+
 def _trajectory(positions: Positions) -> mdtraj.Trajectory:
     return mdtraj.Trajectory(np.asarray(positions) / ANGSTROM_PER_NM, topology=None)
 
@@ -279,7 +308,7 @@ def fold_measures(
         carbons within 1, 2, 4 and 8 Å of their place in that superposition; `rg`, the
         radius of gyration in Å, all carbons with one weight; `native_contacts`, the
         share of native pairs nearer than 8 Å, more than two residues apart, that are
-        nearer than that.
+        nearer than that, NaN where there is no such pair.
     """
     moved = superposed(carbons, native)
     away = np.linalg.norm(moved - native, axis=-1)
@@ -291,5 +320,5 @@ def fold_measures(
         "rmsd": np.sqrt(np.mean(away**2, axis=-1)),
         "gdt_ts": np.mean([np.mean(away < d, axis=-1) for d in GDT_DISTANCES], axis=0),
         "rg": np.sqrt(np.mean(np.sum(centred**2, axis=-1), axis=-1)),
-        "native_contacts": np.mean(near, axis=-1),
+        "native_contacts": np.sum(near, axis=-1) / (near.shape[1] or np.nan),
     }

@@ -20,6 +20,7 @@ NUM_CLUSTERS = 100
 NUM_CELLS = 18
 """Cells of a grid of states along phi and along psi."""
 
+_MOST_NUMBERS = 1_000_000  # Of a signal, of which the spectrum is in memory at once.
 _NUM_CLUSTERED = 20_000
 """Frames of the reference that cluster centres are fitted to."""
 
@@ -148,6 +149,25 @@ def stationary(
     weights = np.zeros(num_states)
     weights[msm.count_model.state_symbols] = msm.stationary_distribution
     return weights
+
+
+def coverage(
+    msm: MarkovStateModel | None, units: States, num_states: int
+) -> dict[str, int | float]:
+    """Returns how many states are connected, and their share of states and of frames.
+
+    >>> msm = fit_msm(np.array([[9.0, 1.0, 0.0], [1.0, 4.0, 0.0], [0, 0, 0]]), lag=1)
+    >>> coverage(msm, [np.array([0, 1, 2, 0])], num_states=4)
+    {'connected_states': 2, 'covered_states': 0.5, 'covered_frames': 0.75}
+    """
+    visits = np.bincount(np.concatenate(units), minlength=num_states)
+    none = np.zeros(0, int)
+    connected = none if msm is None else msm.count_model.state_symbols
+    return {
+        "connected_states": len(connected),
+        "covered_states": len(connected) / num_states,
+        "covered_frames": float(visits[connected].sum() / visits.sum()),
+    }
 
 
 def set_weights(
@@ -283,15 +303,27 @@ def correlation_sums(
     Returns:
         The sums, and the number of their terms.
     """
-    mean = np.mean(np.concatenate(units), axis=0, dtype=np.float64)
-    sums, terms = [], []
-    for unit in units:
-        spectrum = np.fft.rfft(unit - mean, 2 * len(unit), axis=0)
+    total = sum(np.sum(unit, axis=0, dtype=np.float64) for unit in units)
+    mean = total / sum(map(len, units))
+    lags = every * np.arange(num_lags)
+    sums = [_products(unit, mean, lags) for unit in units]
+    return np.stack(sums), np.stack([len(unit) - lags for unit in units])
+
+
+def _products(
+    unit: Float[np.ndarray, "num_frames num_feats"],
+    mean: Float[np.ndarray, " num_feats"],
+    lags: Int[np.ndarray, " num_lags"],
+) -> Float[np.ndarray, " num_lags"]:
+    """Returns sums of products of one unit, some columns at a time."""
+    size, found = max(1, _MOST_NUMBERS // len(unit)), np.zeros(len(lags))
+    for first in range(0, unit.shape[1], size):
+        columns = slice(first, first + size)
+        moved = unit[:, columns] - mean[columns]
+        spectrum = np.fft.rfft(moved, 2 * len(unit), axis=0)
         products = np.fft.irfft(np.abs(spectrum) ** 2, 2 * len(unit), axis=0)
-        lags = every * np.arange(num_lags)
-        sums.append(products[lags].sum(axis=1))
-        terms.append(len(unit) - lags)
-    return np.stack(sums), np.stack(terms)
+        found += products[lags].sum(axis=1)
+    return found
 
 
 def autocorrelation(

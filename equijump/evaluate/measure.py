@@ -6,7 +6,6 @@ The dictionary holds numbers, strings, lists and None only; it is `report.json`.
 import importlib.metadata
 import math
 import platform
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +22,7 @@ from equijump.evaluate import (
     validity,
     viewer,
 )
-from equijump.evaluate.sides import NAMES, Prepared
+from equijump.evaluate.sides import NAMES, Prepared, Show, silent
 
 
 class Settings(NamedTuple):
@@ -52,7 +51,7 @@ def evaluate(
     reference: inputs.Replicas,
     settings: Settings,
     native: Float[np.ndarray, "num_atoms 3"] | None = None,
-    advance: Callable[[int], None] = lambda count: None,
+    show: Show = silent,
 ) -> dict[str, Any]:
     """Measures trajectories against a reference; see the docs for every entry.
 
@@ -62,13 +61,14 @@ def evaluate(
         settings: lag, resamples and seed.
         native: structure a protein is compared with, in Å; the first frame of the
             reference where None.
-        advance: function of the number of models fitted.
+        show: function that shows the progress of a stage, see `sides.Show`.
 
     Raises:
-        UsageError: All replicas broke, or trajectories do not suit the lag.
+        UsageError: Trajectories do not suit the lag.
+        RunError: All replicas broke.
     """
-    whole, lost = sides.keep_whole(trajectory, reference)
-    prepared = sides.prepare(whole, reference, settings.lag, settings.seed)
+    whole, lost = sides.keep_whole(trajectory, reference, show)
+    prepared = sides.prepare(whole, reference, settings.lag, settings.seed, show)
     resamples = resampling.draw(
         *(len(prepared.sides[name].positions) for name in NAMES),
         settings.num_resamples,
@@ -76,13 +76,7 @@ def evaluate(
     )
     if native is None:
         native = reference.positions[0][0]
-    models = {
-        name: dynamics.fit_models(
-            prepared.sides[name], prepared, getattr(resamples, name), advance
-        )
-        for name in NAMES
-    }
-    norm = validity.norm_of(prepared.sides["reference"].positions, prepared.system)
+    norm, judged = _judge(prepared, show)
     report = {
         "versions": versions(),
         "definitions": definitions(norm),
@@ -95,16 +89,44 @@ def evaluate(
         "spacing": prepared.spacing,
         "num_resamples": settings.num_resamples,
         "seed": settings.seed,
-        **_compare(prepared, resamples, models, native),
-        "validity": {
-            name: validity.measure(
-                side.positions, prepared.system, norm, prepared.spacing, side.every
-            )
-            for name, side in prepared.sides.items()
-        },
+        **_compare(prepared, resamples, _fit(prepared, resamples, show), native, show),
+        "validity": judged,
         "viewer": viewer.make_scenes(prepared),
     }
     return plain(report)
+
+
+def _fit(
+    prepared: Prepared, resamples: resampling.Resamples, show: Show
+) -> dict[str, dynamics.Models]:
+    """Fits the Markov models of both sides."""
+    weights = {name: getattr(resamples, name) for name in NAMES}
+    total = sum(map(len, weights.values()))
+    with show(total, "Markov models", "resamples") as advance:
+        return {
+            name: dynamics.fit_models(prepared.sides[name], prepared, rows, advance)
+            for name, rows in weights.items()
+        }
+
+
+def _judge(prepared: Prepared, show: Show) -> tuple[validity.Norm, dict[str, Any]]:
+    """Returns what the reference says is right, and the validity of both sides."""
+    system, units = prepared.system, {n: s.positions for n, s in prepared.sides.items()}
+    total = sum(len(x) for side in units.values() for x in side)
+    with show(total, "closest atoms", "frames") as advance:
+        close = {
+            name: validity.closest_atoms(sides.Watched(side, advance), system)
+            for name, side in units.items()
+        }
+    norm = validity.norm_of(units["reference"], system, close["reference"])
+    with show(total, "bonds and angles", "frames") as advance:
+        return norm, {
+            name: validity.measure(
+                sides.Watched(side, advance), system, norm, prepared.spacing,
+                prepared.sides[name].every, close[name],
+            )
+            for name, side in units.items()
+        }  # fmt: skip
 
 
 def _compare(
@@ -112,14 +134,19 @@ def _compare(
     resamples: resampling.Resamples,
     models: dict[str, Any],
     native: Float[np.ndarray, "num_atoms 3"],
+    show: Show,
 ) -> dict[str, Any]:
     """Returns the entries that compare both sides, with intervals of resamples."""
-    weights = dynamics.weights_of_frames(prepared, models)
+    weights, found = dynamics.weights_of_frames(prepared, models), {}
+    total = distributions.num_quantities(prepared)
+    folds = distributions.measure_folds(prepared, native, show)
+    every = distributions.quantities(prepared, folds)
+    with show(total, "distributions", "quantities") as advance:
+        for name, quantity in every:
+            found[name] = distributions.compare(quantity, prepared, resamples, weights)
+            advance(1)
     return {
-        "distributions": {
-            name: distributions.compare(quantity, prepared, resamples, weights)
-            for name, quantity in distributions.quantities(prepared, native).items()
-        },
+        "distributions": found,
         "basins": dynamics.measure_basins(prepared, resamples, weights),
         "models": dynamics.measure_models(prepared, models),
         "correlations": dynamics.measure_correlations(prepared, resamples),

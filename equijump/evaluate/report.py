@@ -1,6 +1,6 @@
 """What the report of an evaluation shows: tables, plots, an HTML page."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -8,6 +8,10 @@ from rich.console import Console
 from common.commands.report import Rows, html_page, html_table, number, print_tables
 from equijump.evaluate import plots, viewer
 from equijump.evaluate.sides import NAMES
+
+MANY_REPEATED, FEW_COVERED = 0.5, 0.5
+"""Shares of frames that repeat the one before, and that a Markov model covers, from
+which a report warns."""
 
 _MOST_ROWS = 16
 """Rows of one kind on the terminal; beyond them their mean is shown."""
@@ -38,14 +42,19 @@ def divergence_rows(report: dict[str, Any], whole: bool = True) -> Rows:
         kinds.setdefault(entry["kind"], []).append((name, entry))
     for kind, entries in kinds.items():
         if not whole and len(entries) > _MOST_ROWS:
-            mean: dict[str, Any] = {"low": None}
-            for column in ("js", *_REST):
-                values = [entry[column] or 0.0 for _, entry in entries]
-                mean[column] = sum(values) / len(values)
-            rows.append(_divergence_row(f"{len(entries)} of {kind}, mean", mean))
+            columns = {c: [entry[c] for _, entry in entries] for c in ("js", *_REST)}
+            mean = {column: _mean(values) for column, values in columns.items()}
+            name = f"{len(entries)} of {kind}, mean"
+            rows.append(_divergence_row(name, {**mean, "low": None}))
         else:
             rows += [_divergence_row(*entry) for entry in entries]
     return rows
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Returns the mean of the values that are there."""
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if there else None
 
 
 def _divergence_row(name: str, entry: dict[str, Any]) -> list[str]:
@@ -124,10 +133,45 @@ def chapman_rows(report: dict[str, Any]) -> Rows:
     return rows if len(rows) > 1 else []
 
 
+def coverage_rows(report: dict[str, Any]) -> Rows:
+    """Returns a header, and what the Markov models of the first lag cover."""
+    models = report["models"]
+    states = [
+        f"{models[n]['connected_states']} of {models['num_states']}" for n in NAMES
+    ]
+    frames = [_percent(models[name]["covered_frames"], 1) for name in NAMES]
+    return [
+        ["covered by the Markov model", *NAMES],
+        ["states that connect", *states],
+        ["frames in them, %", *frames],
+    ]
+
+
+def warnings(report: dict[str, Any]) -> list[str]:
+    """Returns in words what makes figures of a report mean little, with the remedy."""
+    found = []
+    for name in NAMES:
+        repeated = report["validity"][name]["repeated_fraction"]
+        if repeated is not None and repeated > MANY_REPEATED:
+            found.append(
+                f"--{name}: {repeated:.1%} of frames repeat the one before; figures "
+                "are of a molecule that stands still: leave repeated frames out, or "
+                "sample with a smaller --lag or from weights trained for longer"
+            )
+        covered = report["models"][name]["covered_frames"]
+        if covered < FEW_COVERED:
+            found.append(
+                f"--{name}: the Markov model covers {covered:.1%} of frames; times and "
+                "reweighted figures leave the rest out: give longer trajectories or a "
+                "smaller --lag"
+            )
+    return found
+
+
 def validity_rows(report: dict[str, Any]) -> Rows:
     """Returns a header and one row per test of validity, of both sides."""
     found = report["validity"]
-    mean = lambda values: sum(values.values()) / len(values) if values else None
+    mean = lambda values: _mean(list(values.values()))
     lines = {
         "bond lengths, RMS deviation, Å": lambda v: number(v["bond_rms"]),
         "largest deviation of a bond, Å": lambda v: number(v["worst_bond"], 3),
@@ -136,6 +180,7 @@ def validity_rows(report: dict[str, Any]) -> Rows:
         "frames with a clash, %": lambda v: _percent(v["clash_fraction"]),
         "wrong handedness, %": lambda v: _percent(v["wrong_hand_fraction"]),
         "flips per residue and ns": lambda v: number(mean(v["flips_per_ns"])),
+        "frames like the one before, %": lambda v: _percent(v["repeated_fraction"]),
     }
     rows = [["validity", *NAMES]]
     num_lost, num_all = len(report["trajectory"]["lost"]), _num_replicas(report)
@@ -145,8 +190,8 @@ def validity_rows(report: dict[str, Any]) -> Rows:
     ]
 
 
-def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{100 * fraction:.3f}"
+def _percent(fraction: float | None, digits: int = 3) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.{digits}f}"
 
 
 def _num_replicas(report: dict[str, Any]) -> int:
@@ -170,10 +215,27 @@ def _caption(report: dict[str, Any]) -> str:
     ]
     lost = len(report["trajectory"]["lost"])
     left_out = f" ({lost} of {_num_replicas(report)} replicas lost)" if lost else ""
-    return (
+    return ". ".join([
         f"{report['system']}: {sides[0]}{left_out} against {sides[1]}, every "
-        f"{report['spacing']:g} ps; states: {report['models']['states']}"
-    )
+        f"{report['spacing']:g} ps; states: {report['models']['states']}",
+        *(f"Warning: {line}" for line in warnings(report)),
+    ])  # fmt: skip
+
+
+def lost_rows(report: dict[str, Any], whole: bool = True) -> Rows:
+    """Returns a header and one row per lost replica; none where none is lost.
+
+    Args:
+        report: result of `measure.evaluate`.
+        whole: true to list all of them, however many.
+    """
+    lost = report["trajectory"]["lost"]
+    shown = lost if whole else lost[:_MOST_ROWS]
+    rows = [["lost", "frame", "because of"]]
+    rows += [[loss["name"], str(loss["frame"]), loss["reason"]] for loss in shown]
+    if len(shown) < len(lost):
+        rows.append([f"and {len(lost) - len(shown)} more", "", ""])
+    return rows if lost else []
 
 
 def print_report(report: dict[str, Any], console: Console) -> None:
@@ -182,8 +244,10 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     tables = [
         divergence_rows(report, whole=False),
         time_rows(report, whole=False),
+        coverage_rows(report),
         chapman_rows(report),
         validity_rows(report),
+        lost_rows(report, whole=False),
         stationarity_rows(report, whole=False),
     ]
     print_tables(tables, console)
@@ -194,12 +258,10 @@ def print_report(report: dict[str, Any], console: Console) -> None:
 def to_html(report: dict[str, Any]) -> str:
     """Returns one page that needs nothing beside it."""
     meanings = [["word", "meaning"], *map(list, report["definitions"].items())]
-    lost = [["lost", "frame", "because of"]]
-    for loss in report["trajectory"]["lost"]:
-        lost.append([loss["name"], str(loss["frame"]), loss["reason"]])
     tables = [
-        time_rows(report), chapman_rows(report), validity_rows(report),
-        stationarity_rows(report), lost if len(lost) > 1 else [],
+        time_rows(report), coverage_rows(report), chapman_rows(report),
+        validity_rows(report),
+        stationarity_rows(report), lost_rows(report),
     ]  # fmt: skip
     parts = [
         html_table(divergence_rows(report)),

@@ -5,14 +5,17 @@ and what depends on the step, such as crossings, is counted from each frame to t
 step later.
 """
 
+import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from common.commands.outcome import judge
 from common.errors import UsageError
 from equijump.data import features
 from equijump.data.packed import Lazy
@@ -24,9 +27,48 @@ NUM_BLOCKS = 10
 LAG_FACTORS = (1, 2, 5)
 """Lags of models, as multiples of the first."""
 
+FRAMES_PER_FEATURE = 2
+"""Frames of the reference for each feature of slow coordinates, at least."""
+
 _LEAST_LAG = 10.0  # ps
 
 Units = tuple[Float[np.ndarray, "_ _"], ...]
+
+
+Show = Callable[[int, str, str], AbstractContextManager[Callable[..., None]]]
+"""Shows a stage of so many units of work: `common.commands.progress.progress`."""
+
+
+@contextlib.contextmanager
+def silent(total: int, description: str, unit: str) -> Iterator[Callable[..., None]]:
+    """Shows no progress."""
+    del total, description, unit
+    yield lambda count=1: None
+
+
+class Watched(Sequence):
+    """Units whose frames are counted while they are gone through.
+
+    >>> counts = []
+    >>> for _ in Watched([np.zeros(3), np.zeros(2)], counts.append):
+    ...     pass
+    >>> counts
+    [3, 2]
+    """
+
+    def __init__(self, units: Sequence[Any], advance: Callable[..., None]) -> None:
+        self._units, self._advance = units, advance
+
+    def __len__(self) -> int:
+        return len(self._units)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._units[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        for unit in self._units:
+            yield unit
+            self._advance(len(unit))
 
 
 class Side(NamedTuple):
@@ -72,25 +114,27 @@ class Prepared(NamedTuple):
 
 
 def keep_whole(
-    replicas: inputs.Replicas, reference: inputs.Replicas
+    replicas: inputs.Replicas, reference: inputs.Replicas, show: Show = silent
 ) -> tuple[inputs.Replicas, list[validity.Lost]]:
     """Leaves out replicas that broke; see `validity.find_loss`.
 
     Raises:
-        UsageError: All of them did.
+        RunError: All of them did.
     """
-    lengths = validity.mean_lengths(reference.positions, reference.system.bonds)
-    found = [
-        validity.find_loss(name, positions, replicas.system, lengths)
-        for name, positions in zip(replicas.names, replicas.positions, strict=True)
-    ]
-    lost = [loss for loss in found if loss is not None]
-    if len(lost) == len(found):
-        raise UsageError(
-            f"--trajectory: expected a replica that stays whole, found none of "
-            f"{len(found)}: {lost[0].name} has {lost[0].reason} in frame "
-            f"{lost[0].frame}"
+    total = _num_frames({"trajectory": replicas, "reference": reference})
+    with show(total, "broken bonds", "frames") as advance:
+        theirs, ours = (
+            Watched(side.positions, advance) for side in (reference, replicas)
         )
+        lengths = validity.mean_lengths(theirs, reference.system.bonds)
+        found = [
+            validity.find_loss(name, positions, replicas.system, lengths)
+            for name, positions in zip(replicas.names, ours, strict=True)
+        ]
+    lost = [loss for loss in found if loss is not None]
+    if lost:
+        first = f"{lost[0].name} has {lost[0].reason} in frame {lost[0].frame}"
+        judge(len(found) - len(lost), len(found), "replicas stayed whole", first)
     kept = [index for index, loss in enumerate(found) if loss is None]
     whole = replicas._replace(
         names=tuple(replicas.names[index] for index in kept),
@@ -135,7 +179,11 @@ def choose_lags(
 
 
 def prepare(
-    trajectory: inputs.Replicas, reference: inputs.Replicas, lag: float, seed: int
+    trajectory: inputs.Replicas,
+    reference: inputs.Replicas,
+    lag: float,
+    seed: int,
+    show: Show = silent,
 ) -> Prepared:
     """Cuts into units, and finds slow coordinates and states.
 
@@ -144,6 +192,7 @@ def prepare(
         reference: reference of the same system.
         lag: first lag, see `choose_lags`.
         seed: seed of clusters.
+        show: function that shows the progress of a stage, see `Show`.
 
     Raises:
         UsageError: See `choose_lags`; or the system has no torsions.
@@ -155,12 +204,16 @@ def prepare(
     cut = {name: _cut(side) for name, side in replicas.items()}
     lags = choose_lags(lag, spacing, cut)
     torsions = geometry.find_torsions(system)
-    angles = {
-        name: tuple(geometry.torsions_of(x, torsions.atoms) for x in side.positions)
-        for name, side in cut.items()
-    }
-    tics = _slow_coordinates(cut, angles, lags[0] * every["reference"])
-    states, num_states, what = find_states(torsions, angles, tics, seed)
+    measured = partial(geometry.over_frames, geometry.torsions_of)
+    with show(_num_frames(cut), "torsions", "frames") as advance:
+        angles = {
+            name: tuple(
+                measured(x, torsions.atoms) for x in Watched(side.positions, advance)
+            )
+            for name, side in cut.items()
+        }
+    tics, of_what = _slow_coordinates(cut, angles, lags[0] * every["reference"], show)
+    states, num_states, what = find_states(torsions, angles, tics, seed, of_what)
     sides = {
         name: Side(
             every[name], cut[name].positions, angles[name], tics[name], states[name]
@@ -183,28 +236,49 @@ def _cut(replicas: inputs.Replicas) -> inputs.Replicas:
 
 
 def _slow_coordinates(
-    replicas: Mapping[str, inputs.Replicas], angles: Mapping[str, Units], lag: int
-) -> dict[str, Units]:
-    """Fits TICA to the reference; features are distances of a protein, else angles."""
+    replicas: Mapping[str, inputs.Replicas],
+    angles: Mapping[str, Units],
+    lag: int,
+    show: Show,
+) -> tuple[dict[str, Units], str]:
+    """Fits TICA to the reference; returns components of both sides, and of what.
+
+    Features are distances of a protein, at most one for `FRAMES_PER_FEATURE` frames of
+    the reference, else angles.
+    """
     system = replicas["reference"].system
     if geometry.is_protein(system):
         carbons = geometry.alpha_carbons(system)
-        pairs = carbons[features.choose_pairs(len(carbons))]
+        num_frames = sum(map(len, replicas["reference"].positions))
+        at_most = min(features.MOST_PAIRS, max(1, num_frames // FRAMES_PER_FEATURE))
+        pairs = carbons[features.choose_pairs(len(carbons), at_most)]
         function = partial(geometry.distances_of, pairs=pairs)
         units = {name: side.positions for name, side in replicas.items()}
+        count = len(carbons) * (len(carbons) - 1) // 2
+        what = f"{len(pairs)} of {count} CA distances"
     elif angles["reference"][0].shape[1]:
-        function, units = _circular, angles
+        function, units, what = _circular, angles, "torsions"
     else:
         raise UsageError(
             "--reference: expected a system with torsions of heavy atoms, found "
             f"{inputs.describe(system)}"
         )
     dimensions = kinetics.MAX_DIMENSIONS
-    tica = features.fit_tica(units["reference"], function, lag, dimensions)
-    return {
-        name: tuple(features.project(tica, unit, function) for unit in side)
-        for name, side in units.items()
-    }
+    total = _num_frames(replicas) + sum(map(len, units["reference"]))
+    with show(total, "slow coordinates", "frames") as advance:
+        watched = {name: Watched(side, advance) for name, side in units.items()}
+        try:
+            tica = features.fit_tica(watched["reference"], function, lag, dimensions)
+        except UsageError as error:
+            raise UsageError(f"--reference: {error}") from error
+        return {
+            name: tuple(features.project(tica, unit, function) for unit in side)
+            for name, side in watched.items()
+        }, what
+
+
+def _num_frames(replicas: Mapping[str, inputs.Replicas]) -> int:
+    return sum(len(x) for side in replicas.values() for x in side.positions)
 
 
 def _circular(
@@ -218,6 +292,7 @@ def find_states(
     angles: Mapping[str, Units],
     tics: Mapping[str, Units],
     seed: int,
+    of_what: str,
 ) -> tuple[dict[str, Any], int, str]:
     """Assigns frames to cells of phi and psi, or to clusters of slow coordinates.
 
@@ -248,4 +323,5 @@ def find_states(
     }
     count = clusters.n_clusters
     dimensions = tics["reference"][0].shape[1]
-    return states, count, f"{count} k-means clusters in {dimensions} TICs"
+    what = f"{count} k-means clusters in {dimensions} TICs of {of_what}"
+    return states, count, what

@@ -202,3 +202,91 @@ def test_blocks_of_time_are_apart_by_the_gap():
     assert (held_out.start, held_out.stop) == (40, 60)
     training, _ = pairs.blocks(trajectory, num_blocks=5, held_out=0, gap=10)
     assert [(s.start, s.stop) for s in training] == [(30, 100)]
+
+
+def sized(num_residues, num_frames=60):
+    """A trajectory of so many residues, of which the first has the atoms."""
+    made = make_trajectory(num_frames)
+    padding = np.full((num_residues - 1, 14), -1, np.int32)
+    system = made.system._replace(
+        tokens=np.full(num_residues, ALANINE, np.int32),
+        chains=np.zeros(num_residues, np.int32),
+        numbers=np.arange(num_residues, dtype=np.int32),
+        slot_atoms=np.concatenate([made.system.slot_atoms, padding]),
+    )
+    return made._replace(system=system)
+
+
+MIXED = [
+    whole(sized(80), np.linspace(0.5, 1.5, 60)),
+    whole(sized(10, 90)),
+    whole(sized(10, 30)),
+    whole(sized(12)),
+    whole(sized(41)),
+    whole(sized(3)),
+    whole(sized(1)),
+]
+
+
+def test_buckets_hold_systems_of_about_one_size():
+    buckets = pairs.make_buckets(MIXED)
+    assert [bucket.num_nodes for bucket in buckets] == [80, 12, 3, 1]
+    sizes = np.array([len(s.trajectory.system.tokens) for s in MIXED])
+    for bucket in buckets:
+        held = sizes[bucket.shares > 0.0]
+        assert held.max() == bucket.num_nodes
+    ten = [whole(sized(n)) for n in (12, 10, 7)]
+    assert [bucket.num_nodes for bucket in pairs.make_buckets(ten)] == [12]
+    several = [whole(sized(n)) for n in (1, 2, 3, 4, 7, 8, 15, 16, 33, 64, 100)]
+    found = [bucket.num_nodes for bucket in pairs.make_buckets(several)]
+    assert found == [100, 33, 16, 8]
+
+
+def test_a_pair_counts_by_its_weight_alone_with_buckets_and_without():
+    """The probability of every segment, enumerated; and so any mean over pairs."""
+    buckets = pairs.make_buckets(MIXED)
+    assert len(buckets) > 1
+    assert sum(bucket.probability for bucket in buckets) == pytest.approx(1.0)
+    shares = sum(bucket.probability * bucket.shares for bucket in buckets)
+    np.testing.assert_allclose(shares, pairs.shares_of(MIXED), rtol=1e-12)
+    gradients = np.random.default_rng(0).normal(size=len(MIXED))
+    expected = pairs.shares_of(MIXED) @ gradients
+    found = sum(b.probability * (b.shares @ gradients) for b in buckets)
+    assert found == pytest.approx(expected)
+
+
+def test_steps_draw_their_bucket_by_its_probability():
+    buckets = pairs.make_buckets(MIXED)
+    drawn = [pairs.bucket_at(buckets, 7, step).num_nodes for step in range(4_000)]
+    for bucket in buckets:
+        share = np.mean(np.array(drawn) == bucket.num_nodes)
+        assert share == pytest.approx(bucket.probability, abs=0.03)
+    assert drawn == [pairs.bucket_at(buckets, 7, n).num_nodes for n in range(4_000)]
+    assert drawn != [pairs.bucket_at(buckets, 8, n).num_nodes for n in range(4_000)]
+
+
+def test_a_batch_of_a_bucket_has_its_systems_alone():
+    lags = pairs.Lags((2.0,), is_range=False)
+    for bucket in pairs.make_buckets(MIXED):
+        batch = pairs.batch_at(
+            MIXED, lags, 64, bucket.num_nodes, 1, 2, shares=bucket.shares
+        )
+        sizes = (batch.tokens > 0).sum(axis=1)
+        assert sizes.max() == bucket.num_nodes == batch.tokens.shape[1]
+
+
+def test_systems_of_one_size_are_drawn_as_without_buckets():
+    segments = [whole(make_trajectory()), whole(make_trajectory(90, token=GLYCINE))]
+    (bucket,) = pairs.make_buckets(segments)
+    given = segments, pairs.Lags((2.0, 40.0), is_range=True), 8, 1, 3, 4
+    found = pairs.batch_at(*given, shares=pairs.bucket_at([bucket], 3, 4).shares)
+    jax.tree.map(np.testing.assert_array_equal, found, pairs.batch_at(*given))
+    assert bucket.num_nodes == 1
+
+
+def test_sizes_of_pairs_are_known_before_they_are_read():
+    batch = pairs.batch_at(
+        MIXED, pairs.Lags((2.0,), is_range=False), 50, 80, seed=5, step=6
+    )
+    sizes = pairs.sizes_at(MIXED, 50, seed=5, step=6)
+    np.testing.assert_array_equal(sizes, (batch.tokens > 0).sum(axis=1))

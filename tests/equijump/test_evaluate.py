@@ -12,7 +12,7 @@ from rdkit.Chem import AllChem
 from scipy.spatial import distance
 from scipy.spatial.transform import Rotation
 
-from common.errors import UsageError
+from common.errors import RunError
 from equijump import cli
 from equijump.data import features
 from equijump.evaluate import (
@@ -253,6 +253,12 @@ def test_fold_is_whole_after_a_rigid_motion_and_lost_when_stretched():
     assert found["rg"][1] == pytest.approx(3 * found["rg"][0], rel=1e-4)
 
 
+def test_a_fold_without_a_contact_has_no_share_of_them():
+    line = 5.0 * np.arange(12.0)[:, None] * np.eye(3)[:1]
+    found = geometry.fold_measures(np.stack([line, line + 1.0]), line)
+    assert np.isnan(found["native_contacts"]).all()
+
+
 def test_a_mirror_image_is_not_superposed():
     mirror = CHIGNOLIN_CARBONS * np.array([-1.0, 1.0, 1.0])
     found = geometry.fold_measures(mirror[None], CHIGNOLIN_CARBONS)
@@ -365,7 +371,7 @@ def test_a_broken_replica_is_counted_and_left_out(packaged, change, frame, reaso
     assert whole.names == packaged.names[1:2] + packaged.names[4:5]
     assert (lost.name, lost.frame) == (packaged.names[0], frame)
     assert reason in lost.reason
-    with pytest.raises(UsageError, match="expected a replica that stays whole"):
+    with pytest.raises(RunError, match="0 of 1 replicas stayed whole"):
         sides.keep_whole(some(ours, 0), some(packaged, 2, 3))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from common.errors import UsageError
+from common.errors import RunError, UsageError
 from equijump.data import files
 from equijump.evaluate import inputs, sides, validity
 from tests.equijump.test_data_topology_order import make_system
@@ -151,7 +151,9 @@ def test_whole_replicas_are_kept_with_their_names():
 def test_that_all_replicas_broke_is_told():
     ours = replicas(5)
     ours.positions[0][2] = np.nan
-    with pytest.raises(UsageError, match="found none of 1: r0 has a position that is"):
+    with pytest.raises(
+        RunError, match=r"0 of 1 replicas stayed whole.*r0 has a position"
+    ):
         sides.keep_whole(ours, replicas(9))
 
 

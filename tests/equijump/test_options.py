@@ -6,7 +6,6 @@ import pytest
 from common.errors import UsageError
 from configs.equijump import tiny
 from equijump import build, options, sample, sampler
-from equijump.rollout import State
 from equijump.weights import Molecule, Weights
 from tests.equijump.test_data_topology_order import make_system
 
@@ -132,6 +131,12 @@ def with_temperatures(low, high):
     """Weights whose data state their temperatures in files of their own."""
     names = {"model.conditions": ("lag", "temperature")}
     return make_weights(ranges={"temperature": [low, high]}, **names)
+
+
+def test_the_one_temperature_of_weights_is_told_as_one():
+    told = "--temperature: expected 300 K, the one temperature of these weights, found"
+    with pytest.raises(UsageError, match=told):
+        choose(with_temperatures(300.0, 300.0), temperature=310.0)
 
 
 def test_temperatures_that_only_the_data_state_may_be_asked():
@@ -273,35 +278,6 @@ def test_the_header_of_an_ensemble_has_no_lag():
     weights = with_ensemble()
     found = sample.header(weights, choose(weights, ensemble=True), 0, "xtc")
     assert found["settings"]["lag"] is None
-
-
-def state(broken_at):
-    broken_at = np.array(broken_at, np.int32)
-    count = len(broken_at)
-    return State(
-        np.zeros((count, 1, 14, 3)), np.full(count, 12), np.full(count, 9), broken_at
-    )
-
-
-def test_what_came_of_a_rollout_is_summed_and_dated():
-    found = sample.result_of(state([0, 7, 3]), 10, 2.5)
-    assert found == {
-        "num_jumps": 10,
-        "num_draws": 36,
-        "num_accepted": 27,
-        "broken": {"1": 17.5, "2": 7.5},
-    }
-
-
-def test_the_summary_names_the_first_break_and_the_gate():
-    result = sample.result_of(state([0, 7, 3]), 10, 2.5)
-    found = sample._summary(result, 3, has_gate=True)
-    assert found == (
-        "geometry broke in 2 of 3 replicas, first after 7.5 ps; the gate let 75.0% of "
-        "draws pass"
-    )
-    whole = sample.result_of(state([0, 0]), 10, 2.5)
-    assert sample._summary(whole, 2, has_gate=False) == "no geometry is broken"
 
 
 @pytest.fixture

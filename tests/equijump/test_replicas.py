@@ -22,12 +22,43 @@ def test_a_replica_that_was_not_begun_has_no_state(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "contents", [b"", b"nothing", b"{}\n", b'{"num_frames": 1}\n', b"[1]\nx", b"\xff\n"]
-)
+    "contents",
+    [
+        b"", b"nothing", b"{}\n", b'{"num_frames": 1}\n', b"[1]\nx", b"\xff\n",
+        b"[" * 200_000, b'{"num_frames": 1, "num_bytes": 2, "more": 3}\n',
+        *(
+            b'{"num_frames": %b, "num_bytes": 120}\nx' % value
+            for value in (b"1e308", b"-1", b'""', b"null", b"true", b"NaN", b"9" * 30)
+        ),
+        b'{"num_frames": 1, "num_bytes": "120"}\nx',
+    ],
+)  # fmt: skip
 def test_a_damaged_state_is_told(tmp_path, contents):
     (tmp_path / "a.state").write_bytes(contents)
     with pytest.raises(UsageError, match=r"a\.state: expected a state, found"):
         replicas.read_state(tmp_path / "a.state")
+
+
+@pytest.mark.parametrize("place", [0, 15, 60, -1, -8])
+def test_a_state_that_was_flipped_or_cut_is_told(tmp_path, place):
+    path = tmp_path / "a.state"
+    replicas.write_state(path, State(71, 1_234, b"the checkpoint of OpenMM"))
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[place] ^= 1
+    for damaged in (bytes(flipped), whole[:place]):
+        path.write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"a\.state: expected a state, found"):
+            replicas.read_state(path)
+
+
+def test_a_state_without_a_checksum_is_of_an_older_version(tmp_path):
+    path = tmp_path / "a.state"
+    path.write_bytes(b'{"num_frames": 3, "num_bytes": 120}\ncheckpoint')
+    assert replicas.read_state(path) == State(3, 120, b"checkpoint")
+    path.write_bytes(b'{"num_frames": 3, "num_bytes": 120}\n')
+    with pytest.raises(UsageError, match="found none of OpenMM after 3 frames"):
+        replicas.read_state(path)
 
 
 def test_a_state_lies_beside_its_trajectory(tmp_path):
@@ -38,8 +69,8 @@ def test_a_state_lies_beside_its_trajectory(tmp_path):
 def test_frames_that_are_done_are_counted_by_states(tmp_path):
     paths = [tmp_path / f"a_{number}.xtc" for number in range(3)]
     assert replicas.num_done(paths) == 0
-    replicas.write_state(replicas.state_of(paths[0]), State(5, 0, b""))
-    replicas.write_state(replicas.state_of(paths[2]), State(2, 0, b""))
+    replicas.write_state(replicas.state_of(paths[0]), State(5, 0, b"x"))
+    replicas.write_state(replicas.state_of(paths[2]), State(2, 0, b"x"))
     assert replicas.num_done(paths) == 7
 
 
@@ -66,7 +97,8 @@ def test_a_shorter_trajectory_than_its_state_is_told(tmp_path):
 
 def record(**changes):
     flags = {"length": 1.0, "replicas": 2, "temperature": 300.0, "seed": 0}
-    return {"format": 1, "pdb_sha256": None, "flags": {**flags, **changes}}
+    engine = {"platform": "Reference", "threads": 0}
+    return {"format": 1, "pdb_sha256": None, **engine, "flags": {**flags, **changes}}
 
 
 def begin(folder, **changes):
@@ -106,7 +138,21 @@ def test_other_values_are_told_with_what_was(tmp_path, wanted, told):
         replicas.find(tmp_path, wanted, "ala")
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"flags": 3}', "{"])
+def test_a_record_of_before_residues_were_refused_goes_on(tmp_path):
+    begin(tmp_path)
+    wanted = record(replace_nonstandard=True)
+    assert replicas.find(tmp_path, wanted, "ala") == record()
+
+
+@pytest.mark.parametrize("name", ["platform", "threads"])
+@pytest.mark.parametrize("value", [None, [], 1.5, -1])
+def test_a_record_of_another_engine_than_there_is_is_told(tmp_path, name, value):
+    replicas.write_record(tmp_path, record() | {name: value})
+    with pytest.raises(UsageError, match=r"simulate\.json: expected what an earlier"):
+        replicas.find(tmp_path, record(), "ala")
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"flags": 3}', "{", "[" * 200_000])
 def test_a_damaged_record_is_told(tmp_path, text):
     (tmp_path / "simulate.json").write_text(text)
     with pytest.raises(UsageError, match="expected what an earlier command wrote"):

@@ -20,7 +20,7 @@ import pytest
 import equijump
 from common.commands import cli
 from common.errors import UsageError
-from equijump import sample, sampler, trajfile
+from equijump import outcome, sample, sampler, trajfile
 from equijump.data.topology import to_topology
 from equijump.weights import make_jump
 from tests.equijump.test_data_topology import ALANINE_DIPEPTIDE, tripeptide
@@ -41,6 +41,8 @@ def shaken(monkeypatch):
 
 @pytest.fixture
 def trained(monkeypatch, jump):
+    """The network of six steps, whose frames are all broken."""
+    monkeypatch.setattr(outcome, "check", lambda summary: None)
     monkeypatch.setattr(sampler, "make_jump", lambda weights, num_steps, method: jump)
 
 
@@ -90,7 +92,8 @@ def test_the_command_writes_trajectories_and_what_decided_them(
     assert record["weights_sha256"] == loaded.checksum
     assert (record["seed"], record["settings"]["lag"]) == (3, 10.0)
     assert record["result"] == {
-        "num_jumps": 10, "num_draws": 20, "num_accepted": 20, "broken": {},
+        "num_jumps": 10, "num_replicas": 2, "num_draws": 20, "num_accepted": 20,
+        "num_moved": 2, "broken": {}, "num_intact": 20,
     }  # fmt: skip
     told = capsys.readouterr().out
     assert told.startswith("device: ")
@@ -99,7 +102,7 @@ def test_the_command_writes_trajectories_and_what_decided_them(
 
 
 def test_a_replica_is_the_same_however_many_there_are(ask, trained):
-    two, three = ask("two", 4), ask("three", 4, replicas=3)
+    two, three = ask("two", 4, "--no-gate"), ask("three", 4, "--no-gate", replicas=3)
     for replica in range(2):
         a, b = read(two, replica), read(three, replica)
         np.testing.assert_allclose(a.xyz, b.xyz, atol=0.00101)
@@ -145,9 +148,9 @@ def test_a_killed_command_goes_on_byte_for_byte(
 
 
 def test_more_jumps_extend_a_rollout(ask, trained):
-    whole = ask("whole", 6)
-    ask("begun", 3)
-    assert contents(ask("begun", 6)) == contents(whole)
+    whole = ask("whole", 6, "--no-gate")
+    ask("begun", 3, "--no-gate")
+    assert contents(ask("begun", 6, "--no-gate")) == contents(whole)
 
 
 def test_a_rollout_that_is_done_is_left_alone(ask, shaken, capsys):
@@ -249,6 +252,50 @@ def test_the_gate_is_counted(ask, monkeypatch, capsys):
     assert f"the gate let {share:.1%} of draws pass" in capsys.readouterr().out
 
 
+def freeze(params, cloud, chain, key):
+    """Ends every jump in a mirror image, which the gate refuses."""
+    return -cloud
+
+
+@pytest.fixture
+def frozen(monkeypatch):
+    monkeypatch.setattr(sampler, "make_jump", lambda weights, num_steps, method: freeze)
+
+
+def test_a_rollout_that_never_moves_fails_and_keeps_its_files(
+    packaged, tmp_path, frozen, capsys
+):
+    folder = tmp_path / "out"
+    given = [
+        f"--checkpoint={packaged}", f"--output={folder}", "--num_jumps=6",
+        "--replicas=2", "--max_redraws=4",
+    ]  # fmt: skip
+    for _ in range(2):  # The second time all is done already.
+        assert cli.run("equijump sample", sample.main, given) == 3
+        told = capsys.readouterr()
+        assert "2 of 2 replicas never moved; the gate let 0.0% of draws" in told.out
+        assert "no geometry is broken" not in told.out
+        assert "0 of 60 draws passed the gate (0.0%); a smaller --lag" in told.err
+        assert told.err.count("\n") == 1
+    result = json.loads((folder / "sample.json").read_text())["result"]
+    assert (result["num_draws"], result["num_moved"]) == (60, 0)
+    assert read(folder).n_frames == 7
+
+
+def test_python_warns_of_a_rollout_that_never_moves(packaged, frozen, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        sampler.logging, "warning", lambda line, *rest: told.append(line % rest)
+    )
+    drawn = equijump.load(packaged)
+    assert drawn.summary is None
+    two = drawn.sample(3, replicas=2, max_redraws=1)
+    assert np.ptp(two[0].xyz, axis=0).max() == 0.0
+    assert drawn.summary == (3, 2, 12, 0, 0, {}, 6)
+    assert len(told) == 1
+    assert "0 of 12 draws passed the gate" in told[0]
+
+
 def test_structures_find_their_place_by_bonds_and_are_dealt_in_turn(
     ask, shaken, loaded, tmp_path
 ):
@@ -307,7 +354,7 @@ def test_python_gives_trajectories(packaged):
         (["--seed=-1"], "--seed: expected 0 to"),
         (["--chunk=0"], "--chunk: expected 1 or more"),
         (["--max_redraws=-1"], "--max_redraws: expected 0 to"),
-        (["--format=gro"], "--format: invalid choice"),
+        (["--format=gro"], "--format: expected one of 'xtc'"),
         (["--system=villin"], "--system: expected one of ala2, found villin"),
         (["--start=missing.pdb"], "found no missing.pdb"),
         (["--start=GGG.pdb"], "expected a system that the network was trained on"),
@@ -401,12 +448,14 @@ def test_a_million_frames_take_no_more_memory_than_some(ask, shaken):
 
 
 @pytest.mark.slow
-def test_a_command_killed_by_force_goes_on_byte_for_byte(ask, packaged, tmp_path):
-    whole = ask("whole", 400)
+def test_a_command_killed_by_force_goes_on_byte_for_byte(
+    ask, trained, packaged, tmp_path
+):
+    whole = ask("whole", 400, "--no-gate")
     killed = tmp_path / "killed"
     given = [
         f"--checkpoint={packaged}", f"--output={killed}", "--chunk=4", "--seed=3",
-        "--num_jumps=400", "--replicas=2",
+        "--num_jumps=400", "--replicas=2", "--no-gate",
     ]  # fmt: skip
     statuses = set()
     for wanted in (1, 5_000, 15_000):
@@ -420,4 +469,4 @@ def test_a_command_killed_by_force_goes_on_byte_for_byte(ask, packaged, tmp_path
             time.sleep(0.005)
         statuses.add(process.wait())
     assert -signal.SIGKILL in statuses
-    assert contents(ask("killed", 400)) == contents(whole)
+    assert contents(ask("killed", 400, "--no-gate")) == contents(whole)

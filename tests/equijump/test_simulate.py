@@ -181,6 +181,156 @@ def test_a_protein_is_completed_and_what_is_foreign_removed(md, tmp_path):
     assert {"CB", "HB1"} <= set(names)
 
 
+HELIX = ("--start=helix", "--length=0.001", "--equilibration=0")
+
+
+@pytest.mark.parametrize("sequence", ["ACDHEFK", "HYIIFWSDDM"])
+def test_a_helix_whose_side_chains_clash_is_simulated(md, tmp_path, sequence):
+    """Molecular dynamics cannot begin from it before it is minimised."""
+    molecule = md.prepare(md.build_peptide(sequence, True, "helix"), "", built=True)
+    system = md.make_system(molecule.topology, "ff14SB", "none", 1.0)
+    settings = md.Settings(300.0, 1.0, 0.002)
+    assert max(md.speeds(molecule, system, settings).values()) > 0.0
+    given = (f"--sequence={sequence}", "--caps", *HELIX, "--solvent=none")
+    assert run(tmp_path / "out", *given) == 0
+
+
+def test_an_engine_that_cannot_go_on_is_slow(md, monkeypatch):
+    molecule = md.prepare(md.build_peptide("A", True, "extended"), "", built=True)
+    system = md.make_system(molecule.topology, "ff14SB", "none", 1.0)
+
+    def fail(context, molecule, settings):
+        raise md.OpenMMException("Particle coordinate is NaN")
+
+    monkeypatch.setattr(md, "_speed", fail)
+    found = md.speeds(molecule, system, md.Settings(300.0, 1.0, 0.002))
+    assert set(found.values()) == {0.0}
+
+
+def test_what_openmm_cannot_go_on_from_is_one_line(md, tmp_path, capsys, monkeypatch):
+    def fail(*given):
+        raise md.OpenMMException("Particle coordinate is NaN.  For more information")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(md, "advance", fail)
+        assert run(tmp_path / "out", *QUICK) == 3
+    monkeypatch.setattr(md, "positions", fail)
+    assert run(tmp_path / "other", *QUICK) == 3
+    first, second = capsys.readouterr().err.splitlines()
+    assert "OpenMM could not go on (Particle coordinate is NaN" in first
+    assert "--sequence: no minimum was found nearby (Particle coordinate" in second
+
+
+def test_a_disk_that_is_full_is_told_with_its_path(md, tmp_path, capsys, monkeypatch):
+    write = replicas.write_state
+
+    def fail(path, state):
+        if state.num_frames > 0:
+            raise OSError(28, "No space left on device")
+        write(path, state)
+
+    monkeypatch.setattr(replicas, "write_state", fail)
+    assert run(tmp_path / "out", *QUICK) == 3
+    told = capsys.readouterr().err
+    assert "ace_a_nme_0.xtc: cannot be written (No space left on device); 0" in told
+    assert told.count("\n") == 1
+
+
+def peptide(md, sequence="GACDEFG", **renamed):
+    """The text of a PDB file, in which residues get other names."""
+    text = md.build_peptide(sequence, False, "extended")
+    for name, other in renamed.items():
+        text = text.replace(name, other)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("renamed", "told"),
+    [
+        ({"ALA": "NLE"}, "NLE2 would become LEU; --replace_nonstandard does so"),
+        ({"ASP": "SEP"}, "SEP4 would become SER; --replace_nonstandard"),
+        ({"ALA": "DAL"}, "DAL2 would become ALA"),
+        ({"GLU": "ORN"}, "ORN5 would be removed"),
+    ],
+)
+def test_modified_residues_are_named_with_what_would_become_of_them(md, renamed, told):
+    with pytest.raises(UsageError) as error:
+        md.prepare(peptide(md, **renamed), "mine.pdb")
+    assert told in str(error.value)
+    assert str(error.value).startswith("mine.pdb: expected residues that the force")
+
+
+def test_modified_residues_are_replaced_where_asked(md, tmp_path, capsys):
+    path = tmp_path / "mine.pdb"
+    path.write_text(peptide(md, "GAG", ALA="NLE"))
+    given = (f"--pdb={path}", *HELIX[1:], "--solvent=none", "--platform=Reference")
+    assert run(tmp_path / "out", *given) == 2
+    assert not (tmp_path / "out").exists()
+    assert run(tmp_path / "out", *given, "--replace_nonstandard") == 0
+    assert load(tmp_path / "out", "mine").topology.to_fasta() == ["GLG"]
+    assert run(tmp_path / "a", "--sequence=AA", "--replace_nonstandard") == 2
+    assert "expected --pdb beside it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["HID", "HIE", "HIP", "HSD", "LYN", "CYX", "CYM"])
+def test_names_of_protonation_are_no_modified_residues(md, name):
+    parent = {"H": "HIS", "L": "LYS", "C": "CYS"}[name[0]]
+    found = md.prepare(peptide(md, "GHKCG", **{parent: name}), "mine.pdb")
+    names = [residue.name for residue in found.topology.residues()]
+    assert names == ["GLY", "HIS", "LYS", "CYS", "GLY"]
+
+
+def move(text, atom, to, behind, apart=1.33):
+    """Puts an atom, by its name and residue, behind two others in a line."""
+    lines = text.splitlines()
+    places = {
+        line[12:16].strip() + line[22:26].strip(): place
+        for place, line in enumerate(lines)
+        if line.startswith("ATOM")
+    }
+    read = lambda name: np.array(lines[places[name]][30:54].split(), float)
+    away = read(to) - read(behind)
+    x = read(to) + apart * away / np.linalg.norm(away)
+    line = lines[places[atom]]
+    written = "".join(f"{number:8.3f}" for number in x)
+    lines[places[atom]] = f"{line[:30]}{written}{line[54:]}"
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("atom", "to", "behind", "told"),
+    [
+        ("N1", "C7", "CA7", ("N of GLY1", "C of GLY7")),
+        ("N1", "CG4", "CB4", ("N of GLY1", "CG of ASP4")),
+        ("NZ3", "CD5", "CG5", ("NZ of LYS3", "CD of GLU5")),
+    ],
+)
+def test_a_chain_that_is_closed_to_a_ring_is_refused(md, atom, to, behind, told):
+    text = move(peptide(md, "GAKDEFG"), atom, to, behind)
+    with pytest.raises(UsageError, match="expected an open chain, found a ring") as e:
+        md.prepare(text, "mine.pdb")
+    assert all(name in str(e.value) for name in told)
+
+
+def test_cysteines_that_are_near_are_bonded(md):
+    text = move(peptide(md, "CGGC"), "SG1", "SG4", "CB4", apart=2.05)
+    found = md.prepare(text, "mine.pdb")
+    pairs = [(a.name, b.name) for a, b in found.topology.bonds()]
+    assert ("SG", "SG") in pairs
+    assert not [a for a in found.topology.atoms() if a.name == "HG"]
+    md.make_system(found.topology, "ff14SB", "obc2", 1.0)
+
+
+def test_one_residue_alone_is_told_the_remedy(md, tmp_path, capsys):
+    check_refused(
+        tmp_path, capsys, ["--sequence=A"],
+        "--sequence: one uncapped residue has no parameters: give --caps",
+    )  # fmt: skip
+    text = "\n".join(x for x in peptide(md).splitlines() if "ALA A   2" in x)
+    with pytest.raises(UsageError, match="found ALA2 alone in chain A: give ACE"):
+        md.prepare(text, "mine.pdb")
+
+
 def test_a_gap_in_a_chain_is_told(md, tmp_path):
     text = md.build_peptide("GAHKW", False, "extended")
     lines = [line for line in text.splitlines() if "HIS" not in line]
@@ -271,6 +421,7 @@ def test_other_flags_do_not_go_on_in_the_same_folder(tmp_path, capsys, more, tol
     folder.mkdir()
     parse = simulate._parser().parse_args
     wanted = simulate.describe(parse([*QUICK, f"--output={folder}"]))
+    wanted |= {"platform": "Reference", "threads": 0}
     replicas.write_record(folder, wanted)
     assert run(folder, *QUICK, *more) == 2
     assert told in capsys.readouterr().err

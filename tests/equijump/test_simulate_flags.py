@@ -57,13 +57,19 @@ def test_files_are_named_by_the_pdb(tmp_path):
         (["--sequence=A", "--step=inf"], "--step: expected a positive number"),
         (["--sequence=A", "--length=nan"], "--length: expected a positive number"),
         (["--sequence=A", "--equilibration=-1"], "--equilibration: expected 0 or more"),
-        (["--sequence=A", "--equilibration=0.003"], "--equilibration: expected a mult"),
+        (
+            ["--sequence=AA", "--equilibration=0.003"],
+            "--equilibration: expected a mult",
+        ),
         (["--sequence=A", "--step=nan"], "--step: expected a positive number"),
         (["--sequence=A", "--temperature=-1"], "--temperature: expected a positive"),
         (["--sequence=A", "--replicas=0"], "--replicas: expected 1 or more, found 0"),
         (["--sequence=A", "--seed=-1"], "--seed: expected 0 to 4294967295, found -1"),
-        (["--sequence=A", "--spacing=0.003"], r"multiple of --step=2 fs, found 0\.003"),
-        (["--sequence=A", "--length=0.0015"], r"multiple of --spacing=1 ps, found"),
+        (
+            ["--sequence=AA", "--spacing=0.003"],
+            r"multiple of --step=2 fs, found 0\.003",
+        ),
+        (["--sequence=AA", "--length=0.0015"], r"multiple of --spacing=1 ps, found"),
     ],
 )
 def test_flags_that_cannot_be_are_told(given, told):

@@ -15,6 +15,7 @@ from configs.equijump import tiny
 from equijump import build, loss, train
 from equijump.data import pairs, splits
 from equijump.model import to_cloud
+from tests.equijump.test_data_pairs import MIXED
 
 
 def assert_same(ours, theirs):
@@ -135,6 +136,28 @@ def test_validation_in_parts_is_the_mean_over_all_pairs(segments, monkeypatch, c
     keys = jax.random.split(jax.random.key(0), count)
     expected = float(np.mean(count_pairs(jnp.float32(0.1), batch, keys)))
     assert parts["validation_error"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_validation_of_several_sizes_is_the_mean_over_all_pairs(segments, monkeypatch):
+    lags = pairs.Lags((2.0,), is_range=False)
+    mixed = segments._replace(
+        training=tuple(MIXED), validation=tuple(MIXED), lags=lags, num_nodes=80
+    )
+    config = tiny.get_config()
+    config.train.num_validation = 50
+    traced = []
+
+    def errors(params, batch, keys):
+        traced.append(batch.tokens.shape)
+        return count_pairs(params, batch, keys)
+
+    monkeypatch.setattr(train, "VALIDATION_BATCH", 8)
+    found = train.make_validate(config, mixed, errors)(jnp.float32(0.1))
+    assert {shape[1] for shape in traced} == {80, 12, 3, 1}
+    batch = pairs.batch_at(mixed.validation, lags, 50, 80, seed=0, step=0)
+    keys = jax.random.split(jax.random.key(0), 50)
+    expected = float(np.mean(count_pairs(jnp.float32(0.1), batch, keys)))
+    assert found["validation_error"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_spread_of_the_displacement_grows_with_the_lag(segments):

@@ -136,6 +136,26 @@ def test_progress_has_the_loss_and_its_unit(tmp_path, capsys):
     assert last.endswith(" Å")
 
 
+def test_a_validation_that_rises_is_told_the_same_by_a_resumed_run(
+    tmp_path, monkeypatch
+):
+    """The bias goes to 1 and is the validation loss."""
+    told = []
+    monkeypatch.setattr(
+        loop.logging, "warning", lambda line, *rest: told.append(line % rest)
+    )
+    parts = parts_of(lambda step: np.ones(4, np.float32))
+    each = {"log_every": 1, "eval_every": 1, "checkpoint_every": 1}
+    run(tmp_path / "whole", config_of(num_steps=7, **each), parts)
+    whole = list(told)
+    assert [line.split(":")[0] for line in whole] == ["step 4", "step 7"]
+    assert "the checkpoint of step 1 is kept, and used for sampling" in whole[0]
+    told.clear()
+    run(tmp_path / "halves", config_of(num_steps=5, **each), parts)
+    run(tmp_path / "halves", config_of(num_steps=7, **each), parts)
+    assert [line for line in told if "validation" in line] == whole
+
+
 def test_means_are_over_steps_and_names_stay():
     records = [{"a": jnp.float32(v), "b": jnp.float32(2 * v)} for v in (1, 2, 6)]
     assert loop.average(records) == {"a": 3.0, "b": 6.0}

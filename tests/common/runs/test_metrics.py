@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import pytest
 
-from common.runs.metrics import FILE_NAME, MetricsWriter, read_metrics
+from common.runs.metrics import FILE_NAME, MetricsWriter, read_metrics, rising
 from common.runs.training import Elapsed
 
 
@@ -65,3 +65,46 @@ def test_numbers_that_json_has_not_become_null(tmp_path):
 
 def test_nothing_is_read_where_nothing_was_written(tmp_path):
     assert read_metrics(tmp_path) == []
+
+
+def records_of(training, validation):
+    found = []
+    for step, (loss, other) in enumerate(zip(training, validation, strict=True)):
+        found.append({"step": 10 * step, "loss": loss})
+        found.append({"step": 10 * step, "validation_loss": other})
+    return found
+
+
+FALLS = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
+
+
+def told_at(training, validation):
+    """Returns the places of the validations at which a warning comes."""
+    records = records_of(training, validation)
+    ends = range(1, len(validation) + 1)
+    return [end - 1 for end in ends if rising(records[: 2 * end], "loss")]
+
+
+def test_a_validation_that_rises_is_told_once_in_three():
+    rises = [0.9, 0.8, 0.81, 0.82, 0.83, 0.84, 0.85, 0.86]
+    assert told_at(FALLS, rises) == [4, 7]
+    assert rising(records_of(FALLS[:5], rises[:5]), "loss") == (
+        "validation loss rose from 0.800 at step 10 to 0.830 while that of training "
+        "fell from 0.900 to 0.600: the checkpoint of step 10 is kept, and used for "
+        "sampling; more data, a smaller network or fewer steps may help"
+    )
+
+
+@pytest.mark.parametrize(
+    ("training", "validation"),
+    [
+        (FALLS, FALLS),
+        (FALLS[::-1], FALLS[::-1]),  # Both rise: the run diverges, it does not overfit.
+        (FALLS, [0.9, 0.8, 0.84, 0.83, 0.82, 0.83, 0.82, 0.81]),  # It falls again.
+        (FALLS[:3], [0.7, 0.8, 0.9]),
+        (FALLS[:4], [None, 0.8, None, 0.9]),
+        ([], []),
+    ],
+)
+def test_a_validation_that_does_not_rise_alone_is_not_told(training, validation):
+    assert told_at(training, validation) == []
