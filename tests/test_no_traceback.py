@@ -34,6 +34,7 @@ def check(case: Case) -> None:
         assert any(case.warns in line for line in outcome.log), shown
         return
     assert outcome.status in (2, 3), shown
+    assert len(outcome.told) == 1, shown
     (line,) = outcome.told
     assert "a fault of this program" not in line, shown
     assert line.startswith(" ".join(case.argv[:2]) + ": "), shown

@@ -13,6 +13,7 @@ import logging as standard_logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -198,6 +199,12 @@ def _log_to_stderr() -> None:
     handler = logging.get_absl_handler()
     handler.removeFilter(_is_ours_or_grave)
     handler.addFilter(_is_ours_or_grave)
+    warnings.showwarning = _log_warning
+
+
+def _log_warning(message: Warning | str, *where: Any) -> None:
+    """Shows a library's warning in one line of the log, without a line of its code."""
+    logging.warning("%s", one_line(str(message))[:300])
 
 
 def _is_ours_or_grave(record: standard_logging.LogRecord) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from common.errors import UsageError
+from common.errors import RunError, UsageError
 from equijump.data import child, foreign, headers
 
 ANGSTROM_PER_NM = 10.0
@@ -114,7 +114,7 @@ def load_topology(path: Path) -> Any:
         if suffix_of(path) in _HDF5:
             return _from_child(path)
         return mdtraj.load_topology(str(path))
-    except UsageError:
+    except (RunError, UsageError):
         raise
     except Exception as error:  # MDTraj's readers raise whatever their format does.
         raise UsageError(
@@ -168,7 +168,7 @@ def iterate(path: Path, topology: Any, at_most: int | None = None) -> Iterator[F
     read = _iterate_text if suffix_of(path) in _TEXT else _iterate_child
     try:
         yield from read(path, topology, chunk, at_most)
-    except UsageError:
+    except (RunError, UsageError):
         raise
     except Exception as error:  # As above.
         raise UsageError(
@@ -230,4 +230,8 @@ def _short(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if "no loader for filename" in text:
         text = "a format that it does not read; convert it to XTC, e.g. by mdconvert"
-    return known or text[:200] or type(error).__name__
+    elif text.startswith("HDF5 error"):
+        text = "a file that HDF5 cannot open: it is damaged, or of another format"
+    elif not text.endswith("atoms"):
+        text = f"damage, or another format ({text[:160] or type(error).__name__})"
+    return known or text
