@@ -357,7 +357,7 @@ def test_weights_of_another_species_table_start_no_run():
         ("--config.train.batch_size=9", ("batch_size", "multiple of 2", "found 9")),
         ("--config.train.batch_size=0", ("batch_size", "found 0")),
         ("--config.train.log_every=0", ("log_every", "found 0")),
-        ("--config.train.steps=7", ("names that the config has", "steps")),
+        ("--config.train.steps=7", ("a field that the config has", "steps")),
         ("--config.seed=-1", ("config.seed", "found -1")),
         (
             "--config.data.species=(1,300)",
