@@ -62,7 +62,7 @@ def test_everything_generated_is_read_in_place_of_what_had_bonds(tmp_path, caplo
     drawn = samples.read_samples(write_output(tmp_path))
     assert len(drawn.molecules) == 2
     assert drawn.source.endswith("molecules.extxyz")
-    assert not caplog.records
+    assert "WARNING" not in {record.levelname for record in caplog.records}
 
 
 @pytest.mark.parametrize("change", ["edited", "no manifest", "other manifest", "cut"])
@@ -88,7 +88,7 @@ def test_an_extxyz_that_is_named_is_judged_by_its_own_length(tmp_path, caplog):
     path = write_output(tmp_path).with_suffix(".extxyz")
     path.with_suffix(".sdf").unlink()
     assert len(samples.read_samples(path).molecules) == 2
-    assert not caplog.records
+    assert "WARNING" not in {record.levelname for record in caplog.records}
     path.write_text(path.read_text() + xyz_frame(WATER))
     assert len(samples.read_samples(path).molecules) == 3
     assert "it was changed since" in caplog.text
