@@ -4,4 +4,4 @@
 surrounds it. Positions are in Å; features are those of `common.nn.features`.
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
