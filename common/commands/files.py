@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import RunError, UsageError
+from common.runs import cache
 
 SEAL = "written"
 """Entry of a JSON file that tells who wrote it and the files beside it."""
@@ -75,7 +76,9 @@ def check_output(path: Path) -> None:
     if not nearest.is_dir():
         raise UsageError(f"cannot write {path}: {nearest} is not a folder")
     if not _is_writable(nearest):
-        raise UsageError(f"cannot write {path}: {nearest} is not writable")
+        raise UsageError(
+            f"cannot write {path}: {nearest} is not writable; write elsewhere"
+        )
 
 
 def _check_kind(path: Path) -> None:
@@ -97,7 +100,7 @@ def _check_kind(path: Path) -> None:
 
 def _is_writable(path: Path) -> bool:
     """Returns whether a path may be written; the superuser heeds its mode too."""
-    return bool(path.stat().st_mode & 0o222) and os.access(path, os.W_OK)
+    return bool(path.stat().st_mode & 0o222) and cache.may(os.W_OK, path)
 
 
 def check_report(folder: Path, command: str = "", overwrite: bool = True) -> None:
