@@ -391,8 +391,8 @@ def read_sdf(
     values: dict[str, list[float]] = {name: [] for name in properties}
     parsed = _Parsed(array("l"), array("B"), array("d"), [], array("b"), [0, 0], values)
     unreadable, leftovers, num_undivided = [], [], 0
-    with rdBase.BlockLogs():
-        for record, follows in _records(as_text(file), source):
+    with rdBase.BlockLogs(), as_text(file) as text:
+        for record, follows in _records(text, source):
             if not any(map(str.strip, record.lines)):
                 continue
             num_undivided += follows

@@ -272,17 +272,17 @@ def _name(comment: str) -> str:
 
 def _lines(file: BufferedIOBase, source: str) -> Iterator[tuple[int, str]]:
     """Yields the lines with their numbers."""
-    text = as_text(file)
-    for number in itertools.count(1):
-        line = text.readline(LONGEST_LINE)
-        if len(line) == LONGEST_LINE:
-            raise UsageError(
-                f"{source}: expected lines of text, found one of more than "
-                f"{LONGEST_LINE} characters (line {number})"
-            )
-        if not line:
-            return
-        yield number, line
+    with as_text(file) as text:
+        for number in itertools.count(1):
+            line = text.readline(LONGEST_LINE)
+            if len(line) == LONGEST_LINE:
+                raise UsageError(
+                    f"{source}: expected lines of text, found one of more than "
+                    f"{LONGEST_LINE} characters (line {number})"
+                )
+            if not line:
+                return
+            yield number, line
 
 
 def _next_frame(lines: Iterator[tuple[int, str]]) -> tuple[int, str]:

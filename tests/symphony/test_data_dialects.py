@@ -1,5 +1,7 @@
 """Spellings of SDF and XYZ by other programs: what is read, and what is told of it."""
 
+import contextlib
+import gc
 import gzip
 import re
 import subprocess
@@ -309,3 +311,13 @@ def test_an_atom_far_from_all_others_is_refused(tmp_path):
     (tmp_path / "a.sdf").write_text(text)
     with pytest.raises(UsageError, match="an atom more than 20 Å from all others"):
         data.read_molecules(tmp_path / "a.sdf", TABLE, 9)
+
+
+@pytest.mark.parametrize("name", ["a.sdf", "a.xyz", "empty.sdf", "rows.xyz"])
+@pytest.mark.filterwarnings("error")
+def test_no_file_is_left_open(name, tmp_path):
+    texts = {"a.sdf": v2000(), "a.xyz": xyz(), "empty.sdf": "", "rows.xyz": "O 0 0 0"}
+    (tmp_path / name).write_text(texts[name])
+    with contextlib.suppress(UsageError):
+        data.read_molecules(tmp_path / name, TABLE, 9)
+    gc.collect()  # Where an unclosed file would be told.
