@@ -57,7 +57,7 @@ def symbol_of(word: str) -> str | None:
 def no_element(word: str, atom: int, line: int) -> UnreadableError:
     """Returns the error of a word in the place of a symbol; atoms count from 1."""
     what = "expected the symbol of an element"
-    label = re.fullmatch(r"([A-Za-z]{1,2})\d+[A-Za-z']*", word, re.ASCII)
+    label = re.fullmatch(r"([A-Za-z]{1,2})[\d(:+_-]\S*", word, re.ASCII)
     symbol = symbol_of(label.group(1)) if label else None
     other = "leave the atom out, or name its element"
     remedy = f"write {symbol} if it is one" if symbol else other

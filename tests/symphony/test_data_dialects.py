@@ -321,3 +321,11 @@ def test_no_file_is_left_open(name, tmp_path):
     with contextlib.suppress(UsageError):
         data.read_molecules(tmp_path / name, TABLE, 9)
     gc.collect()  # Where an unclosed file would be told.
+
+
+@pytest.mark.parametrize("word", ["O1", "O(Iso=18)", "O:b", "O_w", "O-"])
+def test_a_label_is_told_with_the_element_that_it_may_mean(word, tmp_path):
+    (tmp_path / "a.xyz").write_text(xyz(symbols=(word, "H", "H")))
+    told = re.escape(f"found {word!r} (atom 1); write O if it is one")
+    with pytest.raises(UsageError, match=told):
+        data.read_molecules(tmp_path / "a.xyz", TABLE, 9)
