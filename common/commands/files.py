@@ -22,6 +22,7 @@ from common.runs import cache
 SEAL = "written"
 """Entry of a JSON file that tells who wrote it and the files beside it."""
 
+_WRITTEN = ("--output", "--workdir")
 _DEVICES = frozenset(map(Path, ("/dev", "/dev/fd", "/proc/self/fd")))
 
 
@@ -47,8 +48,16 @@ def with_home_in_flag(argument: str) -> str:
 
     >>> with_home_in_flag("--output=run") == with_home("--output=run")
     True
+
+    Raises:
+        UsageError: There is no home folder, or nothing is given to write to, which
+            would be the working folder.
     """
     flag, equals, value = argument.partition("=")
+    if equals and not value.strip() and flag in _WRITTEN:
+        raise UsageError(
+            f"{flag}: expected a path, found none; is a variable of the shell empty?"
+        )
     if flag.startswith("-") and equals:
         return f"{flag}={with_home(value)}"
     return with_home(argument)

@@ -213,7 +213,7 @@ def test_conditions_that_cannot_be_met_are_refused(given, message):
 
 
 def test_weights_without_conditions_say_so():
-    with pytest.raises(UsageError, match="--condition: expected none"):
+    with pytest.raises(UsageError, match="--condition: expected no condition"):
         options.choose(weights_given("noise_std"), conditions={"gap": 3.0})
 
 
