@@ -1,5 +1,6 @@
 """Tests of what every command line shares."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -217,3 +218,12 @@ def test_help_that_cannot_be_written_is_one_line(argument, monkeypatch, capsys):
     told = capsys.readouterr().err
     assert told.startswith("symphony: ")
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("told", ["a: is full", "a: is full; make room and go on"])
+def test_a_full_disk_is_told_with_one_remedy(told, capsys):
+    def main(argv):
+        raise RunError(told) from OSError(errno.ENOSPC, "No space left on device")
+
+    assert cli.run("symphony train", main, []) == 3
+    assert capsys.readouterr().err.count("make room") == 1
