@@ -65,10 +65,10 @@ def check(given: Mapping[str, Any], names: Sequence[str], what: str) -> None:
     """
     for name, value in given.items():
         if name not in names:
-            known = f"one of {', '.join(names)}" if names else "none"
+            known = f"one of {', '.join(names)}" if names else "no condition"
             raise UsageError(
-                f"--condition: expected {known}, as the network of {what} is given; "
-                f"found {name}"
+                f"--condition: expected {known}, as {what} was trained, found {name}; "
+                "leave it out, or choose other weights by --checkpoint"
             )
         row = CONDITIONS[name]
         if not row.low <= value <= row.high:

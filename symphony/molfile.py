@@ -274,7 +274,7 @@ def _check_sizes(paths: Paths, earlier: Earlier) -> None:
         if size < end:
             raise UsageError(
                 f"{path}: expected at least the {end} bytes that the manifest tells "
-                f"of, found {size}; give --overwrite"
+                f"of, found {size}; put it back, or give --overwrite to begin anew"
             )
 
 

@@ -166,7 +166,7 @@ def _read_core(path: str | os.PathLike[str], weights: Weights, max_atoms: int) -
     if len(molecules.num_atoms) != 1:
         raise UsageError(
             f"{path}: expected one molecule to start from, "
-            f"found {len(molecules.num_atoms)}"
+            f"found {len(molecules.num_atoms)}; give a file of one of them"
         )
     _check_geometry(molecules, weights.config, str(path))
     return molecules.atomic_numbers, molecules.positions

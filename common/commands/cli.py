@@ -58,13 +58,22 @@ def run(command: str, main: Main, argv: Sequence[str] | None = None) -> int:
         None); what it returns is the exit status, and None is 0.
       argv: arguments given to `main`.
     """
-    try:
+
+    def prepared() -> int:
         environment.prepare_streams()
         _log_to_stderr()
         use_compilation_cache()
         environment.pin_jax()
         environment.prepare_matplotlib()
-        status = main(sys.argv[1:] if argv is None else argv) or 0
+        return main(sys.argv[1:] if argv is None else argv) or 0
+
+    return _guarded(command, prepared)
+
+
+def _guarded(command: str, work: Callable[[], int]) -> int:
+    """Returns the exit status of work, whose failures are told in one line."""
+    try:
+        status = work()
         sys.stdout.flush()
         return status
     except SystemExit as stop:
@@ -96,24 +105,25 @@ def dispatch(
       argv: arguments after the program's name; `sys.argv[1:]` where None.
     """
     environment.prepare_streams()
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv:
-        return _fail(program, f"expected a command: {', '.join(verbs)}", 2)
-    verb, *rest = argv
+    verb, *rest = list(sys.argv[1:] if argv is None else argv) or [""]
     if verb in ("-h", "--help", "help"):
-        sys.stdout.write(_usage(program, verbs))
-        return 0
+        return _guarded(program, lambda: _show(_usage(program, verbs)))
     if verb == "--version":
-        sys.stdout.write(f"{program} {__version__}\n")
-        return 0
+        return _guarded(program, lambda: _show(f"{program} {__version__}\n"))
     if verb not in verbs:
+        found = f"; found {verb!r}" if verb else ""
         known = ", ".join(verbs)
-        return _fail(program, f"expected a command of {known}; found {verb!r}", 2)
+        return _fail(program, f"expected a command of {known}{found}", 2)
 
     def main(argv: Sequence[str] | None) -> int | None:
         return importlib.import_module(f"{program}.{verb}").main(argv)
 
     return run(f"{program} {verb}", main, rest)
+
+
+def _show(text: str) -> int:
+    sys.stdout.write(text)
+    return 0
 
 
 def _usage(program: str, verbs: Mapping[str, str]) -> str:

@@ -5,7 +5,10 @@ JAX is imported here only where a function needs it.
 
 import codecs
 import contextlib
+import functools
 import os
+import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -29,6 +32,7 @@ PINNED: dict[str, Any] = {
 """Settings of JAX that would change what a seed gives, or make programs fail."""
 
 _ROOT = Path(__file__).resolve().parents[2]
+_KNOWN_FLAGS = re.compile(r"(\s*--xla_force_host_platform_device_count=\d+)*\s*")
 _EXTRAS = {"cuda": "cuda12", "gpu": "cuda12"}
 _PLAIN = {
     "Å": "A", "±": "+-", "–": "-", "−": "-", "√": "sqrt ", "×": "x", "µ": "u",
@@ -167,6 +171,7 @@ def check_platform() -> None:
     """
     import jax
 
+    _check_xla_flags()
     names = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")
     name = next((name for name in names if os.environ.get(name)), names[0])
     asked = os.environ.get(name) or jax.config.jax_platforms
@@ -182,6 +187,28 @@ def check_platform() -> None:
             f"the platforms {', '.join(_platforms())}; unset it to use what is "
             "there"
         ) from error
+
+
+@functools.cache
+def _check_xla_flags() -> None:
+    """Raises `UsageError` for `XLA_FLAGS` at which XLA would end the process.
+
+    A child process asks it, unless they only say how many devices a CPU shall be.
+    """
+    if _KNOWN_FLAGS.fullmatch(os.environ.get("XLA_FLAGS", "")):
+        return
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "import jax; jax.devices()"],
+        env={**of_child(), "JAX_PLATFORMS": "cpu"},
+        capture_output=True, text=True, errors="replace", check=False,
+    )  # fmt: skip
+    told = [line for line in done.stderr.splitlines() if line.strip()]
+    if done.returncode:
+        fault = next((line for line in told if "flag" in line.lower()), "others")
+        raise UsageError(
+            "XLA_FLAGS: expected flags that XLA knows, found "
+            f"{fault.rpartition('] ')[2].strip()[:200]}; correct it, or unset it"
+        )
 
 
 def _platforms() -> list[str]:

@@ -124,7 +124,8 @@ def _passed(error: BaseException, file: str) -> bool:
 def _run_error(error: RunError) -> str:
     """Returns its message; of a full disk, with what to do."""
     is_full = getattr(error.__cause__, "errno", None) in _FULL
-    return f"{error}; make room and run the command again" if is_full else str(error)
+    is_told = not is_full or "make room" in str(error)
+    return str(error) if is_told else f"{error}; make room and run the command again"
 
 
 def _missing_package(error: ImportError) -> str:

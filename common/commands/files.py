@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import RunError, UsageError
+from common.runs import cache
 
 SEAL = "written"
 """Entry of a JSON file that tells who wrote it and the files beside it."""
 
+_WRITTEN = ("--output", "--workdir")
 _DEVICES = frozenset(map(Path, ("/dev", "/dev/fd", "/proc/self/fd")))
 
 
@@ -46,8 +48,16 @@ def with_home_in_flag(argument: str) -> str:
 
     >>> with_home_in_flag("--output=run") == with_home("--output=run")
     True
+
+    Raises:
+        UsageError: There is no home folder, or nothing is given to write to, which
+            would be the working folder.
     """
     flag, equals, value = argument.partition("=")
+    if equals and not value.strip() and flag in _WRITTEN:
+        raise UsageError(
+            f"{flag}: expected a path, found none; is a variable of the shell empty?"
+        )
     if flag.startswith("-") and equals:
         return f"{flag}={with_home(value)}"
     return with_home(argument)
@@ -75,7 +85,9 @@ def check_output(path: Path) -> None:
     if not nearest.is_dir():
         raise UsageError(f"cannot write {path}: {nearest} is not a folder")
     if not _is_writable(nearest):
-        raise UsageError(f"cannot write {path}: {nearest} is not writable")
+        raise UsageError(
+            f"cannot write {path}: {nearest} is not writable; write elsewhere"
+        )
 
 
 def _check_kind(path: Path) -> None:
@@ -97,7 +109,7 @@ def _check_kind(path: Path) -> None:
 
 def _is_writable(path: Path) -> bool:
     """Returns whether a path may be written; the superuser heeds its mode too."""
-    return bool(path.stat().st_mode & 0o222) and os.access(path, os.W_OK)
+    return bool(path.stat().st_mode & 0o222) and cache.may(os.W_OK, path)
 
 
 def check_report(folder: Path, command: str = "", overwrite: bool = True) -> None:
@@ -181,7 +193,10 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UsageError(f"{path}: is in use by another command") from error
+            raise UsageError(
+                f"{path}: is in use by another command; wait for its end, or write "
+                "elsewhere"
+            ) from error
         yield
     finally:
         os.close(descriptor)

@@ -16,6 +16,7 @@ from absl import logging
 Advance = Callable[..., None]
 
 _WINDOW = 30.0  # s
+_SHORTEST = 1.0  # s; a rate over less says nothing
 _WIDE = 110  # Letters of a terminal with room for a long bar.
 
 
@@ -71,7 +72,7 @@ def pace(marks: deque[tuple[float, int]], total: int, unit: str) -> str:
     '10 steps/s, 0:00:04 remaining'
     """
     (start, before), (now, done) = marks[0], marks[-1]
-    if now <= start or done <= before:
+    if now - start < _SHORTEST or done <= before:
         return ""
     rate = (done - before) / (now - start)
     remaining = timedelta(seconds=round(max(total - done, 0) / rate))

@@ -9,6 +9,7 @@ import json
 import lzma
 import math
 import os
+import re
 import struct
 import zipfile
 import zlib
@@ -28,6 +29,12 @@ DAMAGE = (
 """What readers raise at damage: `RuntimeError` has deep nesting and unknown methods."""
 
 
+AGAIN = "get it again, or give another"
+"""What to do with a damaged file where nothing else is known."""
+
+_ENTRY = re.compile(r"<ZipInfo filename='([^']*)'[^>]*>")
+
+
 class Header(NamedTuple):
     """Head of an array in a file: its shape, its type, and the bytes of its data."""
 
@@ -44,13 +51,17 @@ def line_of(error: BaseException) -> str:
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    lines = str(error).strip().splitlines()
+    if isinstance(error, KeyError):
+        return f"no {error}"
+    if isinstance(error, RecursionError):
+        return "text that is nested too deeply"
+    lines = _ENTRY.sub(r"\1", str(error)).strip().splitlines()
     return lines[0][:160] if lines else type(error).__name__
 
 
 @contextlib.contextmanager
 def refusing(
-    path: str | os.PathLike[str], what: str, remedy: str = ""
+    path: str | os.PathLike[str], what: str, remedy: str = AGAIN
 ) -> Iterator[None]:
     """Turns what a reader raises at damage into one line; use it as a `with` block.
 
@@ -58,7 +69,8 @@ def refusing(
     ...     raise ValueError("no frames")
     Traceback (most recent call last):
     ...
-    common.errors.UsageError: state.json: expected a state, found no frames
+    common.errors.UsageError: state.json: expected a state, found no frames; get it \
+again, or give another
 
     Args:
         path: file or folder that is read.
@@ -72,7 +84,7 @@ def refusing(
         yield
     except DAMAGE as error:
         line = f"{path}: expected {what}, found {line_of(error)}"
-        raise UsageError(f"{line}; {remedy}" if remedy else line) from error
+        raise UsageError(f"{line}; {remedy}") from error
 
 
 def read_json(path: str | os.PathLike[str], what: str = "a JSON object") -> dict:

@@ -165,8 +165,14 @@ def _with_path_of_config(
             continue
         if not equals:  # The next argument is the value.
             name = "".join(argv.pop(index + 1) for _ in argv[index + 1 : index + 2])
-        if name and not name.partition(":")[0].endswith(".py"):
+        path = Path(name.partition(":")[0])  # What follows is for the config itself.
+        if name and path.suffix != ".py":
             name = str(path_of(name))
+        elif name and not path.is_file():
+            raise UsageError(
+                f"--config: expected the path of a .py file, found none at {path}; "
+                f"configs of the package have names: --config={path.stem}"
+            )
         argv[index] = f"--config={name}" if equals or name else flag
     return argv
 

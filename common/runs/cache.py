@@ -31,7 +31,20 @@ def is_writable(folder: Path) -> bool:
         nearest = next(path for path in (folder, *folder.parents) if path.exists())
     except (OSError, StopIteration):
         return False
-    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    return nearest.is_dir() and may(os.W_OK | os.X_OK, nearest)
+
+
+def may(mode: int, path: Path) -> bool:
+    """Returns whether this process may use a path, by its user and its capabilities.
+
+    >>> may(os.R_OK, Path(tempfile.gettempdir()))
+    True
+
+    Args:
+        mode: use, as for `os.access`.
+        path: file or folder.
+    """
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def cache_folder(entry: str = "") -> Path:

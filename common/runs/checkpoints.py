@@ -443,7 +443,8 @@ def load_packaged(directory: Path) -> Stored:
     if stored.checksum != checksum:
         raise UsageError(
             f"{directory}: expected the weights.npz that config.json was written with "
-            f"(weights_sha256 {checksum[:12]}), found another ({stored.checksum[:12]})"
+            f"(weights_sha256 {checksum[:12]}), found another "
+            f"({stored.checksum[:12]}); copy both files again"
         )
     return stored
 

@@ -121,13 +121,12 @@ def train(
         _write_config(workdir, config)
         first, last = int(state.step) + 1, int(settings.num_steps)
         clock = training.start_clock(elapsed)
-        logging.info(
-            "steps %d to %d of %s, %d an epoch", first, last, workdir,
-            parts.steps_per_epoch,
-        )  # fmt: skip
+        _tell_steps(first, last, workdir, parts.steps_per_epoch)
         with (
             metrics.MetricsWriter(workdir, clock, first - 1) as writer,
-            cli.progress(last, "training", "steps", completed=first - 1) as advance,
+            cli.progress(
+                max(last, first - 1), "training", "steps", completed=first - 1
+            ) as advance,
         ):
             step, sums = first - 1, []
             for step in range(first, last + 1):
@@ -157,6 +156,18 @@ def train(
             if first <= step < last:
                 logging.info("stopped after step %d; run again, it goes on", step)
     return state
+
+
+def _tell_steps(first: int, last: int, workdir: Path, per_epoch: int) -> None:
+    if first <= last:
+        logging.info(
+            "steps %d to %d of %s, %d an epoch", first, last, workdir, per_epoch
+        )
+        return
+    logging.warning(
+        "%s: all %d steps are done, config.train.num_steps asks for %d; raise it to go "
+        "on", workdir, first - 1, last,
+    )  # fmt: skip
 
 
 def _resume(

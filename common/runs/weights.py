@@ -81,7 +81,8 @@ def load(
     if kind not in kinds:
         raise UsageError(
             f"{flag}: expected weights of kind {' or '.join(kinds)}, found "
-            f"{kind or 'another kind'} in {name_or_path}"
+            f"{kind or 'another kind'} in {name_or_path}; give others, or leave "
+            f"{flag} out"
         )
     params = jax.device_put(stored.params)
     return Trained(str(name_or_path), path, *stored._replace(params=params))

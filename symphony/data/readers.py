@@ -18,7 +18,7 @@ from common.errors import UsageError
 from common.nn.conditions import CONDITIONS
 from symphony.data.molecules import Molecules, Records, SkipReport, select
 from symphony.data.npz import read_npz
-from symphony.data.opening import open_bytes
+from symphony.data.opening import check_form, how_to_convert, open_bytes
 from symphony.data.plausibility import HYDROGEN, warn_without_hydrogens
 from symphony.data.screening import describe, screen
 from symphony.data.sdf import read_sdf
@@ -35,8 +35,15 @@ _NAMES = (
 
 def _opened(read: Callable[..., Records]) -> Callable[..., Records]:
     def opened(path: Path, properties: Sequence[str]) -> Records:
-        with open_bytes(path) as file:
-            return read(file, str(path), properties)
+        try:
+            with open_bytes(path) as file:
+                records = read(file, str(path), properties)
+        except UsageError:
+            check_form(path, suffix_of(path))
+            raise
+        if not len(records.molecules.num_atoms):
+            check_form(path, suffix_of(path))
+        return records
 
     return opened
 
@@ -100,7 +107,8 @@ def read_file(
     form = next((form for form in forms if form.matches(path)), None)
     _check_is_file(path, forms is FORMS)
     if form is None:
-        raise UsageError(f"{path}: expected one of {names}; found {path.suffix!r}")
+        found = f"found {path.suffix!r}{how_to_convert(path)}"
+        raise UsageError(f"{path}: expected one of {names}; {found}")
     try:
         records = form.read(path, properties)
         curated = form.curate is not None and not strict

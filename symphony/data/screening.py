@@ -17,6 +17,7 @@ from symphony.data.neighbours import MIN_DISTANCE, any_of_molecule, nearest
 
 MAX_BAD_FRACTION = 0.05
 MAX_COORDINATE = 1e4  # Å
+MAX_DISTANCE = 20.0  # Å; an atom that is farther from every other is taken for damage
 _NAMES_SHOWN = 5
 
 
@@ -100,11 +101,15 @@ def _geometry_faults(
     distances = nearest(molecules)
     drawn = plausibility.are_drawings(Records(molecules, None, (), tags), distances)
     units = plausibility.in_unit(molecules, distances)
+    apart = any_of_molecule(
+        molecules, (distances > MAX_DISTANCE) & np.isfinite(distances)
+    )
     close = any_of_molecule(molecules, distances < MIN_DISTANCE)
     return {
         DRAWING: drawn,
         **{UNIT.format(unit.name): bad for unit, bad in units.items()},
         f"atoms less than {MIN_DISTANCE} Å apart": close,
+        f"an atom more than {MAX_DISTANCE:g} Å from all others": apart,
     }
 
 

@@ -17,9 +17,11 @@ from symphony.data.elements import ATOMIC_NUMBERS
 from symphony.data.molecules import Molecules, Records, Unreadable, make_molecules
 from symphony.data.opening import as_text
 from symphony.data.words import (
+    ISOTOPES,
     MAX_NAME_LENGTH,
     UnreadableError,
     no_element,
+    not_kept,
     number_of,
     symbol_of,
     with_exponents,
@@ -48,13 +50,17 @@ class _Record(NamedTuple):
 
 
 class _Parsed(NamedTuple):
-    """Molecules read so far, one array for each field."""
+    """Molecules read so far, one array for each field.
+
+    `marks` counts those with charge or unpaired electrons, and those with isotopes.
+    """
 
     num_atoms: array
     numbers: array
     positions: array
     names: list[str]
     tags: array
+    marks: list[int]
     values: dict[str, list[float]]
 
 
@@ -68,9 +74,18 @@ def _add(parsed: _Parsed, record: _Record, mol: Any) -> None:
     parsed.numbers.extend(numbers)
     parsed.positions.extend(positions.ravel().tolist())
     parsed.names.append(_title(record) or str(len(parsed.names)))
+    parsed.marks[0] += _is_charged(mol)
+    parsed.marks[1] += any(atom.GetIsotope() for atom in mol.GetAtoms())
     parsed.tags.append({"2D": 2, "3D": 3}.get(record.lines[1][20:22], 0))
     for name, value in fields.items():
         parsed.values[name].append(value)
+
+
+def _is_charged(mol: Any) -> bool:
+    """Returns whether a molecule has a net charge, or radicals that the file marks."""
+    atoms = mol.GetAtoms()
+    radicals = any(atom.GetNumRadicalElectrons() for atom in atoms)
+    return radicals or sum(atom.GetFormalCharge() for atom in atoms) != 0
 
 
 def _molecules(parsed: _Parsed) -> Molecules:
@@ -133,6 +148,7 @@ def _atom(line: str, index: int, number: int, trusted: bool) -> str:
     if symbol is None:
         raise no_element(word, index, number)
     kept = _NUMBERS.fullmatch(line[:30].rstrip())
+    symbol = word.upper() if word.upper() in ISOTOPES else symbol
     columns = f"{line[:30]:<30}" if kept else "".join(f"{axis:10.4f}" for axis in axes)
     return f"{columns} {symbol:<3} 0  0"
 
@@ -229,6 +245,7 @@ def _normal_v3000(lines: list[str], line: int) -> list[str]:
             if symbol is None:
                 word = atom.group(2) if atom else text.strip()
                 raise no_element(word, count, line + index)
+            symbol = atom.group(2) if atom.group(2) in ISOTOPES else symbol
             lines[index] = atom.group(1) + symbol + with_exponents(atom.group(3))
     return lines
 
@@ -336,8 +353,13 @@ def _leftover(record: _Record) -> int:
     return 0
 
 
-def _notes(num_undivided: int, leftovers: list[int]) -> tuple[str, ...]:
-    notes = []
+def _notes(
+    num_undivided: int, leftovers: list[int], marks: list[int]
+) -> tuple[str, ...]:
+    notes = [
+        *not_kept("a net charge or unpaired electrons", marks[0]),
+        *not_kept("isotopes", marks[1], ": each atom is one of its element"),
+    ]
     if num_undivided:
         notes.append(
             f"{num_undivided} molecules follow another one without $$$$; each is read "
@@ -367,10 +389,10 @@ def read_sdf(
     from rdkit import rdBase
 
     values: dict[str, list[float]] = {name: [] for name in properties}
-    parsed = _Parsed(array("l"), array("B"), array("d"), [], array("b"), values)
+    parsed = _Parsed(array("l"), array("B"), array("d"), [], array("b"), [0, 0], values)
     unreadable, leftovers, num_undivided = [], [], 0
-    with rdBase.BlockLogs():
-        for record, follows in _records(as_text(file), source):
+    with rdBase.BlockLogs(), as_text(file) as text:
+        for record, follows in _records(text, source):
             if not any(map(str.strip, record.lines)):
                 continue
             num_undivided += follows
@@ -386,5 +408,5 @@ def read_sdf(
         None,
         tuple(unreadable),
         tags=np.array(parsed.tags, np.int8),
-        notes=_notes(num_undivided, leftovers),
+        notes=_notes(num_undivided, leftovers, parsed.marks),
     )

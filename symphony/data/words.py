@@ -11,7 +11,8 @@ from symphony.data.elements import ATOMIC_NUMBERS, SYMBOLS
 
 MAX_NAME_LENGTH = 80  # of an SDF title, by its specification
 _EXPONENT = re.compile(r"(?<=[\d.])(?:[dD]|\*\^)(?=[+-]?\d)")
-_ISOTOPES = {"D": "H", "T": "H"}
+ISOTOPES = {"D": "H", "T": "H"}
+"""Symbols of isotopes, and of their elements."""
 
 
 class UnreadableError(ValueError):
@@ -46,7 +47,7 @@ def symbol_of(word: str) -> str | None:
     """
     symbol = word.capitalize()
     if symbol in ATOMIC_NUMBERS:
-        return _ISOTOPES.get(symbol, symbol)
+        return ISOTOPES.get(symbol, symbol)
     if re.fullmatch(r"\d{1,3}(\.0*)?", word, re.ASCII):
         number = int(float(word))
         return SYMBOLS[number - 1] if 1 <= number <= len(SYMBOLS) else None
@@ -56,13 +57,25 @@ def symbol_of(word: str) -> str | None:
 def no_element(word: str, atom: int, line: int) -> UnreadableError:
     """Returns the error of a word in the place of a symbol; atoms count from 1."""
     what = "expected the symbol of an element"
-    label = re.fullmatch(r"([A-Za-z]{1,2})\d+[A-Za-z']*", word, re.ASCII)
+    label = re.fullmatch(r"([A-Za-z]{1,2})[\d(:+_-]\S*", word, re.ASCII)
     symbol = symbol_of(label.group(1)) if label else None
     other = "leave the atom out, or name its element"
     remedy = f"write {symbol} if it is one" if symbol else other
     return UnreadableError(
         f"line {line}: {what}, found {word[:20]!r} (atom {atom}); {remedy}"
     )
+
+
+def not_kept(what: str, number: int, remedy: str = "") -> tuple[str, ...]:
+    """Returns a remark on what some molecules of a file have and is not used, if any.
+
+    >>> not_kept("isotopes", 2), not_kept("isotopes", 0)
+    (('2 molecules have isotopes, which are not kept',), ())
+    """
+    if not number:
+        return ()
+    have = "molecule has" if number == 1 else "molecules have"
+    return (f"{number} {have} {what}, which are not kept{remedy}",)
 
 
 def number_of(word: str) -> float:

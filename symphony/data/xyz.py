@@ -19,9 +19,11 @@ from common.errors import UsageError
 from symphony.data.molecules import Records, Unreadable, make_molecules
 from symphony.data.opening import LONGEST_LINE, as_text
 from symphony.data.words import (
+    ISOTOPES,
     MAX_NAME_LENGTH,
     UnreadableError,
     no_element,
+    not_kept,
     number_of,
     symbol_of,
     with_exponents,
@@ -38,6 +40,10 @@ _QM9_COMMENT = re.compile(r"gdb\s+(\d{1,6})\s")
 _QM9_LINES = 3
 _SYMBOL_COLUMNS = ("species", "symbols", "element", "z", "numbers", "atomic_numbers")
 _FRAMES_AT_ONCE = 256
+_HINTS = (
+    "write it and a line of comment before the atoms",
+    "is the number of the frame before right?",
+)
 _ASE_ERRORS = (ValueError, KeyError, IndexError, TypeError, OSError, AssertionError)
 
 
@@ -221,7 +227,7 @@ def collect(frames: Iterable[Frame], properties: Sequence[str] = ()) -> Records:
     """
     values: dict[str, list[float]] = {name: [] for name in properties}
     parsed = _Parsed(array("l"), array("B"), array("d"), [], values)
-    unreadable, num_boxes = [], 0
+    unreadable, num_boxes, num_isotopes = [], 0, 0
     source = iter(frames)
     while some := list(itertools.islice(source, _FRAMES_AT_ONCE)):
         for frame, atoms in zip(some, _read_frames(some), strict=True):
@@ -230,6 +236,7 @@ def collect(frames: Iterable[Frame], properties: Sequence[str] = ()) -> Records:
                 if isinstance(atoms, UnreadableError):
                     raise atoms
                 _add(parsed, frame, atoms)
+                num_isotopes += _has_isotopes(frame)
             except UnreadableError as error:
                 unreadable.append(Unreadable(frame.name, str(error)))
     with np.errstate(over="ignore"):  # Becomes infinite, and is refused as such.
@@ -242,7 +249,13 @@ def collect(frames: Iterable[Frame], properties: Sequence[str] = ()) -> Records:
         )
     box = f"the periodic box of {num_boxes} molecules is not read: each is taken as it "
     notes = (f"{box}stands, unwrap those that cross it",) if num_boxes else ()
+    notes += not_kept("isotopes", num_isotopes, ": each atom is one of its element")
     return Records(molecules, None, tuple(unreadable), notes=notes)
+
+
+def _has_isotopes(frame: Frame) -> bool:
+    column = _columns(frame).symbol
+    return any(row.split()[column].upper() in ISOTOPES for row in frame.rows)
 
 
 def _has_box(comment: str) -> bool:
@@ -259,17 +272,17 @@ def _name(comment: str) -> str:
 
 def _lines(file: BufferedIOBase, source: str) -> Iterator[tuple[int, str]]:
     """Yields the lines with their numbers."""
-    text = as_text(file)
-    for number in itertools.count(1):
-        line = text.readline(LONGEST_LINE)
-        if len(line) == LONGEST_LINE:
-            raise UsageError(
-                f"{source}: expected lines of text, found one of more than "
-                f"{LONGEST_LINE} characters (line {number})"
-            )
-        if not line:
-            return
-        yield number, line
+    with as_text(file) as text:
+        for number in itertools.count(1):
+            line = text.readline(LONGEST_LINE)
+            if len(line) == LONGEST_LINE:
+                raise UsageError(
+                    f"{source}: expected lines of text, found one of more than "
+                    f"{LONGEST_LINE} characters (line {number})"
+                )
+            if not line:
+                return
+            yield number, line
 
 
 def _next_frame(lines: Iterator[tuple[int, str]]) -> tuple[int, str]:
@@ -297,7 +310,7 @@ def _frames(file: BufferedIOBase, source: str) -> Iterator[Frame]:
         if not count:
             raise UsageError(
                 f"{source}: expected a number of atoms (frame {index}, line {number}), "
-                f"found {head.strip()[:40]!r}; is the number of the frame before right?"
+                f"found {head.strip()[:40]!r}; {_HINTS[index > 0]}"
             )
         comment = next(lines, (0, ""))[1].strip()
         rows = _rows(lines, int(count.group(1)))

@@ -116,7 +116,9 @@ def _choose_conventions(text: str) -> tuple[str, ...]:
     known = _CONVENTIONS.split(",")
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if not names or any(name not in known for name in names):
-        raise UsageError(f"--conventions: expected some of {known}, found {text!r}")
+        raise UsageError(
+            f"--conventions: expected one or more of {', '.join(known)}, found {text!r}"
+        )
     return names
 
 

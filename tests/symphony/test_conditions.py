@@ -201,7 +201,7 @@ def weights_given(*names):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"gap": 3.0}, "expected one of dipole, as the network of small is given"),
+        ({"gap": 3.0}, "expected one of dipole, as small was trained, found gap"),
         ({"noise_std": 0.1}, "expected one of dipole"),
         ({"dipole": 11.0}, "expected dipole of 0 to 10 D, found 11"),
         ({"dipole": float("nan")}, "expected dipole of 0 to 10 D, found nan"),
@@ -213,7 +213,7 @@ def test_conditions_that_cannot_be_met_are_refused(given, message):
 
 
 def test_weights_without_conditions_say_so():
-    with pytest.raises(UsageError, match="--condition: expected none"):
+    with pytest.raises(UsageError, match="--condition: expected no condition"):
         options.choose(weights_given("noise_std"), conditions={"gap": 3.0})
 
 

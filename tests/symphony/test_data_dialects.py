@@ -1,5 +1,7 @@
 """Spellings of SDF and XYZ by other programs: what is read, and what is told of it."""
 
+import contextlib
+import gc
 import gzip
 import re
 import subprocess
@@ -238,3 +240,92 @@ def test_the_archive_of_qm9_needs_no_library_once_it_was_read(tmp_path, monkeypa
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == ""
+
+
+OTHERS = {
+    "page.sdf": ("<!DOCTYPE html>\n<html></html>\n", "web page or XML; get the file"),
+    "lfs.xyz": ("version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
+    "mol2.sdf": ("# made by x\n@<TRIPOS>MOLECULE\n", "obabel -imol2 mol2.sdf -O"),
+    "pdb.xyz": ("COMPND    water\nHETATM    1\n", "obabel -ipdb pdb.xyz -O"),
+    "cif.xyz": ("data_water\n_cell_length_a 3\n", "obabel -icif cif.xyz -O"),
+    "rxn.sdf": ("$RXN\n\n\n\n  1  1\n", "RXN (a reaction); give its molecules"),
+    "coord.xyz": ("$coord\n0.0 0.0 0.0 o\n$end\n", "t2x > molecule.xyz"),
+    "block.xyz": (v2000(), "SDF; rename it to .sdf"),
+    "frames.sdf": (xyz(), "XYZ; rename it to .xyz"),
+    "rows.xyz": (
+        "O 0.0 0.0 0.1173\n",
+        "write it and a line of comment before",
+    ),
+    "water.pdb": ("COMPND    water\n", "obabel -ipdb water.pdb -O molecules.sdf"),
+    "water.smi": ("O\n", "obabel -ismi water.smi -O molecules.sdf --gen3d"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_file_of_another_form_is_told_with_what_to_do(name, tmp_path):
+    text, remedy = OTHERS[name]
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=re.escape(remedy)):
+        data.read_molecules(tmp_path / name, TABLE, 9)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_gzip_is_known_by_content(packed, tmp_path):
+    path = tmp_path / ("water.sdf" if packed else "water.sdf.gz")
+    text = v2000().encode()
+    path.write_bytes(gzip.compress(text) if packed else text)
+    assert_waters(data.read_molecules(path, TABLE, 9)[0], 1)
+
+
+def block(*lines):
+    return v2000().replace("M  END", "\n".join([*lines, "M  END"]))
+
+
+NOT_KEPT = {
+    "charge.sdf": (block("M  CHG  1   1  -1"), "1 molecule has a net charge"),
+    "radical.sdf": (block("M  RAD  1   1   2"), "unpaired electrons"),
+    "isotope.sdf": (block("M  ISO  1   2   2"), "1 molecule has isotopes"),
+    "D.sdf": (v2000(symbols=("O", "D", "H")), "1 molecule has isotopes"),
+    "D3.sdf": (v3000().replace(" H ", " D ", 1), "1 molecule has isotopes"),
+    "D.xyz": (xyz(symbols=("O", "D", "T")), "1 molecule has isotopes"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_KEPT)
+def test_what_of_a_molecule_is_not_kept_is_told(name, tmp_path, caplog):
+    text, told = NOT_KEPT[name]
+    (tmp_path / name).write_text(text)
+    molecules, _ = data.read_molecules(tmp_path / name, TABLE, 9)
+    assert molecules.atomic_numbers.tolist() == [8, 1, 1]
+    assert told in caplog.text
+
+
+def test_charges_that_make_none_are_not_told(tmp_path, caplog):
+    (tmp_path / "a.sdf").write_text(block("M  CHG  2   1  -1   2   1"))
+    data.read_molecules(tmp_path / "a.sdf", TABLE, 9)
+    assert not caplog.text
+
+
+def test_an_atom_far_from_all_others_is_refused(tmp_path):
+    text = v2000().replace("    0.1173", "-1000.1173")
+    (tmp_path / "a.sdf").write_text(text)
+    with pytest.raises(UsageError, match="an atom more than 20 Å from all others"):
+        data.read_molecules(tmp_path / "a.sdf", TABLE, 9)
+
+
+@pytest.mark.parametrize("name", ["a.sdf", "a.xyz", "empty.sdf", "rows.xyz"])
+@pytest.mark.filterwarnings("error")
+def test_no_file_is_left_open(name, tmp_path):
+    texts = {"a.sdf": v2000(), "a.xyz": xyz(), "empty.sdf": "", "rows.xyz": "O 0 0 0"}
+    (tmp_path / name).write_text(texts[name])
+    with contextlib.suppress(UsageError):
+        data.read_molecules(tmp_path / name, TABLE, 9)
+    gc.collect()  # Where an unclosed file would be told.
+
+
+@pytest.mark.parametrize("word", ["O1", "O(Iso=18)", "O:b", "O_w", "O-"])
+def test_a_label_is_told_with_the_element_that_it_may_mean(word, tmp_path):
+    (tmp_path / "a.xyz").write_text(xyz(symbols=(word, "H", "H")))
+    told = re.escape(f"found {word!r} (atom 1); write O if it is one")
+    with pytest.raises(UsageError, match=told):
+        data.read_molecules(tmp_path / "a.xyz", TABLE, 9)

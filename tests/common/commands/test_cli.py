@@ -1,5 +1,7 @@
 """Tests of what every command line shares."""
 
+import errno
+import os
 import subprocess
 import sys
 import types
@@ -176,7 +178,7 @@ def test_the_help_of_a_program_lists_its_commands(argument, capsys):
 
 @pytest.mark.parametrize(
     ("argv", "told"),
-    [([], "expected a command: train, sample"), (["tarin"], "found 'tarin'")],
+    [([], "expected a command of train, sample"), (["tarin"], "found 'tarin'")],
 )
 def test_a_command_that_is_not_there_is_one_line(argv, told, capsys):
     assert cli.dispatch("symphony", VERBS, argv) == 2
@@ -204,3 +206,24 @@ def test_tracebacks_of_flags_become_their_last_line(capsys):
     text = "Traceback (most recent call last):\n  File x\nValueError: not a number"
     assert cli.run("symphony train", raiser(UsageError(text)), []) == 2
     assert capsys.readouterr().err == "symphony train: ValueError: not a number\n"
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_help_that_cannot_be_written_is_one_line(argument, monkeypatch, capsys):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert cli.dispatch("symphony", {"train": "trains"}, [argument]) == 3
+        monkeypatch.undo()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())  # For its last flush.
+    told = capsys.readouterr().err
+    assert told.startswith("symphony: ")
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("told", ["a: is full", "a: is full; make room and go on"])
+def test_a_full_disk_is_told_with_one_remedy(told, capsys):
+    def main(argv):
+        raise RunError(told) from OSError(errno.ENOSPC, "No space left on device")
+
+    assert cli.run("symphony train", main, []) == 3
+    assert capsys.readouterr().err.count("make room") == 1

@@ -105,6 +105,20 @@ def test_the_platforms_that_there_are_are_found():
     assert done.stderr.count("\n") == 1
 
 
+def test_flags_that_xla_does_not_know_are_told(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--rubbish")
+    environment._check_xla_flags.cache_clear()
+    with pytest.raises(UsageError, match=r"XLA_FLAGS: .* --rubbish; correct it, or"):
+        environment.check_platform()
+
+
+def test_flags_that_xla_knows_are_taken(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    monkeypatch.setattr(environment.subprocess, "run", None)  # No child is needed.
+    environment._check_xla_flags.cache_clear()
+    environment.check_platform()
+
+
 NO_HOME = (
     "import pathlib, os, sys\n"
     "def home(): raise RuntimeError('Could not determine home directory.')\n"

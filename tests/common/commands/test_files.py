@@ -256,6 +256,13 @@ def test_the_home_folder_stands_for_its_sign(monkeypatch):
     assert files.with_home_in_flag("--output=~/a.sdf") == "--output=/home/me/a.sdf"
     assert files.with_home_in_flag("~/runs/*.xtc") == "/home/me/runs/*.xtc"
     assert files.with_home_in_flag("--seed=3") == "--seed=3"
+    assert files.with_home_in_flag("--fixed=") == "--fixed="
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     with pytest.raises(UsageError, match="set HOME"):
         files.with_home("~/a.sdf")
+
+
+@pytest.mark.parametrize("argument", ["--output=", "--workdir= "])
+def test_nothing_to_write_to_is_not_the_working_folder(argument):
+    with pytest.raises(UsageError, match=r"expected a path, found none; is a var"):
+        files.with_home_in_flag(argument)

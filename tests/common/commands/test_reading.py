@@ -111,3 +111,17 @@ def test_flipped_and_cut_archives_are_refused(tmp_path):
     for size in (0, 10, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
         _refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (KeyError("loss"), "no 'loss'"),
+        (RecursionError("maximum recursion depth"), "text that is nested too deeply"),
+        (RuntimeError("File <ZipInfo filename='a' x=1> is encrypted"), "File a is enc"),
+    ],
+)
+def test_a_fault_and_what_to_do_are_told(error, told, tmp_path):
+    refused = pytest.raises(UsageError, match=rf"found {told}.*; get it again, or give")
+    with refused, reading.refusing(tmp_path, "a state"):
+        raise error

@@ -1,6 +1,11 @@
 """The folder of downloaded and parsed data."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from common.runs import cache
 from common.runs.cache import cache_folder
@@ -38,3 +43,16 @@ def test_a_folder_below_a_file_is_not_writable(tmp_path):
     (tmp_path / "file").touch()
     assert cache.is_writable(tmp_path / "new" / "deep")
     assert not cache.is_writable(tmp_path / "file" / "deep")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities to lend")
+def test_capabilities_count_where_a_folder_is_asked_for(tmp_path):
+    tmp_path.chmod(0o700)
+    code = (
+        "import os, sys; from pathlib import Path; from common.runs import cache\n"
+        "os.setresuid(12345, 0, 0)\n"
+        "print(cache.is_writable(Path(sys.argv[1])))"
+    )
+    argv = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

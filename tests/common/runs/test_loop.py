@@ -73,10 +73,12 @@ def test_a_run_in_two_halves_ends_as_the_whole(whole, tmp_path):
     np.testing.assert_array_equal(state.ema_params["bias"], whole[1].ema_params["bias"])
 
 
-def test_a_finished_run_is_left_as_it_is(whole):
+def test_a_finished_run_is_left_as_it_is(whole, caplog, capsys):
     workdir, state = whole
     before = (workdir / metrics.FILE_NAME).read_text()
     again = run(workdir, config_of(), data_checksum="0" * 64)
+    assert "all 4 steps are done, config.train.num_steps asks for 4" in caplog.text
+    assert "training: 4/4 steps" in capsys.readouterr().out
     np.testing.assert_array_equal(again.params["bias"], state.params["bias"])
     assert (workdir / metrics.FILE_NAME).read_text() == before
 
