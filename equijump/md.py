@@ -80,7 +80,8 @@ def make_system(
     except Exception as error:  # Parsers of XML raise errors of their own.
         raise UsageError(
             f"--force_field: expected one of {', '.join(FORCE_FIELDS)} or an XML file "
-            f"for this molecule, found {force_field}: {short(error)}"
+            f"for this molecule, found {force_field}: {short(error)}; give caps as "
+            "residues ACE and NME of their own, or look for atoms too many in --pdb"
         ) from error
     if solvent == "obc2":
         _use_kernel(system)

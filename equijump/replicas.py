@@ -17,6 +17,7 @@ from common.commands import cli
 from common.commands.reading import DAMAGE, line_of, parse_json, read_json
 from common.errors import UsageError
 
+_LONGEST_NAME = 60  # Letters of a sequence in the names of files.
 _MAY_GROW = ("length", "replicas")
 _NEWER = {"replace_nonstandard": True}
 """Flags of which older records do not know, and what was done then."""
@@ -32,6 +33,18 @@ class State(NamedTuple):
 
 NOTHING_DONE = State(0, 0, b"")
 """State of a replica before its first frame."""
+
+
+def stem_of(sequence: str | None, pdb: str | None, caps: bool) -> str:
+    """Returns the stem of the names of files; of a long sequence the first letters.
+
+    >>> stem_of("AAQ", None, caps=True), stem_of(None, "in/2JOF.pdb", caps=False)
+    ('ace_aaq_nme', '2JOF')
+    """
+    if pdb is not None:
+        return Path(pdb).stem
+    stem = sequence.lower()[:_LONGEST_NAME]
+    return f"ace_{stem}_nme" if caps else stem
 
 
 def state_of(path: Path) -> Path:

@@ -37,7 +37,6 @@ FORMAT_VERSION = 1
 SAVE_SECONDS = 10.0
 """Between two states of a replica: what a command that is killed may lose."""
 
-_LONGEST_NAME = 60  # Letters of a sequence in the names of files.
 _PACKAGES = ("openmm", "pdbfixer", "PeptideBuilder", "numpy")
 
 
@@ -92,14 +91,11 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
         raise UsageError(f"expected --sequence or --pdb, found {found}")
     if arguments.sequence is not None:
         _check_sequence(arguments.sequence)
-        stem = arguments.sequence.lower()[:_LONGEST_NAME]
-        stem = f"ace_{stem}_nme" if arguments.caps else stem
     else:
         if not Path(arguments.pdb).is_file():
             raise UsageError(f"--pdb: expected a file, found none at {arguments.pdb}")
         if arguments.caps:
             raise UsageError("--caps: expected --sequence beside it, found --pdb")
-        stem = Path(arguments.pdb).stem
     if arguments.replace_nonstandard and arguments.pdb is None:
         raise UsageError("--replace_nonstandard: expected --pdb beside it, found none")
     if arguments.permittivity != 1.0 and arguments.solvent != "none":
@@ -126,7 +122,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
         )
     step, spacing = f"--step={arguments.step:g} fs", f"--spacing={arguments.spacing:g}"
     return Plan(
-        stem=stem,
+        stem=replicas.stem_of(arguments.sequence, arguments.pdb, arguments.caps),
         steps_per_frame=_multiple(
             "--spacing", arguments.spacing, arguments.step / 1000, "ps", step
         ),

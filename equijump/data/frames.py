@@ -134,7 +134,8 @@ def read_structures(
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(f"expected a structure, found no {path}")
+        found = "a folder at" if path.is_dir() else "no"
+        raise UsageError(f"expected a file of a structure, found {found} {path}")
     if topology is None or files.has_topology(path):
         described = files.find_topology("--topology", path)
     else:
@@ -171,8 +172,12 @@ def _structures(
 ) -> tuple[System, Float32[np.ndarray, "num_frames num_atoms 3"]]:
     """Returns system and frames of a file, each made whole and checked."""
     first, box = _first_of(parts[0])
-    if not np.isfinite(parts[0].positions[:at_most]).all():
-        raise UsageError(f"{source}: expected finite positions, found others")
+    finite = np.isfinite(parts[0].positions[:at_most]).all(axis=(1, 2))
+    if not finite.all():
+        raise UsageError(
+            f"{source}: expected finite positions, found others in frame "
+            f"{int(np.argmin(finite))}, counted from 0; leave this frame out"
+        )
     system = molecules.read_system(topology, first, source, box, select)
     bonds, made = whole.bonds_of(system), []
     labels = images.molecules_of(system.bonds, len(system.kept))
@@ -241,7 +246,8 @@ def _pack(request: Request, packed: Path) -> None:
         times = _write_frames(request, topology, system, file)
         if len(times) < 2:
             raise UsageError(
-                f"{request.path}: expected two frames or more, found {len(times)}"
+                f"{request.path}: expected two frames or more, found {len(times)}; "
+                "give a trajectory"
             )
         step = find_spacing(request.path, times, request.spacing, request.flag)
     values = {

@@ -132,7 +132,8 @@ def time_scales(
     """
     found = np.full(count, np.nan)
     if msm is not None:
-        scales = msm.timescales(min(count, msm.n_states - 1))
+        with np.errstate(divide="ignore"):  # An eigenvalue of 0 has the time 0.
+            scales = msm.timescales(min(count, msm.n_states - 1))
         found[: len(scales)] = scales
     return found
 

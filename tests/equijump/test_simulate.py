@@ -7,6 +7,7 @@ import sys
 import mdtraj
 import numpy as np
 import pytest
+from absl import logging
 
 from common.commands import cli
 from common.errors import UsageError
@@ -336,6 +337,71 @@ def test_a_gap_in_a_chain_is_told(md, tmp_path):
     lines = [line for line in text.splitlines() if "HIS" not in line]
     with pytest.raises(UsageError, match="gap between ALA2 and LYS4 of chain A"):
         md.prepare("\n".join(lines), "mine.pdb")
+
+
+def scaled(text, factor):
+    """A PDB file with all positions multiplied."""
+    rows = []
+    for row in text.splitlines():
+        if row.startswith("ATOM"):
+            numbers = factor * np.array([row[a : a + 8] for a in (30, 38, 46)], float)
+            row = row[:30] + "".join(f"{x:8.3f}" for x in numbers) + row[54:]
+        rows.append(row)
+    return "\n".join(rows)
+
+
+def only(text, name):
+    """The lines of a PDB file that have an atom of a name."""
+    return "\n".join(row for row in text.splitlines() if row[12:16].strip() == name)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda text: "", "found no line of an atom; write others as PDB"),
+        (lambda text: "_atom_site.id\n" + text, "found mmCIF; write others"),
+        (lambda text: scaled(text, 0.1), "lengths in Å, found bonds 0.097 times"),
+        (lambda text: scaled(text, 10.0), "lengths in Å, found bonds 9.7 times"),
+        (lambda text: scaled(text, 0.0), "found all atoms at one place"),
+        (lambda text: only(text, "CA"), "found beads, or CA alone; build them anew"),
+        (
+            lambda text: f"{text[:30]}     nan{text[38:]}",
+            "found others at N of GLY1; leave the atom out",
+        ),
+        (lambda text: f"{text[:30]}********{text[38:]}", "float.*; write it anew"),
+    ],
+)
+def test_files_of_no_molecule_are_told(md, change, told):
+    text = only_atoms(md.build_peptide("GAHKW", False, "extended"))
+    with pytest.raises(UsageError, match=rf"^mine\.pdb: expected .*{told}"):
+        md.prepare(change(text), "mine.pdb")
+
+
+def only_atoms(text):
+    return "\n".join(row for row in text.splitlines() if row.startswith("ATOM"))
+
+
+def test_what_is_built_or_left_out_of_a_file_is_told(md, monkeypatch):
+    told = []
+    for level in ("info", "warning"):
+        monkeypatch.setattr(
+            logging, level, lambda line, *rest: told.append(line % rest)
+        )
+    rows = only_atoms(md.build_peptide("GAF", False, "extended")).splitlines()
+    fewer = [row for row in rows if row[12:16].strip() != "CZ"]
+    md.prepare("\n".join(fewer), "a.pdb")
+    assert told.pop() == (
+        "a.pdb: heavy atoms were missing and are built: CZ of PHE3; look at the "
+        "topology that is written"
+    )
+    marked = [row[:16] + "A" + row[17:] for row in rows[:1]]
+    marked += [row[:16] + "B" + row[17:] for row in rows[:1]]
+    md.prepare("\n".join([*marked, *rows[1:]]), "a.pdb")
+    assert told.pop() == "a.pdb: 1 alternative places of atoms left out"
+    models = ["MODEL        1", *rows, "ENDMDL"]
+    models += ["MODEL        2", *rows, "ENDMDL"]
+    md.prepare("\n".join(models), "a.pdb")
+    assert told == ["a.pdb: of 2 models the first is taken"]
 
 
 def test_the_kernel_of_the_solvent_has_the_energy_of_the_expressions(md):
