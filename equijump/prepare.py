@@ -19,6 +19,7 @@ from openmm import app, unit
 from scipy.spatial import cKDTree
 
 from common.errors import UsageError
+from equijump.data.files import num_alternatives
 from equijump.data.parts import BEADS
 from equijump.data.whole import describe_unit
 
@@ -142,18 +143,8 @@ def _parse(text: str, source: str, platform: openmm.Platform) -> Any:
         logging.info("%s: of %d models the first is taken", source, models)
     others = num_alternatives(atoms) if models < 2 else 0
     if others:
-        logging.info("%s: %d alternative places of atoms left out", source, others)
+        logging.info("%s: left out: %d alternative places of atoms", source, others)
     return fixer
-
-
-def num_alternatives(lines: Sequence[str]) -> int:
-    """Returns how many lines of a PDB file give an atom another place.
-
-    >>> num_alternatives(["ATOM      1  CA AALA A   1", "ATOM      2  CA BALA A   1"])
-    1
-    """
-    marked = [line[12:16] + line[17:27] for line in lines if line[16:17].strip()]
-    return len(marked) - len(set(marked))
 
 
 def _check_positions(fixer: Any, source: str) -> None:

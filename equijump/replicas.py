@@ -161,11 +161,14 @@ def read_begun(path: Path) -> State | None:
 
 
 def check_states(paths: Sequence[Path]) -> None:
-    """Raises `UsageError` for a trajectory that has lost its state.
+    """Raises `UsageError` for a trajectory that has lost its state, or frames.
 
     >>> check_states([Path("a_0.xtc")])
     """
     for path in paths:
+        state = read_state(state_of(path))
+        if state is not None:
+            _check_size(path, state.num_bytes)
         if path.exists() and path.stat().st_size and not state_of(path).exists():
             raise UsageError(
                 f"{path}: expected {state_of(path).name} beside it, found none: its "
@@ -195,15 +198,20 @@ def truncate(path: Path, num_bytes: int) -> None:
     Raises:
         UsageError: It holds less.
     """
+    if _check_size(path, num_bytes) > num_bytes:
+        with path.open("r+b") as file:
+            file.truncate(num_bytes)
+
+
+def _check_size(path: Path, num_bytes: int) -> int:
+    """Returns the bytes of a trajectory, which are as many as its state has or more."""
     size = path.stat().st_size if path.exists() else 0
     if size < num_bytes:
         raise UsageError(
             f"{path}: expected at least the {num_bytes} bytes that its state tells of, "
             f"found {size}; give another --output"
         )
-    if size > num_bytes:
-        with path.open("r+b") as file:
-            file.truncate(num_bytes)
+    return size
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

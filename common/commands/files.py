@@ -181,7 +181,9 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UsageError(f"{path}: is in use by another command") from error
+            raise UsageError(
+                f"{path}: is in use by another command; wait for its end"
+            ) from error
         yield
     finally:
         os.close(descriptor)

@@ -5,7 +5,9 @@ headers. Positions leave in Å, times in ps.
 """
 
 import glob
-from collections.abc import Iterator
+import gzip
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,6 +152,27 @@ def load_topology(path: Path) -> Any:
         ) from error
 
 
+def notes_of(path: Path) -> list[str]:
+    """Returns what MDTraj leaves out of a file of a topology without a word."""
+    if suffix_of(path) not in (".pdb", ".pdb.gz"):
+        return []
+    unpack = gzip.open if suffix_of(path) == ".pdb.gz" else open
+    with unpack(path, "rt", encoding="utf-8", errors="replace") as file:
+        first = itertools.takewhile(lambda line: not line.startswith("ENDMDL"), file)
+        count = num_alternatives([x for x in first if x.startswith(("ATOM", "HETATM"))])
+    return [f"left out: {count} alternative places of atoms"] if count else []
+
+
+def num_alternatives(lines: Sequence[str]) -> int:
+    """Returns how many lines of a PDB file give an atom another place.
+
+    >>> num_alternatives(["ATOM      1  CA AALA A   1", "ATOM      2  CA BALA A   1"])
+    1
+    """
+    marked = [line[12:16] + line[17:27] for line in lines if line[16:17].strip()]
+    return len(marked) - len(set(marked))
+
+
 def _from_child(path: Path) -> Any:
     import mdtraj
 
@@ -276,7 +299,9 @@ def _short(error: BaseException) -> str:
         text = "models of different atoms; keep those of the same, or the first one"
     elif isinstance(error, (AttributeError, LookupError, TypeError)):
         text = f"no atoms, damage, or another format; {_ANEW}"
-    elif not text.endswith("atoms"):
+    elif text.endswith("atoms"):
+        text = f"{text}; give the topology of all its atoms"
+    else:
         text = f"damage, or another format ({text[:160] or type(error).__name__})"
         text = f"{text}; {_ANEW}"
     return known or text

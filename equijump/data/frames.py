@@ -144,6 +144,7 @@ def read_structures(
         raise UsageError(f"expected a topology, found no {described}")
     files.prepare(path)
     loaded = files.load_topology(described)
+    molecules.tell(str(described), files.notes_of(described))
     found = list(files.iterate(path, loaded, at_most))
     if not found:
         raise UsageError(f"{path}: expected a frame, found none")
@@ -287,4 +288,5 @@ def _system_of(request: Request, topology: Any) -> tuple[System, list[str]]:
     if not request.finite and files.has_positions(request.topology):
         path = source = request.topology
     first, box = _first_of(files.first_frame(path, topology))
-    return molecules.survey(topology, first, str(source), box, request.select)
+    system, notes = molecules.survey(topology, first, str(source), box, request.select)
+    return system, files.notes_of(request.topology) + notes

@@ -24,6 +24,8 @@ _SMALLEST, _LARGEST = 9, 72
 """Least and greatest index into the table of sizes in XTC's compression."""
 
 
+_OWN = "give the topology of all its atoms"
+
 Bytes = UInt8[np.ndarray, " size"]
 
 
@@ -90,7 +92,7 @@ def _xtc_starts(contents: Bytes, num_atoms: int) -> list[int]:
         inner = read_count(contents, place + _HEAD - 4)[0]
         if count != num_atoms or inner != num_atoms:
             other = count if count != num_atoms else inner
-            raise _Damage(f"{other} atoms in frame {frame}")
+            raise _Damage(f"{other} atoms in frame {frame}; {_OWN}")
         starts.append(place)
         if few:
             place += needed
@@ -142,7 +144,7 @@ def _walk_trr(contents: Bytes, num_atoms: int) -> None:
         sizes = struct.unpack_from(">13i", contents, place + 24)
         blocks, count = sizes[:10], sizes[10]
         if count != num_atoms:
-            raise _Damage(f"{count} atoms in frame {frame}")
+            raise _Damage(f"{count} atoms in frame {frame}; {_OWN}")
         box, positions, velocities, forces = sizes[2], *sizes[7:10]
         real = positions // (3 * num_atoms)
         vectors = {0, 3 * num_atoms * real}
@@ -182,7 +184,7 @@ def _walk_dcd(contents: Bytes, num_atoms: int) -> None:
     numbers = struct.unpack_from(f"{order}20i", contents, records[0] + 4)
     (count,) = struct.unpack_from(f"{order}i", contents, records[2])
     if count != num_atoms:
-        raise _Damage(f"{count} atoms")
+        raise _Damage(f"{count} atoms; {_OWN}")
     promised, fixed, has_box, has_fourth = (numbers[i] for i in (0, 8, 10, 11))
     if fixed:
         return

@@ -228,3 +228,20 @@ def test_a_folder_is_no_structure(tmp_path):
         UsageError, match="expected a file of a structure, found a folder"
     ):
         frames.read_structures(tmp_path, None, 1)
+
+
+@pytest.mark.parametrize("name", ["run.pdb", "run.pdb.gz"])
+def test_alternative_places_are_told(tmp_path, name):
+    pack = gzip.compress if name.endswith(".gz") else bytes
+    rows = [row for row in ALANINE_DIPEPTIDE.splitlines() if row.startswith("ATOM")]
+    twice = [row[:16] + mark + row[17:] for mark in "AB" for row in rows[4:6]]
+    text = "\n".join(
+        ["MODEL        1", *rows[:4], *twice, *rows[6:], "ENDMDL", "END", ""]
+    )
+    path = tmp_path / name
+    path.write_bytes(pack(text.encode()))
+    assert files.notes_of(path) == ["left out: 2 alternative places of atoms"]
+    system, _ = frames.read_structures(path, None, 1)
+    assert len(system.kept) == 10
+    path.write_bytes(pack(ALANINE_DIPEPTIDE.encode()))
+    assert files.notes_of(path) == []

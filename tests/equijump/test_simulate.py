@@ -12,7 +12,7 @@ from absl import logging
 from common.commands import cli
 from common.errors import UsageError
 from configs.equijump import tiny
-from equijump import replicas, simulate
+from equijump import replicas, simulate, simulation
 from equijump.data import molecules, splits
 
 ALANINE = ("--sequence=A", "--caps", "--solvent=none", "--platform=Reference")
@@ -89,7 +89,7 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(md, tmp_path, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(md, "advance", die_in_the_second_replica)
-        patch.setattr(simulate, "SAVE_SECONDS", 0.0)
+        patch.setattr(simulation, "SAVE_SECONDS", 0.0)
         assert run(killed, *QUICK, "--replicas=2") == 130
     state = replicas.read_state(killed / "ace_a_nme_1.state")
     assert state.num_frames == 4
@@ -397,11 +397,46 @@ def test_what_is_built_or_left_out_of_a_file_is_told(md, monkeypatch):
     marked = [row[:16] + "A" + row[17:] for row in rows[:1]]
     marked += [row[:16] + "B" + row[17:] for row in rows[:1]]
     md.prepare("\n".join([*marked, *rows[1:]]), "a.pdb")
-    assert told.pop() == "a.pdb: 1 alternative places of atoms left out"
+    assert told.pop() == "a.pdb: left out: 1 alternative places of atoms"
     models = ["MODEL        1", *rows, "ENDMDL"]
     models += ["MODEL        2", *rows, "ENDMDL"]
     md.prepare("\n".join(models), "a.pdb")
     assert told == ["a.pdb: of 2 models the first is taken"]
+
+
+def test_a_topology_that_was_deleted_is_written_anew(md, tmp_path):
+    folder = tmp_path / "out"
+    assert run(folder, *QUICK) == 0
+    before = (folder / "ace_a_nme.pdb").read_text()
+    (folder / "ace_a_nme.pdb").unlink()
+    assert run(folder, *QUICK) == 0
+    after = (folder / "ace_a_nme.pdb").read_text()
+    assert [row[:27] for row in after.splitlines()] == [
+        row[:27] for row in before.splitlines()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda contents: b"", "expected at least the"),
+        (lambda contents: contents[:-9], "expected at least the"),
+        (lambda contents: b"\0" * len(contents), "expected frames of an earlier"),
+    ],
+)
+def test_frames_that_were_lost_or_damaged_are_told(
+    md, tmp_path, capsys, change, told
+):  # fmt: skip
+    folder = tmp_path / "out"
+    assert run(folder, *QUICK) == 0
+    path = folder / "ace_a_nme_0.xtc"
+    path.write_bytes(change(path.read_bytes()))
+    more = [x.replace("length=0.001", "length=0.002") for x in QUICK]
+    capsys.readouterr()
+    assert run(folder, *more) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert f"{path}: {told}" in line
+    assert line.endswith("give another --output")
 
 
 def test_the_kernel_of_the_solvent_has_the_energy_of_the_expressions(md):
