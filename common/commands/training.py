@@ -165,8 +165,14 @@ def _with_path_of_config(
             continue
         if not equals:  # The next argument is the value.
             name = "".join(argv.pop(index + 1) for _ in argv[index + 1 : index + 2])
-        if name and not name.partition(":")[0].endswith(".py"):
+        file = name.partition(":")[0]
+        if name and not file.endswith(".py"):
             name = str(path_of(name))
+        elif name and not Path(file).is_file():
+            raise UsageError(
+                f"--config: expected a config, found no file {file}; those of the "
+                f"package are given by their names, as --config={Path(file).stem}"
+            )
         argv[index] = f"--config={name}" if equals or name else flag
     return argv
 

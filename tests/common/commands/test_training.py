@@ -40,7 +40,7 @@ def test_training_flags_read_the_config_and_its_overrides(config_file):
         (["--workdir=w", "--config={config}", "--bogus=1"], "bogus"),
         (["--workdir=w"], "--config"),
         (["--config={config}"], "--workdir"),
-        (["--workdir=w", "--config={config}/none.py"], "none.py"),
+        (["--workdir=w", "--config={config}/none.py"], "none.py; those of the package"),
         (["--workdir=w", "--config=qm9_cpus"], "perhaps qm9_cpu"),
         (["--workdir=w", "--config"], "--config"),
         (["--workdir=w", "--config={config}", "--config.train.steps=1"], "steps"),
