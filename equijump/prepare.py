@@ -316,7 +316,8 @@ def _check_chains(molecule: Molecule, source: str) -> None:
             if apart > LONGEST_BOND:
                 raise UsageError(
                     f"{source}: expected unbroken chains, found a gap between "
-                    f"{names[i]} and {names[i + 1]} of chain {chain.id}"
+                    f"{names[i]} and {names[i + 1]} of chain {chain.id}; build what is "
+                    "missing, e.g. by Modeller, or put TER or caps there"
                 )
 
 
