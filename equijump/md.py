@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from openmm import OpenMMException as OpenMMException
 from openmm import app, unit
 
+from common.commands import reading
 from common.errors import UsageError
 from equijump.prepare import LONGEST_BOND, Molecule, in_nm, short
 from equijump.prepare import build_peptide as build_peptide
@@ -80,13 +81,19 @@ def make_system(
     except Exception as error:  # Parsers of XML raise errors of their own.
         raise UsageError(
             f"--force_field: expected one of {', '.join(FORCE_FIELDS)} or an XML file "
-            f"for this molecule, found {force_field}: {short(error)}"
+            f"for this molecule, found {force_field}: {_reason(error)}; give caps as "
+            "residues ACE and NME of their own, or look for atoms too many in --pdb"
         ) from error
     if solvent == "obc2":
         _use_kernel(system)
     if permittivity != 1.0:
         _divide_charges(system, permittivity**0.5)
     return system
+
+
+def _reason(error: Exception) -> str:
+    """Returns an error of a force field, without advice on OpenMM's functions."""
+    return short(error).partition(" You may be able")[0].partition(" For more")[0]
 
 
 def _use_kernel(system: openmm.System) -> None:
@@ -293,4 +300,7 @@ def open_xtc(path: Path, topology: Any, spacing: float) -> app.XTCFile:
         spacing: time between frames, in ps.
     """
     goes_on = path.exists() and path.stat().st_size > 0
-    return app.XTCFile(str(path), topology, spacing, firstStep=1, append=goes_on)
+    with reading.refusing(
+        path, "frames of an earlier command", "give another --output"
+    ):
+        return app.XTCFile(str(path), topology, spacing, firstStep=1, append=goes_on)

@@ -113,6 +113,10 @@ def choose(
     Raises:
         UsageError: A value is out of range, or a start cannot be used.
     """
+    if start is None:
+        for flag, given in {"topology": topology, "select": select}.items():
+            if given:
+                raise UsageError(f"--{flag}: expected --start beside it, found none")
     config = weights.config
     num_steps = config.sample.num_steps if num_steps is None else num_steps
     _check_numbers(
@@ -354,7 +358,8 @@ def _match(
     )
     raise UsageError(
         f"{path}: expected a system that the network was trained on ({listed}), found "
-        f"{_sequence(system)}{''.join(differ[:1])}"
+        f"{_sequence(system)}{''.join(differ[:1])}; give --checkpoint of a network "
+        "that was trained on it"
     )
 
 

@@ -19,6 +19,9 @@ from openmm import app, unit
 from scipy.spatial import cKDTree
 
 from common.errors import UsageError
+from equijump.data.files import num_alternatives
+from equijump.data.parts import BEADS
+from equijump.data.whole import describe_unit
 
 ANGLES = {"extended": (-120.0, 140.0), "helix": (-57.0, -47.0)}
 """Dihedrals phi and psi, in degrees, of the starts that can be built."""
@@ -102,18 +105,14 @@ def prepare(
             none of the force fields'.
     """
     reference = openmm.Platform.getPlatformByName("Reference")
-    try:
-        fixer = pdbfixer.PDBFixer(pdbfile=io.StringIO(text), platform=reference)
-    except Exception as error:  # The parser raises whatever it stumbles over.
-        raise UsageError(
-            f"{source}: expected a PDB file, found {short(error)}"
-        ) from error
+    fixer = _parse(text, source, reference)
     if not built:
+        _check_positions(fixer, source)
         _check_rings(Molecule(fixer.topology, in_nm(fixer.positions)), source)
     try:
         _keep_protein(fixer, source, replace)
         _check_chains(Molecule(fixer.topology, in_nm(fixer.positions)), source)
-        return _complete(fixer, reference)
+        return _complete(fixer, reference, source)
     except UsageError:
         raise
     except Exception as error:  # pdbfixer and OpenMM raise errors of many kinds.
@@ -121,6 +120,58 @@ def prepare(
             f"{source}: expected a protein whose missing atoms can be built, found "
             f"{short(error)}"
         ) from error
+
+
+def _parse(text: str, source: str, platform: openmm.Platform) -> Any:
+    """Returns the PDBFixer of a PDB file, and tells what of it is left out."""
+    lines = text.splitlines()
+    atoms = [line for line in lines if line.startswith(("ATOM", "HETATM"))]
+    if not atoms or "_atom_site." in text:
+        found = "mmCIF" if atoms else "no line of an atom"
+        raise UsageError(
+            f"{source}: expected a PDB file, found {found}; write others as PDB, "
+            "e.g. by gmx editconf or gemmi convert, and unpack .gz"
+        )
+    try:
+        fixer = pdbfixer.PDBFixer(pdbfile=io.StringIO(text), platform=platform)
+    except Exception as error:  # The parser raises whatever it stumbles over.
+        raise UsageError(
+            f"{source}: expected a PDB file, found {short(error)}; write it anew"
+        ) from error
+    models = sum(line.startswith("MODEL ") for line in lines)
+    if models > 1:
+        logging.info("%s: of %d models the first is taken", source, models)
+    others = num_alternatives(atoms) if models < 2 else 0
+    if others:
+        logging.info("%s: left out: %d alternative places of atoms", source, others)
+    return fixer
+
+
+def _check_positions(fixer: Any, source: str) -> None:
+    """Raises `UsageError` for positions of no molecule, as of beads or in nm."""
+    positions = 10.0 * in_nm(fixer.positions)  # Å
+    finite = np.isfinite(positions).all(axis=1)
+    atoms = list(fixer.topology.atoms())
+    if not finite.all():
+        first = atoms[int(np.argmin(finite))]
+        raise UsageError(
+            f"{source}: expected finite positions, found others at {first.name} of "
+            f"{first.residue.name}{first.residue.id}; leave the atom out"
+        )
+    if {atom.name for atom in atoms if atom.residue.name not in _WATER} <= BEADS:
+        raise UsageError(
+            f"{source}: expected all heavy atoms, found beads, or CA alone; build them "
+            "anew, e.g. by cg2all or backward"
+        )
+    if len(atoms) > 1 and not np.ptp(positions, axis=0).any():
+        raise UsageError(
+            f"{source}: expected positions of a molecule, found all atoms at one place"
+        )
+    largest = max(fixer.topology.residues(), key=lambda r: len(list(r.atoms())))
+    heavy = [a.index for a in largest.atoms() if a.element is not app.element.hydrogen]
+    unit_found = describe_unit(positions[heavy], None)
+    if unit_found:
+        raise UsageError(f"{source}: expected lengths in Å, found {unit_found}")
 
 
 def _keep_protein(fixer: Any, source: str, replace: bool) -> None:
@@ -182,10 +233,22 @@ def _bonded(
     return [residue for residue in foreign if residue in bonded]
 
 
-def _complete(fixer: Any, reference: openmm.Platform) -> Molecule:
-    """Adds the heavy atoms that are missing, and hydrogens."""
+def _complete(fixer: Any, reference: openmm.Platform, source: str) -> Molecule:
+    """Adds the heavy atoms that are missing, tells them, and adds hydrogens."""
     fixer.missingResidues = {}
     fixer.findMissingAtoms()
+    built = [
+        f"{atom.name} of {residue.name}{residue.id}"
+        for residue, atoms in fixer.missingAtoms.items()
+        for atom in atoms
+    ]
+    if built:
+        more = f" and {len(built) - 6} more" if len(built) > 6 else ""
+        told = f"{', '.join(built[:6])}{more}"
+        logging.warning(
+            "%s: heavy atoms were missing and are built: %s; look at the topology that "
+            "is written", source, told,
+        )  # fmt: skip
     fixer.addMissingAtoms(seed=0)
     modeller = app.Modeller(fixer.topology, fixer.positions)
     random.seed(0)  # Modeller draws where hydrogens are before it relaxes them.
@@ -253,7 +316,8 @@ def _check_chains(molecule: Molecule, source: str) -> None:
             if apart > LONGEST_BOND:
                 raise UsageError(
                     f"{source}: expected unbroken chains, found a gap between "
-                    f"{names[i]} and {names[i + 1]} of chain {chain.id}"
+                    f"{names[i]} and {names[i + 1]} of chain {chain.id}; build what is "
+                    "missing, e.g. by Modeller, or put TER or caps there"
                 )
 
 

@@ -17,6 +17,7 @@ from common.commands import cli
 from common.commands.reading import DAMAGE, line_of, parse_json, read_json
 from common.errors import UsageError
 
+_LONGEST_NAME = 60  # Letters of a sequence in the names of files.
 _MAY_GROW = ("length", "replicas")
 _NEWER = {"replace_nonstandard": True}
 """Flags of which older records do not know, and what was done then."""
@@ -32,6 +33,18 @@ class State(NamedTuple):
 
 NOTHING_DONE = State(0, 0, b"")
 """State of a replica before its first frame."""
+
+
+def stem_of(sequence: str | None, pdb: str | None, caps: bool) -> str:
+    """Returns the stem of the names of files; of a long sequence the first letters.
+
+    >>> stem_of("AAQ", None, caps=True), stem_of(None, "in/2JOF.pdb", caps=False)
+    ('ace_aaq_nme', '2JOF')
+    """
+    if pdb is not None:
+        return Path(pdb).stem
+    stem = sequence.lower()[:_LONGEST_NAME]
+    return f"ace_{stem}_nme" if caps else stem
 
 
 def state_of(path: Path) -> Path:
@@ -148,11 +161,14 @@ def read_begun(path: Path) -> State | None:
 
 
 def check_states(paths: Sequence[Path]) -> None:
-    """Raises `UsageError` for a trajectory that has lost its state.
+    """Raises `UsageError` for a trajectory that has lost its state, or frames.
 
     >>> check_states([Path("a_0.xtc")])
     """
     for path in paths:
+        state = read_state(state_of(path))
+        if state is not None:
+            _check_size(path, state.num_bytes)
         if path.exists() and path.stat().st_size and not state_of(path).exists():
             raise UsageError(
                 f"{path}: expected {state_of(path).name} beside it, found none: its "
@@ -182,15 +198,20 @@ def truncate(path: Path, num_bytes: int) -> None:
     Raises:
         UsageError: It holds less.
     """
+    if _check_size(path, num_bytes) > num_bytes:
+        with path.open("r+b") as file:
+            file.truncate(num_bytes)
+
+
+def _check_size(path: Path, num_bytes: int) -> int:
+    """Returns the bytes of a trajectory, which are as many as its state has or more."""
     size = path.stat().st_size if path.exists() else 0
     if size < num_bytes:
         raise UsageError(
             f"{path}: expected at least the {num_bytes} bytes that its state tells of, "
             f"found {size}; give another --output"
         )
-    if size > num_bytes:
-        with path.open("r+b") as file:
-            file.truncate(num_bytes)
+    return size
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

@@ -123,7 +123,19 @@ def open_output(
         _truncate(output, saved)
         if saved is None:
             rollstate.begin(folder, len(paths), system)
+        elif saved.num_jumps > rollstate.NOTHING_DONE:
+            _restore_topology(output)
         yield output
+
+
+def _restore_topology(output: Output) -> None:
+    """Writes a topology that was deleted anew, with a trajectory's first frame."""
+    path = files_of(output.folder, output.header)[0]
+    if not path.exists():
+        import mdtraj
+
+        first = mdtraj.load_frame(str(output.paths[0]), 0, top=output.topology)
+        write_topology(path, output.topology, first.xyz[0] * ANGSTROM_PER_NM)
 
 
 def write_header(output: Output, result: dict[str, Any] | None = None) -> None:

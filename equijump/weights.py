@@ -15,6 +15,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Float32
 
+from common.errors import UsageError
 from common.runs import weights
 from equijump import build, rollout
 from equijump.data import frames, pairs, splits
@@ -73,19 +74,39 @@ def load_weights(name_or_path: str | os.PathLike[str]) -> Weights:
     """
     trained = weights.load(name_or_path, PRETRAINED, ("equijump",))
     statistics = weights.build(trained, _statistics)
-    if "systems" in trained.meta:
-        molecules = read_molecules(trained.path, trained.meta["systems"])
-        molecules = {
-            name: one._replace(
-                system=fit_to(one.system, trained.config.model.residue_types, name)
-            )
-            for name, one in molecules.items()
-        }
-    else:
-        molecules = find_molecules(trained.config)
-    name, _, config, params, meta, *checksums = trained
-    ranges = meta.get("conditions", {})
+    ranges = weights.build(trained, _ranges)
+    molecules = weights.build(trained, _molecules)
+    name, _, config, params, _, *checksums = trained
     return Weights(name, config, params, statistics, molecules, *checksums, ranges)
+
+
+def _ranges(trained: weights.Trained) -> dict[str, tuple[float, float]]:
+    """Returns the ranges of conditions in training, each from a number to a number."""
+    ranges = {}
+    for name, ends in trained.meta.get("conditions", {}).items():
+        low, high = map(float, ends)
+        if not -np.inf < low <= high < np.inf:
+            raise ValueError(f"a range of {name} from {low:g} to {high:g}")
+        ranges[name] = (low, high)
+    return ranges
+
+
+def _molecules(trained: weights.Trained) -> dict[str, Molecule]:
+    """Returns the systems beside packaged weights, or those of a run's data."""
+    if "systems" not in trained.meta:
+        return find_molecules(trained.config)
+    names = trained.meta["systems"]
+    if not (isinstance(names, list) and names and all(map(_is_stem, names))):
+        raise ValueError(f"{str(names)[:80]} as the names of its systems")
+    num_types = trained.config.model.residue_types
+    return {
+        name: one._replace(system=fit_to(one.system, num_types, name))
+        for name, one in read_molecules(trained.path, names).items()
+    }
+
+
+def _is_stem(name: object) -> bool:
+    return isinstance(name, str) and name != "" and Path(name).name == name
 
 
 def _statistics(trained: weights.Trained) -> build.Statistics:
@@ -112,6 +133,12 @@ def read_molecules(folder: Path, names: Sequence[str]) -> dict[str, Molecule]:
     found = {}
     for name in names:
         paths = folder / f"{name}.xtc", folder / f"{name}.pdb"
+        absent = [path.name for path in paths if not path.is_file()]
+        if absent:
+            raise UsageError(
+                f"{folder}: expected {' and '.join(absent)} of its system {name}, "
+                "found none; copy the folder as a whole"
+            )
         found[name] = Molecule(*frames.read_structures(*paths, at_most=NUM_STARTS))
     return found
 

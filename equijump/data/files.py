@@ -4,7 +4,10 @@ Formats in text are read here, binary ones in a child process after a look at th
 headers. Positions leave in Å, times in ps.
 """
 
-from collections.abc import Iterator
+import glob
+import gzip
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +37,14 @@ _WITH_TOPOLOGY = frozenset((
 ))  # fmt: skip
 _TEXT = frozenset((*_WITH_TOPOLOGY, ".xyz", ".xyz.gz", ".mdcrd", ".crd")) - _HDF5
 _WITHOUT_POSITIONS = frozenset((".prmtop", ".parm7", ".prm7", ".psf"))
+_GZIP = b"\x1f\x8b"
+_PACKED = frozenset((
+    ".pdb.gz", ".gro.gz", ".cif.gz", ".xyz.gz", ".pdbx.gz", ".mmcif.gz",
+))  # fmt: skip
+_UNREAD = ("no loader for filename", "format is not supported", "argument 'n_frames'")
+"""Words of MDTraj at a format of which it reads nothing, or no frames in turn."""
+
+_ANEW = "write it anew, e.g. by gmx trjconv or mdconvert from its source"
 
 
 class Frames(NamedTuple):
@@ -99,6 +110,25 @@ def find_topology(flag: str, path: Path) -> Path:
     )
 
 
+def matching(flag: str, pattern: str) -> list[Path]:
+    """Returns the file of a name, or those of a pattern, sorted.
+
+    A file of just this name counts before a pattern does, as `run[1].xtc`.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if Path(pattern).is_file():
+        return [Path(pattern)]
+    found = sorted(path for path in map(Path, glob.glob(pattern)) if path.is_file())
+    if not found:
+        told = f"none at {pattern}"
+        if Path(pattern).is_dir():
+            told = f"the folder {pattern}; give a pattern, as {Path(pattern, '*.xtc')}"
+        raise UsageError(f"{flag}: expected files, found {told}")
+    return found
+
+
 def prepare(path: Path) -> None:
     """Starts what reads a trajectory, while its topology is read here."""
     if suffix_of(path) not in _TEXT:
@@ -120,6 +150,27 @@ def load_topology(path: Path) -> Any:
         raise UsageError(
             f"{path}: expected a topology that MDTraj reads, found {_short(error)}"
         ) from error
+
+
+def notes_of(path: Path) -> list[str]:
+    """Returns what MDTraj leaves out of a file of a topology without a word."""
+    if suffix_of(path) not in (".pdb", ".pdb.gz"):
+        return []
+    unpack = gzip.open if suffix_of(path) == ".pdb.gz" else open
+    with unpack(path, "rt", encoding="utf-8", errors="replace") as file:
+        first = itertools.takewhile(lambda line: not line.startswith("ENDMDL"), file)
+        count = num_alternatives([x for x in first if x.startswith(("ATOM", "HETATM"))])
+    return [f"left out: {count} alternative places of atoms"] if count else []
+
+
+def num_alternatives(lines: Sequence[str]) -> int:
+    """Returns how many lines of a PDB file give an atom another place.
+
+    >>> num_alternatives(["ATOM      1  CA AALA A   1", "ATOM      2  CA BALA A   1"])
+    1
+    """
+    marked = [line[12:16] + line[17:27] for line in lines if line[16:17].strip()]
+    return len(marked) - len(set(marked))
 
 
 def _from_child(path: Path) -> Any:
@@ -146,7 +197,7 @@ def first_frame(path: Path, topology: Any) -> Frames:
     """Returns the first frame of a file."""
     found = list(iterate(path, topology, 1))  # To the end, that the child may go on.
     if not found:
-        raise UsageError(f"{path}: expected two frames or more, found 0")
+        raise UsageError(f"{path}: expected two frames or more, found 0; it is empty")
     return found[0]
 
 
@@ -215,23 +266,42 @@ def _check_container(path: Path) -> None:
     """Raises `UsageError` for a format that is known and not read."""
     if not path.is_file():
         return
-    found = foreign.describe(path)
-    if found is None and path.suffix.lower() == ".gz" and suffix_of(path) not in (
-        ".pdb.gz", ".gro.gz", ".cif.gz", ".xyz.gz", ".pdbx.gz", ".mmcif.gz"
-    ):  # fmt: skip
-        found = "a compressed file; unpack it by gunzip"
+    found = foreign.describe(path) or _misnamed(path)
     if found is not None:
         raise UsageError(f"{path}: expected a structure or a trajectory, found {found}")
+
+
+def _misnamed(path: Path) -> str | None:
+    """Returns what the end of a file's name hides from MDTraj, None for nothing."""
+    with path.open("rb") as file:
+        is_packed = file.read(2) == _GZIP
+    end = suffix_of(path)
+    if end.endswith(".gz") and end not in _PACKED:
+        return "a compressed file; unpack it by gunzip"
+    if is_packed and not end.endswith(".gz"):
+        return f"a compressed file; rename it to {path.name}.gz, and unpack it"
+    if end.endswith(".gz") and not is_packed and path.stat().st_size:
+        return f"a file that is not compressed; rename it to {path.stem}"
+    if not path.name.endswith(end):
+        return f"a name in capitals; rename it to {path.name[: -len(end)]}{end}"
+    return None
 
 
 def _short(error: BaseException) -> str:
     """Returns an error in one line; what a container is, where its names tell."""
     known = foreign.describe_names(getattr(error, "names", ()))
     text = " ".join(str(error).split())
-    if "no loader for filename" in text:
+    if any(words in text for words in _UNREAD):
         text = "a format that it does not read; convert it to XTC, e.g. by mdconvert"
     elif text.startswith("HDF5 error"):
-        text = "a file that HDF5 cannot open: it is damaged, or of another format"
-    elif not text.endswith("atoms"):
+        text = f"a file that HDF5 cannot open: damage, or another format; {_ANEW}"
+    elif "All MODELs must contain" in text:
+        text = "models of different atoms; keep those of the same, or the first one"
+    elif isinstance(error, (AttributeError, LookupError, TypeError)):
+        text = f"no atoms, damage, or another format; {_ANEW}"
+    elif text.endswith("atoms"):
+        text = f"{text}; give the topology of all its atoms"
+    else:
         text = f"damage, or another format ({text[:160] or type(error).__name__})"
+        text = f"{text}; {_ANEW}"
     return known or text

@@ -134,7 +134,8 @@ def read_structures(
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(f"expected a structure, found no {path}")
+        found = "a folder at" if path.is_dir() else "no"
+        raise UsageError(f"expected a file of a structure, found {found} {path}")
     if topology is None or files.has_topology(path):
         described = files.find_topology("--topology", path)
     else:
@@ -143,6 +144,7 @@ def read_structures(
         raise UsageError(f"expected a topology, found no {described}")
     files.prepare(path)
     loaded = files.load_topology(described)
+    molecules.tell(str(described), files.notes_of(described))
     found = list(files.iterate(path, loaded, at_most))
     if not found:
         raise UsageError(f"{path}: expected a frame, found none")
@@ -171,8 +173,12 @@ def _structures(
 ) -> tuple[System, Float32[np.ndarray, "num_frames num_atoms 3"]]:
     """Returns system and frames of a file, each made whole and checked."""
     first, box = _first_of(parts[0])
-    if not np.isfinite(parts[0].positions[:at_most]).all():
-        raise UsageError(f"{source}: expected finite positions, found others")
+    finite = np.isfinite(parts[0].positions[:at_most]).all(axis=(1, 2))
+    if not finite.all():
+        raise UsageError(
+            f"{source}: expected finite positions, found others in frame "
+            f"{int(np.argmin(finite))}, counted from 0; leave this frame out"
+        )
     system = molecules.read_system(topology, first, source, box, select)
     bonds, made = whole.bonds_of(system), []
     labels = images.molecules_of(system.bonds, len(system.kept))
@@ -241,7 +247,8 @@ def _pack(request: Request, packed: Path) -> None:
         times = _write_frames(request, topology, system, file)
         if len(times) < 2:
             raise UsageError(
-                f"{request.path}: expected two frames or more, found {len(times)}"
+                f"{request.path}: expected two frames or more, found {len(times)}; "
+                "give a trajectory"
             )
         step = find_spacing(request.path, times, request.spacing, request.flag)
     values = {
@@ -281,4 +288,5 @@ def _system_of(request: Request, topology: Any) -> tuple[System, list[str]]:
     if not request.finite and files.has_positions(request.topology):
         path = source = request.topology
     first, box = _first_of(files.first_frame(path, topology))
-    return molecules.survey(topology, first, str(source), box, request.select)
+    system, notes = molecules.survey(topology, first, str(source), box, request.select)
+    return system, files.notes_of(request.topology) + notes

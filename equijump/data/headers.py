@@ -24,6 +24,8 @@ _SMALLEST, _LARGEST = 9, 72
 """Least and greatest index into the table of sizes in XTC's compression."""
 
 
+_OWN = "give the topology of all its atoms"
+
 Bytes = UInt8[np.ndarray, " size"]
 
 
@@ -45,7 +47,7 @@ def check(path: Path, num_atoms: int) -> None:
         return
     try:
         if path.stat().st_size == 0:
-            raise _Damage("an empty file")
+            raise _Damage("an empty file; write it anew")
         walk(np.memmap(path, np.uint8, "r"), num_atoms)
     except _Damage as found:
         raise UsageError(
@@ -73,7 +75,6 @@ def _xtc_starts(contents: Bytes, num_atoms: int) -> list[int]:
     starts, place, size = [], 0, len(contents)
     read_head = struct.Struct(">ii").unpack_from
     read_count = struct.Struct(">i").unpack_from
-    read_long = struct.Struct(">q").unpack_from
     few = num_atoms <= _FEW
     needed = _HEAD + 12 * num_atoms if few else _HEAD + 36
     while place < size:
@@ -81,20 +82,22 @@ def _xtc_starts(contents: Bytes, num_atoms: int) -> list[int]:
         if place + needed > size:
             raise _Damage(f"frame {frame} cut off; {_remedy(frame)}")
         magic, count = read_head(contents, place)
-        if magic not in (_XTC, _XTC_LARGE):
+        if magic == _XTC_LARGE:
+            raise _Damage(
+                f"the form of XTC for over 298 million atoms in frame {frame}, which "
+                "is not read; write the protein alone, e.g. by gmx trjconv"
+            )
+        if magic != _XTC:
             raise _Damage(f"no frame of XTC at frame {frame}; {_remedy(frame)}")
         inner = read_count(contents, place + _HEAD - 4)[0]
         if count != num_atoms or inner != num_atoms:
             other = count if count != num_atoms else inner
-            raise _Damage(f"{other} atoms in frame {frame}")
+            raise _Damage(f"{other} atoms in frame {frame}; {_OWN}")
         starts.append(place)
         if few:
             place += needed
             continue
-        if magic == _XTC_LARGE:
-            (length,), place = read_long(contents, place + _HEAD + 32), place + 4
-        else:
-            (length,) = read_count(contents, place + _HEAD + 32)
+        (length,) = read_count(contents, place + _HEAD + 32)
         if not 0 < length <= 15 * num_atoms + 64:
             raise _Damage(f"{length} bytes of positions in frame {frame}, which its "
                           f"atoms cannot fill; {_remedy(frame)}")  # fmt: skip
@@ -141,7 +144,7 @@ def _walk_trr(contents: Bytes, num_atoms: int) -> None:
         sizes = struct.unpack_from(">13i", contents, place + 24)
         blocks, count = sizes[:10], sizes[10]
         if count != num_atoms:
-            raise _Damage(f"{count} atoms in frame {frame}")
+            raise _Damage(f"{count} atoms in frame {frame}; {_OWN}")
         box, positions, velocities, forces = sizes[2], *sizes[7:10]
         real = positions // (3 * num_atoms)
         vectors = {0, 3 * num_atoms * real}
@@ -181,7 +184,7 @@ def _walk_dcd(contents: Bytes, num_atoms: int) -> None:
     numbers = struct.unpack_from(f"{order}20i", contents, records[0] + 4)
     (count,) = struct.unpack_from(f"{order}i", contents, records[2])
     if count != num_atoms:
-        raise _Damage(f"{count} atoms")
+        raise _Damage(f"{count} atoms; {_OWN}")
     promised, fixed, has_box, has_fourth = (numbers[i] for i in (0, 8, 10, 11))
     if fixed:
         return

@@ -101,7 +101,12 @@ def survey(
         else:
             parts += parts_of(atoms, token, source)
     if not parts:
-        raise UsageError(f"{source}: expected at least one residue, found none")
+        names = dict.fromkeys(atoms.residue.name for atoms in others)
+        found = f"none but {_listed(list(names))}" if names else "none"
+        raise UsageError(
+            f"{source}: expected at least one residue of a protein, found {found}; is "
+            "it the right file, and --select (config.data.select)?"
+        )
     notes = _left_out(parts, others, positions, box, source)
     system, found = _assemble(topology, parts, positions, box)
     return system, notes + found
@@ -143,9 +148,7 @@ def _left_out(
         if len(atoms.indices) == 1:
             is_water = atoms.elements[0] == "O"
             waters += is_water
-            (rest if atoms.elements[0] in _NO_IONS else ions).extend(
-                [] if is_water else [name]
-            )
+            (ions if _is_ion(atoms) else rest).extend([] if is_water else [name])
             continue
         is_amino_acid = {"N", "CA", "C"} <= set(atoms.names)
         if is_amino_acid or _is_bonded(atoms, positions[protein], box):
@@ -164,6 +167,12 @@ def _left_out(
     found += [_count("ion", ions)] if ions else []
     found += [_count("other molecule", rest)] if rest else []
     return [f"left out: {', '.join(found)}"] if found else []
+
+
+def _is_ion(atoms: Atoms) -> bool:
+    """Returns whether a single atom is an ion, by its element or its own name."""
+    named_alike = atoms.names[0] == atoms.residue.name and len(atoms.names[0]) > 1
+    return atoms.elements[0] not in _NO_IONS or named_alike
 
 
 def _count(kind: str, names: Sequence[str]) -> str:
@@ -232,9 +241,10 @@ def _links(
         is_near = length < NEAR * (RADII["C"] + RADII["N"])
         linked.append(is_near)
         if not is_near and first.chain == second.chain:
+            far = f" (about {length:.0f} Å)" if np.isfinite(length) else ""
             gaps.append(
                 f"no bond C-N from {first.name}{first.number} to {second.name}"
-                f"{second.number} (about {length:.0f} Å): another chain begins there"
+                f"{second.number}{far}: another chain begins there"
             )
     return np.array(linked, bool), gaps[:1] + (
         [f"{len(gaps) - 1} more chains are divided so"] if len(gaps) > 1 else []

@@ -26,6 +26,9 @@ NEAR = 1.3
 """Longest bond over the sum of covalent radii, in one residue or along the chain."""
 
 TABLE = "a row of equijump/data/residues.py adds a type"
+BEADS = frozenset(("CA", "BB", *(f"SC{i}" for i in range(1, 7))))
+"""Atoms of models of beads, as Martini's, and of CA alone."""
+
 SELECT = '--select "not resname {}" (config.data.select)'
 
 
@@ -57,6 +60,7 @@ class Atoms(NamedTuple):
         elements: symbols of the elements.
         positions: positions in Å.
         box: edges of the periodic box, or None.
+        num_left_out: number of heavy atoms that are not selected.
     """
 
     residue: Any
@@ -65,6 +69,7 @@ class Atoms(NamedTuple):
     elements: list[str]
     positions: Float[np.ndarray, "num_heavy 3"]
     box: Float[np.ndarray, "3 3"] | None
+    num_left_out: int
 
     @property
     def where(self) -> str:
@@ -74,11 +79,13 @@ class Atoms(NamedTuple):
 
 def heavy_atoms(residue: Any, chosen: np.ndarray, positions: Any, box: Any) -> Atoms:
     """Returns the heavy atoms of a residue that are selected."""
-    known = [(a, _element(a)) for a in residue.atoms if chosen[a.index]]
-    known = [(a, e) for a, e in known if e not in ("H", "D", "VS")]
+    heavy = [(a, _element(a)) for a in residue.atoms]
+    heavy = [(a, e) for a, e in heavy if e not in ("H", "D", "VS")]
+    known = [(a, e) for a, e in heavy if chosen[a.index]]
+    rest = len(heavy) - len(known)
     indices = [a.index for a, _ in known]
     names, elements = [a.name for a, _ in known], [e for _, e in known]
-    return Atoms(residue, indices, names, elements, positions[indices], box)
+    return Atoms(residue, indices, names, elements, positions[indices], box, rest)
 
 
 def _element(atom: Any) -> str:
@@ -212,6 +219,13 @@ def _mismatch(atoms: Atoms, kind: Residue, source: str) -> str:
         return f"{start} at positions up to {largest:.3g} Å; the file is damaged"
     if unit:
         return f"{start}, {unit}"
+    if atoms.num_left_out:
+        return f"{start}; --select (config.data.select) must keep whole residues"
+    if len(wanted) > 1 and set(atoms.names) <= BEADS:
+        return (
+            f"{start}: beads, or CA alone; take the file of all atoms, or build them "
+            "anew, e.g. by cg2all or backward"
+        )
     missing = [name for name in wanted if name not in atoms.names]
     if missing or len(atoms.indices) < len(wanted):
         return (

@@ -113,7 +113,8 @@ def _check_lengths(
         if len(trajectory.positions) <= needed:
             raise UsageError(
                 f"{trajectory.name}: expected more than {needed} frames for lags up to "
-                f"{max(lags.values):g} ps, found {len(trajectory.positions)}"
+                f"{max(lags.values):g} ps, found {len(trajectory.positions)}; give "
+                "longer trajectories, or smaller --config.data.lags"
             )
 
 

@@ -74,6 +74,11 @@ def _describe(times: Float[np.ndarray, " num_frames"], usual: float) -> str:
     if not np.any(np.diff(times)):
         return f"expected frames at one spacing, found the time {times[0]:g} ps in all"
     steps = np.diff(times)
+    if (steps < 0.0).all():
+        return (
+            "expected frames at one spacing, in times that rise, found them to fall by "
+            f"{-usual:g} ps a frame"
+        )
     where = int(np.argmax(np.abs(steps - usual)))
     return (
         f"expected frames at one spacing, found {steps[where]:g} ps after frame "

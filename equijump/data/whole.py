@@ -170,7 +170,7 @@ def check(
     if not finite.all():
         raise UsageError(
             f"{source}: expected finite positions, found others in frame "
-            f"{before + int(np.argmin(finite))}, counted from 0"
+            f"{before + int(np.argmin(finite))}, counted from 0; leave this frame out"
         )
     far = np.abs(positions).max(axis=(1, 2), initial=0.0) > ABSURD
     if far.any():

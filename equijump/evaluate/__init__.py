@@ -131,5 +131,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"--num_resamples: expected 2 or more, found {arguments.num_resamples}"
         )
+    for name in ("reference_topology", "reference_spacing"):
+        if getattr(arguments, name) and not arguments.reference:
+            raise UsageError(f"--{name}: expected --reference beside it, found none")
     folder, overwrite = Path(arguments.output), arguments.overwrite
     cli.check_report(folder, "equijump evaluate", overwrite)

@@ -4,7 +4,6 @@ Atoms are put in the order of slots, so that files may list them in any order. P
 are in Å, times in ps.
 """
 
-import glob
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -46,9 +45,7 @@ def find_files(flag: str, patterns: Sequence[str]) -> list[Path]:
     """
     found = []
     for pattern in patterns:
-        matching = sorted(map(Path, glob.glob(pattern)))
-        if not matching:
-            raise UsageError(f"{flag}: expected files, found none at {pattern}")
+        matching = files.matching(flag, pattern)
         found += [path for path in matching if path not in found]
     return found
 

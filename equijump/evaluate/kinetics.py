@@ -4,6 +4,7 @@ Times are counted in frames here and turned into ps by the caller. Both sides go
 the same states and the same estimator; transitions are counted once in each unit.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -132,7 +133,10 @@ def time_scales(
     """
     found = np.full(count, np.nan)
     if msm is not None:
-        scales = msm.timescales(min(count, msm.n_states - 1))
+        # Eigenvalues of 0 and of 1 have the times 0 and infinity: no fault.
+        with np.errstate(divide="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scales = msm.timescales(min(count, msm.n_states - 1))
         found[: len(scales)] = scales
     return found
 

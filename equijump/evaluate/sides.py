@@ -133,7 +133,12 @@ def keep_whole(
         ]
     lost = [loss for loss in found if loss is not None]
     if lost:
-        first = f"{lost[0].name} has {lost[0].reason} in frame {lost[0].frame}"
+        first = f"{lost[0].name} has {lost[0].reason} in frame {lost[0].frame}; "
+        first += (
+            "leave out what follows"
+            if lost[0].frame
+            else "does --topology list its atoms in their order?"
+        )
         judge(len(found) - len(lost), len(found), "replicas stayed whole", first)
     kept = [index for index, loss in enumerate(found) if loss is None]
     whole = replicas._replace(
@@ -170,8 +175,9 @@ def choose_lags(
             if len(positions) <= least:
                 raise UsageError(
                     f"--{side}: expected more than {least} frames of "
-                    f"{replicas.spacing:g} ps, two lags, found {len(positions)} in "
-                    f"{name}"
+                    f"{replicas.spacing:g} ps, two lags of {first * spacing:g} ps, "
+                    f"found {len(positions)} in {name}; give a smaller --lag or longer "
+                    "trajectories"
                 )
             shortest = min(shortest, len(positions) // every)
     lags = [factor * round(first) for factor in LAG_FACTORS]

@@ -180,3 +180,68 @@ def test_a_format_that_mdtraj_does_not_read_is_told_what_to_do(tmp_path, topolog
 def test_the_end_of_a_name_tells_the_format(tmp_path):
     assert files.suffix_of(tmp_path / "a.b.XTC") == ".xtc"
     assert files.suffix_of(tmp_path / "a.pdb.gz") == ".pdb.gz"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("run.PDB", lambda text: text, "a name in capitals; rename it to run.pdb"),
+        ("run.pdb", gzip.compress, "a compressed file; rename it to run.pdb.gz"),
+        ("run.pdb.gz", lambda text: text, "not compressed; rename it to run.pdb"),
+        ("run.pdb", lambda text: b"", "no atoms, damage, or another format; write it"),
+        (
+            "run.pdb",
+            lambda text: b"END\n",
+            "no atoms, damage, or another format; write",
+        ),
+        ("run.rst7", lambda text: text, "expected the topology of"),
+    ],
+)
+def test_what_a_name_hides_is_told(tmp_path, name, change, told):
+    path = tmp_path / name
+    path.write_bytes(change(ALANINE_DIPEPTIDE.encode()))
+    with pytest.raises(UsageError, match=told) as caught:
+        frames.read_structures(path, None, 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_models_of_different_atoms_are_told(tmp_path):
+    rows = [line for line in ALANINE_DIPEPTIDE.splitlines() if line[:4] == "ATOM"]
+    models = [
+        ["MODEL        1", *rows, "ENDMDL"],
+        ["MODEL        2", *rows[:-2], "ENDMDL"],
+    ]
+    path = tmp_path / "models.pdb"
+    path.write_text("\n".join([*models[0], *models[1], "END", ""]))
+    with pytest.raises(UsageError, match="models of different atoms; keep those"):
+        frames.read_structures(path, None, 2)
+
+
+def test_a_restart_of_one_frame_is_no_trajectory(tmp_path, topology):
+    make(topology, count=1).save(str(tmp_path / "run.rst7"))
+    with pytest.raises(UsageError, match="a format that it does not read; convert it"):
+        frames.read_trajectories([tmp_path / "run.rst7"], topology)
+
+
+def test_a_folder_is_no_structure(tmp_path):
+    with pytest.raises(
+        UsageError, match="expected a file of a structure, found a folder"
+    ):
+        frames.read_structures(tmp_path, None, 1)
+
+
+@pytest.mark.parametrize("name", ["run.pdb", "run.pdb.gz"])
+def test_alternative_places_are_told(tmp_path, name):
+    pack = gzip.compress if name.endswith(".gz") else bytes
+    rows = [row for row in ALANINE_DIPEPTIDE.splitlines() if row.startswith("ATOM")]
+    twice = [row[:16] + mark + row[17:] for mark in "AB" for row in rows[4:6]]
+    text = "\n".join(
+        ["MODEL        1", *rows[:4], *twice, *rows[6:], "ENDMDL", "END", ""]
+    )
+    path = tmp_path / name
+    path.write_bytes(pack(text.encode()))
+    assert files.notes_of(path) == ["left out: 2 alternative places of atoms"]
+    system, _ = frames.read_structures(path, None, 1)
+    assert len(system.kept) == 10
+    path.write_bytes(pack(ALANINE_DIPEPTIDE.encode()))
+    assert files.notes_of(path) == []

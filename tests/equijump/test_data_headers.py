@@ -65,7 +65,11 @@ XTC = [
     (lambda contents: contents[:-1], "frame 6 cut off.*mdconvert -i 0:6"),
     (lambda contents: contents[:60], "frame 0 cut off; write it anew"),
     (lambda contents: contents + b"\0" * 300, "no frame of XTC at frame 7"),
-    (lambda contents: b"", "an empty file"),
+    (lambda contents: b"", "an empty file; write it anew"),
+    (
+        put(">i", 0, 2023),
+        "the form of XTC for over 298 million atoms in frame 0, which",
+    ),
 ]
 
 

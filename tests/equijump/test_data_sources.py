@@ -10,6 +10,7 @@ from common.errors import UsageError
 from configs.equijump import tiny
 from equijump.data import sources
 from equijump.data.sources import ornstein_uhlenbeck, trajectories
+from equijump.replicas import stem_of
 from tests.equijump.test_data_pairs import make_trajectory
 
 
@@ -165,6 +166,26 @@ def test_the_temperature_of_a_simulation_is_read(tmp_path):
     assert trajectories.read_conditions(other) == {"temperature": 400.0}
     assert trajectories.read_conditions(path) == {}
     assert trajectories.read_conditions(tmp_path / "1abc_final.xtc") == {}
+
+
+def test_the_temperature_of_a_long_sequence_is_read(tmp_path):
+    sequence = "AQ" * 40
+    simulated(tmp_path, sequence=sequence)
+    name = f"{stem_of(sequence, None, caps=True)}_0.xtc"
+    found = trajectories.read_conditions(tmp_path / name)
+    assert found == {"temperature": 400.0}
+
+
+def test_a_file_counts_before_a_pattern_and_folders_are_none(tmp_path):
+    for name in ("run[1].xtc", "run1.xtc"):
+        (tmp_path / name).touch()
+    (tmp_path / "run2.xtc").mkdir()
+    assert trajectories.find(f"{tmp_path}/run[1].xtc") == [tmp_path / "run[1].xtc"]
+    assert trajectories.find(f"{tmp_path}/run?.xtc") == [tmp_path / "run1.xtc"]
+    with pytest.raises(
+        UsageError, match=r"trajectories: .* found the folder .*\*\.xtc"
+    ):
+        trajectories.find(str(tmp_path))
 
 
 def test_the_temperature_of_a_rollout_is_read(tmp_path):

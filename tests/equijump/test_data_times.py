@@ -47,3 +47,8 @@ def test_formats_without_times_take_the_given_one(name):
     assert find_spacing(Path(name), EVEN, 20.0) == 20.0
     with pytest.raises(UsageError, match=r"do not keep: give it in ps by --spacing"):
         find_spacing(Path(name), EVEN, flag="--spacing")
+
+
+def test_times_that_fall_are_told():
+    with pytest.raises(UsageError, match="found them to fall by 1 ps a frame"):
+        find_spacing(Path("run.xtc"), EVEN[::-1])

@@ -132,11 +132,33 @@ def test_a_residue_that_cannot_be_used_is_named(tmp_path, old, new, told):
         read(tmp_path, ALANINE_DIPEPTIDE.replace(old, new))
 
 
+@pytest.mark.parametrize("name", ["CA", "BB"])
+def test_beads_are_named_as_such(tmp_path, name):
+    rows = [line for line in ALANINE_DIPEPTIDE.splitlines() if line[12:16] == " CA "]
+    text = "\n".join(row.replace(" CA ", f" {name} ", 1) for row in rows)
+    with pytest.raises(UsageError, match="beads, or CA alone; take the file of all"):
+        read(tmp_path, f"{text}\nEND\n")
+
+
+def test_a_selection_that_cuts_a_residue_is_told(tmp_path):
+    topology, positions = load(tmp_path, ALANINE_DIPEPTIDE)
+    with pytest.raises(UsageError, match=r"--select .* must keep whole residues"):
+        read_system(topology, positions, "molecule.pdb", select="name CA")
+
+
+@pytest.mark.parametrize("name", ["NMA", "NMT", "NAC", "CT3", "CBX"])
+def test_a_cap_has_the_names_of_all_force_fields(tmp_path, name):
+    system = read(tmp_path, ALANINE_DIPEPTIDE.replace("NME", name))
+    assert residues.RESIDUES[system.tokens[-1] - 1].name == "NME"
+
+
 def test_a_file_of_water_alone_has_no_residue(tmp_path):
     line = (
         "HETATM    1  O   HOH A   1       0.000   0.000   0.000  1.00  0.00           O"
     )
-    with pytest.raises(UsageError, match="expected at least one residue"):
+    with pytest.raises(
+        UsageError, match="one residue of a protein, found none but HOH"
+    ):
         read(tmp_path, line + "\nEND\n")
 
 

@@ -168,3 +168,13 @@ def test_few_frames_have_few_clusters():
     frames = np.random.default_rng(0).normal(size=(60, 2))
     assert kinetics.fit_clusters([frames[:20], frames[20:]], seed=0).n_clusters == 6
     assert kinetics.fit_clusters([frames[:5]], seed=0).n_clusters == 2
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [([[5.0, 5.0], [5.0, 5.0]], 0.0), ([[4.0, 0.0], [0.0, 4.0]], math.nan)],
+)
+def test_time_scales_of_no_memory_come_without_a_warning(counts, expected):
+    msm = kinetics.fit_msm(np.array(counts), lag=1)
+    np.testing.assert_allclose(kinetics.time_scales(msm, 1), expected, atol=1e-1)

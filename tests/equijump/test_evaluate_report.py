@@ -97,7 +97,7 @@ def test_replicas_that_are_mostly_lost_are_warned_of(packaged, monkeypatch):
     assert (len(whole.names), len(lost)) == (1, 2)
     assert told == [
         "only 1 of 3 replicas stayed whole (33.3%); replica 0 has a position that is "
-        "not finite in frame 7"
+        "not finite in frame 7; leave out what follows"
     ]
 
 

@@ -334,3 +334,10 @@ def test_a_start_with_a_type_that_is_not_known_is_told_by_name(monkeypatch):
     monkeypatch.setattr(options.frames, "read_structures", lambda *_: (system, starts))
     with pytest.raises(UsageError, match=r"a\.pdb: .* found NLE as residue 2; train"):
         choose(start="a.pdb")
+
+
+@pytest.mark.parametrize("asked", [{"topology": "a.pdb"}, {"select": "protein"}])
+def test_flags_of_a_start_need_one(asked):
+    (name,) = asked
+    with pytest.raises(UsageError, match=f"--{name}: expected --start beside it"):
+        choose(**asked)

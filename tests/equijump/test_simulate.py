@@ -7,11 +7,12 @@ import sys
 import mdtraj
 import numpy as np
 import pytest
+from absl import logging
 
 from common.commands import cli
 from common.errors import UsageError
 from configs.equijump import tiny
-from equijump import replicas, simulate
+from equijump import replicas, simulate, simulation
 from equijump.data import molecules, splits
 
 ALANINE = ("--sequence=A", "--caps", "--solvent=none", "--platform=Reference")
@@ -88,7 +89,7 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(md, tmp_path, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(md, "advance", die_in_the_second_replica)
-        patch.setattr(simulate, "SAVE_SECONDS", 0.0)
+        patch.setattr(simulation, "SAVE_SECONDS", 0.0)
         assert run(killed, *QUICK, "--replicas=2") == 130
     state = replicas.read_state(killed / "ace_a_nme_1.state")
     assert state.num_frames == 4
@@ -336,6 +337,106 @@ def test_a_gap_in_a_chain_is_told(md, tmp_path):
     lines = [line for line in text.splitlines() if "HIS" not in line]
     with pytest.raises(UsageError, match="gap between ALA2 and LYS4 of chain A"):
         md.prepare("\n".join(lines), "mine.pdb")
+
+
+def scaled(text, factor):
+    """A PDB file with all positions multiplied."""
+    rows = []
+    for row in text.splitlines():
+        if row.startswith("ATOM"):
+            numbers = factor * np.array([row[a : a + 8] for a in (30, 38, 46)], float)
+            row = row[:30] + "".join(f"{x:8.3f}" for x in numbers) + row[54:]
+        rows.append(row)
+    return "\n".join(rows)
+
+
+def only(text, name):
+    """The lines of a PDB file that have an atom of a name."""
+    return "\n".join(row for row in text.splitlines() if row[12:16].strip() == name)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda text: "", "found no line of an atom; write others as PDB"),
+        (lambda text: "_atom_site.id\n" + text, "found mmCIF; write others"),
+        (lambda text: scaled(text, 0.1), "lengths in Å, found bonds 0.097 times"),
+        (lambda text: scaled(text, 10.0), "lengths in Å, found bonds 9.7 times"),
+        (lambda text: scaled(text, 0.0), "found all atoms at one place"),
+        (lambda text: only(text, "CA"), "found beads, or CA alone; build them anew"),
+        (
+            lambda text: f"{text[:30]}     nan{text[38:]}",
+            "found others at N of GLY1; leave the atom out",
+        ),
+        (lambda text: f"{text[:30]}********{text[38:]}", "float.*; write it anew"),
+    ],
+)
+def test_files_of_no_molecule_are_told(md, change, told):
+    text = only_atoms(md.build_peptide("GAHKW", False, "extended"))
+    with pytest.raises(UsageError, match=rf"^mine\.pdb: expected .*{told}"):
+        md.prepare(change(text), "mine.pdb")
+
+
+def only_atoms(text):
+    return "\n".join(row for row in text.splitlines() if row.startswith("ATOM"))
+
+
+def test_what_is_built_or_left_out_of_a_file_is_told(md, monkeypatch):
+    told = []
+    for level in ("info", "warning"):
+        monkeypatch.setattr(
+            logging, level, lambda line, *rest: told.append(line % rest)
+        )
+    rows = only_atoms(md.build_peptide("GAF", False, "extended")).splitlines()
+    fewer = [row for row in rows if row[12:16].strip() != "CZ"]
+    md.prepare("\n".join(fewer), "a.pdb")
+    assert told.pop() == (
+        "a.pdb: heavy atoms were missing and are built: CZ of PHE3; look at the "
+        "topology that is written"
+    )
+    marked = [row[:16] + "A" + row[17:] for row in rows[:1]]
+    marked += [row[:16] + "B" + row[17:] for row in rows[:1]]
+    md.prepare("\n".join([*marked, *rows[1:]]), "a.pdb")
+    assert told.pop() == "a.pdb: left out: 1 alternative places of atoms"
+    models = ["MODEL        1", *rows, "ENDMDL"]
+    models += ["MODEL        2", *rows, "ENDMDL"]
+    md.prepare("\n".join(models), "a.pdb")
+    assert told == ["a.pdb: of 2 models the first is taken"]
+
+
+def test_a_topology_that_was_deleted_is_written_anew(md, tmp_path):
+    folder = tmp_path / "out"
+    assert run(folder, *QUICK) == 0
+    before = (folder / "ace_a_nme.pdb").read_text()
+    (folder / "ace_a_nme.pdb").unlink()
+    assert run(folder, *QUICK) == 0
+    after = (folder / "ace_a_nme.pdb").read_text()
+    assert [row[:27] for row in after.splitlines()] == [
+        row[:27] for row in before.splitlines()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda contents: b"", "expected at least the"),
+        (lambda contents: contents[:-9], "expected at least the"),
+        (lambda contents: b"\0" * len(contents), "expected frames of an earlier"),
+    ],
+)
+def test_frames_that_were_lost_or_damaged_are_told(
+    md, tmp_path, capsys, change, told
+):  # fmt: skip
+    folder = tmp_path / "out"
+    assert run(folder, *QUICK) == 0
+    path = folder / "ace_a_nme_0.xtc"
+    path.write_bytes(change(path.read_bytes()))
+    more = [x.replace("length=0.001", "length=0.002") for x in QUICK]
+    capsys.readouterr()
+    assert run(folder, *more) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert f"{path}: {told}" in line
+    assert line.endswith("give another --output")
 
 
 def test_the_kernel_of_the_solvent_has_the_energy_of_the_expressions(md):

@@ -309,3 +309,14 @@ def test_a_state_without_sums_is_gone_on_with(tmp_path):
     np.savez(tmp_path / "state.npz", **arrays)
     assert write(tmp_path, [chunk(2, 2)]) == 1
     assert read(tmp_path).n_frames == 4
+
+
+@pytest.mark.parametrize("suffix", ["xtc", "dcd", "pdb"])
+def test_a_topology_that_was_deleted_is_written_anew(tmp_path, suffix):
+    write(tmp_path, [chunk(0, 2)], suffix=suffix)
+    before = mdtraj.load(str(tmp_path / "ala2.pdb"))
+    (tmp_path / "ala2.pdb").unlink()
+    assert write(tmp_path, [], suffix=suffix) == 1
+    after = mdtraj.load(str(tmp_path / "ala2.pdb"))
+    assert after.topology == before.topology
+    np.testing.assert_allclose(after.xyz, before.xyz, atol=2e-3)

@@ -1,9 +1,13 @@
 """Tests of the systems that come with the weights of a run, and of old records."""
 
+import json
+import shutil
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from common.errors import UsageError
 from common.nn.conditions import Known
 from configs.equijump import tiny
 from equijump import build, options, weights
@@ -128,3 +132,41 @@ def test_a_hidden_source_has_its_own_scales():
 def test_statistics_of_other_names_are_told():
     with pytest.raises(ValueError, match="statistics named charm"):
         build.read_statistics(record(charm=[1.0]))
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    """Packaged weights whose metadata may be changed."""
+    folder = tmp_path_factory.mktemp("weights") / "mine"
+    shutil.copytree(weights.PRETRAINED / "ala2", folder)
+    return folder, json.loads((folder / "config.json").read_text("utf-8"))
+
+
+def changed(copied, **values):
+    folder, record = copied
+    meta = {**record["meta"], **values}
+    (folder / "config.json").write_text(json.dumps({**record, "meta": meta}), "utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"systems": 5}, "5 as the names of its systems"),
+        ({"systems": []}, r"\[\] as the names of its systems"),
+        ({"systems": ["../ala2"]}, "as the names of its systems"),
+        ({"systems": [None]}, "as the names of its systems"),
+        ({"systems": ["ala3"]}, "ala3.xtc and ala3.pdb of its system ala3, found none"),
+        ({"conditions": None}, "the metadata of a trained equijump model"),
+        ({"conditions": {"temperature": 300}}, "the metadata of a trained"),
+        ({"conditions": {"temperature": [1, 2, 3]}}, "the metadata of a trained"),
+        ({"conditions": {"temperature": ["a", "b"]}}, "the metadata of a trained"),
+        ({"conditions": {"temperature": [400, 300]}}, "temperature from 400 to 300"),
+    ],
+)
+def test_damaged_metadata_are_told_in_one_line(copied, values, told):
+    folder = changed(copied, **values)
+    with pytest.raises(UsageError, match=told) as caught:
+        weights.load_weights(folder)
+    assert str(caught.value).startswith(f"{folder}: expected ")
+    assert "\n" not in str(caught.value)

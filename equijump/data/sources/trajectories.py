@@ -1,6 +1,5 @@
 """Trajectories in files, and the packaged ones by their name."""
 
-import glob
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import ml_collections
 from common.commands.reading import DAMAGE, parse_json, read_json
 from common.errors import UsageError
 from equijump.data import files, frames
+from equijump.replicas import stem_of
 
 PACKAGED = Path(__file__).parents[2] / "packaged"
 
@@ -42,12 +42,7 @@ def find(pattern: str) -> list[Path]:
     """
     is_name = Path(pattern).name == pattern
     packaged = sorted(PACKAGED.glob(f"{pattern}_*.xtc")) if is_name else []
-    found = packaged or sorted(map(Path, glob.glob(pattern)))
-    if not found:
-        raise UsageError(
-            f"config.data.trajectories: expected files, found none at {pattern}"
-        )
-    return found
+    return packaged or files.matching("config.data.trajectories", pattern)
 
 
 def beside(path: Path, suffix: str) -> Path:
@@ -112,7 +107,4 @@ def _stem(values: Mapping[str, Any]) -> str:
     """Returns the stem of the files that a command wrote, by its record."""
     if "system" in values:
         return values["system"]
-    if values["pdb"]:
-        return Path(values["pdb"]).stem
-    stem = values["sequence"].lower()
-    return f"ace_{stem}_nme" if values["caps"] else stem
+    return stem_of(values["sequence"], values["pdb"], values["caps"])
