@@ -32,8 +32,8 @@ from common.runs.training import Params, TrainState, check_finite, named_leaves
 
 FORMAT_VERSION = 1
 _EMA_PREFIX = "ema_params/"
-_OVERHEAD = 100_000
-"""Bytes of a checkpoint beside its arrays."""
+_OVERHEAD = 500_000
+"""Bytes of a checkpoint beside its arrays, which Orbax holds twice while it writes."""
 
 _GO_ON = "remove this folder to go on from an earlier one"
 
@@ -253,10 +253,10 @@ def _check_room(folder: Path, num_bytes: int) -> None:
 
     Orbax, which writes in the background, would leave a part of it and many lines.
     """
-    free = shutil.disk_usage(folder).free
-    if free < num_bytes + _OVERHEAD:
+    needed, free = 2 * num_bytes + _OVERHEAD, shutil.disk_usage(folder).free
+    if free < needed:
         raise RunError(
-            f"{folder.parent}: expected {(num_bytes + _OVERHEAD) / 1e6:.1f} MB of room "
+            f"{folder.parent}: expected {needed / 1e6:.1f} MB of room "
             f"for a checkpoint, found {free / 1e6:.1f} MB; "
             f"{_what_is_left(folder.parent)}"
         )
