@@ -5,8 +5,8 @@
 Each command is disturbed and run again until it ends; then its files are compared with
 those of an undisturbed run, byte by byte. Of a run's metrics the records of validation
 count, without their times, and of checkpoints the checksum of the parameters. A full
-disk needs the rights to mount
-a file system in memory; without them its column is empty. Prints one row a command.
+disk needs the rights to mount a file system in memory; without them its column is
+empty. Prints one row a command.
 """
 
 import argparse

@@ -137,7 +137,8 @@ def time_scales(
         with np.errstate(divide="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             scales = msm.timescales(min(count, msm.n_states - 1))
-        found[: len(scales)] = scales
+        # An eigenvalue may be above 1 by rounding: its time is endless, not negative.
+        found[: len(scales)] = np.where(scales < 0.0, np.inf, scales)
     return found
 
 
