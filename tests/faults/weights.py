@@ -12,6 +12,7 @@ import ml_collections
 from hypothesis import strategies as st
 
 from common.runs import config as configs
+from common.runs import old_names
 from tests.faults import molecules
 from tests.faults.run import Case
 
@@ -32,6 +33,8 @@ READERS = (
     (("equijump", "sample"), "equijump/pretrained/ala2", "--checkpoint"),
 )
 """Words of a command, the weights that it takes, and their flag."""
+
+ADDED = {row.field for row in old_names.FIELDS if isinstance(row, old_names.Added)}
 
 
 @functools.cache
@@ -72,7 +75,8 @@ def _record(draw: st.DrawFn, folder: str) -> tuple[str, bytes]:
     for name in path[:-1]:
         node = node[name]
     old, fault = node.pop(path[-1]), "gone"
-    if draw(st.booleans()):
+    # Weights of before a field was added do without it.
+    if draw(st.booleans()) or ".".join(path[1:]) in ADDED:
         wrong = [None, {"a": 1}, 5 if isinstance(old, str | list) else "text"]
         node[path[-1]] = draw(st.sampled_from(wrong))
         fault = f"now {node[path[-1]]}"
