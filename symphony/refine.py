@@ -36,6 +36,8 @@ def refine_molecules(
 ) -> Iterator[Sample]:
     """Yields molecules refined, from the first on, in order.
 
+    The batch of a molecule is the same wherever it begins, to the last bit.
+
     Args:
         refiner: trained denoiser; see `load_refiner`.
         molecules: molecules to refine.
@@ -44,7 +46,7 @@ def refine_molecules(
         first: index of the first one.
     """
     total = len(molecules.num_atoms)
-    for start in range(first, total, denoiser.BATCH):
+    for start in range(denoiser.start_of_batch(first), total, denoiser.BATCH):
         indices = range(start, min(start + denoiser.BATCH, total))
         atoms = [slice(*molecules.offsets[index : index + 2]) for index in indices]
         numbers = [molecules.atomic_numbers[own] for own in atoms]
@@ -52,6 +54,8 @@ def refine_molecules(
         stay = [np.isin(np.arange(len(one)), fixed) for one in numbers]
         refined = denoiser.refine(refiner, numbers, positions, stay, indices, seed)
         for row, index in enumerate(indices):
+            if index < first:
+                continue
             yield Sample(
                 index=index,
                 seed=seed,

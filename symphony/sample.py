@@ -1,14 +1,16 @@
 """Samples molecules: `symphony sample`."""
 
 import argparse
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from common.commands import cli
 from symphony import manifest, molfile, sampler
 from symphony.conditions import parse
-from symphony.kinds.denoiser.sample import Refiner, load_refiner
+from symphony.kinds.denoiser.sample import Refiner, load_refiner, start_of_batch
+from symphony.manifest import Sample
 from symphony.options import Options, choose
 from symphony.weights import Weights, load_weights
 
@@ -40,13 +42,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.announce_device()
     head = manifest.header(weights, options, seed, refiner)
     draw = partial(sampler.draw, weights, options, seed, end=total, num_slots=slots)
-    make = lambda first: sampler.refined(draw(first), refiner, options)
+    make = partial(_make, draw, refiner, options)
     with molfile.open_output(arguments.output, head, arguments.overwrite) as output:
         written = manifest.write_all(output, make, total, "sampling")
     everything = molfile.paths_of(arguments.output).extxyz
     more = f"; all, with those that failed, in {everything}"
     manifest.tell(arguments.output, written, more)
     return 0
+
+
+def _make(
+    draw: Callable[[int], Iterator[Sample]],
+    refiner: Refiner | None,
+    options: Options,
+    first: int,
+) -> Iterator[Sample]:
+    """Yields molecules from the first on; a refined one is so in its own batch."""
+    begin = first if refiner is None else start_of_batch(first)
+    made = sampler.refined(draw(begin), refiner, options)
+    return itertools.islice(made, first - begin, None)
 
 
 def _load_refiner(

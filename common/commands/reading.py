@@ -11,6 +11,7 @@ import math
 import os
 import re
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,8 +24,8 @@ from common.errors import UsageError
 
 DAMAGE = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError,
-    OSError, RuntimeError, TypeError, ValueError, lzma.LZMAError, struct.error,
-    zipfile.BadZipFile, zlib.error,
+    OSError, RuntimeError, SyntaxError, TypeError, ValueError, lzma.LZMAError,
+    struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What readers raise at damage: `RuntimeError` has deep nesting and unknown methods."""
 

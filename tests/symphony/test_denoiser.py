@@ -2,6 +2,7 @@
 
 import io
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from common.errors import UsageError
 from common.runs import checkpoints
 from configs.symphony import refine_qm9
 from symphony import build, data, manifest, molfile, options, refine, train
+from symphony.data.molecules import make_molecules
 from symphony.data.xyz import read_xyz
 from symphony.kinds.denoiser import loss
 from symphony.kinds.denoiser import sample as denoiser
@@ -221,6 +223,18 @@ def test_a_molecule_is_refined_alike_in_any_company(packaged):
     np.testing.assert_allclose(alone[0], many[3], atol=1e-5)
     other = denoiser.refine(refiner, numbers, positions, fixed, range(5), 8)
     assert np.max(np.abs(other[3] - many[3])) > 1e-3
+
+
+@pytest.mark.parametrize("first", [1, 4])
+def test_who_goes_on_refines_to_the_same_bits(packaged, first):
+    refiner = denoiser.load_refiner(packaged)
+    numbers, positions, _ = arguments(5)
+    sizes = np.array(list(map(len, numbers)))
+    flat = np.concatenate(numbers), np.concatenate(positions)
+    refined = partial(refine.refine_molecules, refiner, make_molecules(sizes, *flat))
+    for whole, one in zip(list(refined())[first:], refined(first=first), strict=True):
+        assert whole.index == one.index
+        np.testing.assert_array_equal(whole.positions, one.positions)
 
 
 def test_it_settles_at_the_end(packaged):

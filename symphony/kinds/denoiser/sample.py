@@ -157,6 +157,15 @@ def check_species(
         )
 
 
+def start_of_batch(index: int) -> int:
+    """Returns the first molecule of the batch that a molecule is refined in.
+
+    >>> start_of_batch(70)
+    64
+    """
+    return index // BATCH * BATCH
+
+
 def refine(
     refiner: Refiner,
     atomic_numbers: Sequence[UInt8[np.ndarray, " _num_atoms"]],

@@ -125,3 +125,11 @@ def test_a_fault_and_what_to_do_are_told(error, told, tmp_path):
     refused = pytest.raises(UsageError, match=rf"found {told}.*; get it again, or give")
     with refused, reading.refusing(tmp_path, "a state"):
         raise error
+
+
+@pytest.mark.parametrize("text", [b"{'descr': (", b"{'descr': '<f8', 'x", b"1 +", b"["])
+def test_a_header_that_is_no_dictionary_is_refused(tmp_path, text):
+    path = tmp_path / "a.npz"
+    head = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+    _archive(path, cloud=head)
+    _refusal(path)
