@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from common.commands import cli
+from common.errors import UsageError
 from symphony import manifest, molfile, sampler
 from symphony.conditions import parse
 from symphony.kinds.denoiser.sample import Refiner, load_refiner, start_of_batch
@@ -18,6 +19,7 @@ CHOICES = (
     "temperature_focus", "temperature_position", "basin_temperature", "max_atoms",
     "start", "fragment", "basin",
 )  # fmt: skip
+REFINER = "refine_qm9"
 CONDITION_HELP = "name=number of a property, as gap=6.5; once for each"
 SLOTS_HELP = (
     f"molecules built at a time (default: {sampler.CPU_SLOTS} on a CPU, "
@@ -67,6 +69,8 @@ def _load_refiner(
     arguments: argparse.Namespace, weights: Weights, options: Options
 ) -> Refiner | None:
     if not arguments.refine:
+        if arguments.refiner != REFINER:
+            raise UsageError("--refiner: expected --refine beside it, found none")
         return None
     refiner = load_refiner(arguments.refiner, "--refiner")
     sampler.check_refiner(weights, options, refiner)
@@ -90,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     number("--basin_temperature", help="narrows each mode of the position; 1: does not")
     add("--basin", action="store_true", help="--basin_temperature=0.1")
     add("--refine", action="store_true", help="lay some noise over each and denoise it")
-    add("--refiner", default="refine_qm9", help="weights of --refine, or a folder")
+    add("--refiner", default=REFINER, help="weights of --refine, or a folder")
     add("--start", help="symbol of the element of the first atom")
     add("--fragment", help="file with one molecule to start from")
     add("--condition", action="append", default=[], help=CONDITION_HELP)

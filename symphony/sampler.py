@@ -45,6 +45,10 @@ class Summary(NamedTuple):
     num_valid: int | None
 
 
+MOST = 2**31 - 1
+"""Molecules of a seed, at most."""
+
+
 class Sampler:
     """Trained weights and the three ways to ask them for molecules.
 
@@ -199,6 +203,11 @@ def check_numbers(seed: int, num_molecules: int, num_slots: int | None) -> None:
         raise UsageError(
             "expected --num_molecules and --num_slots of at least 1, found "
             f"{num_molecules}{slots}"
+        )
+    if max(num_molecules, num_slots or 1) > MOST:
+        raise UsageError(
+            f"expected --num_molecules and --num_slots of at most {MOST}, found "
+            f"{max(num_molecules, num_slots or 1)}"
         )
     cli.check_seed(seed)
 

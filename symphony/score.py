@@ -31,6 +31,9 @@ COLUMNS = (
     "num_direction_samples",
 )  # fmt: skip
 ATOM_COLUMNS = ("index", "atom", "element", "mean_log_likelihood")
+MOST_DRAWS = 100_000
+"""Orders or directions of a molecule, at most."""
+
 MAX_ATOMS = 200
 """Largest molecule that is scored; it takes 2 GB."""
 
@@ -153,10 +156,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     num_orders, num_draws = arguments.num_orders, arguments.num_direction_samples
-    if num_orders < 1 or num_draws < 1:
+    if not (1 <= num_orders <= MOST_DRAWS and 1 <= num_draws <= MOST_DRAWS):
         raise UsageError(
-            "expected --num_orders and --num_direction_samples of at least 1, found "
-            f"{num_orders} and {num_draws}"
+            "expected --num_orders and --num_direction_samples of at least 1 and at "
+            f"most {MOST_DRAWS}, found {num_orders} and {num_draws}"
         )
     output = Path(arguments.output)
     cli.check_output(output)

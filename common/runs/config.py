@@ -198,6 +198,8 @@ def _wanted(value: Any, rule: Range | tuple[str, ...]) -> str | None:
     """Returns what a value should be, None if the rule allows it."""
     if not isinstance(rule, Range):
         return None if value in rule else f"one of {', '.join(filter(None, rule))}"
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return "a number"
     if rule.low <= value <= rule.high:
         return None
     return f"{rule.low:g} {'or more' if rule.high == math.inf else f'to {rule.high:g}'}"

@@ -17,6 +17,7 @@ from common.errors import UsageError
 from common.runs import config as configs
 from common.runs.config import Range, Rules
 from common.runs.defaults import train_group
+from equijump import rules
 from equijump import train as equijump_train
 from symphony import build
 from symphony import train as symphony_train
@@ -191,3 +192,10 @@ def test_configs_are_found_in_a_wheel(tmp_path):
     )  # fmt: skip
     file, path = done.stdout.split()
     assert (Path(file).parents[2], path) == (tmp_path / "site", "tetris")
+
+
+def test_a_text_among_numbers_is_told():
+    config = configs.default_of("equijump")
+    config.data.temperatures = ("abc",)
+    with pytest.raises(UsageError, match="temperatures: expected a number, found"):
+        configs.check(config, configs.default_of("equijump"), rules.RULES)
