@@ -5,6 +5,7 @@ import pytest
 from configs.equijump import tiny
 from equijump import package, train, weights
 from equijump.data import splits
+from tests.equijump.test_data_topology import ALANINE_DIPEPTIDE
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +18,14 @@ def own_cache(cache):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
         yield
+
+
+@pytest.fixture
+def topology(tmp_path):
+    """A PDB file of alanine dipeptide."""
+    path = tmp_path / "ala2.pdb"
+    path.write_text(ALANINE_DIPEPTIDE)
+    return path
 
 
 @pytest.fixture(scope="session")

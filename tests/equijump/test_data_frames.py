@@ -9,19 +9,11 @@ import pytest
 
 from common.errors import UsageError
 from equijump.data import frames, packed, pairs
-from tests.equijump.test_data_topology import ALANINE_DIPEPTIDE
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def topology(tmp_path):
-    path = tmp_path / "ala2.pdb"
-    path.write_text(ALANINE_DIPEPTIDE)
-    return path
 
 
 def make(topology, count=7, spacing=2.0, first=5.0, change=lambda xyz: None):

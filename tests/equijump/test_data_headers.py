@@ -9,19 +9,11 @@ import pytest
 from common.errors import RunError, UsageError
 from equijump.data import child, files, frames, headers
 from tests.equijump.test_data_frames import make
-from tests.equijump.test_data_topology import ALANINE_DIPEPTIDE
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def topology(tmp_path):
-    path = tmp_path / "ala2.pdb"
-    path.write_text(ALANINE_DIPEPTIDE)
-    return path
 
 
 @pytest.fixture
@@ -99,8 +91,11 @@ def test_headers_of_other_formats_are_looked_at(save, topology, suffix, change, 
 
 
 @pytest.mark.parametrize("suffix", [".xtc", ".trr", ".dcd"])
-def test_what_mdtraj_writes_passes(save, suffix):
-    headers.check(save(suffix), 10)
+def test_what_mdtraj_writes_passes(save, topology, suffix):
+    path = save(suffix)
+    headers.check(path, 10)
+    (part,) = files.iterate(path, mdtraj.load_topology(str(topology)))
+    assert part.positions.shape == (7, 10, 3)
 
 
 def test_nine_atoms_are_not_compressed(tmp_path, topology):

@@ -21,13 +21,6 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def topology(tmp_path):
-    path = tmp_path / "ala2.pdb"
-    path.write_text(ALANINE_DIPEPTIDE)
-    return path
-
-
 def wrapped(trajectory, box):
     """The trajectory in a box, each atom put back into it by itself."""
     lengths, angles = box

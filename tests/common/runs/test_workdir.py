@@ -77,7 +77,9 @@ def test_new_folders_and_those_of_runs_will_do(tmp_path):
 def test_a_run_with_checkpoints_goes_on_whatever_lies_beside_them(tmp_path):
     (tmp_path / "checkpoints" / "100" / "state").mkdir(parents=True)
     (tmp_path / "config.json").write_text(THEIRS)
+    before = contents(tmp_path)
     workdir.check(tmp_path)
+    assert contents(tmp_path) == before
 
 
 def test_records_that_a_power_cut_garbled_are_still_of_a_run(tmp_path):
@@ -87,7 +89,9 @@ def test_records_that_a_power_cut_garbled_are_still_of_a_run(tmp_path):
     workdir.check(tmp_path)
     (tmp_path / "config.json").write_text(config_text())
     path.write_bytes(b"\0" * 300)
+    before = contents(tmp_path)
     workdir.check(tmp_path)
+    assert contents(tmp_path) == before
 
 
 def test_a_run_that_lost_its_checkpoints_keeps_its_records(tmp_path):
