@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, (system, starts) in molecules.items():
             trajfile.write_starts(folder / name, system, starts)
 
-    config.data.trajectories, config.data.topology = (), ""
+    config.data.sources, config.data.topology = (), ""
     meta = {**meta, "systems": list(molecules)}
     package.write(flags, config, params, meta, write_starts)
     return 0

@@ -10,7 +10,7 @@ from equijump.data.residues import RESIDUES
 
 
 def _check_data(config: ml_collections.ConfigDict) -> None:
-    for name in ("trajectories", "lags"):
+    for name in ("sources", "lags"):
         if not config.data[name]:
             raise UsageError(f"config.data.{name}: expected one or more, found none")
 
@@ -25,11 +25,11 @@ def _check_method(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_temperatures(config: ml_collections.ConfigDict) -> None:
-    given, patterns = len(config.data.temperatures), len(config.data.trajectories)
+    given, patterns = len(config.data.temperatures), len(config.data.sources)
     if given not in (0, 1, patterns):
         raise UsageError(
             f"config.data.temperatures: expected one, or {patterns} as "
-            f"data.trajectories has, found {given}"
+            f"data.sources has, found {given}"
         )
 
 

@@ -18,7 +18,7 @@ from common.runs import config as configs
 from common.runs import parallel
 
 _PATHS = (
-    ("data", "path"), ("data", "trajectories"), ("data", "topology"),
+    ("data", "path"), ("data", "sources"), ("data", "topology"),
     ("train", "start_from"),
 )  # fmt: skip
 """Values of configs that are paths, or patterns of them."""

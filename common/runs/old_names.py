@@ -27,12 +27,12 @@ class Added(NamedTuple):
 
 
 class Renamed(NamedTuple):
-    """A field with another name, and the new value for each old one."""
+    """A field with another name, and the new value for each old one; None keeps all."""
 
     kinds: tuple[str, ...]
     field: str
     new: str
-    values: Mapping[Any, Any]
+    values: Mapping[Any, Any] | None = None
 
 
 class Removed(NamedTuple):
@@ -76,6 +76,7 @@ FIELDS: tuple[Added | Renamed | Removed, ...] = (
         "model.conditions",
         {False: ("lag",), True: ("lag", "temperature")},
     ),
+    Renamed(("equijump",), "data.trajectories", "data.sources"),
     Removed(("symphony",), "model.causal", True, "0.1.0"),
     Removed(("symphony",), "model.learned_stop", True, "0.1.0"),
     Removed(("equijump",), "loss.bond_weight", 0.0, "0.1.0"),
@@ -187,7 +188,8 @@ def _apply(
         return
     elif isinstance(row, Renamed):
         if row.new in default:
-            values[row.new] = row.values[values.pop(row.field)]
+            value = values.pop(row.field)
+            values[row.new] = value if row.values is None else row.values[value]
     else:
         found = values.pop(row.field)
         if found != row.value and (resumes or row.field.startswith("model.")):

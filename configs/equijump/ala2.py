@@ -16,7 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 0
 
     config.data = ml_collections.ConfigDict()
-    config.data.trajectories = ("ala2_300K",)  # A packaged name, or patterns of files.
+    config.data.sources = ("ala2_300K",)  # A packaged name, or patterns of files.
     config.data.topology = ""  # The one beside each trajectory, if empty.
     config.data.select = ""  # Atoms, in MDTraj's language; all of proteins if empty.
     config.data.temperatures = ()  # K, of each entry; what is beside it if empty.

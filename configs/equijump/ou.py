@@ -13,7 +13,7 @@ from common.runs import config as configs
 
 def get_config() -> ml_collections.ConfigDict:
     config = configs.find("equijump", "ala2").get_config()
-    config.data.update(trajectories=("ou",), held_out=1, align=False, source_noise=0.0)
+    config.data.update(sources=("ou",), held_out=1, align=False, source_noise=0.0)
     config.data.update(lags=(4.0, 32.0), log_uniform=True)  # ps
     config.model.update(num_channels=16, num_layers=1)
     config.model.update(num_hidden=32, num_condition=32)

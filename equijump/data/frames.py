@@ -47,6 +47,8 @@ class Trajectory(NamedTuple):
         checksum: SHA-256 of trajectory and topology.
         conditions: numbers that hold for all frames, by names of
             `common.nn.conditions.CONDITIONS`.
+        times: time of each frame in ps, rising, where the spacing is not constant;
+            `spacing` is then the median. None where it is.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Trajectory(NamedTuple):
     spacing: float
     checksum: str
     conditions: Mapping[str, float] = MappingProxyType({})
+    times: Float64[np.ndarray, " num_frames"] | None = None
 
 
 class Request(NamedTuple):

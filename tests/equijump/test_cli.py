@@ -43,7 +43,7 @@ from equijump import cli
                 "train", "--workdir=a", "--config=tiny",
                 "--config.data.temperatures=(300.0, 600.0)",
             ],
-            "config.data.temperatures: expected one, or 1 as data.trajectories has",
+            "config.data.temperatures: expected one, or 1 as data.sources has",
         ),
     ],
 )  # fmt: skip

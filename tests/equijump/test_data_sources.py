@@ -16,7 +16,7 @@ from tests.equijump.test_data_pairs import make_trajectory
 
 def settings(entries, temperatures=()):
     data = tiny.get_config().data
-    data.trajectories, data.temperatures = entries, temperatures
+    data.sources, data.temperatures = entries, temperatures
     return data
 
 
@@ -183,7 +183,7 @@ def test_a_file_counts_before_a_pattern_and_folders_are_none(tmp_path):
     assert trajectories.find(f"{tmp_path}/run[1].xtc") == [tmp_path / "run[1].xtc"]
     assert trajectories.find(f"{tmp_path}/run?.xtc") == [tmp_path / "run1.xtc"]
     with pytest.raises(
-        UsageError, match=r"trajectories: .* found the folder .*\*\.xtc"
+        UsageError, match=r"sources: .* found the folder .*\*\.xtc"
     ):
         trajectories.find(str(tmp_path))
 

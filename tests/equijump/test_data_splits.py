@@ -13,7 +13,7 @@ from tests.equijump.test_data_pairs import GLYCINE, doubled, make_trajectory
 
 def make_config(**data):
     config = tiny.get_config()
-    config.data.trajectories, config.data.lags = ("toy",), (2.0,)
+    config.data.sources, config.data.lags = ("toy",), (2.0,)
     config.data.update(data)
     return config
 

@@ -49,7 +49,7 @@ def test_a_package_is_small_and_names_no_file_of_the_machine(packaged):
     ]  # fmt: skip
     assert sum(path.stat().st_size for path in packaged.iterdir()) < 2e6
     config = json.loads((packaged / "config.json").read_text())["config"]
-    assert (config["data"]["trajectories"], config["data"]["topology"]) == ([], "")
+    assert (config["data"]["sources"], config["data"]["topology"]) == ([], "")
     assert mdtraj.load(packaged / "ala2.xtc", top=packaged / "ala2.pdb").n_atoms == 10
 
 
@@ -92,7 +92,7 @@ def test_the_config_of_another_model_is_told(packaged, tmp_path):
 def test_the_packaged_weights_bring_their_starts_and_no_paths():
     loaded = weights.load_weights("ala2")
     assert len(loaded.molecules["ala2"].starts) == 100
-    assert not loaded.config.data.trajectories
+    assert not loaded.config.data.sources
     assert loaded.config.data.lags == (10.0,)
     card = (weights.PRETRAINED / "ala2" / "MODEL_CARD.md").read_text("utf-8")
     count = sum(leaf.size for leaf in jax.tree.leaves(loaded.params))

@@ -158,7 +158,7 @@ def test_training_reads_what_was_written(md, tmp_path):
     given = (*ALANINE, "--equilibration=0", "--spacing=0.1", "--length=0.002")
     assert run(tmp_path / "out", *given, "--replicas=3") == 0
     config = tiny.get_config()
-    config.data.trajectories = (f"{tmp_path}/out/*.xtc",)
+    config.data.sources = (f"{tmp_path}/out/*.xtc",)
     config.data.topology = f"{tmp_path}/out/ace_a_nme.pdb"
     config.data.lags = (0.1,)
     segments = splits.load_segments(config)

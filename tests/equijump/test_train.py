@@ -49,7 +49,7 @@ def test_two_of_eight_trajectories_validate(segments):
 
 def test_the_only_trajectory_of_a_system_is_held_out_by_blocks():
     config = tiny.get_config()
-    config.data.trajectories = ("equijump/packaged/ala2_300K_0.xtc",)
+    config.data.sources = ("equijump/packaged/ala2_300K_0.xtc",)
     config.data.topology = "equijump/packaged/ala2_300K.pdb"
     found = splits.load_segments(config)
     (training,), (held,) = found.training, found.validation
@@ -60,7 +60,7 @@ def test_the_only_trajectory_of_a_system_is_held_out_by_blocks():
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("trajectories", ("nowhere/*.xtc",), "expected files, found none at nowhere"),
+        ("sources", ("nowhere/*.xtc",), "expected files, found none at nowhere"),
         ("lags", (7.0,), "expected multiples of 5 ps"),
         ("lags", (5_000.0,), "expected more than 10000 frames for lags up to 5000 ps"),
     ],

@@ -46,7 +46,7 @@ def mixed(monkeypatch):
     ]
     monkeypatch.setitem(sources.SOURCES, "toy", lambda argument, data: made)
     config = tiny.get_config()
-    config.data.trajectories, config.data.lags = ("toy",), (2.0,)
+    config.data.sources, config.data.lags = ("toy",), (2.0,)
     return config
 
 

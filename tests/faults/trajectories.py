@@ -22,7 +22,7 @@ READERS = {
     "start": ("equijump", "sample", "--topology=a.pdb", "--start", "a{}"),
     "train": (
         "equijump", "train", "--config=tiny", "--workdir=run",
-        "--config.data.topology=a.pdb", "--config.data.trajectories=('a{}',)",
+        "--config.data.topology=a.pdb", "--config.data.sources=('a{}',)",
     ),
 }  # fmt: skip
 """Words of a command, by what it does with the file."""

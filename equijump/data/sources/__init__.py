@@ -1,6 +1,6 @@
 """Sources of trajectories: one module and one row of `SOURCES` each.
 
-An entry of `config.data.trajectories` begins with the name of a row: `name`, or
+An entry of `config.data.sources` begins with the name of a row: `name`, or
 `name:argument` where the source takes one. Any other entry is a packaged name or a
 pattern of files, which `trajectories` reads. To add a data set, write a module with
 `read(argument, data)` that yields `equijump.data.frames.Trajectory`, and add its row.
@@ -37,7 +37,7 @@ def read(data: ml_collections.ConfigDict) -> Iterator[Trajectory]:
             temperature of the config is not that beside the trajectory.
     """
     unknown = []
-    for index, entry in enumerate(data.trajectories):
+    for index, entry in enumerate(data.sources):
         name, _, argument = entry.partition(":")
         if name not in SOURCES:
             name, argument = "files", entry

@@ -35,7 +35,7 @@ def read(argument: str, data: ml_collections.ConfigDict) -> Iterator[Trajectory]
     del data
     if not (argument or "1").isdigit():
         raise UsageError(
-            f"config.data.trajectories: expected ou or ou:<number>, found ou:{argument}"
+            f"config.data.sources: expected ou or ou:<number>, found ou:{argument}"
         )
     yield from map(_trajectory, range(int(argument or NUM_TRAJECTORIES)))
 

@@ -42,7 +42,7 @@ def find(pattern: str) -> list[Path]:
     """
     is_name = Path(pattern).name == pattern
     packaged = sorted(PACKAGED.glob(f"{pattern}_*.xtc")) if is_name else []
-    return packaged or files.matching("config.data.trajectories", pattern)
+    return packaged or files.matching("config.data.sources", pattern)
 
 
 def beside(path: Path, suffix: str) -> Path:

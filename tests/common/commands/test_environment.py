@@ -231,7 +231,7 @@ def test_a_home_sign_is_expanded_in_flags_and_configs(monkeypatch, tmp_path):
     assert found["workdir"] == tmp_path / "run"
     data = found["config"].data
     assert (data.path, data.topology) == (f"{tmp_path}/a.sdf", f"{tmp_path}/a.pdb")
-    assert data.trajectories == (f"{tmp_path}/*.xtc", "ala2", f"files:{tmp_path}/b.xtc")
+    assert data.sources == (f"{tmp_path}/*.xtc", "ala2", f"files:{tmp_path}/b.xtc")
     assert found["config"].train.start_from == f"{tmp_path}/run"
 
 

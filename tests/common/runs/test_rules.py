@@ -37,7 +37,7 @@ def test_every_number_of_a_config_has_a_range(kind):
             assert any(fnmatchcase(name, pattern) for pattern in patterns), name
 
 
-@pytest.mark.parametrize("name", ["trajectories", "lags"])
+@pytest.mark.parametrize("name", ["sources", "lags"])
 def test_data_of_nothing_are_refused(name):
     config = configs.default_of("equijump")
     config.data[name] = ()
