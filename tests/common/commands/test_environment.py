@@ -219,7 +219,7 @@ def test_a_home_sign_is_expanded_in_flags_and_configs(monkeypatch, tmp_path):
         "import ml_collections\n"
         "def get_config():\n"
         "    data = {'path': '~/a.sdf', 'topology': '~/a.pdb',\n"
-        "            'trajectories': ('~/*.xtc', 'ala2', 'files:~/b.xtc')}\n"
+        "            'sources': ('~/*.xtc', 'ala2', 'files:~/b.xtc')}\n"
         "    train = {'start_from': '~/run', 'num_devices': 1}\n"
         "    return ml_collections.ConfigDict({'data': data, 'train': train})\n"
     )
