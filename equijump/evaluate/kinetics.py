@@ -51,18 +51,25 @@ def basin_of(
 
 
 def cells_of(
-    phi: Float[np.ndarray, " num_frames"], psi: Float[np.ndarray, " num_frames"]
+    phi: Float[np.ndarray, " num_frames"],
+    psi: Float[np.ndarray, " num_frames"],
+    num_cells: int = NUM_CELLS,
 ) -> Int[np.ndarray, " num_frames"]:
-    """Numbers cells of 20 by 20 degrees.
+    """Numbers cells of a grid, by default of 20 by 20 degrees.
 
     >>> cells_of(np.array([-3.14, 3.14]), np.array([-3.14, 3.14])).tolist()
     [0, 323]
+
+    Args:
+        phi: torsions in radians.
+        psi: torsions in radians.
+        num_cells: cells along either axis.
     """
     axes = [
-        np.clip((angle + np.pi) / (2 * np.pi) * NUM_CELLS, 0, NUM_CELLS - 1)
+        np.clip((angle + np.pi) / (2 * np.pi) * num_cells, 0, num_cells - 1)
         for angle in (phi, psi)
     ]
-    return axes[0].astype(int) * NUM_CELLS + axes[1].astype(int)
+    return axes[0].astype(int) * num_cells + axes[1].astype(int)
 
 
 def fit_clusters(reference: Frames, seed: int) -> KMeansModel:
@@ -287,13 +294,13 @@ def slow_sets(
 
 
 def correlation_sums(
-    units: Frames, num_lags: int, every: int = 1
+    units: Frames, num_lags: int, every: int = 1, centred: bool = True
 ) -> tuple[
     Float[np.ndarray, "num_units num_lags"], Int[np.ndarray, "num_units num_lags"]
 ]:
     r"""Returns $\sum_t x_t \cdot x_{t + l}$ of each unit for lags $l$ from 0 on.
 
-    The mean over all frames of all units is taken off first.
+    The mean over all frames of all units is taken off first where `centred`.
 
     >>> unit = np.array([[1.0], [-1.0], [1.0], [-1.0]])
     >>> sums, terms = correlation_sums([unit], num_lags=2)
@@ -304,12 +311,13 @@ def correlation_sums(
         units: numbers of frames of the units.
         num_lags: number of lags.
         every: frames from one lag to the next.
+        centred: true to take the mean off.
 
     Returns:
         The sums, and the number of their terms.
     """
     total = sum(np.sum(unit, axis=0, dtype=np.float64) for unit in units)
-    mean = total / sum(map(len, units))
+    mean = total / sum(map(len, units)) * centred
     lags = every * np.arange(num_lags)
     sums = [_products(unit, mean, lags) for unit in units]
     return np.stack(sums), np.stack([len(unit) - lags for unit in units])
