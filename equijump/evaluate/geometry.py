@@ -121,7 +121,7 @@ def folded(
     [[-10.0, 170.0]]
     """
     half = np.mod(angles + np.pi / 2, np.pi) - np.pi / 2
-    return np.where(is_symmetric, half, angles)
+    return np.where(is_symmetric, half, angles).astype(angles.dtype)
 
 
 def pairs_of_phi_and_psi(torsions: Torsions) -> dict[int, tuple[int, int]]:
@@ -321,6 +321,24 @@ def superposed(
     return moved.xyz * np.float32(ANGSTROM_PER_NM)
 
 
+def deviations(
+    moved: Positions, native: Float[np.ndarray, "num_atoms 3"]
+) -> dict[str, Float[np.ndarray, " num_frames"]]:
+    """Returns `rmsd` and `gdt_ts` of frames that lie on the native structure.
+
+    >>> native = np.zeros((2, 3))
+    >>> found = deviations(np.float64([[[3.0, 0, 0], [0, 0, 0]]]), native)
+    >>> found["rmsd"].round(2).tolist(), found["gdt_ts"].tolist()
+    ([2.12], [0.75])
+    """
+    away = np.linalg.norm(moved - native, axis=-1)
+    shares = [np.mean(away < limit, axis=-1) for limit in GDT_DISTANCES]
+    return {
+        "rmsd": np.sqrt(np.mean(away**2, axis=-1)),
+        "gdt_ts": np.mean(shares, axis=0),
+    }
+
+
 def fold_measures(
     carbons: Positions, native: Float[np.ndarray, "num_atoms 3"]
 ) -> dict[str, Float[np.ndarray, " num_frames"]]:
@@ -343,14 +361,12 @@ def fold_measures(
         nearer than that, NaN where there is no such pair.
     """
     moved = superposed(carbons, native)
-    away = np.linalg.norm(moved - native, axis=-1)
     centred = carbons - np.mean(carbons, axis=1, keepdims=True)
     pairs = all_pairs(len(native), apart=3)
     in_contact = distances_of(native[None], pairs)[0] < CONTACT_DISTANCE
     near = distances_of(carbons, pairs[in_contact]) < CONTACT_DISTANCE
     return {
-        "rmsd": np.sqrt(np.mean(away**2, axis=-1)),
-        "gdt_ts": np.mean([np.mean(away < d, axis=-1) for d in GDT_DISTANCES], axis=0),
+        **deviations(moved, native),
         "rg": np.sqrt(np.mean(np.sum(centred**2, axis=-1), axis=-1)),
         "native_contacts": np.sum(near, axis=-1) / (near.shape[1] or np.nan),
     }

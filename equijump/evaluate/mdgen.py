@@ -252,3 +252,26 @@ def decorrelation(
     product = sums.sum(axis=0) / terms.sum(axis=0)
     base = float(np.sum(np.concatenate(circle).mean(axis=0) ** 2))
     return (product - base) / (1.0 - base)
+
+
+def decorrelation_times(side: Named, spacing: float) -> dict[str, float | None]:
+    """Returns the median time in ps after which torsions decorrelate to 1/e.
+
+    It is None where most of them do not within half of the shortest trajectory.
+
+    Args:
+        side: torsions of one side.
+        spacing: ps between frames.
+    """
+    num_lags = max(2, min(map(len, side.units)) // 2)
+    groups: dict[str, list[float]] = {"backbone": [], "side_chain": []}
+    for place, kind in enumerate(side.kinds):
+        if kind != "omega":
+            curve = decorrelation([unit[:, place] for unit in side.units], num_lags)
+            time = spacing * float(kinetics.time_below(curve, np.exp(-1.0)))
+            time = np.inf if np.isnan(time) else time
+            groups["backbone" if kind in _BACKBONE else "side_chain"].append(time)
+    medians = {
+        name: np.median(times) if times else np.inf for name, times in groups.items()
+    }
+    return {n: float(x) if np.isfinite(x) else None for n, x in medians.items()}

@@ -77,7 +77,8 @@ class Side(NamedTuple):
     Attributes:
         every: number of frames in a step of the common spacing.
         positions: positions in Å, read at each access.
-        torsions: torsions in radians, in the order of `geometry.find_torsions`.
+        torsions: torsions in radians, in the order of `geometry.find_torsions`, those
+            of symmetric groups folded.
         tics: time-lagged independent components, fitted to the reference.
         states: states of Markov models.
     """
@@ -210,7 +211,9 @@ def prepare(
     cut = {name: _cut(side) for name, side in replicas.items()}
     lags = choose_lags(lag, spacing, cut)
     torsions = geometry.find_torsions(system)
-    measured = partial(geometry.over_frames, geometry.torsions_of)
+    symmetric = geometry.find_symmetric(system, torsions)
+    folded = lambda x, atoms: geometry.folded(geometry.torsions_of(x, atoms), symmetric)
+    measured = partial(geometry.over_frames, folded)
     with show(_num_frames(cut), "torsions", "frames") as advance:
         angles = {
             name: tuple(
@@ -263,7 +266,8 @@ def _slow_coordinates(
         count = len(carbons) * (len(carbons) - 1) // 2
         what = f"{len(pairs)} of {count} CA distances"
     elif angles["reference"][0].shape[1]:
-        function, units, what = _circular, angles, "torsions"
+        turns = 1.0 + geometry.find_symmetric(system, geometry.find_torsions(system))
+        function, units, what = partial(_circular, turns=turns), angles, "torsions"
     else:
         raise UsageError(
             "--reference: expected a system with torsions of heavy atoms, found "
@@ -289,7 +293,10 @@ def _num_frames(replicas: Mapping[str, inputs.Replicas]) -> int:
 
 def _circular(
     angles: Float[np.ndarray, "num_frames num_angles"],
+    turns: Float[np.ndarray, " num_angles"],
 ) -> Float[np.ndarray, "num_frames num_feats"]:
+    """Returns cos and sin, of twice an angle that is alike after half a turn."""
+    angles = angles * turns.astype(angles.dtype)
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
 

@@ -36,7 +36,7 @@ def both():
 
 @pytest.fixture(scope="module")
 def found(both):
-    return mdgen.measure(*both, spacing=10.0)
+    return mdgen.measure(*both, spacing=10.0, refine=False)
 
 
 def histogram_distance(ours, theirs, column):
