@@ -5,48 +5,51 @@ import itertools
 import mdtraj
 import numpy as np
 import pytest
-from rdkit import Chem
-from rdkit.Chem import AllChem
 
 from equijump.data import frames
 from equijump.data.topology import in_slot_order, slot_order
 from equijump.evaluate import folding, inputs, mdgen, measure, structure
 
-LOOP = [(-60.0, -45.0)] * 14  # Phi and psi of a helix.
+NAMES = ("N", "CA", "C", "O", "CB")
 
 
-def embed(sequence, angles=None):
-    """Returns a PDB text of a peptide, its phi and psi turned where they are given."""
-    molecule = Chem.MolFromSequence(sequence)
-    assert AllChem.EmbedMolecule(molecule, randomSeed=1, useRandomCoords=True) == 0
-    AllChem.MMFFSanitizeMolecule(molecule)
-    if angles:
-        _turn(molecule, angles)
-    return Chem.MolToPDBBlock(molecule)
+def place(a, b, c, length, angle, torsion):
+    """Returns the atom that is bonded to c, at an angle with b and a torsion from a."""
+    angle, torsion = np.radians([angle, torsion])
+    axis = (c - b) / np.linalg.norm(c - b)
+    normal = np.cross(b - a, axis)
+    normal /= np.linalg.norm(normal)
+    turned = np.cos(torsion) * np.cross(normal, axis) + np.sin(torsion) * normal
+    return c + length * (-np.cos(angle) * axis + np.sin(angle) * turned)
 
 
-def _turn(molecule, angles):
-    conformer = molecule.GetConformer()
-    atoms = {}
-    for atom in molecule.GetAtoms():
-        info = atom.GetPDBResidueInfo()
-        atoms[info.GetResidueNumber(), info.GetName().strip()] = atom.GetIdx()
-    turn = lambda *names: Chem.rdMolTransforms.SetDihedralDeg(
-        conformer, *(atoms[name] for name in names[:4]), names[4]
-    )
-    for i, (phi, psi) in enumerate(angles, start=1):
-        if i > 1:
-            turn((i - 1, "CA"), (i - 1, "C"), (i, "N"), (i, "CA"), 180.0)
-            turn((i - 1, "C"), (i, "N"), (i, "CA"), (i, "C"), phi)
-        if i < len(angles):
-            turn((i, "N"), (i, "CA"), (i, "C"), (i + 1, "N"), psi)
+def polyalanine(size, phi, psi):
+    """Returns a PDB text of alanines with ideal bonds."""
+    start = [(0.0, 0.0, 0.0), (1.46, 0.0, 0.0), (2.01, 1.42, 0.0)]
+    chain = [np.array(atom) for atom in start]
+    for _ in range(size):
+        chain.append(place(*chain[-3:], 1.33, 116.6, psi))
+        chain.append(place(*chain[-3:], 1.46, 121.7, 180.0))
+        chain.append(place(*chain[-3:], 1.53, 111.0, phi))
+    lines = []
+    for i in range(size):
+        n, ca, c = chain[3 * i : 3 * i + 3]
+        cb = place(c, n, ca, 1.53, 110.5, -122.5)
+        o = place(n, ca, c, 1.23, 120.4, psi + 180.0)
+        for name, atom in zip(NAMES, (n, ca, c, o, cb), strict=True):
+            numbers = "".join(f"{x:8.3f}" for x in atom)
+            lines.append(
+                f"ATOM  {len(lines) + 1:5d}  {name:<3} ALA A{i + 1:4d}    {numbers}"
+                f"  1.00  0.00           {name[0]}"
+            )
+    return "\n".join([*lines, "END", ""])
 
 
 @pytest.fixture(scope="module")
 def helix(tmp_path_factory):
     """System and atoms of an ideal helix of fourteen alanines, in Å, and its file."""
     path = tmp_path_factory.mktemp("helix") / "helix.pdb"
-    path.write_text(embed("A" * 14, LOOP))
+    path.write_text(polyalanine(14, phi=-60.0, psi=-45.0))
     system, positions = frames.read_structures(path, None, 1)
     ordered = positions[:, slot_order(system)].astype(np.float64)
     return in_slot_order(system), ordered[0], path
@@ -130,7 +133,7 @@ def test_contacts_are_shares_of_frames(helix):
 
 def test_caps_and_short_peptides_have_what_they_can_have(tmp_path):
     path = tmp_path / "two.pdb"
-    path.write_text(embed("AG"))
+    path.write_text(polyalanine(2, phi=-60.0, psi=-45.0))
     system, positions = frames.read_structures(path, None, 1)
     positions = positions[:, slot_order(system)].astype(np.float64)
     found, _, _ = measured(in_slot_order(system), None, positions)
