@@ -155,14 +155,22 @@ def choose_lags(
     """Returns the lags of models in steps.
 
     Args:
-        lag: first lag in ps; 0 for the least multiple of the spacing from 10 ps on.
+        lag: first lag in ps; 0 for the least multiple of the spacing from 10 ps on, or
+            what fits twice into the shortest unit if that is less.
         spacing: spacing of a step, in ps.
         units: units of either side.
 
     Raises:
         UsageError: The lag is no multiple of the spacing, or a unit is too short.
     """
-    first = lag / spacing if lag else np.ceil(_LEAST_LAG / spacing - 1e-6)
+    sizes = [
+        len(x) // round(spacing / r.spacing)
+        for r in units.values()
+        for x in r.positions
+    ]
+    usual = np.ceil(_LEAST_LAG / spacing - 1e-6)
+    # Short trajectories have a shorter lag, if two of them fit at all.
+    first = lag / spacing if lag else max(min(usual, (min(sizes) - 1) // 2), 1)
     if round(first) < 1 or abs(first - round(first)) > 1e-3:
         raise UsageError(
             f"--lag: expected a multiple of {spacing:g} ps, the smallest common "
@@ -222,7 +230,8 @@ def prepare(
             for name, side in cut.items()
         }
     tics, of_what = _slow_coordinates(cut, angles, lags[0] * every["reference"], show)
-    states, num_states, what = find_states(torsions, angles, tics, seed, of_what)
+    lag = lags[0] * every["reference"]
+    states, num_states, what = find_states(torsions, angles, tics, seed, of_what, lag)
     sides = {
         name: Side(
             every[name], cut[name].positions, angles[name], tics[name], states[name]
@@ -306,8 +315,17 @@ def find_states(
     tics: Mapping[str, Units],
     seed: int,
     of_what: str,
+    lag: int,
 ) -> tuple[dict[str, Any], int, str]:
     """Assigns frames to cells of phi and psi, or to clusters of slow coordinates.
+
+    Args:
+        torsions: torsions of the system.
+        angles: their angles, by side and unit.
+        tics: slow coordinates, by side and unit.
+        seed: seed of the clusters.
+        of_what: what the slow coordinates are of, in words.
+        lag: lag of models in frames of the reference.
 
     Returns:
         The states of either side unit by unit, their number, and what they are. Cells
@@ -329,7 +347,7 @@ def find_states(
         }
         cells = f"{kinetics.NUM_CELLS} x {kinetics.NUM_CELLS}"
         return states, len(visited), f"cells of a grid of {cells} in phi and psi"
-    clusters = kinetics.fit_clusters(tics["reference"], seed)
+    clusters = kinetics.connected_clusters(tics["reference"], seed, lag)
     states = {
         name: tuple(clusters.transform(unit, n_jobs=1) for unit in units)
         for name, units in tics.items()

@@ -130,11 +130,11 @@ def find_probes(
         near=(apart < geometry.CONTACT_DISTANCE) & (pairs[:, 1] - pairs[:, 0] >= 3),
         contacts=contacts,
         lengths=geometry.distances_of(given[None], contacts)[0],
-        topology=_named(system),
+        topology=named_topology(system),
     )
 
 
-def _named(system: System) -> mdtraj.Topology:
+def named_topology(system: System) -> mdtraj.Topology:
     """Returns a topology with the names of the table, whatever the file has."""
     residues = [RESIDUES[token - 1] for token in system.tokens]
     names = [""] * len(system.kept)
@@ -315,13 +315,34 @@ def _backbone(
     bonds = [np.count_nonzero(matrix.data < _BONDED) for matrix in energies]
     found = {"hydrogen_bonds": np.array(bonds, float)}
     if "helix" in names:
-        letters = mdtraj.compute_dssp(trajectory, simplified=True)
-        letters = letters[:, np.any(letters != "NA", axis=0)]
+        letters = _letters(trajectory)
         for name, letter in (("helix", "H"), ("strand", "E")):
             inside = letters == letter
             setattr(total, name, getattr(total, name) + inside.sum(axis=0))
             found[name] = inside.mean(axis=1)
     return found
+
+
+def _letters(trajectory: mdtraj.Trajectory) -> np.ndarray:
+    """Returns H, E or C of each frame and amino acid."""
+    letters = mdtraj.compute_dssp(trajectory, simplified=True)
+    return letters[:, np.any(letters != "NA", axis=0)]
+
+
+def secondary_of(frames: Positions, system: System) -> list[str]:
+    """Returns a letter for each residue of each frame: H, E or C, - of a cap.
+
+    Args:
+        frames: positions in Å.
+        system: system with atoms in the order of slots.
+    """
+    amino = np.all(system.slot_atoms[:, :3] >= 0, axis=1)
+    letters = np.full((len(frames), len(amino)), "-")
+    letters[:, amino] = "C"
+    if amino.sum() >= LEAST_SECONDARY:
+        named = named_topology(system)
+        letters[:, amino] = _letters(mdtraj.Trajectory(frames / ANGSTROM_PER_NM, named))
+    return ["".join(row) for row in letters.tolist()]
 
 
 def to_json(structure: Structure, prepared: Prepared, native: str) -> dict[str, Any]:
