@@ -13,6 +13,7 @@ _COURSES = {
     "rmsd": "RMSD to native (Å)", "q": "native contacts Q", "rg": "Rg (Å)",
     "end_to_end": "end to end (Å)",
 }  # fmt: skip
+_FEW_TICKS = 10  # Of a map.
 _FAR = 0.6  # Opacity of trajectories after the first.
 
 
@@ -38,8 +39,10 @@ def plot_courses(report: dict[str, Any]) -> matplotlib.figure.Figure:
     return figure
 
 
-def _residue_ticks(axes: matplotlib.axes.Axes, labels: list[str]) -> None:
-    step = max(1, len(labels) // 20)
+def _residue_ticks(
+    axes: matplotlib.axes.Axes, labels: list[str], at_most: int = 36
+) -> None:
+    step = -(-len(labels) // at_most)
     places = np.arange(0, len(labels), step)
     axes.set_xticks(places, [labels[place] for place in places], rotation=90)
     axes.tick_params(axis="x", labelsize=8)
@@ -98,8 +101,8 @@ def plot_contacts(report: dict[str, Any]) -> matplotlib.figure.Figure:
     panels[2].set_title("trajectory less reference")
     figure.colorbar(image, ax=panels[2], shrink=0.8)
     for axes in panels:
-        _residue_ticks(axes, found["residues"])
-    step = max(1, size // 20)
+        _residue_ticks(axes, found["residues"], _FEW_TICKS)
+    step = -(-size // _FEW_TICKS)
     panels[0].set_yticks(np.arange(0, size, step), found["residues"][::step])
     panels[0].tick_params(axis="y", labelsize=8)
     return figure
