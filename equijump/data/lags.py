@@ -98,7 +98,7 @@ def served(
         num_before: number of frames a lag apart that come before a source.
         num_blocks: number of parts of the segment of which each must serve.
     """
-    longest = _longest(segment, num_before, num_blocks)
+    longest = longest_of(segment, num_before, num_blocks)
     trajectory = segment.trajectory
     if trajectory.times is not None:
         return _served_by_time(lags, segment, num_before, longest)
@@ -118,10 +118,11 @@ def served(
     return Lags(tuple(count * trajectory.spacing for count in counts), lags.is_range)
 
 
-def _longest(segment: Segment, num_before: int, num_blocks: int) -> int:
-    """Returns the longest lag in frames that leaves enough sources."""
+def longest_of(segment: Segment, num_before: int = 0, num_blocks: int = 1) -> int:
+    """Returns the longest lag in frames that leaves enough sources, 0 for none."""
     count = segment.stop - segment.start
-    return (count - 1) // ((1 + max(1, num_before)) * num_blocks)
+    found = (count - 1) // ((1 + max(1, num_before)) * num_blocks)
+    return found if segment.longest is None else min(found, segment.longest)
 
 
 def _served_by_time(

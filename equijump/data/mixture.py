@@ -6,7 +6,7 @@ about one size. A step draws its bucket by the sum of its shares, and segments b
 shares in it, so that a pair comes as often as without buckets.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,28 +42,28 @@ def shares_of(
         segments: stretches of trajectories of all systems.
         serving: false for segments that come never; all serve where None.
     """
-    names = [(s.entry, s.trajectory.system.tokens.tobytes()) for s in segments]
     lengths = np.array([
         s.stop - s.start if s.weights is None else s.weights.sum() for s in segments
     ], float)  # fmt: skip
     if serving is not None:
         lengths = np.where(serving, lengths, 0.0)
-    totals = dict.fromkeys(names, 0.0)
-    for name, length in zip(names, lengths, strict=True):
-        totals[name] += length
-    present = [name for name, total in totals.items() if total > 0.0]
-    entries = [entry for entry, _ in present]
-    given = {s.entry: s.share for s in segments if s.entry in entries}
-    whole = sum(given.values())
-    parts = {
-        e: len(present) if len(given) == 1 else whole * entries.count(e) / given[e]
-        for e in given
-    }
-    divisors = [
-        (totals[n], parts[n[0]]) if totals[n] > 0.0 else (1.0, 1.0) for n in names
-    ]
-    by_system, by_entry = np.array(divisors, float).reshape(-1, 2).T
-    return lengths / by_system / by_entry
+    tokens = lambda segment: segment.trajectory.system.tokens.tobytes()
+    systems = _numbered([(s.entry, tokens(s)) for s in segments])
+    entries = _numbered([s.entry for s in segments])
+    totals = np.bincount(systems, lengths)
+    firsts = np.unique(systems, return_index=True)[1]  # A segment of each system.
+    counts = np.bincount(entries[firsts], totals > 0.0)  # Systems of each entry.
+    weights = np.zeros(len(counts))
+    weights[entries] = [segment.share for segment in segments]
+    whole = weights[counts > 0.0].sum()
+    of_system = np.where(totals > 0.0, totals, 1.0)[systems]
+    return lengths / of_system / (counts * whole / weights)[entries].clip(1e-300)
+
+
+def _numbered(names: Sequence[Hashable]) -> Int[np.ndarray, " num_names"]:
+    """Returns the number of each name, in the order in which they come first."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], int)
 
 
 def make_buckets(

@@ -25,6 +25,7 @@ class Segment(NamedTuple):
             have no weights.
         share: weight of that entry.
         crop: part of its residues that a pair has; all of them where None.
+        longest: longest lag in frames, where its length allows longer ones.
     """
 
     trajectory: Trajectory
@@ -34,6 +35,7 @@ class Segment(NamedTuple):
     entry: int = 0
     share: float = 1.0
     crop: Crop | None = None
+    longest: int | None = None
 
 
 def num_residues(segment: Segment) -> int:

@@ -72,14 +72,14 @@ def load_segments(config: ml_collections.ConfigDict) -> Segments:
     if data.num_clusters:
         middle = float(np.sqrt(law.values[0] * law.values[-1]))
         training = list(rebalance.rebalance(training, middle, data.num_clusters))
-    names = {sequences.name_of(s.trajectory.system) for s in validation}
+    held = [s.trajectory.system for s in validation if by_sequence]
     return Segments(
         training=tuple(training),
         validation=tuple(validation),
         lags=law,
         num_nodes=max(map(num_residues, training)),
         num_types=num_types,
-        held_out=tuple(sorted(names)) if by_sequence else (),
+        held_out=tuple(sorted(set(map(sequences.name_of, held)))),
     )
 
 
@@ -114,14 +114,18 @@ def _entries(data: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]
 def _fitted(found: Iterable[Segment], given: int) -> tuple[int, list[Segment]]:
     """Returns segments with the slots of one number of types, given or needed."""
     found = list(found)
-    systems = [segment.trajectory.system for segment in found]
-    needed = num_types_for(int(s.tokens.max(initial=0)) for s in systems)
+    systems = {id(s.trajectory.system): s.trajectory for s in found}
+    needed = num_types_for(
+        int(one.system.tokens.max(initial=0)) for one in systems.values()
+    )
     num_types = given or needed
+    fitted = {
+        key: fit_to(one.system, num_types, one.name) for key, one in systems.items()
+    }
 
     def fit(segment: Segment) -> Segment:
-        trajectory = segment.trajectory
-        system = fit_to(trajectory.system, num_types, trajectory.name)
-        return segment._replace(trajectory=trajectory._replace(system=system))
+        system = fitted[id(segment.trajectory.system)]
+        return segment._replace(trajectory=segment.trajectory._replace(system=system))
 
     return num_types, list(map(fit, found))
 
@@ -165,8 +169,9 @@ def _cut_by_time(members: Sequence[Segment], law: lags.Lags, num_before: int) ->
     """Holds out the last block of time of each trajectory."""
     training, validation = [], []
     for segment in members:
-        served = lags.served(law, segment, num_before, NUM_BLOCKS)
-        gap = lags.gap_of(served, segment.trajectory)
+        longest = lags.longest_of(segment, num_before, NUM_BLOCKS)
+        segment = segment._replace(longest=longest)
+        gap = lags.gap_of(lags.served(law, segment, num_before), segment.trajectory)
         kept, held = blocks(segment, NUM_BLOCKS, NUM_BLOCKS - 1, gap)
         training += kept
         validation.append(held)

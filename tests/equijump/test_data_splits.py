@@ -9,7 +9,7 @@ from common.errors import UsageError
 from common.runs import loop
 from configs.equijump import tiny
 from equijump import train
-from equijump.data import mixture, pairs, sequences, sources, splits
+from equijump.data import lags, mixture, pairs, sequences, sources, splits
 from equijump.data.residues import RESIDUES, TOKENS
 from tests.equijump.test_data_pairs import GLYCINE, doubled, make_trajectory
 from tests.equijump.test_data_sequences import changed, random_text, system_of
@@ -78,11 +78,11 @@ def test_a_lag_that_is_too_long_for_all_trajectories_is_told(toy):
         splits.load_segments(make_config(lags=(4.0, 40.0)))
 
 
-@pytest.mark.parametrize("lags", [(0.5, 4.0), (4.0, 3.0), (2.0, 3.0)])
-def test_a_lag_that_nothing_serves_is_told(toy, lags):
+@pytest.mark.parametrize("law", [(0.5, 4.0), (4.0, 3.0), (2.0, 3.0)])
+def test_a_lag_that_nothing_serves_is_told(toy, law):
     toy(*named(3))
     with pytest.raises(UsageError, match=r"multiples of 2 ps.* found (0.5|3) ps"):
-        splits.load_segments(make_config(lags=lags))
+        splits.load_segments(make_config(lags=law))
 
 
 def test_a_lag_is_snapped_to_the_spacing_and_told(toy, caplog):
@@ -92,8 +92,8 @@ def test_a_lag_is_snapped_to_the_spacing_and_told(toy, caplog):
     found = splits.load_segments(make_config(lags=(10.0,)))
     batch = pairs.batch_at(found.training, found.lags, 64, 2, seed=0, step=0)
     is_coarse = batch.conditions["temperature"].value == 310.0
-    lags = batch.conditions["lag"].value
-    assert (set(lags[is_coarse]), set(lags[~is_coarse])) == ({9.0}, {10.0})
+    told = batch.conditions["lag"].value
+    assert (set(told[is_coarse]), set(told[~is_coarse])) == ({9.0}, {10.0})
     assert "a lag of 10 ps is served as 9 ps by 1_310_0" in caplog.text
 
 
@@ -236,6 +236,17 @@ def test_all_are_divided_by_time(toy):
     assert len(found.training) == 7
     assert {(s.start, s.stop) for s in found.training} == {(0, 154)}
     assert {(s.start, s.stop) for s in found.validation} == {(160, 200)}
+
+
+def test_both_sides_of_a_cut_have_the_same_lags_and_a_longer_gap(toy):
+    toy(*named(2), *(t._replace(spacing=0.2) for t in named(2, token=GLYCINE)))
+    for law in ({"lags": (2.0, 16.0)}, {"lags": (2.0, 20.0), "log_uniform": True}):
+        found = splits.load_segments(make_config(split="time", **law))
+        for kept, held in zip(found.training, found.validation, strict=True):
+            served = lags.served(found.lags, kept)
+            assert served == lags.served(found.lags, held)
+            spacing = kept.trajectory.spacing
+            assert (held.start - kept.stop) * spacing > served.values[-1]
 
 
 def test_uneven_times_are_divided_with_a_gap_in_time(toy):
