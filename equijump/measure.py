@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from common.so3.vectors import safe_norm
 from equijump import build, loss
 from equijump.cloud import roots_of, to_cloud, tree_of
-from equijump.data import pairs
+from equijump.data import lags, pairs
 from equijump.data.residues import CA_SLOT, num_slots_of
 from equijump.data.splits import Segments
 
@@ -41,15 +41,15 @@ def measure(
         by_slot = partial(_by_slot, found, batch, segments)
         return position, np.sqrt(by_slot(found.squares)), by_slot(found.lengths)
 
-    lags = _measured_lags(segments)
-    found = [spread(_draw(segments, lag)) for lag in lags]
+    values = lags.representative(segments.lags, segments.training)
+    found = [spread(_draw(segments, lag)) for lag in values]
     positions, others, lengths = map(np.array, zip(*found, strict=True))
-    statistics = build.Statistics(np.array(lags, float), positions, others)
+    statistics = build.Statistics(np.array(values, float), positions, others)
     if cloud != "ca":
         statistics = statistics._replace(lengths=lengths.mean(axis=0))
     if not ensemble:
         return statistics
-    hidden = pairs.hide_sources(_draw(segments, lags[0]), 1.0, seed=0, step=0)
+    hidden = pairs.hide_sources(_draw(segments, values[0]), 1.0, seed=0, step=0)
     position, others, _ = spread(hidden)
     if cloud == "ca":
         return statistics._replace(ensemble=np.array([position, others]))
@@ -57,20 +57,10 @@ def measure(
     return statistics._replace(ensemble=ensemble, ensemble_vectors=others)
 
 
-def _measured_lags(segments: Segments) -> list[float]:
-    """Returns the lags of a list, or ten over a range."""
-    values = sorted(set(segments.lags.values))
-    if not segments.lags.is_range:
-        return values
-    spacing = max(s.trajectory.spacing for s in segments.training)
-    counts = np.geomspace(values[0] / spacing, values[-1] / spacing, 10)
-    return (spacing * np.unique(np.round(counts))).tolist()
-
-
 def _draw(segments: Segments, lag: float) -> pairs.Batch:
-    lags = pairs.Lags((lag,), is_range=False)
+    law = pairs.Lags((float(lag),), is_range=False)
     return pairs.batch_at(
-        segments.training, lags, NUM_MEASURED, segments.num_nodes, seed=0, step=0
+        segments.training, law, NUM_MEASURED, segments.num_nodes, seed=0, step=0
     )
 
 
