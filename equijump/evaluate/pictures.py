@@ -49,9 +49,10 @@ def _residue_ticks(
 
 
 def plot_residues(report: dict[str, Any]) -> matplotlib.figure.Figure:
-    """Draws helix and strand of each residue where there may be some, and its RMSF."""
+    """Draws helix and strand of each residue where there is some, and its RMSF."""
     found = report["structure"]
-    rows = [(name, f"share in a {name}") for name in ("helix", "strand") if found[name]]
+    seen = [name for name in ("helix", "strand") if _is_seen(found[name])]
+    rows = [(name, f"share in a {name}") for name in seen]
     rows.append(("rmsf", "RMSF (Å)"))
     figure = matplotlib.figure.Figure((10, 2.1 * len(rows)), layout="constrained")
     panels = figure.subplots(len(rows), 1, squeeze=False, sharex=True)[:, 0]
@@ -69,6 +70,11 @@ def plot_residues(report: dict[str, Any]) -> matplotlib.figure.Figure:
     panels[0].legend(fontsize=8)
     _residue_ticks(panels[-1], found["residues"])
     return figure
+
+
+def _is_seen(shares: dict[str, list[float]] | None) -> bool:
+    """Returns whether a residue is in such a structure in 1 % of the frames."""
+    return shares is not None and max(map(max, shares.values())) >= 0.01
 
 
 def contact_map(shares: list[float], size: int) -> np.ndarray:

@@ -30,7 +30,7 @@ async function library() {
   return window.$3Dmol || null;
 }
 
-// One frame as the text of a PDB file, of which the library takes names and bonds.
+// One frame as the text of a PDB file, of which the library takes names.
 function pdb(scene, positions) {
   const number = (value) => value.toFixed(3).padStart(8);
   const lines = scene.atoms.map(([name, residue, index, chain], atom) => {
@@ -49,6 +49,13 @@ function molecular(figure, scene, positions, drawing) {
   const view = drawing.createViewer(box, { backgroundColor: "white" });
   const model = view.addModel(pdb(scene, positions), "pdb", { keepH: true });
   const atoms = model.selectedAtoms({});
+  atoms.forEach((atom) => Object.assign(atom, { bonds: [], bondOrder: [] }));
+  for (const [first, last] of scene.bonds) {
+    for (const [atom, other] of [[first, last], [last, first]]) {
+      atoms[atom].bonds.push(other);
+      atoms[atom].bondOrder.push(1);
+    }
+  }
   const sticks = { radius: scene.is_protein ? 0.08 : 0.16 };
   const style = scene.is_protein
     ? { cartoon: { color: "spectrum", thickness: 0.3 }, stick: sticks }
@@ -58,6 +65,7 @@ function molecular(figure, scene, positions, drawing) {
   const place = residues.map((residue) => order.indexOf(residue));
   view.setStyle({}, style);
   view.zoomTo();
+  view.zoom(0.85);
   return (frame) => {
     const from = 3 * frame * atoms.length;
     atoms.forEach((atom, k) => {
