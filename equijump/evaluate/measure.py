@@ -209,6 +209,14 @@ def definitions(norm: validity.Norm) -> dict[str, str]:
         "reference where that is less",
         "bonds": "root mean square over bonds and frames of length minus the bond's "
         "mean in the reference, in Å; angles alike, in degrees",
+        "Q": "native contacts of Best, Hummer and Eaton: the mean over pairs of heavy "
+        f"atoms within {structure.NATIVE_DISTANCE:g} Å in the native structure, more "
+        f"than {structure.APART} residues apart, of 1 / (1 + exp(beta (r - lambda "
+        f"r0))), beta {structure.BETA:g}/Å, lambda {structure.LAMBDA:g}",
+        "folded": f"Q of {structure.FOLDED:g} or more; a folding goes from Q of "
+        f"{structure.CORES[0]:g} or less to {structure.CORES[1]:g} or more",
+        "hydrogen bonds": "of the backbone, after Kabsch and Sander, with hydrogens "
+        "placed from heavy atoms; those of side chains and caps are not counted",
         "lost": "replicas with a position that is not finite or a bond that differs "
         f"from its mean by more than a factor of {validity.BROKEN:g}; all other "
         "figures cover the rest",

@@ -48,6 +48,7 @@ class Probes(NamedTuple):
     Attributes:
         carbons: CA of each amino acid.
         fitted: atoms that are superposed: CA of a protein, N, CA and C of a peptide.
+        ends: first and last CA of the first chain.
         sized: atoms of the radius of gyration: CA of a protein, all of a peptide.
         pairs: pairs of CA, by their place among them.
         native: positions of the native structure; None where there is none.
@@ -61,6 +62,7 @@ class Probes(NamedTuple):
 
     carbons: Int[np.ndarray, " num_amino_acids"]
     fitted: Int[np.ndarray, " num_fitted"]
+    ends: Int[np.ndarray, " 2"]
     sized: Int[np.ndarray, " num_sized"]
     pairs: Int[np.ndarray, "num_pairs 2"]
     native: Float[np.ndarray, "num_atoms 3"] | None
@@ -120,9 +122,11 @@ def find_probes(
     given = first if native is None else native
     pairs = geometry.all_pairs(len(carbons))
     apart = geometry.distances_of(given[carbons][None], pairs)[0]
+    chains = system.chains[whole]
     return Probes(
         carbons=carbons,
         fitted=carbons if is_protein else system.slot_atoms[whole, :3].ravel(),
+        ends=carbons[chains == chains[0]][[0, -1]],
         sized=carbons if is_protein else np.arange(len(system.kept)),
         pairs=pairs,
         native=native,
@@ -276,7 +280,7 @@ def _measure(
     centred = sized - sized.mean(axis=1, keepdims=True)
     found = {
         "rg": np.sqrt(np.mean(np.sum(centred**2, axis=-1), axis=-1)),
-        "end_to_end": np.linalg.norm(carbons[:, -1] - carbons[:, 0], axis=-1),
+        "end_to_end": geometry.distances_of(frames, probes.ends[None])[:, 0],
     }
     near = geometry.distances_of(carbons, probes.pairs) < geometry.CONTACT_DISTANCE
     total.contacts += near.sum(axis=0)
