@@ -120,7 +120,7 @@ def helix_relaxation(units: Sequence[Unit], lag: int) -> float:
     if min(len(np.unique(first)), len(np.unique(last))) < 2:
         return float("nan")
     correlation = float(np.corrcoef(first, last)[0, 1])
-    return -lag / np.log(correlation) if correlation > 0.0 else float("nan")
+    return float(-lag / np.log(correlation)) if correlation > 0.0 else float("nan")
 
 
 def free_energies(units: Sequence[Unit], temperature: float) -> dict[str, float]:
