@@ -66,18 +66,21 @@ def distinct(lags: Lags) -> tuple[float, ...]:
     return tuple(sorted(set(lags.values)))
 
 
-def representative(lags: Lags, segments: Sequence[Segment]) -> tuple[float, ...]:
+def representative(law: Lags, segments: Sequence[Segment]) -> tuple[float, ...]:
     """Returns rising lags in ps at which what depends on the lag is measured.
 
-    They are those of a list, or about ten of a range.
+    They are those that segments serve of a list, or about ten of a range.
 
     Args:
-        lags: law of the lags.
+        law: law of the lags.
         segments: data, at least one of which serves each of the lags.
     """
-    values = distinct(lags)
-    if not lags.is_range:
-        return values
+    values = distinct(law)
+    if not law.is_range:
+        found = {value for s in segments for value in served(law, s).values}
+        exact = [v for v in values if any(np.isclose(v, list(found), rtol=1e-6))]
+        snapped = [v for v in found if not any(np.isclose(v, exact, rtol=1e-6))]
+        return tuple(sorted({*exact, *snapped}))
     spacings = {s.trajectory.spacing for s in segments}
     fine = [spacing for spacing in spacings if spacing <= values[0] * (1.0 + 1e-3)]
     spacing = max(fine) if fine else min(spacings)

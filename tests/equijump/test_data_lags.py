@@ -193,7 +193,10 @@ def test_repeated_lags_come_more_often_and_are_measured_once():
     batch = pairs.batch_at([whole(make_trajectory())], law, 6_000, 1, 0, 0)
     share = np.mean(batch.conditions["lag"].value == 10.0)
     assert share == pytest.approx(2 / 3, abs=0.02)
-    assert lags.representative(law, []) == (10.0, 50.0)
+    segments = [whole(make_trajectory(spacing=s)) for s in (5.0, 0.1, 9.0, 100.0)]
+    assert lags.representative(law, segments[:2]) == (10.0, 50.0)
+    assert lags.representative(law, segments) == (9.0, 10.0, 50.0, 54.0)
+    assert lags.representative(listed(0.3, 52), segments[:2]) == (0.3, 50.0)
 
 
 def test_representative_lags_of_a_range_are_multiples_that_are_served():
