@@ -209,6 +209,19 @@ def test_representative_lags_of_a_range_are_multiples_that_are_served():
     assert lags.representative(law, segments[1:])[0] == 100.0
 
 
+def test_representative_lags_are_those_that_something_serves():
+    law = Lags((10.0, 5_000.0), is_range=True)
+    fine, coarse = whole(make_trajectory(55, 5.0)), whole(make_trajectory(95, 100.0))
+    segments = [fine, coarse, whole(jittered())]
+    found = lags.representative(law, segments)
+    assert (found[0], found[-1]) == (10.0, 4_700.0)
+    assert len(found) >= 8
+    for lag in found:
+        batch = pairs.batch_at(segments, listed(lag), 4, 1, seed=0, step=0)
+        told = batch.conditions["lag"].value
+        np.testing.assert_allclose(told, lag, rtol=lags.TOLERANCE + 1e-6)
+
+
 def test_what_is_not_served_is_told_by_its_cause():
     segment = whole(make_trajectory(10))
     told = lags.refusal(3.0, segment)
