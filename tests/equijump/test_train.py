@@ -13,8 +13,8 @@ from common.nn.conditions import known
 from common.runs import checkpoints, parallel
 from configs.equijump import tiny
 from equijump import build, loss, train
+from equijump.cloud import to_cloud
 from equijump.data import pairs, splits
-from equijump.model import to_cloud
 from tests.equijump.test_data_pairs import MIXED
 
 
