@@ -128,6 +128,7 @@ def roll_out(
         every=every,
         chunk=sampler.CHUNK,
         max_redraws=MAX_REDRAWS if flags.gate else None,
+        cloud=weights.config.model.cloud,
     )
     steps = flags.num_steps or weights.config.sample.num_steps
     jump = make_jump(weights, steps)
