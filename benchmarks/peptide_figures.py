@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from equijump import rejection
+from equijump.data.residues import RESIDUES
 from equijump.data.topology import System
 from equijump.evaluate import (
     geometry,
@@ -184,15 +185,18 @@ def _squares(
 
 def bond_names(system: System) -> list[str]:
     """Names bonds as `ARG CZ-NH1`, and those along the chain `C-N`."""
-    there = system.slot_atoms >= 0
-    rows, atoms = np.nonzero(there)[0].tolist(), system.slot_atoms[there].tolist()
-    row_of = dict(zip(atoms, rows, strict=True))
+    label_of, row_of = {}, {}
+    for row, (token, atoms) in enumerate(
+        zip(system.tokens, system.slot_atoms.tolist(), strict=True)
+    ):
+        for name, atom in zip(RESIDUES[token - 1].slots, atoms, strict=False):
+            label_of[atom], row_of[atom] = name, row
     names = []
     for first, second in system.bonds.tolist():
-        ends = f"{system.atom_names[first]}-{system.atom_names[second]}"
-        row = row_of[first]
-        is_inner = row == row_of[second]
-        names.append(f"{system.residue_names[row]} {ends}" if is_inner else "C-N")
+        residue = RESIDUES[system.tokens[row_of[first]] - 1].name
+        is_inner = row_of[first] == row_of[second]
+        ends = f"{label_of[first]}-{label_of[second]}"
+        names.append(f"{residue} {ends}" if is_inner else "C-N")
     return names
 
 

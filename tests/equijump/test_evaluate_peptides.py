@@ -77,6 +77,7 @@ def test_a_mirror_image_a_broken_and_a_stretched_replica_are_seen(reference):
     frames[1, 7, 0] += 50.0
     names = figures.bond_names(reference.system)
     assert "ALA CA-CB" in names
+    assert "NME N-CH3" in names
     assert names.count("C-N") == 2
     first, last = reference.system.bonds[names.index("ALA CA-CB")]
     frames[2:, :, last] += 0.2 * (frames[2:, :, last] - frames[2:, :, first])
