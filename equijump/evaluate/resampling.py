@@ -167,9 +167,9 @@ def compare(
     (0.0, 0.0)
     """
     js = float(jensen_shannon(trajectory.sum(axis=0), reference.sum(axis=0)))
-    drawn = jensen_shannon(
-        resamples.trajectory @ trajectory, resamples.reference @ reference
-    )
+    # Floats hold these counts exactly, and their products are far faster.
+    ours, theirs = trajectory.astype(float), reference.astype(float)
+    drawn = jensen_shannon(resamples.trajectory @ ours, resamples.reference @ theirs)
     low, high = interval(drawn) - np.median(drawn) + js
     floor = floor_of(reference, resamples.halves)
     return Divergence(js, js**0.5, max(float(low), 0.0), float(high), floor, floor**0.5)
@@ -184,7 +184,8 @@ def floor_of(
     >>> floor_of(np.array([[4, 1], [4, 1]]), np.array([[1, 0], [0, 1]]))
     0.0
     """
-    split = jensen_shannon(halves @ reference, (1 - halves) @ reference)
+    counts = reference.astype(float)
+    split = jensen_shannon(halves @ counts, (1 - halves) @ counts)
     return float(np.mean(split))
 
 
