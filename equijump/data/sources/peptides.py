@@ -18,7 +18,7 @@ from common.commands.reading import Header, read_arrays, refusing
 from common.errors import UsageError
 from equijump.data import files, molecules, whole
 from equijump.data.frames import Trajectory
-from equijump.data.packed import checksum_of
+from equijump.data.store import checksum_of
 
 PLAIN_UNIT = 1e-4
 """nm, unit of plain positions."""
