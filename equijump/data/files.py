@@ -137,9 +137,8 @@ def found(flag: str, pattern: str, suffixes: Sequence[str]) -> list[Path]:
     """
     if not Path(pattern).is_dir():
         return matching(flag, pattern)
-    below = sorted(
-        p for p in Path(pattern).rglob("*") if p.name.endswith(tuple(suffixes))
-    )
+    every = sorted(Path(pattern).rglob("*"))
+    below = [p for p in every if p.name.endswith(tuple(suffixes)) and p.is_file()]
     if not below:
         ends = ", ".join(suffixes)
         raise UsageError(f"{flag}: expected files *{ends} below {pattern}, found none")

@@ -132,7 +132,7 @@ class Writer:
     def record(self, key: str) -> None:
         """Makes all that was ended an entry."""
         found = {"trajectories": self._described, "notes": self.notes}
-        self._shard.record("entry", key, {**found, "skipped": dict(self.skipped)})
+        self._shard.record("entry", key, {**found, "skipped": dict(+self.skipped)})
 
 
 def entry(key: str, pack: Callable[[Writer], None]) -> Entry:

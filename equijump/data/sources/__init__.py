@@ -15,12 +15,26 @@ from absl import logging
 from common.errors import UsageError
 from common.nn.conditions import CONDITIONS, ROOM_TEMPERATURE
 from equijump.data.frames import Trajectory
-from equijump.data.sources import ornstein_uhlenbeck, peptides, trajectories
+from equijump.data.sources import (
+    atlas,
+    bioemu,
+    mdcath,
+    mdgen,
+    ornstein_uhlenbeck,
+    peptides,
+    timewarp,
+    trajectories,
+)
 
 SOURCES: dict[str, Callable[[str, ml_collections.ConfigDict], Iterable[Trajectory]]] = {
     "files": trajectories.read,
+    "atlas": atlas.read,
+    "bioemu": bioemu.read,
+    "mdcath": mdcath.read,
+    "mdgen": mdgen.read,
     "ou": ornstein_uhlenbeck.read,
     "peptides": peptides.read,
+    "timewarp": timewarp.read,
 }
 
 

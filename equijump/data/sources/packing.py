@@ -139,8 +139,10 @@ def add(
     system: System,
     parts: Iterable[Float[np.ndarray, "_ num_file_atoms 3"]],
     boxes: Float[np.ndarray, "3 3"] | None = None,
-) -> tuple[int, bool]:
+) -> int:
     """Packs the kept atoms of frames up to where they are no molecule any more.
+
+    A tail that is cut off, or a frame that is alone, counts as skipped.
 
     Args:
         writer: what takes them.
@@ -150,7 +152,7 @@ def add(
         boxes: edges of the periodic box of all frames, in Å.
 
     Returns:
-        The number of frames, and whether a tail was cut off.
+        The number of frames.
 
     Raises:
         UsageError: A bond of a frame cannot be.
@@ -165,8 +167,10 @@ def add(
         writer.add(made)
         count += real
         if real < len(part):
-            return count, True
-    return count, False
+            writer.skipped["tails of frames that are no molecule"] += 1
+            break
+    writer.skipped["trajectories of one frame"] += count == 1
+    return count
 
 
 def in_parts(

@@ -64,8 +64,7 @@ def _pack(path: Path, topology: Path, select: str, writer: store.Writer) -> None
         )
     system = packing.first_system(loaded, positions[0, 0], str(path), select, writer)
     for lane, every in enumerate(positions):
-        count, cut = packing.add(writer, f"{path} (lane {lane})", system, [every])
-        writer.skipped["tails of empty frames"] += cut
+        count = packing.add(writer, f"{path} (lane {lane})", system, [every])
         name = f"{path.stem}_{lane:02d}"
         writer.end(system, [store.Piece(name, spacing, conditions=known)] * (count > 1))
 
