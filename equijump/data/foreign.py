@@ -35,6 +35,23 @@ _BIOEMU = (
 )
 
 
+_ROWS = {
+    _MDCATH: "mdcath",
+    _TIMEWARP: "timewarp",
+    _MDGEN: "mdgen",
+    _PEPTIDES: "peptides",
+}
+
+
+def source_of(described: str | None) -> str:
+    """Returns the source that reads what `describe` has found, empty for none.
+
+    >>> source_of(None), source_of(_MDGEN)
+    ('', 'mdgen')
+    """
+    return _ROWS.get(described or "", "")
+
+
 def describe(path: Path) -> str | None:
     """Returns what a container of arrays or of files is, None where it is none.
 

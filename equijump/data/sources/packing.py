@@ -4,6 +4,7 @@ A file of a data set may hold many trajectories, or none that can be used. Frame
 are no molecule end a trajectory: see `num_real`.
 """
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -95,11 +96,26 @@ def tell(
     told = "; ".join(reasons) or "no file"
     if not num_found:
         raise UsageError(f"{FLAG}: expected trajectories of {kind}, left out: {told}")
-    if reasons:
+    if reasons and _heard:
+        _heard[-1].append(told)
+    elif reasons:
         logging.info(
             "%s: %d trajectories of %d files; left out: %s",
             kind, num_found, num_files, told,
         )  # fmt: skip
+
+
+_heard: list[list[str]] = []
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[list[str]]:
+    """Collects what sources leave out in a list, in the place of the log."""
+    _heard.append([])
+    try:
+        yield _heard[-1]
+    finally:
+        _heard.pop()
 
 
 def num_real(positions: Float[np.ndarray, "num_frames num_atoms 3"]) -> int:
