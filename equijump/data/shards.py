@@ -9,6 +9,7 @@ cuts it off. A writer locks its shard; another one at the same time takes anothe
 import contextlib
 import errno
 import fcntl
+import functools
 import itertools
 import json
 import os
@@ -67,7 +68,7 @@ class _Index:
         self.records: dict[tuple[str, str], Record] = {}
         self._seen: dict[Path, int] = {}
 
-    def refresh(self, folders: list[Path]) -> None:
+    def refresh(self, folders: tuple[Path, ...]) -> None:
         """Reads the lines that were added since the last time."""
         for folder in folders:
             for log in sorted(folder.glob("*.log")):
@@ -92,10 +93,17 @@ _temporary: list[Path] = []
 """Folder that this process writes to where the user's cannot be written."""
 
 
-def _folders() -> list[Path]:
+def _folders() -> tuple[Path, ...]:
     """Returns the folders in which shards are looked for."""
+    places = (os.environ.get(name) for name in ("XDG_CACHE_HOME", "HOME"))
+    return (*_of_user(*places), *_temporary)
+
+
+@functools.lru_cache(maxsize=1)
+def _of_user(*_: str | None) -> tuple[Path, ...]:
+    """Returns the user's folder, if any, which the environment decides."""
     user = cache.user_folder()
-    return ([] if user is None else [user / "data" / _FOLDER]) + _temporary
+    return () if user is None else (user / "data" / _FOLDER,)
 
 
 def find(kind: str, key: str, again: bool = False) -> Record | None:
@@ -107,9 +115,9 @@ def find(kind: str, key: str, again: bool = False) -> Record | None:
         again: true to look for what other processes have written since.
     """
     folders = _folders()
-    index = _indices.get(tuple(folders))
+    index = _indices.get(folders)
     if index is None:
-        index = _indices[tuple(folders)] = _Index()
+        index = _indices[folders] = _Index()
         index.refresh(folders)
     elif again:
         index.refresh(folders)

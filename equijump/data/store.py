@@ -242,7 +242,7 @@ def checksum_of(path: Path) -> str:
     """
     status = path.stat()
     known = [status.st_size, status.st_mtime_ns]
-    key = hashlib.sha256(os.path.realpath(path).encode()).hexdigest()
+    key = hashlib.sha256(os.path.abspath(path).encode()).hexdigest()
     record = shards.find("file", key)
     values = {} if record is None else record.values
     if values.get("known") == known and isinstance(values.get("sha256"), str):
