@@ -77,7 +77,7 @@ def describe_names(names: Sequence[str]) -> str | None:
     """Returns what an HDF5 file is, by the names inside it; None if unknown.
 
     >>> describe_names(["layout=mdcath-only-protein-v1.0", "1abcA00"])[:25]
-    'an HDF5 file of mdCATH: c'
+    'an HDF5 file of mdCATH; t'
     """
     text = " ".join(names)
     if "layout=mdcath" in text or "pdbProteinAtoms" in names:

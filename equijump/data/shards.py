@@ -134,7 +134,7 @@ class Appender:
 
     def __init__(self, pack: Path, file: BinaryIO, log: BinaryIO) -> None:
         self.pack, self._file, self._log = pack, file, log
-        self.place = file.seek(0, os.SEEK_END)
+        self.place = self._synced = file.seek(0, os.SEEK_END)
 
     def align(self) -> int:
         """Fills up with zeros to where an array may begin, and returns this place."""
@@ -151,8 +151,10 @@ class Appender:
 
     def record(self, kind: str, key: str, values: dict[str, Any]) -> None:
         """Writes the record of what was appended, after the numbers themselves."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        if self.place > self._synced:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._synced = self.place
         line = f"{kind} {key} {self.place} {json.dumps(values)}\n"
         self._log.write(line.encode())
         self._log.flush()
