@@ -188,13 +188,16 @@ def appending() -> Iterator[Appender]:
 def _locked(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """Yields the log of a shard that has space and no writer, and its other file."""
     known = (log.with_suffix(".pack") for log in sorted(folder.glob("*.log")))
-    for pack in itertools.chain(filter(Path.is_file, known), _new(folder)):
-        if pack.stat().st_size >= MOST_BYTES or not cache.may(os.W_OK, pack):
-            continue
+    for pack in itertools.chain(filter(_has_space, known), _new(folder)):
         with pack.with_suffix(".log").open("a+b") as log:
             if _lock(log):
                 yield log, pack
                 return
+
+
+def _has_space(pack: Path) -> bool:
+    is_ours = pack.is_file() and cache.may(os.W_OK, pack)
+    return is_ours and pack.stat().st_size < MOST_BYTES
 
 
 def _new(folder: Path) -> Iterator[Path]:
