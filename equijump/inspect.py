@@ -29,6 +29,9 @@ PS_PER_NS, PS_PER_US = 1e3, 1e6
 SHORT = 12
 """Residues up to which a system is taken for a peptide."""
 
+_COMMON = 0.2
+"""Share of frames that a gap must have behind it to be a common one."""
+
 USUAL_LAG = 10.0
 """ps, of a jump where the frames allow it."""
 
@@ -193,12 +196,20 @@ def lag_of(found: Sequence[Trajectory]) -> float:
 
 
 def _common_gap(times: np.ndarray) -> float:
-    """Returns the gap of a picosecond or more that most pairs of frames have."""
+    """Returns the gap of a picosecond or more that most pairs of frames have.
+
+    Where times jitter, so that no gap is common, it is the median of neighbours.
+
+    >>> _common_gap(np.array([0.0, 0.1, 5.0, 5.1, 10.0, 10.1]))
+    5.0
+    """
     gaps = np.concatenate(
         [times[k:] - times[:-k] for k in range(1, min(len(times), 9))]
     )
     gaps = gaps[gaps >= min(1.0, gaps.max())]
-    ((gap, _),) = Counter(np.round(gaps, 4).tolist()).most_common(1)
+    ((gap, count),) = Counter(np.round(gaps, 4).tolist()).most_common(1)
+    if count < _COMMON * len(times):
+        gap = f"{np.median(np.diff(times)):.3g}"
     return float(gap)
 
 

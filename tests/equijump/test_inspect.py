@@ -7,7 +7,7 @@ import mdtraj
 import numpy as np
 import pytest
 
-from equijump import cli
+from equijump import cli, inspect
 from equijump.data.sources import guess
 from tests.equijump import published
 from tests.equijump.test_data_frames import make
@@ -101,6 +101,18 @@ def test_uneven_times_have_the_lag_that_most_pairs_have(tmp_path, capsys):
     assert values[0]["is_even"] is False
     assert '--config.data.lags="(5.0,)"' in values[0]["command"]
     assert values[0]["temperatures"] == [310.0]
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (5e-4 * np.array(BURSTS), 5.0),
+        (np.arange(50) + 0.1 * np.random.default_rng(0).random(50), 1.0),
+        (np.array([0.0, 0.25]), 0.25),
+    ],
+)
+def test_the_lag_of_uneven_times_is_one_that_they_have(times, expected):
+    assert inspect._common_gap(times) == pytest.approx(expected, rel=0.05)
 
 
 def test_plain_files_state_no_temperature_and_may_need_a_spacing(
