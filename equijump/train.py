@@ -25,13 +25,9 @@ from common.runs import loop as run
 from common.runs import parallel, training
 from common.runs import workdir as run_folder
 from equijump import build, loss, rules
-from equijump.data import pairs, splits
-from equijump.data.residues import CA_SLOT
+from equijump.data import mixture, pairs, splits
 from equijump.data.splits import Segments
-from equijump.model import to_cloud
-
-NUM_MEASURED = 4_000
-"""Pairs of a lag from which the spread of the displacement is measured."""
+from equijump.measure import measure
 
 VALIDATION_BATCH = 256
 """Pairs that are validated at once."""
@@ -39,6 +35,7 @@ VALIDATION_BATCH = 256
 FIXED = (
     "config.model.", "config.transport.kind", "config.transport.noise_factor",
     "config.data.lags", "config.data.held_out", "config.data.align",
+    "config.data.split", "config.data.identity",
 )  # fmt: skip
 """Config values with which a run must go on, or their beginnings."""
 
@@ -46,53 +43,6 @@ FIXED = (
 def check_config(config: ml_collections.ConfigDict) -> None:
     """Raises `UsageError` for values that would fail later, or with less to say."""
     configs.check(config, configs.default_of("equijump"), rules.RULES)
-
-
-def measure(
-    segments: Segments, align: bool, ensemble: bool = False
-) -> build.Statistics:
-    """Measures the displacement over the lags of the data, on training pairs.
-
-    Args:
-        segments: data of a run; its training pairs are measured.
-        align: true to superpose targets.
-        ensemble: true to measure the spread of frames with a hidden source too.
-    """
-    values = segments.lags.values
-    if segments.lags.is_range:
-        spacing = max(s.trajectory.spacing for s in segments.training)
-        counts = np.geomspace(values[0] / spacing, values[-1] / spacing, 10)
-        values = tuple(spacing * np.unique(np.round(counts)))
-
-    def draw(lag: float) -> pairs.Batch:
-        lags = pairs.Lags((float(lag),), is_range=False)
-        return pairs.batch_at(
-            segments.training, lags, NUM_MEASURED, segments.num_nodes, seed=0, step=0
-        )
-
-    squares = jax.jit(jax.vmap(partial(_mean_squares, align=align)))
-    spread = lambda batch: [float(np.sqrt(np.mean(x))) for x in squares(batch)]
-    statistics = build.Statistics(
-        np.array(values, float), *np.array([spread(draw(lag)) for lag in values]).T
-    )
-    if not ensemble:
-        return statistics
-    hidden = pairs.hide_sources(draw(values[0]), 1.0, seed=0, step=0)
-    return statistics._replace(ensemble=np.array(spread(hidden)))
-
-
-def _mean_squares(
-    batch: pairs.Batch, align: bool
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Returns the mean square of the displacement of CA, and of other vectors, Å^2."""
-    mask = batch.slot_mask
-    source, target = loss.centred_pair(batch, align)
-    moved = jnp.square(to_cloud(target, mask) - to_cloud(source, mask))
-    vectors = jnp.where(jnp.arange(mask.shape[1])[:, None] == CA_SLOT, 0.0, moved)
-    counts = jnp.sum(mask[:, CA_SLOT]), jnp.sum(mask)
-    # Centred positions have three degrees of freedom less, as has their noise.
-    positions = jnp.sum(moved[:, CA_SLOT]) / (3 * jnp.maximum(counts[0] - 1, 1))
-    return positions, jnp.sum(vectors) / (3 * (counts[1] - counts[0]))
 
 
 def make_errors(
@@ -153,15 +103,16 @@ def make_validate(
     def total(params: Any, batch: pairs.Batch, keys: Any, counts: Any) -> Any:
         return jnp.sum(jnp.where(counts, errors(params, batch, keys), 0.0))
 
+    plan = pairs.make_plan(segments.validation, segments.lags, config.loss.unroll)
+
     def part(params: training.Params, chosen: _Part) -> float:
-        batch = pairs.batch_at(
-            segments.validation, segments.lags, count, chosen.num_nodes, seed=0,
-            step=0, num_before=config.loss.unroll, rows=chosen.rows,
-        )  # fmt: skip
+        size = chosen.num_nodes
+        batch = pairs.draw(plan, count, size, seed=0, step=0, rows=chosen.rows)
         given = (batch, keys[chosen.rows], chosen.counts)
         return float(total(params, *parallel.split_batch(given, mesh)))
 
-    parts = _validation_parts(segments, count, num_devices)
+    buckets = mixture.make_buckets(segments.training)
+    parts = _validation_parts(plan, buckets, count, num_devices)
     mean = lambda params: sum(part(params, chosen) for chosen in parts) / count
     return lambda params: {"validation_error": mean(params)}
 
@@ -180,11 +131,18 @@ class _Part(NamedTuple):
     counts: Bool[np.ndarray, " batch"]
 
 
-def _validation_parts(segments: Segments, count: int, num_devices: int) -> list[_Part]:
-    """Divides the pairs of validation by size, as training does, and into batches."""
-    sizes = pairs.sizes_at(segments.validation, count, seed=0, step=0)
-    bounds = sorted(b.num_nodes for b in pairs.make_buckets(segments.training))
-    places = np.minimum(np.searchsorted(bounds, sizes), len(bounds) - 1)
+def _validation_parts(
+    plan: pairs.Plan, buckets: Sequence[mixture.Bucket], count: int, num_devices: int
+) -> list[_Part]:
+    """Divides the pairs of validation by size, as training does, and into batches.
+
+    Those that are larger than any of training are a size of their own.
+    """
+    sizes = pairs.sizes_at(plan, count, seed=0, step=0)
+    bounds = sorted({bucket.num_nodes for bucket in buckets})
+    if sizes.max() > bounds[-1]:
+        bounds.append(int(sizes.max()))
+    places = np.searchsorted(bounds, sizes)
     parts = []
     for place in np.unique(places):
         members = np.flatnonzero(places == place)
@@ -214,7 +172,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     config = config.copy_and_resolve_references()
     config.model.residue_types = segments.num_types
     ensemble = config.data.ensemble_share > 0.0 or build.has_random_frames(config)
-    statistics = measure(segments, config.data.align, ensemble)
+    statistics = measure(segments, config.data.align, ensemble, config.model.cloud)
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     num_devices = config.train.num_devices
     mesh = parallel.make_mesh(num_devices) if num_devices > 1 else None
@@ -235,15 +193,13 @@ def _make_parts(
 ) -> run.Parts:
     size, share = config.train.batch_size, config.data.ensemble_share
     num_frames = sum(s.stop - s.start for s in segments.training)
-
-    buckets = pairs.make_buckets(segments.training)
+    plan = pairs.make_plan(segments.training, segments.lags, config.loss.unroll)
+    buckets = mixture.make_buckets(plan.segments, plan.shares)
 
     def batch_at(step: int) -> pairs.Batch:
-        bucket = pairs.bucket_at(buckets, config.seed, step)
-        batch = pairs.batch_at(
-            segments.training, segments.lags, size, bucket.num_nodes, config.seed,
-            step, num_before=config.loss.unroll, shares=bucket.shares,
-        )  # fmt: skip
+        bucket = mixture.bucket_at(buckets, config.seed, step)
+        given = plan, size, bucket.num_nodes, config.seed, step
+        batch = pairs.draw(*given, shares=bucket.shares)
         return pairs.hide_sources(batch, share, config.seed, step) if share else batch
 
     return run.Parts(
