@@ -1,5 +1,7 @@
 """Trajectories in files, and the packaged ones by their name."""
 
+import functools
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,11 @@ def read(pattern: str, data: ml_collections.ConfigDict) -> Iterator[frames.Traje
         pattern: as `ala2_300K`, `runs/*.xtc` or `runs`.
         data: group `data` of a config: `topology`, `spacing` and `select` are read.
     """
+    listed = functools.cache(lambda folder: frozenset(os.listdir(folder)))
     for path in find(pattern):
         topology = Path(
-            data.topology or files.find_topology("--config.data.topology", path)
+            data.topology
+            or files.find_topology("--config.data.topology", path, listed(path.parent))
         )
         (found,) = frames.read_trajectories(
             [path], topology, data.spacing, select=data.select
