@@ -35,7 +35,7 @@ _CHECKSUM_VERSION = 1
 
 
 class Trajectory(NamedTuple):
-    """One trajectory at a constant spacing.
+    """One trajectory, at a constant spacing or at times of its own.
 
     Attributes:
         name: name of its file.

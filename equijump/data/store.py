@@ -6,6 +6,7 @@ what was left out. Systems are kept once, whoever has them.
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 import time
@@ -15,12 +16,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float64
 
 from common.commands.reading import DAMAGE
 from equijump.data import shards
 from equijump.data.packed import PackedFrames
 from equijump.data.topology import System
+
+_PROGRESS = 500
+"""Packed files from one line of the log to the next."""
 
 _SETTLED = 2.0
 """Seconds after a change from which another one shows in the time of change."""
@@ -150,8 +155,19 @@ def entry(key: str, pack: Callable[[Writer], None]) -> Entry:
             writer = Writer(shard)
             pack(writer)
             writer.record(key)
+        _tell_progress()
         found = _read_entry(key, again=True)
     return found
+
+
+_num_packed = itertools.count(1)
+
+
+def _tell_progress() -> None:
+    """Logs now and then how many files were packed by this process."""
+    number = next(_num_packed)
+    if number % _PROGRESS == 0:
+        logging.info("packed %d files; a later start finds them at once", number)
 
 
 def _read_entry(key: str, again: bool = False) -> Entry | None:

@@ -127,15 +127,7 @@ def _pack(
     select: str,
     writer: store.Writer,
 ) -> None:
-    with refusing(path, _WHAT):
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if array.ndim != 4 or array.shape[2:] != (14, 3) or array.dtype.kind != "f":
-            raise ValueError(f"shape {array.shape} and type {array.dtype}")
-    if len(sequence) != array.shape[1] or not set(sequence) <= _SIDE_CHAINS.keys():
-        raise UsageError(
-            f"{path}: expected {array.shape[1]} amino acids, as the array has, found "
-            f"the sequence {sequence[:40]}"
-        )
+    array = _opened(path, sequence)
     topology, rows, slots = topology_of(sequence)
     if not len(array):
         writer.skipped["files without a frame"] += 1
@@ -150,6 +142,20 @@ def _pack(
     count = packing.add(writer, str(path), system, parts)
     pieces = [store.Piece(path.stem, spacing, conditions=known)]
     writer.end(system, pieces if count > 1 else [])
+
+
+def _opened(path: Path, sequence: str) -> np.ndarray:
+    """Returns a map of an array that fits its sequence."""
+    with refusing(path, _WHAT):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array.ndim != 4 or array.shape[2:] != (14, 3) or array.dtype.kind != "f":
+            raise ValueError(f"shape {array.shape} and type {array.dtype}")
+    if len(sequence) != array.shape[1] or not set(sequence) <= _SIDE_CHAINS.keys():
+        raise UsageError(
+            f"{path}: expected {array.shape[1]} amino acids, as the array has, found "
+            f"the sequence {sequence[:40]}"
+        )
+    return array
 
 
 def topology_of(sequence: str) -> tuple[Any, np.ndarray, np.ndarray]:
