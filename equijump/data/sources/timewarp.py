@@ -12,7 +12,7 @@ from pathlib import Path
 
 import ml_collections
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Float64
 
 from common.commands.reading import Header, read_arrays, refusing
 from common.errors import UsageError
@@ -96,7 +96,7 @@ def _choose(headers: Mapping[str, Header]) -> Iterable[str]:
 
 
 def times_of(
-    arrays: Mapping[str, Float64[np.ndarray, " _"] | Int[np.ndarray, " _"]],
+    arrays: Mapping[str, np.ndarray],
 ) -> Float64[np.ndarray, " num_frames"]:
     """Returns the times of frames in ps, by their steps where they have them.
 
@@ -104,12 +104,13 @@ def times_of(
     [5.0, 5.0005, 5.005]
 
     Args:
-        arrays: `step`, `time`, or both.
+        arrays: arrays of a file, with `step`, `time`, or both.
 
     Raises:
         ValueError: Steps and times disagree, or are no numbers.
     """
-    known = {name: np.asarray(arrays[name], np.float64) for name in arrays}
+    clocks = arrays.keys() & {"step", "time"}
+    known = {name: np.asarray(arrays[name], np.float64) for name in clocks}
     times = known["step"] * STEP if "step" in known else known["time"]
     if not np.isfinite(times).all():
         raise ValueError("times that are no numbers")
