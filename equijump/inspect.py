@@ -101,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (UsageError, RunError) as error:
             num_bad += 1
             line = cli.one_line(str(error).replace("config.data.sources: ", ""))
-            sys.stderr.write(f"equijump inspect: {given}: {line}\n")
+            line = line if given in line else f"{given}: {line}"
+            sys.stderr.write(f"equijump inspect: {line}\n")
         else:
             if not flags.json:
                 sys.stdout.write(text_of(reports[-1]))
