@@ -9,7 +9,12 @@ import numpy as np
 from absl import logging
 
 from common.commands.outcome import judge
+from equijump import confidence
+from equijump.confidence import Estimate
+from equijump.data.topology import System
 from equijump.rollout import State
+from equijump.transferable import sequence_of
+from equijump.weights import Weights
 
 _REMEDY = "a smaller --lag or more training may help, and --no-gate shows the draws"
 _BROKEN_REMEDY = "the gate, a smaller --lag or more training may help"
@@ -27,6 +32,8 @@ class Summary(NamedTuple):
         broken: time in ps of the first frame of each replica beyond
             `equijump.rejection.BROKEN`.
         num_intact: jumps of all replicas before that frame.
+        confidence: how far to trust it, see `equijump.confidence`; None where that is
+            not known.
     """
 
     num_jumps: int
@@ -36,6 +43,12 @@ class Summary(NamedTuple):
     num_moved: int
     broken: dict[int, float]
     num_intact: int
+    confidence: Estimate | None = None
+
+    @property
+    def passed(self) -> float:
+        """Returns the share of draws that passed the gate."""
+        return self.num_accepted / max(self.num_draws, 1)
 
 
 def summary_of(state: State, num_jumps: int, ps: float) -> Summary:
@@ -55,8 +68,21 @@ def summary_of(state: State, num_jumps: int, ps: float) -> Summary:
 
 def to_json(summary: Summary) -> dict[str, Any]:
     """Returns the figures as `sample.json` has them."""
+    values = summary._asdict()
+    del values["confidence"]  # It stands beside them.
     broken = {str(replica): time for replica, time in summary.broken.items()}
-    return {**summary._asdict(), "broken": broken}
+    return {**values, "broken": broken}
+
+
+def with_confidence(summary: Summary, system: System, weights: Weights) -> Summary:
+    """Returns figures with how far to trust them, where the weights are calibrated."""
+    if weights.transferable is None or weights.calibration is None:
+        return summary
+    features = confidence.features_of(
+        summary.passed, sequence_of(system), weights.transferable
+    )
+    found = confidence.estimate(weights.calibration, features)
+    return summary._replace(confidence=found)
 
 
 def describe(summary: Summary, has_gate: bool) -> str:
