@@ -1,7 +1,7 @@
 r"""Tensor clouds: the atoms of a residue as vectors, and how these add up to positions.
 
 A cloud is an array `[num_nodes, num_slots, 3]` in Å. What the vectors are is a choice
-of the config, `model.vectors`:
+of the config, `model.cloud`:
 
 * `ca`: the position of CA in its slot, the vector from CA to each other atom;
 * `parent`: the same, each vector from the atom before it, so that it is a bond;

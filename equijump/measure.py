@@ -19,7 +19,7 @@ NUM_MEASURED = 4_000
 
 
 def measure(
-    segments: Segments, align: bool, ensemble: bool = False, vectors: str = "ca"
+    segments: Segments, align: bool, ensemble: bool = False, cloud: str = "ca"
 ) -> build.Statistics:
     """Measures the displacement over the lags of the data, on training pairs.
 
@@ -27,14 +27,14 @@ def measure(
         segments: data of a run; its training pairs are measured.
         align: true to superpose targets.
         ensemble: true to measure the spread of frames with a hidden source too.
-        vectors: kind of cloud; of trees each slot of each residue type is measured.
+        cloud: kind of cloud; of trees each slot of each residue type is measured.
     """
-    moved = partial(_moved, align=align, vectors=vectors, num_types=segments.num_types)
+    moved = partial(_moved, align=align, cloud=cloud, num_types=segments.num_types)
     moved = jax.jit(jax.vmap(moved))
 
     def spread(batch: pairs.Batch) -> tuple[Any, Any]:
         found = _Moved(*map(np.asarray, moved(batch)))
-        if vectors == "ca":
+        if cloud == "ca":
             return _root_mean(found, found.is_position), _root_mean(found, found.others)
         return _root_mean(found, found.is_position), _by_slot(found, batch, segments)
 
@@ -46,7 +46,7 @@ def measure(
         return statistics
     hidden = pairs.hide_sources(_draw(segments, lags[0]), 1.0, seed=0, step=0)
     position, others = spread(hidden)
-    if vectors == "ca":
+    if cloud == "ca":
         return statistics._replace(ensemble=np.array([position, others]))
     ensemble = np.array([position, np.nan])
     return statistics._replace(ensemble=ensemble, ensemble_vectors=others)
@@ -86,13 +86,13 @@ class _Moved(NamedTuple):
 
 
 def _moved(
-    batch: pairs.Batch, align: bool, vectors: str, num_types: int
+    batch: pairs.Batch, align: bool, cloud: str, num_types: int
 ) -> tuple[Array, ...]:
     """Returns the fields of `_Moved` for one pair."""
     mask = batch.slot_mask
-    tree = tree_of(vectors, num_types, batch.tokens, batch.chains, batch.numbers)
-    cloud = partial(to_cloud, slot_mask=mask, tree=tree)
-    source, target = (cloud(x) for x in loss.centred_pair(batch, align))
+    tree = tree_of(cloud, num_types, batch.tokens, batch.chains, batch.numbers)
+    make = partial(to_cloud, slot_mask=mask, tree=tree)
+    source, target = (make(x) for x in loss.centred_pair(batch, align))
     squares = jnp.mean(jnp.square(target - source), axis=-1)
     roots = roots_of(mask, tree)
     is_position = roots[:, None] & (jnp.arange(mask.shape[1]) == CA_SLOT)

@@ -164,7 +164,7 @@ class EquiJump(nn.Module):
         product: row of `common.nn.products.PRODUCTS`, of the messages.
         num_heads: clouds that the network of the transport gives.
         residue_types: types of residues, the first of `equijump.data.residues`.
-        vectors: kind of cloud, see `equijump.cloud`. Other than "ca", noise is told
+        cloud: kind of cloud, see `equijump.cloud`. Other than "ca", noise is told
             for each slot, in units of its scale.
         refresh_neighbours: true if neighbours are found from the estimate of the end
             too, at every step; else only where the source is hidden.
@@ -185,7 +185,7 @@ class EquiJump(nn.Module):
     product: str
     num_heads: int = 1
     residue_types: int = NUM_TYPES
-    vectors: str = "ca"
+    cloud: str = "ca"
     refresh_neighbours: bool = False
 
     def setup(self) -> None:
@@ -290,7 +290,7 @@ class EquiJump(nn.Module):
         self, estimate: paths.Estimate, scales: paths.Scales
     ) -> Float[Array, "*num_nodes num_feats"]:
         """Encodes the noise: in Å, or in units of scales, which are told beside it."""
-        if self.vectors == "ca":
+        if self.cloud == "ca":
             return gaussian_basis(estimate.log_level, -6.0, 3.0, 24)
         ratio = gaussian_basis(estimate.log_ratio, *RATIOS, 24)
         sizes = jnp.log(scales.displacement[..., 0])

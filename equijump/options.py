@@ -32,7 +32,7 @@ class Options(NamedTuple):
         method: one of the transport's samplers.
         every: jumps from one frame that is kept to the next.
         max_redraws: redraws of the gate; None for no gate.
-        vectors: kind of cloud that the network sees, see `equijump.cloud`.
+        cloud: kind of cloud that the network sees, see `equijump.cloud`.
         outside: what lies outside the training of the weights, in words.
     """
 
@@ -44,7 +44,7 @@ class Options(NamedTuple):
     method: str
     every: int
     max_redraws: int | None
-    vectors: str = "ca"
+    cloud: str = "ca"
     outside: tuple[str, ...] = ()
 
     @property
@@ -151,7 +151,7 @@ def choose(
         method=_check_method(config, method),
         every=every,
         max_redraws=max_redraws if gate else None,
-        vectors=config.model.vectors,
+        cloud=config.model.cloud,
         outside=tuple(outside),
     )
 

@@ -57,7 +57,7 @@ class Chain(NamedTuple):
 
 
 def chain_of(
-    system: System, conditions: Mapping[str, float], vectors: str = "ca"
+    system: System, conditions: Mapping[str, float], cloud: str = "ca"
 ) -> Chain:
     """Returns the arrays of a system that the network reads.
 
@@ -65,7 +65,7 @@ def chain_of(
         system: molecule.
         conditions: numbers by the names of `common.nn.conditions.CONDITIONS`; without
             a lag, frames are drawn one by one.
-        vectors: kind of cloud that the network sees, see `equijump.cloud`.
+        cloud: kind of cloud that the network sees, see `equijump.cloud`.
     """
     atoms = system.slot_atoms.ravel()
     places = np.flatnonzero(atoms >= 0)
@@ -80,7 +80,7 @@ def chain_of(
         numbers=numbers,
         places=jnp.asarray(places[np.argsort(atoms[places])]),
         conditions={"lag": unknown, **known(values)},
-        tree=tree_of(vectors, num_types_of(system.slot_atoms.shape[1]), *names),
+        tree=tree_of(cloud, num_types_of(system.slot_atoms.shape[1]), *names),
     )
 
 
@@ -177,7 +177,7 @@ class Plan(NamedTuple):
         every: jumps from one frame that is kept to the next.
         chunk: frames between two yields.
         max_redraws: redraws, see `equijump.rejection.draw`; None for no gate.
-        vectors: kind of cloud that the network sees, see `equijump.cloud`.
+        cloud: kind of cloud that the network sees, see `equijump.cloud`.
     """
 
     system: System
@@ -187,7 +187,7 @@ class Plan(NamedTuple):
     every: int = 1
     chunk: int = 100
     max_redraws: int | None = None
-    vectors: str = "ca"
+    cloud: str = "ca"
 
     @property
     def jump_time(self) -> float:
@@ -201,7 +201,7 @@ def begin(plan: Plan) -> Chunk:
     rows, columns = np.nonzero(system.slot_atoms >= 0)
     placed = np.zeros((count, *system.slot_atoms.shape, 3), np.float32)
     placed[:, rows, columns] = plan.starts[:, system.slot_atoms[rows, columns]]
-    chain = chain_of(system, plan.conditions, plan.vectors)
+    chain = chain_of(system, plan.conditions, plan.cloud)
     clouds = jax.vmap(to_cloud, (0, None, None))(
         jnp.asarray(placed), chain.slot_mask, chain.tree
     )
@@ -271,7 +271,7 @@ def _fixed(params: Any, plan: Plan) -> _Fixed:
     seeded = partial(jax.random.fold_in, jax.random.key(plan.seed))
     return _Fixed(
         params=params,
-        chain=chain_of(plan.system, plan.conditions, plan.vectors),
+        chain=chain_of(plan.system, plan.conditions, plan.cloud),
         graph=graph,
         every=jnp.int32(plan.every),
         keys=jax.vmap(seeded)(jnp.arange(len(plan.starts))),

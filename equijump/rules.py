@@ -87,7 +87,7 @@ RULES = Rules(
         "data.ensemble_share": Range(0.0, 0.99),
         "data.num_clusters": Range(0),
         "model.num_*": Range(1),
-        "model.vectors": clouds.KINDS,
+        "model.cloud": clouds.KINDS,
         "model.residue_types": Range(0, len(RESIDUES)),
         "model.max_degree": Range(1),
         "model.reach": Range(0),

@@ -163,7 +163,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     config = config.copy_and_resolve_references()
     config.model.residue_types = segments.num_types
     ensemble = config.data.ensemble_share > 0.0 or build.has_random_frames(config)
-    statistics = measure(segments, config.data.align, ensemble, config.model.vectors)
+    statistics = measure(segments, config.data.align, ensemble, config.model.cloud)
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     num_devices = config.train.num_devices
     mesh = parallel.make_mesh(num_devices) if num_devices > 1 else None

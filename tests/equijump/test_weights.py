@@ -10,7 +10,7 @@ import pytest
 from common.errors import UsageError
 from common.nn.conditions import Known
 from configs.equijump import tiny
-from equijump import build, weights
+from equijump import build, starts, weights
 from equijump.data import sources
 from equijump.data.residues import NUM_SLOTS
 from tests.equijump.test_data_pairs import doubled, make_trajectory
