@@ -61,7 +61,7 @@ def add_caps(
     system: System,
     positions: Float32[np.ndarray, "num_frames num_atoms 3"],
     source: str,
-) -> tuple[System, Float32[np.ndarray, "num_frames num_atoms 3"]]:
+) -> tuple[System, Float32[np.ndarray, "num_frames num_all 3"]]:
     """Puts ACE and NME on all free ends.
 
     Returns:

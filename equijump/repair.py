@@ -208,9 +208,9 @@ def _build(
     residue = {atom.index for atom in gap.residue.atoms}
     others = [i for i in np.flatnonzero(chosen).tolist() if i not in residue]
     around = positions[:, others]
-    turns = internal.draw_chi(gap.kind, rng, NUM_TRIES)
+    drawn = internal.draw_chi(gap.kind, rng, NUM_TRIES)
+    turns = {name: chi[:, None] for name, chi in drawn.items()}
     turns["psi"] = _psi(known, around)
-    turns = {name: np.asarray(value)[..., None] for name, value in turns.items()}
     tried = dict(known)
     for row in (*internal.SIDE_CHAINS[gap.kind], internal.OXYGEN):
         if row.atom in gap.missing:

@@ -148,9 +148,10 @@ def test_h5_cannot_be_gone_on_with(tmp_path):
 def test_a_header_is_kept_with_its_result(tmp_path):
     opened = trajfile.open_output(tmp_path, header(), SYSTEM, overwrite=False)
     with opened as output:
-        trajfile.write_header(output, {"num_jumps": 3})
+        trajfile.write_header(output, {"num_jumps": 3}, {"js": 0.01})
     found = json.loads((tmp_path / "sample.json").read_text())
     assert found.pop("result") == {"num_jumps": 3}
+    assert found.pop("confidence") == {"js": 0.01}
     assert found.pop("format_version") == trajfile.FORMAT_VERSION
     assert found == header()
 
