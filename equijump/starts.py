@@ -212,9 +212,8 @@ def _like_first(first: Given, one: Given) -> Float32[np.ndarray, "_ num_atoms 3"
 def _tell_outside(name: str, source: str, outer: Sequence[str]) -> None:
     if outer:
         logging.warning(
-            "%s: outside the training of %s: %s; how far to trust it is told at the "
-            "end", source, name, "; ".join(outer),
-        )  # fmt: skip
+            "%s: outside the training of %s: %s", source, name, "; ".join(outer)
+        )
 
 
 def in_turn(counts: Sequence[int]) -> list[tuple[int, int]]:
