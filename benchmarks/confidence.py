@@ -58,18 +58,28 @@ def measured_of(line: Mapping[str, Any], weights: Weights) -> Measured | None:
     return Measured(features, errors)
 
 
-def read(paths: Sequence[Path], weights: Weights) -> dict[str, Measured]:
-    """Returns the peptides of files of `benchmarks.peptides`, by sequence."""
-    found = {}
+def read(paths: Sequence[Path], weights: Weights) -> tuple[dict[str, Measured], float]:
+    """Returns the peptides of files of `benchmarks.peptides`, by sequence, and the lag.
+
+    Raises:
+        UsageError: A file is damaged, or they differ in the lag, or are without gate.
+    """
+    found, lags = {}, set()
     for path in paths:
         what = "figures of benchmarks.peptides"
         record = read_json(path, what)
         with refusing(path, what):
+            flags = record["flags"]
+            lags.add(float(flags["lag"]))
+            if flags["gate"] != "True":
+                raise ValueError("rollouts without the gate")
             for line in record["peptides"]:
                 one = measured_of(line, weights)
                 if one is not None:
                     found[str(line["name"])] = one
-    return found
+    if len(lags) != 1:
+        raise UsageError(f"--measured: expected rollouts of one lag, found {lags}")
+    return found, lags.pop()
 
 
 def judge(
@@ -153,8 +163,8 @@ def main() -> None:
     weights = load_weights(flags.checkpoint)
     if weights.transferable is None:
         raise UsageError(f"{flags.checkpoint}: expected a network of several peptides")
-    measured = read(flags.measured, weights)
-    calibration = confidence.fit(list(measured.values()))
+    measured, lag = read(flags.measured, weights)
+    calibration = confidence.fit(list(measured.values()), lag)
     estimates = confidence.leave_one_out(list(measured.values()))
     rows = [
         (name, *(f"{value:.3g}" for value in found.values()))

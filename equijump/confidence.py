@@ -60,6 +60,7 @@ class Calibration(NamedTuple):
     """Fit of measured errors.
 
     Attributes:
+        lag: lag of the rollouts that were judged, in ps; the gate was on.
         num_peptides: number of peptides that were judged.
         features: names of the features.
         means: mean of each.
@@ -68,6 +69,7 @@ class Calibration(NamedTuple):
         errors: fit of each error, by name.
     """
 
+    lag: float
     num_peptides: int
     features: tuple[str, ...]
     means: tuple[float, ...]
@@ -133,10 +135,14 @@ def features_of(
     return found
 
 
-def fit(measured: Sequence[Measured]) -> Calibration:
+def fit(measured: Sequence[Measured], lag: float) -> Calibration:
     """Returns a calibration of peptides that were judged.
 
     Features that not all of them have are left out.
+
+    Args:
+        measured: peptides.
+        lag: lag of their rollouts, in ps.
 
     Raises:
         ValueError: There are too few peptides.
@@ -154,6 +160,7 @@ def fit(measured: Sequence[Measured]) -> Calibration:
             values = [max(measured[i].errors[error], _LEAST[error]) for i in rows]
             errors[error] = _line((table[rows] - means) / spreads, np.log(values))
     return Calibration(
+        lag=lag,
         num_peptides=len(measured),
         features=tuple(names),
         means=tuple(means.tolist()),
@@ -223,7 +230,7 @@ def estimate(
 def leave_one_out(measured: Sequence[Measured]) -> list[Estimate | None]:
     """Returns the estimate of each peptide by a calibration that left it out."""
     return [
-        estimate(fit([*measured[:row], *measured[row + 1 :]]), one.features)
+        estimate(fit([*measured[:row], *measured[row + 1 :]], 0.0), one.features)
         for row, one in enumerate(measured)
     ]
 
@@ -321,4 +328,5 @@ def _of_json(record: Mapping[str, Any]) -> Calibration:
     sizes = {len(ranges), *map(len, columns), *(len(x.slopes) for x in errors.values())}
     if sizes != {len(names)} or not set(names) <= set(FEATURES):
         raise ValueError(f"features {', '.join(names)}")
-    return Calibration(int(record["num_peptides"]), names, *columns, ranges, errors)
+    lag, count = float(record["lag"]), int(record["num_peptides"])
+    return Calibration(lag, count, names, *columns, ranges, errors)

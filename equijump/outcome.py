@@ -3,6 +3,7 @@
 The command puts it into `sample.json`, and `Sampler.summary` has it in Python.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +12,7 @@ from absl import logging
 from common.commands.outcome import judge
 from equijump import confidence
 from equijump.confidence import Estimate
-from equijump.data.topology import System
-from equijump.rollout import State
+from equijump.rollout import Plan, State
 from equijump.transferable import sequence_of
 from equijump.weights import Weights
 
@@ -74,15 +74,19 @@ def to_json(summary: Summary) -> dict[str, Any]:
     return {**values, "broken": broken}
 
 
-def with_confidence(summary: Summary, system: System, weights: Weights) -> Summary:
-    """Returns figures with how far to trust them, where the weights are calibrated."""
-    if weights.transferable is None or weights.calibration is None:
+def with_confidence(summary: Summary, plan: Plan, weights: Weights) -> Summary:
+    """Returns figures with how far to trust them, where that was measured.
+
+    It was for weights with a calibration, at one lag and with the gate.
+    """
+    known, measured = weights.transferable, weights.calibration
+    if known is None or measured is None or plan.max_redraws is None:
         return summary
-    features = confidence.features_of(
-        summary.passed, sequence_of(system), weights.transferable
-    )
-    found = confidence.estimate(weights.calibration, features)
-    return summary._replace(confidence=found)
+    if not math.isclose(plan.conditions.get("lag", 0.0), measured.lag, rel_tol=1e-6):
+        return summary
+    sequence = sequence_of(plan.system)
+    features = confidence.features_of(summary.passed, sequence, known)
+    return summary._replace(confidence=confidence.estimate(measured, features))
 
 
 def describe(summary: Summary, has_gate: bool) -> str:

@@ -162,7 +162,7 @@ def _summary(
     weights: Weights, state: State, num_jumps: int, plan: Plan
 ) -> outcome.Summary:
     summary = outcome.summary_of(state, num_jumps, plan.jump_time)
-    return outcome.with_confidence(summary, plan.system, weights)
+    return outcome.with_confidence(summary, plan, weights)
 
 
 def _work(plan: Plan) -> tuple[float, str]:

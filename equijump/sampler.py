@@ -147,7 +147,7 @@ class Sampler:
         weights = self.weights
         for chunk in drawn:
             found = outcome.summary_of(chunk.state, chunk.num_jumps, plan.jump_time)
-            self.summary = outcome.with_confidence(found, plan.system, weights)
+            self.summary = outcome.with_confidence(found, plan, weights)
             yield chunk.frames
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.errors import UsageError
-from equijump import confidence, outcome
+from equijump import confidence, outcome, rollout
 from equijump.confidence import Measured
 from equijump.transferable import Transferable
 from tests.equijump.test_data_topology_order import make_system
@@ -47,7 +47,7 @@ def test_features_are_those_of_the_sequence_and_the_gate():
 
 
 def test_a_law_of_errors_is_found_again():
-    calibration = confidence.fit(measured(400))
+    calibration = confidence.fit(measured(400), 10.0)
     for refused in (0.1, 0.9):
         js = confidence.estimate(calibration, features(refused)).js
         assert np.log(js[0]) == pytest.approx(2.0 * refused - 5.0, abs=0.1)
@@ -73,7 +73,7 @@ def test_a_peptide_has_no_part_in_its_own_estimate():
 
 
 def test_what_was_never_calibrated_is_named():
-    calibration = confidence.fit(measured(40))
+    calibration = confidence.fit(measured(40), 10.0)
     found = confidence.estimate(calibration, features(0.5, length=np.log(20.0)))
     assert found.beyond == ("length",)
     assert "; beyond them in length" in confidence.describe(found)
@@ -82,7 +82,7 @@ def test_what_was_never_calibrated_is_named():
 
 
 def test_estimates_are_errors_that_can_be():
-    calibration = confidence.fit(measured(40))
+    calibration = confidence.fit(measured(40), 10.0)
     found = confidence.estimate(calibration, features(50.0))
     assert found.js[2] <= np.log(2.0)
     assert np.isfinite(found.time_factor).all()
@@ -92,13 +92,13 @@ def test_estimates_are_errors_that_can_be():
 
 def test_a_feature_that_some_lack_is_left_out():
     rows = measured(10, disagreement=-1.0)
-    assert "disagreement" in confidence.fit(rows).features
+    assert "disagreement" in confidence.fit(rows, 10.0).features
     rows[3].features.pop("disagreement")
-    assert "disagreement" not in confidence.fit(rows).features
+    assert "disagreement" not in confidence.fit(rows, 10.0).features
 
 
 def test_an_estimate_without_a_feature_is_none():
-    calibration = confidence.fit(measured(10, disagreement=-1.0))
+    calibration = confidence.fit(measured(10, disagreement=-1.0), 10.0)
     assert confidence.estimate(calibration, features(0.5)) is None
     known = confidence.estimate(calibration, features(0.5, disagreement=-1.0))
     assert known.num_peptides == 10
@@ -106,9 +106,9 @@ def test_an_estimate_without_a_feature_is_none():
 
 def test_few_peptides_are_refused_and_few_times_left_out():
     with pytest.raises(ValueError, match="7 peptides"):
-        confidence.fit(measured(7))
+        confidence.fit(measured(7), 10.0)
     rows = [one._replace(errors={"js": one.errors["js"]}) for one in measured(20)]
-    found = confidence.estimate(confidence.fit(rows), features(0.5))
+    found = confidence.estimate(confidence.fit(rows, 10.0), features(0.5))
     assert found.time_factor is None
     assert confidence.describe(found).count("slowest") == 0
 
@@ -120,7 +120,7 @@ def write(folder, calibration, checksum="ab"):
 
 
 def test_a_calibration_is_kept_beside_weights(tmp_path):
-    calibration = confidence.fit(measured(20))
+    calibration = confidence.fit(measured(20), 10.0)
     write(tmp_path, calibration)
     assert confidence.read(tmp_path, "ab") == calibration
 
@@ -133,7 +133,7 @@ def test_without_a_calibration_nothing_is_told(tmp_path):
 def test_a_calibration_of_other_weights_is_left_out(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(confidence.logging, "warning", lambda t, *a: told.append(t % a))
-    write(tmp_path, confidence.fit(measured(20)))
+    write(tmp_path, confidence.fit(measured(20), 10.0))
     assert confidence.read(tmp_path, "cd") is None
     (line,) = told
     assert "of other weights" in line
@@ -144,21 +144,40 @@ def test_a_calibration_of_other_weights_is_left_out(tmp_path, monkeypatch):
     [{"means": [0.0]}, {"features": ["x"] * 4}, {"format_version": 2}, {"errors": 3}],
 )
 def test_a_damaged_calibration_is_refused(change, tmp_path):
-    record = write(tmp_path, confidence.fit(measured(20))) | change
+    record = write(tmp_path, confidence.fit(measured(20), 10.0)) | change
     (tmp_path / confidence.FILE).write_text(json.dumps(record))
     with pytest.raises(UsageError, match=r"calibration\.json"):
         confidence.read(tmp_path, "ab")
 
 
-def test_a_summary_has_the_estimate_of_its_peptide():
+def plan_of(**changes):
     system = make_system(["ACE", "ALA", "NME"])
+    starts = np.zeros((2, len(system.kept), 3), np.float32)
+    plan = rollout.Plan(system, starts, {"lag": 10.0}, seed=0, max_redraws=10)
+    return plan._replace(**changes)
+
+
+def test_a_summary_has_the_estimate_of_its_peptide():
     summary = outcome.Summary(5, 2, 20, 10, 2, {}, 10)
     weights = make_weights()._replace(transferable=KNOWN)
-    assert outcome.with_confidence(summary, system, weights) == summary
-    weights = weights._replace(calibration=confidence.fit(measured(20)))
-    found = outcome.with_confidence(summary, system, weights)
+    assert outcome.with_confidence(summary, plan_of(), weights) == summary
+    weights = weights._replace(calibration=confidence.fit(measured(20), 10.0))
+    found = outcome.with_confidence(summary, plan_of(), weights)
     expected = confidence.features_of(0.5, "ACE-ALA-NME", KNOWN)
     assert found.confidence == confidence.estimate(weights.calibration, expected)
     assert "confidence" not in outcome.to_json(found)
     record = confidence.to_json(found.confidence)
     assert record["js"]["low"] < record["js"]["estimate"] < record["js"]["high"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"max_redraws": None}, {"conditions": {"lag": 20.0}}, {"conditions": {}}],
+)
+def test_what_was_not_measured_has_no_estimate(changes):
+    """Without the gate, at another lag, or without one."""
+    summary = outcome.Summary(5, 2, 20, 10, 2, {}, 10)
+    calibration = confidence.fit(measured(20), 10.0)
+    weights = make_weights()._replace(transferable=KNOWN, calibration=calibration)
+    found = outcome.with_confidence(summary, plan_of(**changes), weights)
+    assert found.confidence is None

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from benchmarks import confidence as benchmark
+from common.errors import UsageError
 from equijump import confidence
 from equijump.transferable import Transferable
 from tests.equijump.test_options import make_weights
 
 KNOWN = Transferable(("ACE-ALA-GLY-NME", "ACE-ALA-NME", "ACE-GLY-NME"), False)
+FLAGS = {"lag": "10.0", "gate": "True"}
 WEIGHTS = make_weights()._replace(transferable=KNOWN, molecules={})
 
 
@@ -50,13 +52,14 @@ def test_peptides_without_figures_are_left_out():
 
 def test_the_script_writes_a_calibration_that_weights_read(tmp_path, monkeypatch):
     measured = tmp_path / "peptides.json"
-    measured.write_text(json.dumps({"peptides": lines()}))
+    measured.write_text(json.dumps({"flags": FLAGS, "peptides": lines()}))
     monkeypatch.setattr(benchmark, "load_weights", lambda name: WEIGHTS)
     monkeypatch.setattr(benchmark, "locate", lambda name, folder: tmp_path)
     flags = [f"--measured={measured}", f"--figure={tmp_path / 'plot.png'}"]
     monkeypatch.setattr(sys, "argv", ["confidence", *flags])
     benchmark.main()
     calibration = confidence.read(tmp_path, WEIGHTS.checksum)
+    assert calibration.lag == 10.0
     good, bad = (
         confidence.estimate(
             calibration, confidence.features_of(passed, "ACE-ALA-GLY-NME", KNOWN)
@@ -78,3 +81,15 @@ def test_estimates_are_judged_by_the_peptides_they_left_out():
     assert figures["js"]["correlation"] > 0.8
     assert 0.6 < figures["js"]["inside"] < 1.0
     assert figures["js"]["factor"] < 1.4
+
+
+@pytest.mark.parametrize(
+    "change", [{"gate": "False"}, {"lag": "x"}, {"lag": "20.0"}]
+)  # fmt: skip
+def test_rollouts_of_other_kinds_are_refused(change, tmp_path):
+    paths = []
+    for number, flags in enumerate((FLAGS, FLAGS | change)):
+        paths.append(tmp_path / f"{number}.json")
+        paths[-1].write_text(json.dumps({"flags": flags, "peptides": lines(2)}))
+    with pytest.raises(UsageError):
+        benchmark.read(paths, WEIGHTS)

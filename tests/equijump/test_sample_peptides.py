@@ -117,7 +117,7 @@ def test_a_calibration_is_told_with_the_rollout(peptides, shaken, tmp_path, caps
     folder.mkdir()
     for path in peptides.iterdir():
         (folder / path.name).symlink_to(path)
-    record = confidence.write(confidence.fit(measured(20)), checksum)
+    record = confidence.write(confidence.fit(measured(20), 10.0), checksum)
     (folder / confidence.FILE).write_text(json.dumps(record))
     made = run(tmp_path / "out", f"--checkpoint={folder}", "--sequence=GA")
     assert made["confidence"]["num_peptides"] == 20
