@@ -277,7 +277,7 @@ def _check_lag(weights: Weights, lag: float | None, ensemble: bool) -> dict[str,
         _check_ensemble(weights)
         return {}
     data = weights.config.data
-    known = tuple(map(float, data.lags))
+    known = tuple(dict.fromkeys(map(float, data.lags)))  # Some come more often.
     lag = known[0] if lag is None else lag
     listed = ", ".join(f"{value:g}" for value in known)
     fits = any(np.isclose(lag, known, rtol=1e-6))

@@ -78,7 +78,7 @@ def _metadata(config: Any, meta: Mapping[str, Any], peptides: Any) -> dict[str, 
         return {}
     listed = list(map(float, config.data.temperatures)) or [ROOM_TEMPERATURE]
     found = meta.get("conditions", {}).get("temperature", (min(listed), max(listed)))
-    record = transferable.to_json(peptides, list(config.data.lags), list(found))
+    record = transferable.to_json(peptides, sorted(set(config.data.lags)), list(found))
     return {"transferable": record}
 
 

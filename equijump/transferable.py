@@ -18,8 +18,8 @@ OPENMM_NS = 0.0757
 """ns of OpenMM in a CPU-second, of `OPENMM_ATOMS` atoms with OBC2 on one core."""
 
 OPENMM_ATOMS, OPENMM_POWER = 22, 1.8
-TRAINING_HOURS = 0.21
-"""CPU-hours of `configs/equijump/ala2.py` for each residue, caps among them."""
+TRAINING_HOURS = 0.35
+"""CPU-hours of `configs/equijump/peptides.py` for each residue, caps among them."""
 
 DATA_NS = 60.0
 """ns of trajectories that such a network is trained on."""
@@ -192,7 +192,7 @@ def how_to_make(system: System, flag: str) -> str:
     return (
         f"to make one: equijump simulate {given} --replicas=8 "
         f"--length={DATA_NS / 8:g} --output=md ({DATA_NS:g} ns, about "
-        f"{_hours(hours)} CPU-hours of OpenMM), equijump train --config=ala2 "
+        f"{_hours(hours)} CPU-hours of OpenMM), equijump train --config=peptides "
         f"--config.data.sources=\"('md/*.xtc',)\" --workdir=run (about "
         f"{_hours(training)} CPU-hours), equijump sample --checkpoint=run {flag}"
     )
