@@ -138,13 +138,12 @@ class Sampler:
             jump = self._jump(self.weights.name, options.num_steps, options.method)
         drawn = draw(jump, self.weights.params, plan, None, 0, num_jumps)
         drawn = step_by_step(drawn)
-        return self._frames(drawn, plan)
+        return self._frames(drawn, plan, self.weights)
 
     def _frames(
-        self, drawn: Iterator[Chunk], plan: Plan
+        self, drawn: Iterator[Chunk], plan: Plan, weights: Weights
     ) -> Iterator[Float32[np.ndarray, "num_frames num_replicas num_atoms 3"]]:
         """Yields frames, and keeps what came of them up to there."""
-        weights = self.weights
         for chunk in drawn:
             found = outcome.summary_of(chunk.state, chunk.num_jumps, plan.jump_time)
             self.summary = outcome.with_confidence(found, plan, weights)

@@ -152,16 +152,9 @@ def serve(
     for one in given:
         _check_types(one, num_types)
     is_known = any(is_same(m.system, given[0].system) for m in molecules.values())
-    outer: list[str] = []
     if weights.transferable is None or is_known:
-        matched = [match(molecules, one) for one in given]
-        name = matched[0][0]
-        for one, (other, _) in zip(given, matched, strict=True):
-            if other != name:
-                raise UsageError(
-                    f"{one.source}: expected {name} as in the first, found {other}"
-                )
-        system, found = molecules[name].system, [positions for _, positions in matched]
+        name, found = _matched(molecules, given)
+        system, outer = molecules[name].system, []
     else:
         name, system = name_of(given[0]), given[0].system
         found = [_like_first(given[0], one) for one in given]
@@ -174,6 +167,20 @@ def serve(
         _tell_left_over([one.source for one in given], found, order)
     starts = np.stack([found[file][place] for file, place in order])
     return name, Molecule(system, starts), outer
+
+
+def _matched(
+    molecules: Mapping[str, Molecule], given: Sequence[Given]
+) -> tuple[str, list[Float32[np.ndarray, "_ num_atoms 3"]]]:
+    """Returns the trained system of all structures, and them in its order of atoms."""
+    matched = [match(molecules, one) for one in given]
+    name = matched[0][0]
+    for one, (other, _) in zip(given, matched, strict=True):
+        if other != name:
+            raise UsageError(
+                f"{one.source}: expected {name} as in the first, found {other}"
+            )
+    return name, [positions for _, positions in matched]
 
 
 def _check_types(one: Given, num_types: int) -> None:
