@@ -87,10 +87,12 @@ def add_caps(
         room = _put(made, placed, row, name, is_far)
         if room < _LEAST:
             host = row + 1 if name == "ACE" else row - 1
+            kinds = [RESIDUES[token - 1].name for token in made.tokens[: host + 1]]
+            number = sum(kind not in CAPS for kind in kinds)
             raise UsageError(
-                f"{source}: expected room for {name} at {made.residue_names[host]}, "
-                f"found atoms {room:.1f} Å apart; leave --add_caps out, or build what "
-                "is missing of the chain there"
+                f"{source}: expected room for {name} at "
+                f"{made.residue_names[host]}{number}, found atoms {room:.1f} Å apart; "
+                "leave --add_caps out, or build what is missing of the chain there"
             )
     return made, placed.astype(np.float32)
 

@@ -17,9 +17,10 @@ from equijump.data import molecules, parts
 from equijump.data.files import Frames
 from equijump.data.residues import RESIDUES, Residue, element_of, token_of
 
-NUM_TRIES = 24
+NUM_TRIES = 96
 """Torsions that are tried for what is built."""
 
+_NUM_SWEEPS = 3
 _ROOM = 3.2  # Å; beyond it an atom is no nearer to others than it should be.
 _LINK = 2.0  # Å, of C and N of neighbours.
 _BACKBONE = ("N", "CA", "C")
@@ -182,20 +183,28 @@ def _filled(
     """Returns frames with the atoms of gaps built, in the order of the new topology."""
     positions = frame.positions.astype(np.float64)
     rng = np.random.default_rng(0)
-    added = []
-    for gap in gaps:
-        for name, places in _build(gap, positions, chosen, rng).items():
+    built: list[dict[str, np.ndarray]] = [{} for _ in gaps]
+    for _ in range(_NUM_SWEEPS):  # Later ones see what was built of all others.
+        for number, gap in enumerate(gaps):
+            rest = [one for i, one in enumerate(built) if i != number]
+            others = [places for one in rest for places in one.values()]
+            added = np.stack(others, axis=1) if others else positions[:, :0]
+            built[number] = _build(gap, positions, added, chosen, rng)
+    new = []
+    for gap, atoms in zip(gaps, built, strict=True):
+        for name, places in atoms.items():
             if name in gap.atoms:
                 positions[:, gap.atoms[name]] = places
             else:
-                added.append(places)
-    whole = np.concatenate([positions, np.stack(added, axis=1)], axis=1)
+                new.append(places)
+    whole = np.concatenate([positions, np.stack(new, axis=1)], axis=1)
     return frame._replace(positions=whole[:, order].astype(np.float32))
 
 
 def _build(
     gap: Gap,
     positions: Float[np.ndarray, "num_frames num_file_atoms 3"],
+    added: Float[np.ndarray, "num_frames num_added 3"],
     chosen: np.ndarray,
     rng: np.random.Generator,
 ) -> dict[str, Float[np.ndarray, "num_frames 3"]]:
@@ -207,7 +216,7 @@ def _build(
     }
     residue = {atom.index for atom in gap.residue.atoms}
     others = [i for i in np.flatnonzero(chosen).tolist() if i not in residue]
-    around = positions[:, others]
+    around = np.concatenate([positions[:, others], added], axis=1)
     drawn = internal.draw_chi(gap.kind, rng, NUM_TRIES)
     turns = {name: chi[:, None] for name, chi in drawn.items()}
     turns["psi"] = _psi(known, around)
@@ -247,5 +256,5 @@ def _roomiest(
     room = np.zeros(built.shape[:2])
     for atom in np.moveaxis(built, 2, 0):
         apart = np.linalg.norm(atom[:, :, None] - around, axis=-1)
-        room += np.minimum(apart - _ROOM, 0.0).sum(axis=-1)
+        room -= np.square(np.minimum(apart - _ROOM, 0.0)).sum(axis=-1)
     return np.argmax(room, axis=0)

@@ -127,3 +127,19 @@ def test_other_names_of_atoms_are_no_missing_ones(told):
         atom.name = {"CD1": "CD", "CH3": "C1"}.get(atom.name, atom.name)
     assert is_same(read(trajectory)[0], built.system)
     assert told == []
+
+
+def test_all_side_chains_are_built_without_a_clash(told):
+    trajectory, built = peptide("LYRWFKEQMIHT", count=1)
+    whole = {"ACE", "NME"}
+    side = [
+        str(a)
+        for a in trajectory.topology.atoms
+        if a.residue.name not in whole and a.name not in ("N", "CA", "C", "O")
+    ]
+    system, positions = read(without(trajectory, *side))
+    assert is_same(system, built.system)
+    assert least(system, positions) > 2.2
+    (line,) = told
+    assert line.count(" of ") == 7
+    assert "and of 6 more" in line
