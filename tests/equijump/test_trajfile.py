@@ -156,6 +156,16 @@ def test_a_header_is_kept_with_its_result(tmp_path):
     assert found == header()
 
 
+def test_what_is_said_of_weights_does_not_keep_a_rollout_from_going_on(tmp_path):
+    write(tmp_path, [chunk(0, 2)])
+    told = {"dynamics": "ff14SB", "outside_training": ["3 residues"]}
+    opened = trajfile.open_output(tmp_path, header() | told, SYSTEM, overwrite=False)
+    with opened as output:
+        assert output.num_jumps == 1
+        trajfile.write_header(output)
+    assert json.loads((tmp_path / "sample.json").read_text())["dynamics"] == "ff14SB"
+
+
 def test_all_files_of_a_rollout_are_named(tmp_path):
     names = [path.name for path in trajfile.files_of(tmp_path, header())]
     assert names == ["ala2.pdb", "state.npz", "ala2_0.xtc", "ala2_1.xtc"]
