@@ -7,7 +7,7 @@ is packed anew.
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +32,10 @@ _VERSION = 3
 
 _CHECKSUM_VERSION = 1
 """Version in checksums, by which runs know their data; it stays."""
+
+
+Complete = Callable[[Any, Sequence[files.Frames], str, str], tuple[Any, Any, str]]
+"""Function of topology, frames, source and selection that returns all but the third."""
 
 
 class Trajectory(NamedTuple):
@@ -120,6 +124,7 @@ def read_structures(
     topology: str | os.PathLike[str] | None,
     at_most: int,
     select: str = "",
+    complete: Complete | None = None,
 ) -> tuple[System, Float32[np.ndarray, "num_frames num_atoms 3"]]:
     """Reads the kept atoms of the first frames of a file, in Å.
 
@@ -129,6 +134,8 @@ def read_structures(
             `files.find_topology` where None.
         at_most: largest number of frames that are read.
         select: as of `read_trajectories`.
+        complete: function that builds what residues lack, see
+            `equijump.repair.complete`; None refuses them.
 
     Raises:
         UsageError: The file cannot be read, or a frame is no molecule.
@@ -149,20 +156,32 @@ def read_structures(
     found = list(files.iterate(path, loaded, at_most))
     if not found:
         raise UsageError(f"{path}: expected a frame, found none")
+    if complete is not None:
+        loaded, found, select = complete(loaded, found, str(path), select)
     return _structures(loaded, found, str(path), at_most, select)
 
 
 def from_mdtraj(
-    trajectory: Any, source: str, at_most: int, select: str = ""
+    trajectory: Any,
+    source: str,
+    at_most: int,
+    select: str = "",
+    complete: Complete | None = None,
 ) -> tuple[System, Float32[np.ndarray, "num_frames num_atoms 3"]]:
-    """Returns the kept atoms of the first frames of a trajectory of MDTraj, in Å."""
+    """Returns the kept atoms of the first frames of a trajectory of MDTraj, in Å.
+
+    `complete` is as for `read_structures`.
+    """
     box = trajectory.unitcell_vectors
     part = files.Frames(
         trajectory.xyz[:at_most].astype(np.float32) * np.float32(ANGSTROM_PER_NM),
         np.zeros(min(at_most, trajectory.n_frames)),
         None if box is None else box[:at_most] * np.float32(ANGSTROM_PER_NM),
     )
-    return _structures(trajectory.topology, [part], source, at_most, select)
+    topology, found = trajectory.topology, [part]
+    if complete is not None:
+        topology, found, select = complete(topology, found, source, select)
+    return _structures(topology, found, source, at_most, select)
 
 
 def _structures(
