@@ -19,7 +19,14 @@ from common.errors import UsageError
 
 _LONGEST_NAME = 60  # Letters of a sequence in the names of files.
 _MAY_GROW = ("length", "replicas")
-_NEWER = {"replace_nonstandard": True}
+_NEWER = {
+    "replace_nonstandard": True,
+    "model": "all-atom",
+    "contacts": "gaussian",
+    "units": "real",
+    "epsilon": 2.0,
+    "hydrogen_mass": 0.0,
+}
 """Flags of which older records do not know, and what was done then."""
 
 

@@ -182,9 +182,7 @@ def test_a_file_counts_before_a_pattern_and_folders_are_none(tmp_path):
     (tmp_path / "run2.xtc").mkdir()
     assert trajectories.find(f"{tmp_path}/run[1].xtc") == [tmp_path / "run[1].xtc"]
     assert trajectories.find(f"{tmp_path}/run?.xtc") == [tmp_path / "run1.xtc"]
-    with pytest.raises(
-        UsageError, match=r"sources: .* found the folder .*\*\.xtc"
-    ):
+    with pytest.raises(UsageError, match=r"sources: .* found the folder .*\*\.xtc"):
         trajectories.find(str(tmp_path))
 
 
