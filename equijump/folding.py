@@ -1,9 +1,9 @@
 r"""The folding temperature of a structure-based model, where half of it is folded.
 
-Simulations at a ladder of temperatures, all reweighted together (multistate Bennett
-acceptance ratio, Shirts and Chodera 2008, J. Chem. Phys. 129, 124105), give the mean
-fraction $Q$ of native contacts at any temperature. Folded is a frame with $Q$ above the
-middle between the means of the coldest and the hottest simulation.
+Simulations at a ladder of temperatures, their histograms weighted together (Ferrenberg
+and Swendsen 1989, Phys. Rev. Lett. 63, 1195), give the folded share at any temperature.
+Folded is a frame whose fraction $Q$ of native contacts is above the middle between the
+means of the coldest and the hottest simulation.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from common.commands import cli
 from common.errors import RunError
@@ -25,6 +25,7 @@ _COLDEST, _HOTTEST = 0.9, 2.0  # kT in epsilon, of the first ladder
 _RUNGS = 6  # Of the first ladder
 _SPREAD = (-0.04, 0.0, 0.04)  # Of temperatures near the estimate, relative
 _SAMPLES = 400  # Of a simulation
+_BINS, _ITERATIONS = 300, 1_000  # Of energies, and of their weights at most
 _PARTS = 8  # Of a simulation, drawn again for the interval
 
 
@@ -116,13 +117,18 @@ def folding_temperature(found: dict[float, Samples]) -> float:
     threshold = middle(found)
     temperatures = np.array(sorted(found))
     energies = np.concatenate([found[t].energies for t in temperatures])
-    counts = np.array([len(found[t].energies) for t in temperatures])
     folded = np.concatenate([found[t].fractions > threshold for t in temperatures])
-    offsets = _free_energies(energies, temperatures, counts)
+    drawn = np.array([len(found[t].energies) for t in temperatures])
+    frames, edges = np.histogram(energies, _BINS)
+    folded, _ = np.histogram(energies[folded], edges)
+    is_there = frames > 0
+    centres = ((edges[1:] + edges[:-1]) / 2)[is_there]
+    densities = _densities(centres, frames[is_there], temperatures, drawn)
     grid = np.linspace(temperatures[0], temperatures[-1], 1_000)
-    shares = np.array([
-        folded @ _weights(energies, temperatures, counts, offsets, t) for t in grid
-    ])  # fmt: skip
+    logs = densities - centres / (GAS_CONSTANT * grid[:, None])
+    weights = np.exp(logs - logs.max(axis=1, keepdims=True))
+    parts = (folded / np.maximum(frames, 1))[is_there]
+    shares = weights @ parts / weights.sum(axis=1)
     below = np.flatnonzero((shares[:-1] >= 0.5) & (shares[1:] < 0.5))
     if not len(below):
         raise RunError(
@@ -141,37 +147,30 @@ def middle(found: dict[float, Samples]) -> float:
     return float(sum(ends) / 2)
 
 
-def _free_energies(
-    energies: Float[np.ndarray, " num_samples"],
+def _densities(
+    centres: Float[np.ndarray, " num_bins"],
+    frames: Int[np.ndarray, " num_bins"],
     temperatures: Float[np.ndarray, " num_temperatures"],
-    counts: Float[np.ndarray, " num_temperatures"],
-) -> Float[np.ndarray, " num_temperatures"]:
-    """Returns reduced free energies of the temperatures, by iteration to the end."""
-    reduced = energies[:, None] / (GAS_CONSTANT * temperatures)
+    drawn: Int[np.ndarray, " num_temperatures"],
+) -> Float[np.ndarray, " num_bins"]:
+    """Returns the logarithm of the density of states in each bin of energy.
+
+    Args:
+        centres: energies, kJ/mol.
+        frames: number of samples in each bin.
+        temperatures: K.
+        drawn: number of samples at each temperature.
+    """
+    reduced = centres[:, None] / (GAS_CONSTANT * temperatures)
     offsets = np.zeros(len(temperatures))
-    for _ in range(2_000):
-        mixed = _log_sum(np.log(counts) + offsets - reduced, axis=1)
-        new = -_log_sum(-reduced - mixed[:, None], axis=0)
+    for _ in range(_ITERATIONS):
+        logs = np.log(frames) - _log_sum(np.log(drawn) + offsets - reduced, axis=1)
+        new = -_log_sum(logs[:, None] - reduced, axis=0)
         new -= new[0]
-        if np.abs(new - offsets).max() < 1e-7:
+        if np.abs(new - offsets).max() < 1e-5:
             break
         offsets = new
-    return new
-
-
-def _weights(
-    energies: Float[np.ndarray, " num_samples"],
-    temperatures: Float[np.ndarray, " num_temperatures"],
-    counts: Float[np.ndarray, " num_temperatures"],
-    offsets: Float[np.ndarray, " num_temperatures"],
-    temperature: float,
-) -> Float[np.ndarray, " num_samples"]:
-    """Returns the weight of each sample at a temperature; their sum is one."""
-    reduced = energies[:, None] / (GAS_CONSTANT * temperatures)
-    mixed = _log_sum(np.log(counts) + offsets - reduced, axis=1)
-    logs = -energies / (GAS_CONSTANT * temperature) - mixed
-    weights = np.exp(logs - logs.max())
-    return weights / weights.sum()
+    return logs
 
 
 def _log_sum(logs: np.ndarray, axis: int) -> np.ndarray:
@@ -226,6 +225,6 @@ def _tell(report: dict[str, Any], path: Path, unit: str) -> None:
     low, high = report["interval_95"] or (np.nan, np.nan)
     sys.stdout.write(
         f"{path}: folding temperature {report['folding_temperature']:.4g} {unit} "
-        f"(95 %: {low:.4g} to {high:.4g}), folded above Q {report['folded_above']:.2f}; "
-        "give it as --temperature\n"
+        f"(95 %: {low:.4g} to {high:.4g}), folded above "
+        f"Q {report['folded_above']:.2f}; give it as --temperature\n"
     )

@@ -131,7 +131,8 @@ def fraction_native(
         x[..., native.contacts[:, 0], :] - x[..., native.contacts[:, 1], :], axis=-1
     )
     stretch = lengths(positions) - 1.2 * lengths(native.positions)
-    return (1.0 / (1.0 + np.exp(np.minimum(50.0 * stretch, 50.0)))).mean(-1)
+    formed = 1.0 / (1.0 + np.exp(np.minimum(50.0 * stretch, 50.0)))
+    return np.asarray(formed.mean(-1))
 
 
 def make_system(
