@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from common.nn.conditions import Known, known
+from equijump import cloud as clouds
+from equijump.cloud import Cloud, PerResidue
 from equijump.data.residues import CA_SLOT, NUM_SLOTS, NUM_TYPES, num_slots_of
-from equijump.model import Cloud, EquiJump, Scene, make_scene
+from equijump.model import EquiJump, Scene, make_scene
 from equijump.transport import TRANSPORTS, heads, paths
 from equijump.transport.paths import Scales
 
@@ -25,16 +27,22 @@ class Statistics(NamedTuple):
         lags: lags in ps, rising.
         positions: root mean square of the displacement of CA, in Å, per degree of
             freedom of positions that are centred.
-        vectors: spread of the vectors to the other atoms, in Å.
+        vectors: spread of the other vectors, in Å: one number for all, or one for each
+            slot of each token where clouds are trees (`equijump.cloud`).
         ensemble: both of a frame whose source is hidden, in Å: its own spread; None
             where it was not measured.
+        ensemble_vectors: spread of vectors of such a frame, as `vectors`, for trees.
     """
 
     lags: Float[np.ndarray, " num_lags"]
     positions: Float[np.ndarray, " num_lags"]
-    vectors: Float[np.ndarray, " num_lags"]
+    vectors: Float[np.ndarray, "num_lags ..."]
     ensemble: Float[np.ndarray, " 2"] | None = None
+    ensemble_vectors: Float[np.ndarray, "num_tokens num_slots"] | None = None
 
+
+LEAST_SCALE = 1e-3
+"""Å; the position of the only segment of a molecule never moves."""
 
 _OLD_ENSEMBLE_LAG = 1e6  # ps; runs up to version 0.1.0 listed hidden sources under it.
 
@@ -49,10 +57,11 @@ def read_statistics(record: Mapping[str, Sequence[float] | None]) -> Statistics:
     columns = {k: None if v is None else np.array(v, float) for k, v in record.items()}
     if "ensemble" in columns:
         return Statistics(**columns)
-    rows = np.stack([columns.pop(name) for name in ("lags", "positions", "vectors")])
+    rows = [columns.pop(name) for name in ("lags", "positions", "vectors")]
     if columns:
         raise ValueError(f"statistics named {', '.join(columns)}")
-    if rows[0, -1] == _OLD_ENSEMBLE_LAG:
+    if rows[0][-1] == _OLD_ENSEMBLE_LAG:
+        rows = np.stack(rows)
         return Statistics(*rows[:, :-1], ensemble=rows[1:, -1])
     return Statistics(*rows)
 
@@ -97,7 +106,12 @@ def begin_path(x_0: Cloud, lag: Known, random_frames: bool) -> tuple[Cloud, Know
 
 
 def scales_at(
-    statistics: Statistics, lag: Known, noise_factor: float, num_slots: int = NUM_SLOTS
+    statistics: Statistics,
+    lag: Known,
+    noise_factor: float,
+    num_slots: int = NUM_SLOTS,
+    tokens: PerResidue | None = None,
+    roots: Bool[Array, " num_nodes"] | None = None,
 ) -> Scales:
     """Returns the scales of the slots at a lag, between measured ones by interpolation.
 
@@ -108,19 +122,74 @@ def scales_at(
         lag: lag in ps; unknown where there is no source.
         noise_factor: noise over displacement.
         num_slots: number of slots of a residue.
+        tokens: residue types, where the scales of vectors are theirs.
+        roots: true for residues whose slot of CA holds a position; all where None.
     """
-    log = lambda values: jnp.log(jnp.asarray(values, jnp.float32))
-    at = lambda values: jnp.exp(
-        jnp.interp(jnp.log(lag.value), log(statistics.lags), log(values))
-    )
-    spreads = jnp.stack([at(statistics.positions), at(statistics.vectors)])
+    positions = _at_lag(statistics.lags, statistics.positions, lag)
+    vectors = _at_lag(statistics.lags, statistics.vectors, lag)
     ensemble = jnp.full(2, jnp.nan)
     if statistics.ensemble is not None:
         ensemble = jnp.asarray(statistics.ensemble, jnp.float32)
-    position, vector = jnp.where(lag.mask, spreads, ensemble)
+    hidden = ensemble[1]
+    if statistics.ensemble_vectors is not None:
+        hidden = jnp.asarray(statistics.ensemble_vectors, jnp.float32)
+    position = jnp.where(lag.mask, positions, ensemble[0])
+    vector = jnp.where(lag.mask, vectors, hidden)
     is_position = (jnp.arange(num_slots) == CA_SLOT)[:, None]
-    displacement = jnp.where(is_position, position, vector)
+    if tokens is not None:
+        vector = vector[tokens][..., None]
+        is_position = is_position & roots[:, None, None]
+    displacement = jnp.maximum(jnp.where(is_position, position, vector), LEAST_SCALE)
     return Scales(displacement, jnp.where(lag.mask, noise_factor, 1.0) * displacement)
+
+
+def _at_lag(
+    lags: Float[np.ndarray, " num_lags"],
+    values: Float[np.ndarray, "num_lags ..."],
+    lag: Known,
+) -> Float[Array, "..."]:
+    """Interpolates between the logarithms of lags and values."""
+    log = lambda values: jnp.log(jnp.asarray(values, jnp.float32))
+    known, at = log(lags), jnp.log(lag.value)
+    interpolate = lambda column: jnp.exp(jnp.interp(at, known, column))
+    columns = log(values).reshape(len(known), -1)
+    found = jax.vmap(interpolate, in_axes=1)(columns)
+    return found.reshape(values.shape[1:])
+
+
+def scales_of(
+    statistics: Statistics,
+    lag: Known,
+    noise_factor: float,
+    molecule: Any,
+    tree: clouds.Tree | None,
+) -> Scales:
+    """Returns the scales of the slots of one molecule; see `scales_at`.
+
+    Args:
+        statistics: spreads of the training data.
+        lag: lag in ps; unknown where there is no source.
+        noise_factor: noise over displacement.
+        molecule: pair of `equijump.data.pairs.Batch`, or an `equijump.rollout.Chain`.
+        tree: tree of the molecule; None for vectors from CA.
+    """
+    num_slots = molecule.slot_mask.shape[-1]
+    if tree is None:
+        return scales_at(statistics, lag, noise_factor, num_slots)
+    roots = clouds.roots_of(molecule.slot_mask, tree)
+    tokens = molecule.tokens
+    return scales_at(statistics, lag, noise_factor, num_slots, tokens, roots)
+
+
+def tree_of(model: EquiJump, molecule: Any) -> clouds.Tree | None:
+    """Returns the tree of the clouds of one molecule; see `scales_of`."""
+    return clouds.tree_of(
+        model.cloud,
+        model.residue_types,
+        molecule.tokens,
+        molecule.chains,
+        molecule.numbers,
+    )
 
 
 def scene_of(
@@ -142,6 +211,7 @@ def scene_of(
         molecule.conditions,
         model.num_neighbours,
         model.reach,
+        tree_of(model, molecule),
     )
 
 
@@ -167,10 +237,7 @@ def make_predict(
 
     def predict(x_t: Cloud, t: Float[Array, ""]) -> tuple[Cloud, ...]:
         estimate = paths.estimate(transport.path(t), scales, origin, x_t)
-        outputs = model.transport(
-            scene, x_0, conditioned, estimate.mean, estimate.displacement,
-            estimate.log_level,
-        )  # fmt: skip
+        outputs = model.transport(scene, x_0, conditioned, estimate, scales)
         priors = [
             heads.prior(head, transport.path, t, scales, origin, x_t)
             for head in transport.HEADS
@@ -185,15 +252,20 @@ def init_params(config: ml_collections.ConfigDict, key: Key[Array, ""]) -> Any:
     model = make_model(config)
     num_slots = num_slots_of(model.residue_types)
     source = np.random.default_rng(0).normal(size=(3, num_slots, 3))
+    tokens, numbers = jnp.ones(3, jnp.int32), jnp.arange(3, dtype=jnp.int32)
+    chains = jnp.zeros(3, jnp.int32)
     scene = make_scene(
         jnp.asarray(source[:, CA_SLOT], jnp.float32),
-        tokens=jnp.ones(3, jnp.int32),
+        tokens=tokens,
         slot_mask=jnp.ones((3, num_slots), bool),
-        chains=jnp.zeros(3, jnp.int32),
-        numbers=jnp.arange(3, dtype=jnp.int32),
+        chains=chains,
+        numbers=numbers,
         conditions=known({name: jnp.ones(()) for name in model.conditions}),
         num_neighbours=model.num_neighbours,
         reach=model.reach,
+        tree=clouds.tree_of(
+            model.cloud, model.residue_types, tokens, chains, numbers
+        ),
     )
     init = jax.jit(partial(nn.Module.init, model))
     return init(key, scene, jnp.asarray(source, jnp.float32))

@@ -19,16 +19,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from common.generative import denoising
 from common.generative.schedules import Level
 from common.geometry import alignment, matrix_fisher
 from common.so3.vectors import safe_norm
-from equijump.build import Statistics, begin_path, make_predict, scales_at, scene_of
+from equijump.build import Statistics, begin_path, make_predict, scales_of, scene_of
+from equijump.cloud import Cloud, from_cloud, roots_of, to_cloud
 from equijump.data.pairs import Batch
-from equijump.data.residues import CA_SLOT
-from equijump.model import Cloud, EquiJump, Scene, from_cloud, to_cloud
+from equijump.data.residues import CA_SLOT, exchanges, num_types_of
+from equijump.model import EquiJump, Scene
 from equijump.transport import heads, paths
 
 KINDS = ("quadratic", "vector_map")
@@ -132,13 +133,10 @@ def pair_loss(
     path = settings.transport.path(pair.t)
     estimate = paths.estimate(path, pair.scales, pair.origin, pair.x_t)
     conditioned = model.conditioner(pair.scene, pair.x_0)
-    outputs = model.transport(
-        pair.scene, pair.x_0, conditioned, estimate.mean, estimate.displacement,
-        estimate.log_level,
-    )  # fmt: skip
+    outputs = model.transport(pair.scene, pair.x_0, conditioned, estimate, pair.scales)
     if settings.kind == "quadratic":
         return head_errors(settings, pair, outputs)
-    atoms = lambda cloud: from_cloud(cloud).reshape(-1, 3)
+    atoms = lambda cloud: from_cloud(cloud, pair.scene.tree).reshape(-1, 3)
     end = estimate.mean + estimate.std * outputs[0]
     return vector_map_error(atoms(end), atoms(pair.x_1), batch.slot_mask.reshape(-1))
 
@@ -147,18 +145,19 @@ def noise_pair(model: EquiJump, settings: Settings, batch: Batch, keys: Keys) ->
     """Draws time and noise, and puts a pair on its path; see `pair_loss`."""
     transport, mask = settings.transport, batch.slot_mask
     source, target = centred_pair(batch, settings.align)
+    scene = scene_of(model, batch.source[:, CA_SLOT], batch)
     disturbance = settings.source_noise * jax.random.normal(keys.source, source.shape)
-    x_0 = to_cloud(source + disturbance * mask[..., None], mask)
-    x_1 = to_cloud(target, mask)
+    x_0 = to_cloud(source + disturbance * mask[..., None], mask, scene.tree)
+    x_1 = to_cloud(target, mask, scene.tree)
     origin, lag = begin_path(x_0, batch.conditions["lag"], settings.random_frames)
     if settings.random_frames:
         x_1 = random_rotation(keys.rotation, x_1)
-    scales = scales_at(
-        settings.statistics, lag, settings.noise_factor, batch.slot_mask.shape[-1]
+    scales = scales_of(
+        settings.statistics, lag, settings.noise_factor, batch, scene.tree
     )
-    t, z = transport.draw_time(keys.time), paths.draw_noise(keys.noise, mask)
+    t = transport.draw_time(keys.time)
+    z = paths.draw_noise(keys.noise, mask, roots=roots_of(mask, scene.tree))
     x_t = paths.noised(transport.path(t), scales, origin, x_1, z)
-    scene = scene_of(model, batch.source[:, CA_SLOT], batch)
     return Noised(scene, x_0, x_1, x_t, origin, scales, t, z, lag.mask)
 
 
@@ -180,8 +179,23 @@ def head_errors(
         mean, std = heads.prior(head, path, pair.t, scales, origin, x_t)
         truth = heads.truth(head, path, pair.t, scales, origin, end, z)
         error = jnp.where(mask[..., None], output - (truth - mean) / std, 0.0)
-        total += jnp.sum(jnp.square(error)) / (3 * jnp.maximum(jnp.sum(mask), 1))
+        total += mean_over_residues(jnp.sum(jnp.square(error), axis=-1) / 3.0, mask)
     return total
+
+
+def mean_over_residues(
+    errors: Float[Array, "num_nodes num_slots"],
+    mask: Bool[Array, "num_nodes num_slots"],
+) -> Float[Array, ""]:
+    """Returns the mean over residues of the mean over the atoms of each.
+
+    >>> errors, mask = jnp.array([[1.0, 3.0], [4.0, 0.0]]), jnp.array([[1, 1], [1, 0]])
+    >>> float(mean_over_residues(errors, mask > 0))
+    3.0
+    """
+    counts = jnp.sum(mask, axis=-1)
+    means = jnp.sum(jnp.where(mask, errors, 0.0), -1) / jnp.maximum(counts, 1)
+    return jnp.sum(means) / jnp.maximum(jnp.sum(counts > 0), 1)
 
 
 def expected(
@@ -204,10 +218,11 @@ def expected(
     """
     flat = lambda x: x.reshape(-1, 3)
     # All noises in units of that of one slot.
-    precision = jnp.square(scales.noise[0] / scales.noise)[:, 0]
+    unit = scales.noise.reshape(-1)[0]
+    precision = jnp.square(unit / scales.noise)[..., 0]
     precision = jnp.broadcast_to(precision, mask.shape).reshape(-1)
     # Where nothing is seen, not even noise, every orientation is as likely.
-    sigma = jnp.maximum(path.gamma, 1e-6) * scales.noise[0, 0]
+    sigma = jnp.maximum(path.gamma, 1e-6) * unit
     level = Level(path.beta, sigma)
     found = denoising.expected(
         flat(x_t), flat(x_1), level, mask.reshape(-1), precision, method
@@ -243,23 +258,26 @@ def self_rollout(
         key: key of the noise.
     """
     later = jnp.concatenate([batch.before[1:], batch.source[None]])
-    transport, lag = settings.transport, batch.conditions["lag"]
-    scales = scales_at(
-        settings.statistics, lag, settings.noise_factor, batch.slot_mask.shape[-1]
-    )
-    noise = partial(paths.draw_noise, slot_mask=batch.slot_mask)
+    transport, mask = settings.transport, batch.slot_mask
     keys = jax.random.split(key, len(later))
     source = batch.before[0]
     for target, key in zip(later, keys, strict=True):
         pair = batch._replace(source=source, target=target)
-        x_0, x_1 = (
-            to_cloud(x, batch.slot_mask) for x in centred_pair(pair, settings.align)
-        )
         scene = scene_of(model, source[:, CA_SLOT], batch)
+        x_0, x_1 = (
+            to_cloud(x, mask, scene.tree) for x in centred_pair(pair, settings.align)
+        )
+        scales = scales_of(
+            settings.statistics, batch.conditions["lag"], settings.noise_factor, batch,
+            scene.tree,
+        )  # fmt: skip
+        noise = partial(
+            paths.draw_noise, slot_mask=mask, roots=roots_of(mask, scene.tree)
+        )
         predict = make_predict(model, transport, scales, scene, x_0, x_0)
         request = paths.Request(predict, noise, key, x_0, scales, settings.num_steps)
         remade = transport.remake(request, x_1)
-        source = from_cloud(remade) * batch.slot_mask[..., None]
+        source = from_cloud(remade, scene.tree) * mask[..., None]
     return batch._replace(source=jax.lax.stop_gradient(source))
 
 
@@ -287,11 +305,44 @@ def vector_map_error(
 
 
 def centred_pair(batch: Batch, align: bool) -> tuple[Cloud, Cloud]:
-    """Returns source and target, centred, the target superposed if asked."""
+    """Returns source and target, centred, the target superposed if asked.
+
+    Of a target that is superposed, atoms whose names mean nothing have those that bring
+    it nearest to the source. They have no say in the superposition.
+    """
     flat, mask = (lambda x: x.reshape(-1, 3)), batch.slot_mask.reshape(-1)
     source, _ = alignment.center(flat(batch.source), mask)
     target, _ = alignment.center(flat(batch.target), mask)
-    if align:
-        target = alignment.superpose(target, source, mask)
     shape = batch.source.shape
-    return source.reshape(shape), target.reshape(shape)
+    if not align:
+        return source.reshape(shape), target.reshape(shape)
+    exchange = _exchange_of(batch)
+    named = (exchange == jnp.arange(shape[1])).reshape(-1)
+    target = alignment.superpose(target, source, mask & named)
+    source, target = source.reshape(shape), target.reshape(shape)
+    return source, exchange_atoms(target, source, exchange)
+
+
+def _exchange_of(batch: Batch) -> Int[Array, "num_nodes num_slots"]:
+    """Returns the slot whose atom may come to each slot, see `exchanges`."""
+    table = exchanges(num_types_of(batch.slot_mask.shape[-1]))
+    return jnp.asarray(table)[batch.tokens]
+
+
+def exchange_atoms(
+    target: Cloud, source: Cloud, exchange: Int[Array, "num_nodes num_slots"]
+) -> Cloud:
+    """Names the symmetric atoms of each residue so that they are nearest to a source.
+
+    Args:
+        target: positions in slots, in Å, superposed on the source.
+        source: positions in slots, in Å.
+        exchange: slot whose atom each slot has after the exchange.
+
+    >>> source = jnp.arange(6.0).reshape(1, 2, 3)
+    >>> exchange_atoms(source[:, ::-1] + 0.1, source, jnp.array([[1, 0]]))[0, 0, 0]
+    Array(0.1, dtype=float32)
+    """
+    other = jnp.take_along_axis(target, exchange[..., None], axis=1)
+    distance = lambda x: jnp.sum(jnp.square(x - source), axis=(1, 2), keepdims=True)
+    return jnp.where(distance(other) < distance(target), other, target)

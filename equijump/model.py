@@ -1,9 +1,8 @@
 r"""EquiJump's network: from a source frame and a noised one to the end of the jump.
 
-A frame is a *tensor cloud* `[num_nodes, num_slots, 3]`: in the slot of CA the position
-of the residue, in the others the vectors from it to its heavy atoms, all in Å. Features
-are those of the core, under SO(3): products of vectors include the cross product, so
-that the network tells left from right.
+A frame is a tensor cloud, see `equijump.cloud`. Features are those of the core, under
+SO(3): products of vectors include the cross product, so that the network tells left
+from right.
 """
 
 from collections.abc import Sequence
@@ -23,7 +22,16 @@ from common.nn.norm import RMSNorm
 from common.nn.radial import gaussian_basis
 from common.so3.irreps import PSEUDOVECTOR, SCALAR, format_irreps, uniform
 from common.so3.vectors import safe_norm
-from equijump.data.residues import CA_SLOT, NUM_TYPES, num_slots_of
+from equijump.cloud import (
+    Cloud,
+    PerResidue,
+    SlotMask,
+    Tree,
+    positions_of,
+    without_positions,
+)
+from equijump.data.residues import NUM_TYPES, num_slots_of
+from equijump.transport import paths
 
 GROUP = "SO3"
 """Products of vectors include the cross product: all irreps count as even."""
@@ -31,10 +39,9 @@ GROUP = "SO3"
 LENGTH = 1.5
 """Å, a bond: the unit in which the network sees vectors."""
 
-
-Cloud = Float[Array, "num_nodes num_slots 3"]
-PerResidue = Int[Array, " num_nodes"]
-SlotMask = Bool[Array, "num_nodes num_slots"]
+RATIOS = -7.0, 3.0
+"""Logarithms of noise over signal that are told apart; training draws from -5.5 to 1.6,
+and a frame that shows nothing but the source counts as the last."""
 
 
 class Scene(NamedTuple):
@@ -51,6 +58,7 @@ class Scene(NamedTuple):
         numbers: place of each residue in its chain.
         conditions: numbers of `common.nn.conditions`; the lag, in ps, is unknown where
             the source is hidden.
+        tree: tree of the clouds; None for vectors from CA.
     """
 
     tokens: PerResidue
@@ -61,6 +69,7 @@ class Scene(NamedTuple):
     chains: Int[Array, " num_nodes"]
     numbers: Int[Array, " num_nodes"]
     conditions: dict[str, Known]
+    tree: Tree | None = None
 
 
 def make_scene(
@@ -72,6 +81,7 @@ def make_scene(
     conditions: dict[str, Known],
     num_neighbours: int,
     reach: int,
+    tree: Tree | None = None,
 ) -> Scene:
     """Finds the neighbours of each residue: the nearest, those along the chain first.
 
@@ -87,11 +97,12 @@ def make_scene(
         conditions: numbers that the network is given, the lag among them.
         num_neighbours: largest number of neighbours; fewer if there are fewer residues.
         reach: places along the chain up to which a residue is always a neighbour.
+        tree: tree of the clouds; None for vectors from CA.
     """
     count = min(num_neighbours, len(tokens) - 1)
     blank = jnp.zeros((len(tokens), count), jnp.int32)
     scene = Scene(
-        tokens, slot_mask, blank, blank > 0, blank, chains, numbers, conditions
+        tokens, slot_mask, blank, blank > 0, blank, chains, numbers, conditions, tree
     )
     # Without a source all positions count as one, and the chain decides.
     positions = jnp.where(conditions["lag"].mask, positions, 0.0)
@@ -99,7 +110,7 @@ def make_scene(
 
 
 def find_neighbours(
-    scene: Scene, positions: Float[Array, "num_nodes 3"], reach: int
+    scene: Scene, positions: Float[Array, "*frames num_nodes 3"], reach: int
 ) -> Scene:
     """Returns a scene with other neighbours: those along the chain, then the nearest.
 
@@ -107,7 +118,7 @@ def find_neighbours(
 
     Args:
         scene: scene, whose number of neighbours stays.
-        positions: positions of CA, in Å.
+        positions: positions of CA, in Å; of several frames the least distance counts.
         reach: places along the chain up to which a residue is always a neighbour.
     """
     count = scene.senders.shape[1]
@@ -117,7 +128,10 @@ def find_neighbours(
     index = jnp.arange(len(real))
     between = jnp.abs(index[None] - index[:, None])
     ties = jnp.where(same, jnp.abs(along), len(real) + between)
-    distances = safe_norm(positions[:, None] - positions[None]) + 1e-4 * ties
+    distances = safe_norm(positions[..., :, None, :] - positions[..., None, :, :])
+    if positions.ndim == 3:
+        distances = jnp.min(distances, axis=0)
+    distances += 1e-4 * ties
     forced = same & (jnp.abs(along) <= reach)
     far = 1e6 * (~(real[:, None] & real[None]) | jnp.eye(len(real), dtype=bool))
     rank = jnp.where(forced, -1.0 / (1.0 + jnp.abs(along)), distances) + far
@@ -150,6 +164,10 @@ class EquiJump(nn.Module):
         product: row of `common.nn.products.PRODUCTS`, of the messages.
         num_heads: clouds that the network of the transport gives.
         residue_types: types of residues, the first of `equijump.data.residues`.
+        cloud: kind of cloud, see `equijump.cloud`. Other than "ca", noise is told
+            for each slot, in units of its scale.
+        refresh_neighbours: true if neighbours are found from the estimate of the end
+            too, at every step; else only where the source is hidden.
     """
 
     num_channels: int
@@ -167,6 +185,8 @@ class EquiJump(nn.Module):
     product: str
     num_heads: int = 1
     residue_types: int = NUM_TYPES
+    cloud: str = "ca"
+    refresh_neighbours: bool = False
 
     def setup(self) -> None:
         width, num_slots = self.num_channels, num_slots_of(self.residue_types)
@@ -200,7 +220,7 @@ class EquiJump(nn.Module):
     def conditioner(self, scene: Scene, source: Cloud) -> Features:
         """Returns the features of the source frame, the same for a whole jump."""
         condition = nn.silu(self._condition(scene))
-        inputs = _without_positions(source) / LENGTH
+        inputs = without_positions(source, scene.tree) / LENGTH
         slots = 1.0 + self.source_slots(condition)
         node_feats = self.source_vectors(_from_vectors(inputs * slots[..., None]))
         node_feats = add(node_feats, from_scalars(self.source_scalars(condition)))
@@ -214,9 +234,8 @@ class EquiJump(nn.Module):
         scene: Scene,
         source: Cloud,
         conditioned: Features,
-        estimate: Cloud,
-        displacement: Cloud,
-        log_level: Float[Array, ""],
+        estimate: paths.Estimate,
+        scales: paths.Scales,
     ) -> Float[Array, "num_heads num_nodes num_slots 3"]:
         """Returns what each head is beyond its prior, of unit variance.
 
@@ -224,17 +243,16 @@ class EquiJump(nn.Module):
             scene: graph of the residues.
             source: source frame, in Å.
             conditioned: features of the source frame, from `conditioner`.
-            estimate: end of the jump for all that noise and source tell, in Å.
-            displacement: noised frame less the source, of unit variance.
-            log_level: logarithm of the noise on the end of the jump, in Å.
+            estimate: what noise and source tell of the end of the jump.
+            scales: scales of the slots, in Å.
         """
-        level = gaussian_basis(log_level, -6.0, 3.0, 24)
         first, second = self.embed_level
-        condition = nn.silu(self._condition(scene) + second(nn.silu(first(level))))
+        level = second(nn.silu(first(self._level(estimate, scales))))
+        condition = nn.silu(self._condition(scene) + level)
         inputs = [
-            _without_positions(source) / LENGTH,
-            _without_positions(estimate) / LENGTH,
-            displacement,
+            without_positions(source, scene.tree) / LENGTH,
+            without_positions(estimate.mean, scene.tree) / LENGTH,
+            estimate.displacement,
         ]
         slots = 1.0 + self.slots(condition)
         vectors = jnp.concatenate(inputs, axis=1) * slots[..., None]
@@ -242,8 +260,8 @@ class EquiJump(nn.Module):
             self.vectors(_from_vectors(vectors)), self.from_conditioner(conditioned)
         )
         node_feats = add(node_feats, from_scalars(self.scalars(condition)))
-        scene = self._around(scene, estimate)
-        graph = self._graph(scene, self.edges, source, estimate)
+        scene = self._around(scene, source, estimate.mean)
+        graph = self._graph(scene, self.edges, source, estimate.mean)
         for block in self.blocks:
             node_feats = block(node_feats, graph, condition)
         node_feats = self.last_norm(node_feats)
@@ -261,25 +279,46 @@ class EquiJump(nn.Module):
     ) -> Float[Array, "num_heads num_nodes num_slots 3"]:
         """Evaluates all of the network once, to make its parameters."""
         conditioned = self.conditioner(scene, source)
-        return self.transport(scene, source, conditioned, source, source, jnp.zeros(()))
+        ones = jnp.ones((*source.shape[:2], 1))
+        none = jnp.zeros(())
+        blank = paths.Estimate(source, ones, source, none, none)
+        return self.transport(
+            scene, source, conditioned, blank, paths.Scales(ones, ones)
+        )
+
+    def _level(
+        self, estimate: paths.Estimate, scales: paths.Scales
+    ) -> Float[Array, "*num_nodes num_feats"]:
+        """Encodes the noise: in Å, or in units of scales, which are told beside it."""
+        if self.cloud == "ca":
+            return gaussian_basis(estimate.log_level, -6.0, 3.0, 24)
+        ratio = gaussian_basis(estimate.log_ratio, *RATIOS, 24)
+        sizes = jnp.log(scales.displacement[..., 0])
+        ratio = jnp.broadcast_to(ratio, (len(sizes), len(ratio)))
+        return jnp.concatenate([ratio, sizes], axis=-1)
 
     def _condition(self, scene: Scene) -> Float[Array, "num_nodes num_condition"]:
         """Embeds residue types and conditions; an unknown condition adds nothing."""
         return self.embed_token(scene.tokens) + self.embed_conditions(scene.conditions)
 
-    def _around(self, scene: Scene, estimate: Cloud) -> Scene:
-        """Finds neighbours from the estimate where there is no source to find them."""
+    def _around(self, scene: Scene, source: Cloud, estimate: Cloud) -> Scene:
+        """Finds neighbours from the estimate, beside those of a source."""
         if scene.senders.shape[1] == len(scene.tokens) - 1:
             return scene  # All residues are neighbours.
-        find = lambda: find_neighbours(scene, estimate[:, CA_SLOT], self.reach)
-        return jax.lax.cond(scene.conditions["lag"].mask, lambda: scene, find)
+        ends = positions_of(estimate, scene.tree)
+        has_source = scene.conditions["lag"].mask
+        if self.refresh_neighbours:
+            starts = jnp.where(has_source, positions_of(source, scene.tree), ends)
+            return find_neighbours(scene, jnp.stack([starts, ends]), self.reach)
+        find = lambda: find_neighbours(scene, ends, self.reach)
+        return jax.lax.cond(has_source, lambda: scene, find)
 
     def _graph(
         self, scene: Scene, dense: Sequence[nn.Dense], source: Cloud, estimate: Cloud
     ) -> Graph:
         basis = []
         for frame in (source, estimate):
-            positions = frame[:, CA_SLOT]
+            positions = positions_of(frame, scene.tree)
             vectors = positions[scene.senders] - positions[:, None]
             basis.append(gaussian_basis(safe_norm(vectors), 2.0, self.cutoff, 24))
         feats = jnp.concatenate([*basis, self.embed_offset(scene.offsets)], axis=-1)
@@ -291,32 +330,6 @@ class EquiJump(nn.Module):
         )
 
 
-def _without_positions(cloud: Cloud) -> Cloud:
-    """Leaves out where the residues are, which only differences may tell."""
-    return cloud.at[:, CA_SLOT].set(0.0)
-
-
 def _from_vectors(vectors: Float[Array, "num_nodes num_vectors 3"]) -> Features:
     vectors = jnp.swapaxes(vectors, 1, 2)
     return {SCALAR: jnp.zeros_like(vectors[:, :1]), PSEUDOVECTOR: vectors}
-
-
-def to_cloud(atoms: Cloud, slot_mask: SlotMask) -> Cloud:
-    """Turns positions in slots into a tensor cloud whose residues are centred."""
-    positions = atoms[:, CA_SLOT]
-    vectors = jnp.where(slot_mask[..., None], atoms - positions[:, None], 0.0)
-    return recentred(vectors.at[:, CA_SLOT].set(positions), slot_mask)
-
-
-def from_cloud(cloud: Cloud) -> Cloud:
-    """Turns a tensor cloud into positions in slots; slots without an atom are void."""
-    positions = cloud[:, CA_SLOT]
-    return (cloud + positions[:, None]).at[:, CA_SLOT].set(positions)
-
-
-def recentred(cloud: Cloud, slot_mask: SlotMask) -> Cloud:
-    """Moves the mean of the residues' positions to the origin."""
-    real = slot_mask[:, CA_SLOT, None]
-    count = jnp.maximum(jnp.sum(real), 1)
-    mean = jnp.sum(jnp.where(real, cloud[:, CA_SLOT], 0.0), axis=0) / count
-    return cloud.at[:, CA_SLOT].add(jnp.where(real, -mean, 0.0))

@@ -34,6 +34,7 @@ class Options(NamedTuple):
         method: one of the transport's samplers.
         every: jumps from one frame that is kept to the next.
         max_redraws: redraws of the gate; None for no gate.
+        cloud: kind of cloud that the network sees, see `equijump.cloud`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Options(NamedTuple):
     method: str
     every: int
     max_redraws: int | None
+    cloud: str = "ca"
 
     @property
     def frame_time(self) -> float:
@@ -139,6 +141,7 @@ def choose(
         method=_check_method(config, method),
         every=every,
         max_redraws=max_redraws if gate else None,
+        cloud=config.model.cloud,
     )
 
 

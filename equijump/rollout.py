@@ -15,17 +15,21 @@ from jaxtyping import Array, Float, Float32, Int, Key
 
 from common.nn.conditions import Known, known
 from equijump import build, rejection
-from equijump.data.residues import CA_SLOT
-from equijump.data.topology import System
-from equijump.model import (
+from equijump.cloud import (
     Cloud,
-    EquiJump,
     PerResidue,
     SlotMask,
+    Tree,
     from_cloud,
+    positions_of,
     recentred,
+    roots_of,
     to_cloud,
+    tree_of,
 )
+from equijump.data.residues import num_types_of
+from equijump.data.topology import System
+from equijump.model import EquiJump
 from equijump.transport import paths
 
 
@@ -40,6 +44,7 @@ class Chain(NamedTuple):
         places: slot of each kept atom, slots of all residues counted through.
         conditions: numbers that the network is given; the lag, in ps, is unknown where
             frames do not depend on the one before.
+        tree: tree of the clouds; None for vectors from CA.
     """
 
     tokens: PerResidue
@@ -48,27 +53,34 @@ class Chain(NamedTuple):
     numbers: PerResidue
     places: Int[Array, " num_atoms"]
     conditions: dict[str, Known]
+    tree: Tree | None = None
 
 
-def chain_of(system: System, conditions: Mapping[str, float]) -> Chain:
+def chain_of(
+    system: System, conditions: Mapping[str, float], cloud: str = "ca"
+) -> Chain:
     """Returns the arrays of a system that the network reads.
 
     Args:
         system: molecule.
         conditions: numbers by the names of `common.nn.conditions.CONDITIONS`; without
             a lag, frames are drawn one by one.
+        cloud: kind of cloud that the network sees, see `equijump.cloud`.
     """
     atoms = system.slot_atoms.ravel()
     places = np.flatnonzero(atoms >= 0)
     unknown = Known(jnp.ones(()), jnp.zeros((), bool))
     values = {name: jnp.float32(value) for name, value in conditions.items()}
+    names = tuple(map(jnp.asarray, (system.tokens, system.chains, system.numbers)))
+    tokens, chains, numbers = names
     return Chain(
-        tokens=jnp.asarray(system.tokens),
+        tokens=tokens,
         slot_mask=jnp.asarray(system.slot_atoms >= 0),
-        chains=jnp.asarray(system.chains),
-        numbers=jnp.asarray(system.numbers),
+        chains=chains,
+        numbers=numbers,
         places=jnp.asarray(places[np.argsort(atoms[places])]),
         conditions={"lag": unknown, **known(values)},
+        tree=tree_of(cloud, num_types_of(system.slot_atoms.shape[1]), *names),
     )
 
 
@@ -100,17 +112,21 @@ def make_jump(
         lag = chain.conditions["lag"]
         x_0 = jnp.where(lag.mask, x_0, 0.0)
         origin, lag = build.begin_path(x_0, lag, random_frames)
-        scales = build.scales_at(statistics, lag, noise_factor, len(x_0[0]))
-        scene = build.scene_of(model, x_0[:, CA_SLOT], chain)
+        tree = chain.tree
+        scales = build.scales_of(statistics, lag, noise_factor, chain, tree)
+        scene = build.scene_of(model, positions_of(x_0, tree), chain)
         predict = build.make_predict(
             model.bind(params), transport, scales, scene, x_0, origin
         )
         noise = partial(
-            paths.draw_noise, slot_mask=chain.slot_mask, places=chain.places
+            paths.draw_noise,
+            slot_mask=chain.slot_mask,
+            places=chain.places,
+            roots=roots_of(chain.slot_mask, tree),
         )
         request = paths.Request(predict, noise, key, origin, scales, num_steps, method)
         x_1 = transport.jump(request)
-        return recentred(x_1, chain.slot_mask)
+        return recentred(x_1, chain.slot_mask, tree)
 
     return jump
 
@@ -161,6 +177,7 @@ class Plan(NamedTuple):
         every: jumps from one frame that is kept to the next.
         chunk: frames between two yields.
         max_redraws: redraws, see `equijump.rejection.draw`; None for no gate.
+        cloud: kind of cloud that the network sees, see `equijump.cloud`.
     """
 
     system: System
@@ -170,6 +187,7 @@ class Plan(NamedTuple):
     every: int = 1
     chunk: int = 100
     max_redraws: int | None = None
+    cloud: str = "ca"
 
     @property
     def jump_time(self) -> float:
@@ -183,18 +201,18 @@ def begin(plan: Plan) -> Chunk:
     rows, columns = np.nonzero(system.slot_atoms >= 0)
     placed = np.zeros((count, *system.slot_atoms.shape, 3), np.float32)
     placed[:, rows, columns] = plan.starts[:, system.slot_atoms[rows, columns]]
-    chain = chain_of(system, plan.conditions)
-    clouds = jax.vmap(to_cloud, (0, None))(jnp.asarray(placed), chain.slot_mask)
-    frame = jax.vmap(atoms_of, (0, None))(clouds, chain.places)
+    chain = chain_of(system, plan.conditions, plan.cloud)
+    clouds = jax.vmap(to_cloud, (0, None, None))(
+        jnp.asarray(placed), chain.slot_mask, chain.tree
+    )
+    frame = jax.vmap(atoms_of, (0, None))(clouds, chain)
     none = jnp.zeros(count, jnp.int32)
     return Chunk(np.asarray(frame)[None], 0, State(clouds, none, none, none))
 
 
-def atoms_of(
-    cloud: Cloud, places: Int[Array, " num_atoms"]
-) -> Float[Array, "num_atoms 3"]:
+def atoms_of(cloud: Cloud, chain: Chain) -> Float[Array, "num_atoms 3"]:
     """Returns the positions of the kept atoms of a tensor cloud, Å."""
-    return from_cloud(cloud).reshape(-1, 3)[places]
+    return from_cloud(cloud, chain.tree).reshape(-1, 3)[chain.places]
 
 
 def rollout(
@@ -253,7 +271,7 @@ def _fixed(params: Any, plan: Plan) -> _Fixed:
     seeded = partial(jax.random.fold_in, jax.random.key(plan.seed))
     return _Fixed(
         params=params,
-        chain=chain_of(plan.system, plan.conditions),
+        chain=chain_of(plan.system, plan.conditions, plan.cloud),
         graph=graph,
         every=jnp.int32(plan.every),
         keys=jax.vmap(seeded)(jnp.arange(len(plan.starts))),
@@ -286,7 +304,7 @@ def _compiled(
             state, frames = carry
             number = first + index * fixed.every
             state = jax.lax.fori_loop(number, number + fixed.every, step, state)
-            atoms = jax.vmap(atoms_of, (0, None))(state.cloud, fixed.chain.places)
+            atoms = jax.vmap(atoms_of, (0, None))(state.cloud, fixed.chain)
             return state, frames.at[index].set(atoms)
 
         frames = jnp.zeros((chunk, len(fixed.keys), len(fixed.chain.places), 3))
@@ -308,7 +326,7 @@ def _advance(
     key = jax.random.fold_in(key, number)
     propose = partial(jump, fixed.params, state.cloud, fixed.chain)
     intact = lambda limits, cloud: rejection.is_intact(
-        fixed.graph, reference, limits, atoms_of(cloud, fixed.chain.places)
+        fixed.graph, reference, limits, atoms_of(cloud, fixed.chain)
     )
     if max_redraws is None:
         drawn = rejection.Drawn(propose(key), jnp.int32(1), jnp.asarray(True))

@@ -6,6 +6,7 @@ from common.errors import UsageError
 from common.runs import rules
 from common.runs.config import Range, Rules
 from equijump import build, loss
+from equijump import cloud as clouds
 from equijump.data.residues import RESIDUES
 
 
@@ -86,6 +87,7 @@ RULES = Rules(
         "data.ensemble_share": Range(0.0, 0.99),
         "data.num_clusters": Range(0),
         "model.num_*": Range(1),
+        "model.cloud": clouds.KINDS,
         "model.residue_types": Range(0, len(RESIDUES)),
         "model.max_degree": Range(1),
         "model.reach": Range(0),

@@ -156,6 +156,7 @@ def plan_of(options: Options, seed: int, chunk: int) -> Plan:
         every=options.every,
         chunk=chunk,
         max_redraws=options.max_redraws,
+        cloud=options.cloud,
     )
 
 

@@ -26,12 +26,8 @@ from common.runs import parallel, training
 from common.runs import workdir as run_folder
 from equijump import build, loss, rules
 from equijump.data import pairs, splits
-from equijump.data.residues import CA_SLOT
 from equijump.data.splits import Segments
-from equijump.model import to_cloud
-
-NUM_MEASURED = 4_000
-"""Pairs of a lag from which the spread of the displacement is measured."""
+from equijump.measure import measure
 
 VALIDATION_BATCH = 256
 """Pairs that are validated at once."""
@@ -46,53 +42,6 @@ FIXED = (
 def check_config(config: ml_collections.ConfigDict) -> None:
     """Raises `UsageError` for values that would fail later, or with less to say."""
     configs.check(config, configs.default_of("equijump"), rules.RULES)
-
-
-def measure(
-    segments: Segments, align: bool, ensemble: bool = False
-) -> build.Statistics:
-    """Measures the displacement over the lags of the data, on training pairs.
-
-    Args:
-        segments: data of a run; its training pairs are measured.
-        align: true to superpose targets.
-        ensemble: true to measure the spread of frames with a hidden source too.
-    """
-    values = segments.lags.values
-    if segments.lags.is_range:
-        spacing = max(s.trajectory.spacing for s in segments.training)
-        counts = np.geomspace(values[0] / spacing, values[-1] / spacing, 10)
-        values = tuple(spacing * np.unique(np.round(counts)))
-
-    def draw(lag: float) -> pairs.Batch:
-        lags = pairs.Lags((float(lag),), is_range=False)
-        return pairs.batch_at(
-            segments.training, lags, NUM_MEASURED, segments.num_nodes, seed=0, step=0
-        )
-
-    squares = jax.jit(jax.vmap(partial(_mean_squares, align=align)))
-    spread = lambda batch: [float(np.sqrt(np.mean(x))) for x in squares(batch)]
-    statistics = build.Statistics(
-        np.array(values, float), *np.array([spread(draw(lag)) for lag in values]).T
-    )
-    if not ensemble:
-        return statistics
-    hidden = pairs.hide_sources(draw(values[0]), 1.0, seed=0, step=0)
-    return statistics._replace(ensemble=np.array(spread(hidden)))
-
-
-def _mean_squares(
-    batch: pairs.Batch, align: bool
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Returns the mean square of the displacement of CA, and of other vectors, Å^2."""
-    mask = batch.slot_mask
-    source, target = loss.centred_pair(batch, align)
-    moved = jnp.square(to_cloud(target, mask) - to_cloud(source, mask))
-    vectors = jnp.where(jnp.arange(mask.shape[1])[:, None] == CA_SLOT, 0.0, moved)
-    counts = jnp.sum(mask[:, CA_SLOT]), jnp.sum(mask)
-    # Centred positions have three degrees of freedom less, as has their noise.
-    positions = jnp.sum(moved[:, CA_SLOT]) / (3 * jnp.maximum(counts[0] - 1, 1))
-    return positions, jnp.sum(vectors) / (3 * (counts[1] - counts[0]))
 
 
 def make_errors(
@@ -214,7 +163,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     config = config.copy_and_resolve_references()
     config.model.residue_types = segments.num_types
     ensemble = config.data.ensemble_share > 0.0 or build.has_random_frames(config)
-    statistics = measure(segments, config.data.align, ensemble)
+    statistics = measure(segments, config.data.align, ensemble, config.model.cloud)
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     num_devices = config.train.num_devices
     mesh = parallel.make_mesh(num_devices) if num_devices > 1 else None

@@ -83,6 +83,8 @@ FIELDS: tuple[Added | Renamed | Removed, ...] = (
     Removed(("equijump",), "loss.clash_weight", 0.0, "0.1.0"),
     Added(("symphony",), "model.conditions", ("noise_std",)),
     Added(("equijump",), "model.conditions", ("lag",)),
+    Added(("equijump",), "model.cloud", "ca"),
+    Added(("equijump",), "model.refresh_neighbours", False),
     Added(("symphony", "denoiser"), "model.block", "symphony"),
     Added(("equijump",), "model.block", "equijump"),
     Added(("symphony", "denoiser", "equijump"), "model.product", "scalar"),

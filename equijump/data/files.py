@@ -129,6 +129,23 @@ def matching(flag: str, pattern: str) -> list[Path]:
     return found
 
 
+def found(flag: str, pattern: str, suffixes: Sequence[str]) -> list[Path]:
+    """Returns the files of a name or pattern, or those below a folder by their end.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if not Path(pattern).is_dir():
+        return matching(flag, pattern)
+    below = sorted(
+        p for p in Path(pattern).rglob("*") if p.name.endswith(tuple(suffixes))
+    )
+    if not below:
+        ends = ", ".join(suffixes)
+        raise UsageError(f"{flag}: expected files *{ends} below {pattern}, found none")
+    return below
+
+
 def prepare(path: Path) -> None:
     """Starts what reads a trajectory, while its topology is read here."""
     if suffix_of(path) not in _TEXT:

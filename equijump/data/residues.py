@@ -128,6 +128,15 @@ def num_slots_of(num_types: int) -> int:
     return max(len(residue.slots) for residue in RESIDUES[:num_types])
 
 
+def num_types_of(num_slots: int) -> int:
+    """Returns the types of a network whose residues have so many slots.
+
+    >>> num_types_of(NUM_SLOTS) == NUM_TYPES
+    True
+    """
+    return NUM_TYPES if num_slots == NUM_SLOTS else len(RESIDUES)
+
+
 STANDARD = frozenset((*_SIDE_CHAINS, "ACE", "NME"))
 """The twenty amino acids and the caps of force fields."""
 
@@ -155,6 +164,30 @@ ALIASES = {
 
 TOKENS = {residue.name: index for index, residue in enumerate(RESIDUES, start=1)}
 TOKENS |= {alias: TOKENS[name] for alias, name in ALIASES.items()}
+
+
+_ALIKE = {
+    "ASP": "OD1-OD2", "GLU": "OE1-OE2", "ARG": "NH1-NH2",
+    "PHE": "CD1-CD2 CE1-CE2", "TYR": "CD1-CD2 CE1-CE2", "PTR": "CD1-CD2 CE1-CE2",
+}  # fmt: skip
+"""Atoms whose names mean nothing: one exchange a type turns it into itself."""
+
+
+def exchanges(num_types: int) -> list[list[int]]:
+    """Returns, by token, the slot whose atom each slot has after the exchange.
+
+    >>> exchanges(NUM_TYPES)[TOKENS["ASP"]][4:8]
+    [4, 5, 7, 6]
+    """
+    num_slots = num_slots_of(num_types)
+    found = [list(range(num_slots)) for _ in range(num_types + 1)]
+    for name, text in _ALIKE.items():
+        if (token := TOKENS[name]) > num_types:
+            continue
+        for first, second in _parse(text):
+            a, b = slot_of(token, first), slot_of(token, second)
+            found[token][a], found[token][b] = b, a
+    return found
 
 
 def token_of(name: str) -> int | None:

@@ -72,7 +72,7 @@ def jump(request: Request) -> Cloud:
 
 def transition(
     request: Request, x: Cloud, t: Time, u: Time
-) -> tuple[Cloud, Float[Array, "num_slots 1"]]:
+) -> tuple[Cloud, Float[Array, "*num_nodes num_slots 1"]]:
     """Returns mean and deviation of the frame at a time, given the one before."""
     at_t, at_u = path(t), path(u)
     (noise,) = request.predict(x, t)

@@ -22,7 +22,7 @@ class Prior(NamedTuple):
     """Mean and spread of what a head tells, in its own unit."""
 
     mean: Cloud | Float[Array, ""]
-    std: Float[Array, "num_slots 1"] | Float[Array, ""]
+    std: Float[Array, "*num_nodes num_slots 1"] | Float[Array, ""]
 
 
 def prior(

@@ -43,15 +43,15 @@ PathFn: TypeAlias = Callable[[Time], Path]
 
 
 class Scales(NamedTuple):
-    r"""Lengths in Å, per axis, of each slot.
+    r"""Lengths in Å, per axis, of each slot, for all residues or for each.
 
     Attributes:
         displacement: root mean square $d$ of $x_1 - x_0$.
         noise: standard deviation $\sigma$ of the noise.
     """
 
-    displacement: Float[Array, "num_slots 1"]
-    noise: Float[Array, "num_slots 1"]
+    displacement: Float[Array, "*num_nodes num_slots 1"]
+    noise: Float[Array, "*num_nodes num_slots 1"]
 
 
 class Request(NamedTuple):
@@ -87,18 +87,21 @@ class Estimate(NamedTuple):
         displacement: noised frame less its expectation, of unit variance.
         log_level: logarithm of the noise on the end of the jump, in Å, of the vectors;
             see `compressed`.
+        log_ratio: logarithm of the noise over its scale.
     """
 
     mean: Cloud
-    std: Float[Array, "num_slots 1"]
+    std: Float[Array, "*num_nodes num_slots 1"]
     displacement: Cloud
     log_level: Float[Array, ""]
+    log_ratio: Float[Array, ""]
 
 
 def draw_noise(
     key: Key[Array, ""],
     slot_mask: Bool[Array, "num_nodes num_slots"],
     places: Int[Array, " num_atoms"] | None = None,
+    roots: Bool[Array, " num_nodes"] | None = None,
 ) -> Cloud:
     """Draws standard normal numbers for atoms; those of the positions are centred.
 
@@ -112,6 +115,7 @@ def draw_noise(
         slot_mask: true for atoms.
         places: slots of all atoms, counted through, where they are known: then no
             numbers are drawn in vain, which most would be.
+        roots: true for residues whose slot of CA holds a position; all where None.
     """
     size = slot_mask.size
     # Drawn flat, which is faster where many keys are drawn for side by side.
@@ -121,8 +125,9 @@ def draw_noise(
         noise = jnp.zeros((size, 3)).at[places].set(noise, unique_indices=True)
     noise = noise.reshape(*slot_mask.shape, 3)
     noise = jnp.where(slot_mask[..., None], noise, 0.0)
-    real = slot_mask[:, CA_SLOT, None]
-    mean = jnp.sum(noise[:, CA_SLOT], axis=0) / jnp.maximum(jnp.sum(real), 1)
+    real = (slot_mask[:, CA_SLOT] if roots is None else roots)[:, None]
+    mean = jnp.sum(jnp.where(real, noise[:, CA_SLOT], 0.0), axis=0)
+    mean /= jnp.maximum(jnp.sum(real), 1)
     return noise.at[:, CA_SLOT].add(jnp.where(real, -mean, 0.0))
 
 
@@ -150,12 +155,14 @@ def estimate(path: Path, scales: Scales, x_0: Cloud, x_t: Cloud) -> Estimate:
     # At t = 0 nothing is seen but the source: then the displacement is all unknown.
     level = Level(path.beta, path.gamma * scales.noise)
     known = precondition(level, scales.displacement)
-    ratio = level.sigma[0, 0] / jnp.maximum(path.beta, 1e-6)
+    beta = jnp.maximum(path.beta, 1e-6)
+    in_angstrom = level.sigma.reshape(-1)[0] / beta
     return Estimate(
         mean=x_0 + known.skip * moved,
         std=known.out,
         displacement=known.input * moved,
-        log_level=compressed(jnp.log(jnp.maximum(ratio, LEAST_LEVEL))),
+        log_level=compressed(jnp.log(jnp.maximum(in_angstrom, LEAST_LEVEL))),
+        log_ratio=jnp.log(jnp.clip(path.gamma / beta, LEAST_LEVEL, CEILING)),
     )
 
 

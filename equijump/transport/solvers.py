@@ -61,12 +61,13 @@ def interpolant(
     """
     scale = request.scales.noise
 
-    def drift(x: Cloud, t: Time, g: Float[Array, "num_slots 1"]) -> Cloud:
+    def drift(x: Cloud, t: Time, g: Float[Array, "*num_nodes num_slots 1"]) -> Cloud:
         velocity, noise = request.predict(x, t)
         score = -noise / (path(t).gamma * scale)
         return velocity + 0.5 * jnp.square(g) * score
 
     # A step has noise if the whole of it lies inside, or its noise would stay.
     inside = (times[:-1] >= window[0]) & (times[1:] <= window[1])
-    diffusion = jnp.where(inside, jnp.sqrt(2.0), 0.0)[:, None, None] * scale
+    share = jnp.where(inside, jnp.sqrt(2.0), 0.0)
+    diffusion = share.reshape(-1, *(1,) * scale.ndim) * scale
     return solvers.euler_maruyama(drift, diffusion, x, times, request.draw_noise, key)

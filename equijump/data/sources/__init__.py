@@ -15,11 +15,12 @@ from absl import logging
 from common.errors import UsageError
 from common.nn.conditions import CONDITIONS, ROOM_TEMPERATURE
 from equijump.data.frames import Trajectory
-from equijump.data.sources import ornstein_uhlenbeck, trajectories
+from equijump.data.sources import ornstein_uhlenbeck, peptides, trajectories
 
 SOURCES: dict[str, Callable[[str, ml_collections.ConfigDict], Iterable[Trajectory]]] = {
     "files": trajectories.read,
     "ou": ornstein_uhlenbeck.read,
+    "peptides": peptides.read,
 }
 
 

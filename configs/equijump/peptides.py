@@ -1,0 +1,24 @@
+r"""EquiJump for any capped peptide: one network, jumps of 10 to 500 ps at 300 K.
+
+    equijump train --config=peptides --workdir=workdir/peptides \
+        --config.data.sources="('peptides:sets/one/*.npz', 'peptides:sets/two/*.npz')"
+
+Each sequence comes equally often. `docs/data.md` says how to make such sets.
+"""
+
+import ml_collections
+
+from common.runs import config as configs
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = configs.find("equijump", "ala2").get_config()
+    config.data.sources = ("peptides:workdir/md/peptides/*.npz",)
+    config.data.lags = (10.0, 10.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)  # ps
+    config.data.held_out = 1
+    config.data.ensemble_share = 0.05
+    config.model.update(num_channels=48, num_layers=3)
+    config.model.update(num_hidden=96, num_condition=64, num_edge_feats=32)
+    config.model.update(cloud="chain", refresh_neighbours=True)
+    config.train.update(num_steps=100_000, batch_size=64)
+    return config

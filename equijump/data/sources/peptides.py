@@ -1,0 +1,104 @@
+"""Packed sets of peptides: `SEQ.npz` beside `SEQ.pdb`, all lanes of a peptide in one.
+
+Lanes are independent trajectories of one length. Positions are whole numbers times a
+unit: differences from atom to atom in two bytes apart (`high`, `low`, `unit_nm`), or
+plain `positions` in units of 1e-4 nm. Both are `[lane, frame, atom, 3]`, of the heavy
+atoms in the order of the PDB file.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+from jaxtyping import Float32
+
+from common.commands.reading import Header, read_arrays, refusing
+from common.errors import UsageError
+from equijump.data import files, molecules, whole
+from equijump.data.frames import Trajectory
+from equijump.data.packed import checksum_of
+
+PLAIN_UNIT = 1e-4
+"""nm, unit of plain positions."""
+
+_WHAT = "a packed set of peptides (high and low, or positions; spacing_ps)"
+_STATED = ("spacing_ps", "temperature_K")
+
+
+def read(pattern: str, data: ml_collections.ConfigDict) -> Iterator[Trajectory]:
+    """Yields one trajectory for each lane of each file.
+
+    Args:
+        pattern: files, as `peptides/train/*/*.npz`, or a folder that has them.
+        data: group `data` of a config: `select` is read.
+    """
+    for path in files.found("config.data.sources", pattern, (".npz",)):
+        yield from _read_one(path, data.select)
+
+
+def _read_one(path: Path, select: str) -> Iterator[Trajectory]:
+    topology = path.with_suffix(".pdb")
+    if not topology.is_file():
+        raise UsageError(
+            f"{path}: expected its topology beside it, found no {topology}"
+        )
+    arrays = read_arrays(path, _WHAT, _choose)
+    with refusing(path, _WHAT):
+        positions = unpack(arrays)
+        spacing = float(arrays["spacing_ps"])
+        known = {"temperature": float(arrays["temperature_K"])}
+        if not 0.0 < spacing < np.inf:
+            raise ValueError(f"a spacing of {spacing:g} ps")
+    loaded = files.load_topology(topology)
+    if positions.shape[2] != loaded.n_atoms:
+        raise UsageError(
+            f"{path}: expected the {loaded.n_atoms} atoms of {topology.name}, found "
+            f"{positions.shape[2]}"
+        )
+    first = positions[0, 0].astype(np.float64)
+    system = molecules.read_system(loaded, first, str(path), None, select)
+    bonds = whole.bonds_of(system)
+    shas = checksum_of(path) + checksum_of(topology)
+    for lane, every in enumerate(positions):
+        kept = np.ascontiguousarray(every[:, system.kept])
+        name = f"{path.stem}_{lane:02d}"
+        whole.check(f"{path} (lane {lane})", kept, bonds, system)
+        key = hashlib.sha256(f"peptides {shas} {select} {lane}".encode()).hexdigest()
+        yield Trajectory(name, system, kept, spacing, key, known)
+
+
+def _choose(headers: Mapping[str, Header]) -> Iterable[str]:
+    """Returns the arrays to read, whose shapes and types are as they should be."""
+    kinds = {"high": np.int8, "low": np.uint8}
+    kinds = kinds if "high" in headers else {"positions": np.int16}
+    shape = headers.get("high", headers.get("positions"))
+    for name, kind in kinds.items():
+        found = headers[name]
+        if found.dtype != kind or found.shape != shape.shape:
+            raise ValueError(f"{name} of shape {found.shape} and type {found.dtype}")
+        if len(found.shape) != 4 or found.shape[3] != 3 or found.shape[1] < 2:
+            raise ValueError(f"{name} of shape {found.shape}")
+    return {*kinds, "unit_nm", *_STATED} & headers.keys()
+
+
+def unpack(
+    arrays: Mapping[str, np.ndarray],
+) -> Float32[np.ndarray, "num_lanes num_frames num_atoms 3"]:
+    """Returns the positions of all lanes, in Å.
+
+    >>> steps = np.int16([[[[0, 0, 256], [2, 0, -1]]]])
+    >>> high, low = (steps >> 8).astype(np.int8), (steps & 255).astype(np.uint8)
+    >>> unpack({"high": high, "low": low, "unit_nm": np.array(0.1)})[0, 0].tolist()
+    [[0.0, 0.0, 256.0], [2.0, 0.0, 255.0]]
+
+    Args:
+        arrays: arrays of a file, by their names.
+    """
+    scale = files.ANGSTROM_PER_NM
+    if "positions" in arrays:
+        return arrays["positions"] * np.float32(PLAIN_UNIT * scale)
+    steps = arrays["high"].astype(np.int16) << 8 | arrays["low"]
+    counts = np.cumsum(steps, axis=2, dtype=np.int32).astype(np.float32)
+    return counts * np.float32(float(arrays["unit_nm"]) * scale)
