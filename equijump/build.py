@@ -263,9 +263,7 @@ def init_params(config: ml_collections.ConfigDict, key: Key[Array, ""]) -> Any:
         conditions=known({name: jnp.ones(()) for name in model.conditions}),
         num_neighbours=model.num_neighbours,
         reach=model.reach,
-        tree=clouds.tree_of(
-            model.cloud, model.residue_types, tokens, chains, numbers
-        ),
+        tree=clouds.tree_of(model.cloud, model.residue_types, tokens, chains, numbers),
     )
     init = jax.jit(partial(nn.Module.init, model))
     return init(key, scene, jnp.asarray(source, jnp.float32))
