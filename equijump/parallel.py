@@ -18,7 +18,6 @@ from common.errors import RunError, UsageError
 from equijump.simulation import Plan, Simulation, load_md, run_replica, told
 
 Advance = Callable[[int, str], None]
-_ERRORS = {"RunError": RunError, "UsageError": UsageError}
 _WAIT = 0.5  # s between two looks at whether to stop
 
 
@@ -65,7 +64,11 @@ def num_processes(asked: int, platform: str | None, num_tasks: int) -> int:
 
 
 def run(
-    tasks: Iterable[Task], processes: int, advance: Advance, stop: Callable[[], bool]
+    tasks: Iterable[Task],
+    processes: int,
+    advance: Advance,
+    stop: Callable[[], bool],
+    failures: list[RunError],
 ) -> None:
     """Simulates all replicas to their end, or until `stop()` is true.
 
@@ -74,27 +77,28 @@ def run(
         processes: number of replicas at a time; of one, none is begun.
         advance: function called after each frame, with 1 and the speed.
         stop: function that tells whether to stop.
-
-    Raises:
-        RunError: A replica failed; the others are stopped and keep their frames.
+        failures: list to which the failure of a replica is added; the others go on.
     """
     if processes == 1:
         for task in tasks:
             if stop():
                 break
-            _simulate(task, advance, stop)
+            try:
+                _simulate(task, advance, stop)
+            except RunError as error:
+                failures.append(error)
         return
     children: list[_Child] = []
     try:
         for task in tasks:
             while len(children) >= processes and not stop():
-                _collect(children, advance)
+                _collect(children, advance, failures)
             if stop():
                 break
             children.append(_start(task))
-        _finish(children, advance, stop)
+        _finish(children, advance, stop, failures)
     except BaseException:
-        _finish(children, advance, lambda: True, fails=False)
+        _finish(children, advance, lambda: True, failures)
         raise
 
 
@@ -118,7 +122,7 @@ def _finish(
     children: list[_Child],
     advance: Advance,
     stop: Callable[[], bool],
-    fails: bool = True,
+    failures: list[RunError],
 ) -> None:
     """Waits for all processes, which are told to stop where `stop()` is true."""
     is_told = False
@@ -127,14 +131,12 @@ def _finish(
             is_told = True
             for child in children:
                 _tell(child.connection, "stop")
-        try:
-            _collect(children, advance)
-        except (RunError, UsageError):
-            if fails:
-                raise
+        _collect(children, advance, failures)
 
 
-def _collect(children: list[_Child], advance: Advance) -> None:
+def _collect(
+    children: list[_Child], advance: Advance, failures: list[RunError]
+) -> None:
     """Passes on what processes say, and takes those that have ended off the list."""
     for connection in wait([child.connection for child in children], _WAIT):
         (child,) = (c for c in children if c.connection is connection)
@@ -148,14 +150,14 @@ def _collect(children: list[_Child], advance: Advance) -> None:
         children.remove(child)
         child.process.join()
         connection.close()
-        if kind in _ERRORS:
-            raise _ERRORS[kind](message)
-        if kind != "done":
-            raise RunError(
-                f"{child.path}: its process ended with {child.process.exitcode}; "
-                "frames so far are kept; run again, with fewer --processes where "
-                "memory is short"
-            )
+        if kind == "failed":
+            failures.append(RunError(message))
+        elif kind == "ended":
+            code = child.process.exitcode
+            failures.append(RunError(
+                f"{child.path}: its process ended with {code}; frames so far are kept; "
+                "run again, with fewer --processes where memory is short"
+            ))  # fmt: skip
 
 
 def _tell(connection: Connection, *message: Any) -> None:
@@ -173,7 +175,7 @@ def _work(connection: Connection, task: Task) -> None:
     try:
         _simulate(task, lambda _, note: _tell(connection, "frame", note), stop.is_set)
     except (RunError, UsageError) as error:
-        _tell(connection, type(error).__name__, str(error))
+        _tell(connection, "failed", str(error))
     else:
         _tell(connection, "done", "")
 

@@ -118,14 +118,18 @@ def _simulate(jobs: Sequence[Job], arguments: argparse.Namespace) -> None:
     processes = parallel.num_processes(
         arguments.processes, arguments.platform, num_tasks
     )
+    failures: list[RunError] = []
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopOnSignal())
         advance = stack.enter_context(
             cli.progress(total, "simulating", "frames", completed=done)
         )
         asked = lambda: stop.requested
-        tasks = _tasks(jobs, processes, stack, asked)
-        parallel.run(tasks, processes, advance, asked)
+        tasks = _tasks(jobs, processes, stack, asked, failures)
+        parallel.run(tasks, processes, advance, asked, failures)
+    if failures:
+        more = f"; {len(failures) - 1} more failed" if len(failures) > 1 else ""
+        raise RunError(f"{failures[0]}{more}") from failures[0]
     for job in jobs:
         done = replicas.num_done(job.paths)
         if done < job.total:
@@ -143,15 +147,21 @@ def _tasks(
     processes: int,
     stack: contextlib.ExitStack,
     stop: Callable[[], bool],
+    failures: list[RunError],
 ) -> Iterator[parallel.Task]:
-    """Yields all replicas; a molecule is set up when its first one is asked for."""
+    """Yields what is left to do; a molecule is set up when it is first asked for."""
     for job in jobs:
         if stop():
             return
-        ready = _set_up(job, processes, stack)
+        try:
+            ready = _set_up(job, processes, stack)
+        except RunError as error:
+            failures.append(error)
+            continue
         for replica, path in enumerate(job.paths):
-            seed = seed_of(job.arguments.seed, replica)
-            yield parallel.Task(ready, job.plan, path, seed)
+            if replicas.num_done([path]) < job.plan.num_frames:
+                seed = seed_of(job.arguments.seed, replica)
+                yield parallel.Task(ready, job.plan, path, seed)
 
 
 def _set_up(job: Job, processes: int, stack: contextlib.ExitStack) -> Simulation:

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from common.commands import cli
+from common.errors import RunError
 from equijump import replicas, simulate
 
 ALANINE = ("--caps", "--solvent=none", "--platform=Reference", "--equilibration=0.1")
@@ -56,12 +57,29 @@ def test_a_replica_that_fails_in_its_process_is_told_in_one_line(tmp_path, capsy
     assert run(tmp_path, "--sequence=A", *given, *hot, "--processes=2") == 3
     err = capsys.readouterr().err
     assert "the simulation became unstable before" in err
+    assert err.endswith("; 1 more failed\n")
     assert err.count("\n") == 1
 
 
 def command(output, *given):
     code = "import sys; from equijump import cli; sys.exit(cli.main())"
     return [sys.executable, "-c", code, "simulate", *given, f"--output={output}"]
+
+
+def test_a_molecule_that_fails_does_not_keep_others_from_it(
+    tmp_path, capsys, monkeypatch
+):  # fmt: skip
+    set_up = simulate.set_up
+
+    def fail_for_glycine(md, arguments, *given, **more):
+        if arguments.sequence == "G":
+            raise RunError("--sequence: no minimum was found nearby")
+        return set_up(md, arguments, *given, **more)
+
+    monkeypatch.setattr(simulate, "set_up", fail_for_glycine)
+    assert run(tmp_path, "--sequence=G,A", *QUICK, "--processes=1") == 3
+    assert "no minimum was found" in capsys.readouterr().err
+    assert list(bytes_of(tmp_path)) == ["ace_a_nme_0.xtc"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
