@@ -150,6 +150,8 @@ def _collect(
         children.remove(child)
         child.process.join()
         connection.close()
+        if kind == "refused":
+            raise UsageError(message)
         if kind == "failed":
             failures.append(RunError(message))
         elif kind == "ended":
@@ -174,8 +176,10 @@ def _work(connection: Connection, task: Task) -> None:
     threading.Thread(target=_listen, args=(connection, stop), daemon=True).start()
     try:
         _simulate(task, lambda _, note: _tell(connection, "frame", note), stop.is_set)
-    except (RunError, UsageError) as error:
+    except RunError as error:
         _tell(connection, "failed", str(error))
+    except UsageError as error:
+        _tell(connection, "refused", str(error))
     else:
         _tell(connection, "done", "")
 
