@@ -1,11 +1,11 @@
 """Folding and unfolding in trajectories, measured alike in a reference and a rollout.
 
-Run: `python -m benchmarks.fast_folder --native=native.pdb --reference='md/*.xtc'
---rollout='rollout/*.xtc'`. A trajectory is unfolded from where the fraction of native
-contacts falls below the first of `--thresholds`, folded from where it rises above the
-second, and remains so between. The folding time is the time spent unfolded over the
-number of foldings; its interval is that of a Poisson count. That of the folded share
-draws parts of the trajectories again.
+Run: `python -m benchmarks.fast_folder --reference='workdir/cln025/*.xtc'
+--rollout='workdir/folding/*.xtc'`. A trajectory is unfolded from where the fraction of
+native contacts falls below the first of `--thresholds`, folded from where it rises
+above the second, and remains so between. The folding time is the time spent unfolded
+over the number of foldings; its interval is that of a Poisson count. That of the folded
+share draws parts of the trajectories again.
 """
 
 import glob
@@ -20,9 +20,11 @@ from scipy.stats import chi2
 
 from benchmarks import report
 from common.errors import UsageError
+from equijump import replicas
 
 FARTHEST, STRETCH, STEEPNESS = 0.45, 1.2, 50.0  # nm, of a native length, 1/nm
 RESIDUES_APART = 3
+NATIVE = replicas.pdb_path("cln025")
 _PARTS = 10  # Of a trajectory, for the interval of the folded share
 
 
@@ -189,7 +191,7 @@ def compare(rollout: dict[str, Any], reference: dict[str, Any]) -> dict[str, flo
 def main() -> None:
     """Measures, prints and writes."""
     parser = report.parser(__doc__, "fast_folder")
-    parser.add_argument("--native", required=True, help="PDB file")
+    parser.add_argument("--native", default=NATIVE, help="PDB file; CLN025 by default")
     parser.add_argument("--reference", required=True, help="pattern of trajectories")
     parser.add_argument("--rollout", help="pattern of trajectories")
     parser.add_argument(
@@ -197,7 +199,7 @@ def main() -> None:
         help="fractions of native contacts, unfolded below, folded above",
     )  # fmt: skip
     arguments = parser.parse_args()
-    native = mdtraj.load(arguments.native)
+    native = mdtraj.load(str(arguments.native))
     results = {}
     for name in ("reference", "rollout"):
         if getattr(arguments, name):

@@ -59,8 +59,15 @@ def num_processes(asked: int, platform: str | None, num_tasks: int) -> int:
     """
     if asked == 0:
         on_cores = platform in (None, "CPU", "Reference")
-        asked = len(os.sched_getaffinity(0)) if on_cores else 1
+        asked = _num_cores() if on_cores else 1
     return min(asked, num_tasks)
+
+
+def _num_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Not on macOS.
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def run(

@@ -54,6 +54,17 @@ def stem_of(sequence: str | None, pdb: str | None, caps: bool) -> str:
     return f"ace_{stem}_nme" if caps else stem
 
 
+def pdb_path(name: str) -> Path:
+    """Returns the path of a PDB file, or of the packaged one of that name.
+
+    >>> pdb_path("mine.pdb").name, pdb_path("cln025").is_file()
+    ('mine.pdb', True)
+    """
+    packaged = Path(__file__).parent / "packaged" / f"{name}.pdb"
+    is_name = name == Path(name).name and not Path(name).exists()
+    return packaged if is_name and packaged.is_file() else Path(name)
+
+
 def state_of(path: Path) -> Path:
     """Returns the path of the state that belongs to a trajectory.
 

@@ -94,7 +94,8 @@ def _job(arguments: argparse.Namespace) -> Job:
     job = Job(arguments, plan, folder, describe(arguments), paths)
     for path in (folder / "simulate.json", job.topology):
         cli.check_output(path)
-    cli.check_apart(job.topology, arguments.pdb)
+    if arguments.pdb is not None:
+        cli.check_apart(job.topology, replicas.pdb_path(arguments.pdb))
     replicas.find(folder, job.wanted, plan.stem)
     replicas.check_states(paths)
     return job

@@ -88,7 +88,7 @@ def _check_source(arguments: argparse.Namespace) -> None:
         raise UsageError(f"expected --sequence or --pdb, found {found}")
     if arguments.sequence is not None:
         check_sequence(arguments.sequence)
-    elif not Path(arguments.pdb).is_file():
+    elif not replicas.pdb_path(arguments.pdb).is_file():
         raise UsageError(f"--pdb: expected a file, found none at {arguments.pdb}")
     if arguments.pdb is None:
         for name in ("replace_nonstandard", "ph"):
@@ -201,7 +201,7 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
         del flags["replace_nonstandard"]
     described = {"format": FORMAT_VERSION, "flags": flags}
     if arguments.pdb is not None:
-        contents = Path(arguments.pdb).read_bytes()
+        contents = replicas.pdb_path(arguments.pdb).read_bytes()
         described["pdb_sha256"] = hashlib.sha256(contents).hexdigest()
     return described
 
@@ -253,7 +253,7 @@ def _add_molecule(parser: argparse.ArgumentParser) -> None:
     )
     add("--caps", action="store_true", help="ACE before each chain, NME after it")
     add("--start", choices=STARTS, default="extended", help="how a sequence is built")
-    add("--pdb", help="protein to simulate instead; solvent and ligands are removed")
+    add("--pdb", help="protein to simulate instead; a file, or the packaged cln025")
     add(
         "--replace_nonstandard",
         action="store_true",

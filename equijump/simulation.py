@@ -151,7 +151,7 @@ def _build(md: ModuleType, arguments: argparse.Namespace) -> tuple[Any, Any]:
         molecule = md.prepare(text, source, built=True)
     else:
         source = arguments.pdb
-        text = Path(source).read_text("utf-8", errors="replace")
+        text = replicas.pdb_path(source).read_text("utf-8", errors="replace")
         molecule = md.prepare(
             text,
             source,

@@ -179,3 +179,12 @@ def test_a_record_of_an_older_version_is_gone_on_with(tmp_path):
     other = simulate_flags.describe(parse("--sequence=AA", "--hydrogen_mass=3"))
     with pytest.raises(UsageError, match="was begun with --hydrogen_mass = None"):
         replicas.find(tmp_path, other, "aa")
+
+
+def test_a_packaged_structure_is_simulated_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = ("--pdb=cln025", "--model=go")
+    assert plan(*given).stem == "cln025"
+    packaged = simulate_flags.describe(parse(*given))
+    (tmp_path / "cln025").write_text("mine")
+    assert simulate_flags.describe(parse(*given)) != packaged
