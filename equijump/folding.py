@@ -53,8 +53,8 @@ def main(arguments: argparse.Namespace, plan: Plan) -> int:
     md = load_md()
     ready = set_up(md, arguments, None, minimises=True)
     native = md.native_of(ready.molecule, arguments.pdb)
+    cold = ready.settings.temperature
     is_reduced = arguments.units == "reduced"
-    unit = (1.0 if is_reduced else arguments.epsilon) / GAS_CONSTANT  # K for epsilon
     found: dict[float, Samples] = {}
     num_steps = plan.num_frames * plan.steps_per_frame
     with cli.progress(_RUNGS + 2 * len(_SPREAD), "simulating", "runs") as advance:
@@ -66,15 +66,23 @@ def main(arguments: argparse.Namespace, plan: Plan) -> int:
                 )
                 advance(1, f"{temperature:.4g} K")
 
-        simulate([unit * kt for kt in np.linspace(_COLDEST, _HOTTEST, _RUNGS)])
+        simulate(np.linspace(cold, cold * _HOTTEST / _COLDEST, _RUNGS).tolist())
         for _ in range(2):
             middle = folding_temperature(found)
             simulate([middle * (1.0 + part) for part in _SPREAD])
-    report = _report(found, 1.0 if not is_reduced else 1.0 / unit)
+    report = _report(found, GAS_CONSTANT if is_reduced else 1.0)
     with cli.atomic_path(path) as partial:
         partial.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     _tell(report, path, "kT/epsilon" if is_reduced else "K")
     return 0
+
+
+def first_of_ladder(arguments: argparse.Namespace) -> argparse.Namespace:
+    """Returns flags at the coldest temperature, without equilibration of their own."""
+    kelvin = _COLDEST * arguments.epsilon / GAS_CONSTANT
+    temperature = _COLDEST if arguments.units == "reduced" else kelvin
+    own = {**vars(arguments), "temperature": temperature, "equilibration": 0.0}
+    return argparse.Namespace(**own)
 
 
 def _sample(

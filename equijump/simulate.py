@@ -17,7 +17,7 @@ import numpy as np
 from common.commands import cli
 from common.errors import RunError
 from common.runs.training import StopOnSignal
-from equijump import parallel, replicas
+from equijump import folding, parallel, replicas
 from equijump.simulate_flags import describe, each, make_plan, parser
 from equijump.simulation import (
     Plan,
@@ -76,8 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parser().parse_args(argv)
     if arguments.find_folding_temperature:
-        from equijump import folding
-
+        arguments = folding.first_of_ladder(arguments)
         return folding.main(arguments, make_plan(arguments))
     jobs = [_job(own) for own in each(arguments)]
     jobs = [job for job in jobs if not _is_done(job)]

@@ -155,7 +155,7 @@ def test_trajectories_have_times_in_ps_and_heavy_atoms(tmp_path, pdb, units, kel
 
 
 def test_the_folding_temperature_is_written_and_told(tmp_path, pdb, capsys):
-    given = ("--find_folding_temperature", "--units=reduced", "--temperature=1")
+    given = ("--find_folding_temperature", "--units=reduced")
     assert run(tmp_path / "out", pdb, *given, "--length=0.004") == 0
     report = json.loads((tmp_path / "out" / "folding.json").read_text())
     assert 0.9 < report["folding_temperature"] < 2.0
