@@ -39,7 +39,12 @@ class Statistics(NamedTuple):
     vectors: Float[np.ndarray, "num_lags ..."]
     ensemble: Float[np.ndarray, " 2"] | None = None
     ensemble_vectors: Float[np.ndarray, "num_tokens num_slots"] | None = None
+    lengths: Float[np.ndarray, "num_tokens num_slots"] | None = None
 
+
+BOND_NOISE = 2.0
+r"""Å: scale $\sigma$ of the noise on vectors of trees, whatever residue and lag: bonds
+that turn are some 2.5 Å apart, and half a molecule may turn at once."""
 
 LEAST_SCALE = 1e-3
 """Å; the position of the only segment of a molecule never moves."""
@@ -136,11 +141,19 @@ def scales_at(
     position = jnp.where(lag.mask, positions, ensemble[0])
     vector = jnp.where(lag.mask, vectors, hidden)
     is_position = (jnp.arange(num_slots) == CA_SLOT)[:, None]
-    if tokens is not None:
-        vector = vector[tokens][..., None]
-        is_position = is_position & roots[:, None, None]
-    displacement = jnp.maximum(jnp.where(is_position, position, vector), LEAST_SCALE)
-    return Scales(displacement, jnp.where(lag.mask, noise_factor, 1.0) * displacement)
+    factor = jnp.where(lag.mask, noise_factor, 1.0)
+    if tokens is None:
+        displacement = jnp.where(is_position, position, vector)
+        return Scales(displacement, factor * displacement)
+    is_position = is_position & roots[:, None, None]
+    displacement = jnp.where(is_position, position, vector[tokens][..., None])
+    displacement = jnp.maximum(displacement, LEAST_SCALE)
+    bonds = jnp.asarray(statistics.lengths, jnp.float32)[tokens][..., None]
+    return Scales(
+        displacement,
+        noise=jnp.where(is_position, factor * displacement, BOND_NOISE),
+        bonds=jnp.where(is_position, 0.0, bonds),
+    )
 
 
 def _at_lag(
@@ -242,7 +255,7 @@ def make_predict(
             heads.prior(head, transport.path, t, scales, origin, x_t)
             for head in transport.HEADS
         ]
-        return tuple(p.mean + p.std * f for p, f in zip(priors, outputs, strict=True))
+        return tuple(p.from_unit(f) for p, f in zip(priors, outputs, strict=True))
 
     return predict
 

@@ -16,10 +16,12 @@ where it closes.
 import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from common.so3.vectors import safe_norm
 from equijump.data.residues import CA_SLOT, RESIDUES, num_slots_of
 
 KINDS = ("ca", "parent", "chain")
@@ -174,6 +176,69 @@ def positions_of(cloud: Cloud, tree: Tree | None = None) -> Float[Array, "num_no
     centres = jnp.where(linked, 0.0, own)
     size = 1.0 / jnp.maximum(jnp.diagonal(tree.same)[:, None], 1e-6)
     return along + tree.same @ (size * centres - along)
+
+
+def previous_of(cloud: Cloud, tree: Tree) -> Cloud:
+    """Returns the vector that leads to the begin of each vector; zero where none does.
+
+    Vectors that begin at CA follow that from N to CA.
+
+    Args:
+        cloud: tensor cloud, or what this function gave of it, for one bond more.
+        tree: tree of the molecule.
+    """
+    linked, has_n = tree.linked[:, None], tree.has_n[:, None]
+    last = jnp.roll(cloud[:, C_SLOT], 1, axis=0)
+    from_root = jnp.where(has_n, -cloud[:, N_SLOT], 0.0)
+    at_ca = jnp.where(linked, cloud[:, CA_SLOT], from_root)
+    found = cloud.at[:, CA_SLOT].set(at_ca)
+    found = jnp.take_along_axis(found, tree.parents[..., None], axis=1)
+    before_n = jnp.where(linked & has_n, last, 0.0)
+    before_ca = jnp.where(has_n, cloud[:, N_SLOT], last)
+    found = found.at[:, CA_SLOT].set(jnp.where(linked, before_ca, 0.0))
+    return found.at[:, N_SLOT].set(jnp.where(has_n, before_n, found[:, N_SLOT]))
+
+
+SHORT = 0.1
+"""Å: a vector that is shorter has little of a direction."""
+
+
+def local_axes(cloud: Cloud, tree: Tree) -> Float[Array, "3 num_nodes num_slots 3"]:
+    """Returns directions at each vector: its own, that of the bond before, their cross.
+
+    Args:
+        cloud: tensor cloud, in Å.
+        tree: tree of the molecule.
+    """
+    own = _directions(without_positions(cloud, tree))
+    before = _directions(previous_of(cloud, tree))
+    return jnp.stack([own, before, jnp.cross(before, own)])
+
+
+def local_geometry(
+    cloud: Cloud, tree: Tree, others: tuple[Cloud, ...]
+) -> Float[Array, "num_nodes num_feats"]:
+    """Returns lengths, angles and torsions of bonds, and other vectors along the axes.
+
+    Args:
+        cloud: tensor cloud, in Å.
+        tree: tree of the molecule.
+        others: other vectors in the slots.
+    """
+    axes = local_axes(cloud, tree)
+    own, before, cross = axes
+    last = _directions(previous_of(previous_of(cloud, tree), tree))
+    dot = lambda x, y: jnp.sum(x * y, axis=-1)
+    lengths = safe_norm(without_positions(cloud, tree))
+    feats = [lengths, dot(own, before), dot(own, last), dot(before, last)]
+    feats.append(dot(cross, last))
+    feats += [dot(axis, other) for axis in axes for other in others]
+    return jnp.stack(feats, axis=-1).reshape(len(cloud), -1)
+
+
+def _directions(vectors: Cloud) -> Cloud:
+    square = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+    return vectors * jax.lax.rsqrt(square + SHORT**2)
 
 
 def without_positions(cloud: Cloud, tree: Tree | None = None) -> Cloud:

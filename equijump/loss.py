@@ -137,7 +137,7 @@ def pair_loss(
     if settings.kind == "quadratic":
         return head_errors(settings, pair, outputs)
     atoms = lambda cloud: from_cloud(cloud, pair.scene.tree).reshape(-1, 3)
-    end = estimate.mean + estimate.std * outputs[0]
+    end = heads.Prior(estimate.mean, estimate.std, estimate.along).from_unit(outputs[0])
     return vector_map_error(atoms(end), atoms(pair.x_1), batch.slot_mask.reshape(-1))
 
 
@@ -176,9 +176,9 @@ def head_errors(
         z = jnp.where(pair.has_source, z, mean.noise)
     total = jnp.zeros(())
     for head, output in zip(transport.HEADS, outputs, strict=True):
-        mean, std = heads.prior(head, path, pair.t, scales, origin, x_t)
+        prior = heads.prior(head, path, pair.t, scales, origin, x_t)
         truth = heads.truth(head, path, pair.t, scales, origin, end, z)
-        error = jnp.where(mask[..., None], output - (truth - mean) / std, 0.0)
+        error = jnp.where(mask[..., None], output - prior.to_unit(truth), 0.0)
         total += mean_over_residues(jnp.sum(jnp.square(error), axis=-1) / 3.0, mask)
     return total
 
@@ -317,8 +317,10 @@ def centred_pair(batch: Batch, align: bool) -> tuple[Cloud, Cloud]:
     if not align:
         return source.reshape(shape), target.reshape(shape)
     exchange = _exchange_of(batch)
-    named = (exchange == jnp.arange(shape[1])).reshape(-1)
-    target = alignment.superpose(target, source, mask & named)
+    named = mask & (exchange == jnp.arange(shape[1])).reshape(-1)
+    centred = [alignment.center(x, named)[0] for x in (source, target)]
+    rotation = alignment.kabsch_rotation(alignment.cross_covariance(*centred, named))
+    target = alignment.rotate(target, rotation)
     source, target = source.reshape(shape), target.reshape(shape)
     return source, exchange_atoms(target, source, exchange)
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from common.so3.vectors import safe_norm
 from equijump import build, loss
 from equijump.cloud import roots_of, to_cloud, tree_of
-from equijump.data import pairs
+from equijump.data import lags, pairs
 from equijump.data.residues import CA_SLOT, num_slots_of
 from equijump.data.splits import Segments
 
@@ -32,40 +33,34 @@ def measure(
     moved = partial(_moved, align=align, cloud=cloud, num_types=segments.num_types)
     moved = jax.jit(jax.vmap(moved))
 
-    def spread(batch: pairs.Batch) -> tuple[Any, Any]:
+    def spread(batch: pairs.Batch) -> tuple[Any, Any, Any]:
         found = _Moved(*map(np.asarray, moved(batch)))
+        position = _root_mean(found, found.is_position)
         if cloud == "ca":
-            return _root_mean(found, found.is_position), _root_mean(found, found.others)
-        return _root_mean(found, found.is_position), _by_slot(found, batch, segments)
+            return position, _root_mean(found, found.others), np.nan
+        by_slot = partial(_by_slot, found, batch, segments)
+        return position, np.sqrt(by_slot(found.squares)), by_slot(found.lengths)
 
-    lags = _measured_lags(segments)
-    found = [spread(_draw(segments, lag)) for lag in lags]
-    positions, others = (np.array(column) for column in zip(*found, strict=True))
-    statistics = build.Statistics(np.array(lags, float), positions, others)
+    values = lags.representative(segments.lags, segments.training)
+    found = [spread(_draw(segments, lag)) for lag in values]
+    positions, others, lengths = map(np.array, zip(*found, strict=True))
+    statistics = build.Statistics(np.array(values, float), positions, others)
+    if cloud != "ca":
+        statistics = statistics._replace(lengths=lengths.mean(axis=0))
     if not ensemble:
         return statistics
-    hidden = pairs.hide_sources(_draw(segments, lags[0]), 1.0, seed=0, step=0)
-    position, others = spread(hidden)
+    hidden = pairs.hide_sources(_draw(segments, values[0]), 1.0, seed=0, step=0)
+    position, others, _ = spread(hidden)
     if cloud == "ca":
         return statistics._replace(ensemble=np.array([position, others]))
     ensemble = np.array([position, np.nan])
     return statistics._replace(ensemble=ensemble, ensemble_vectors=others)
 
 
-def _measured_lags(segments: Segments) -> list[float]:
-    """Returns the lags of a list, or ten over a range."""
-    values = sorted(set(segments.lags.values))
-    if not segments.lags.is_range:
-        return values
-    spacing = max(s.trajectory.spacing for s in segments.training)
-    counts = np.geomspace(values[0] / spacing, values[-1] / spacing, 10)
-    return (spacing * np.unique(np.round(counts))).tolist()
-
-
 def _draw(segments: Segments, lag: float) -> pairs.Batch:
-    lags = pairs.Lags((lag,), is_range=False)
+    law = pairs.Lags((float(lag),), is_range=False)
     return pairs.batch_at(
-        segments.training, lags, NUM_MEASURED, segments.num_nodes, seed=0, step=0
+        segments.training, law, NUM_MEASURED, segments.num_nodes, seed=0, step=0
     )
 
 
@@ -77,12 +72,14 @@ class _Moved(NamedTuple):
         is_position: true for slots that hold a position.
         others: true for slots that hold another vector.
         freedom: share of the degrees of freedom that centred positions keep.
+        lengths: lengths of the vectors of the target, Å.
     """
 
     squares: Float[np.ndarray, "batch num_nodes num_slots"]
     is_position: Bool[np.ndarray, "batch num_nodes num_slots"]
     others: Bool[np.ndarray, "batch num_nodes num_slots"]
     freedom: Float[np.ndarray, " batch"]
+    lengths: Float[np.ndarray, "batch num_nodes num_slots"]
 
 
 def _moved(
@@ -97,7 +94,8 @@ def _moved(
     roots = roots_of(mask, tree)
     is_position = roots[:, None] & (jnp.arange(mask.shape[1]) == CA_SLOT)
     count = jnp.sum(roots)
-    return squares, is_position, mask & ~is_position, (count - 1) / count
+    others = mask & ~is_position
+    return squares, is_position, others, (count - 1) / count, safe_norm(target)
 
 
 def _root_mean(
@@ -113,23 +111,22 @@ def _root_mean(
 
 
 def _by_slot(
-    found: _Moved, batch: pairs.Batch, segments: Segments
+    found: _Moved,
+    batch: pairs.Batch,
+    segments: Segments,
+    values: Float[np.ndarray, "batch num_nodes num_slots"],
 ) -> Float[np.ndarray, "num_tokens num_slots"]:
-    """Returns the root mean square of each slot of each residue type.
+    """Returns the mean of values over each slot of each residue type.
 
     A slot that no pair has takes that of its slot in all types, or of all slots.
     """
     num_types = segments.num_types
     shape = num_types + 1, num_slots_of(num_types)
     total, count = np.zeros(shape), np.zeros(shape)
-    kept = np.where(found.others, found.squares, 0.0)
-    np.add.at(total, batch.tokens, kept)
+    np.add.at(total, batch.tokens, np.where(found.others, values, 0.0))
     np.add.at(count, batch.tokens, found.others)
-    over = lambda axes: np.where(
-        count.sum(axes, keepdims=True) > 0,
-        total.sum(axes, keepdims=True) / np.maximum(count.sum(axes, keepdims=True), 1),
-        0.0,
-    )
-    of_slot, of_all = over((0,)), over((0, 1))
-    usual = np.where(of_slot > 0.0, of_slot, of_all)
-    return np.sqrt(np.where(count > 0, total / np.maximum(count, 1), usual))
+    mean = np.full(shape, total.sum() / max(count.sum(), 1))
+    for part in (count.sum(axis=0), count):
+        sums = total.sum(axis=0) if part.ndim == 1 else total
+        mean = np.where(part > 0, sums / np.maximum(part, 1), mean)
+    return mean

@@ -27,6 +27,8 @@ from equijump.cloud import (
     PerResidue,
     SlotMask,
     Tree,
+    local_axes,
+    local_geometry,
     positions_of,
     without_positions,
 )
@@ -212,6 +214,10 @@ class EquiJump(nn.Module):
         self.slots = nn.Dense(3 * num_slots)
         self.from_conditioner = Linear(width)
         self.blocks = make(self.num_layers)
+        if self.cloud != "ca":
+            self.local = [nn.Dense(size) for size in (self.num_hidden, width)]
+            self.local_condition = nn.Dense(2 * self.num_hidden)
+            self.last_local = nn.Dense(3 * self.num_heads * num_slots)
         self.last_norm = RMSNorm()
         self.last_hidden = nn.Dense(self.num_hidden)
         self.last_gates = nn.Dense(self.num_heads * num_slots)
@@ -259,20 +265,42 @@ class EquiJump(nn.Module):
         node_feats = add(
             self.vectors(_from_vectors(vectors)), self.from_conditioner(conditioned)
         )
-        node_feats = add(node_feats, from_scalars(self.scalars(condition)))
+        local = self._local(scene, source, estimate, condition)
+        scalars = self.scalars(condition) + (
+            self.local[1](local) if local.size else 0.0
+        )
+        node_feats = add(node_feats, from_scalars(scalars))
         scene = self._around(scene, source, estimate.mean)
         graph = self._graph(scene, self.edges, source, estimate.mean)
         for block in self.blocks:
             node_feats = block(node_feats, graph, condition)
         node_feats = self.last_norm(node_feats)
-        hidden = jnp.concatenate([scalars_of(node_feats), condition], axis=-1)
-        gates = self.last_gates(nn.silu(self.last_hidden(hidden)))
+        hidden = jnp.concatenate([scalars_of(node_feats), condition, local], axis=-1)
+        hidden = nn.silu(self.last_hidden(hidden))
         vectors = self.last({PSEUDOVECTOR: node_feats[PSEUDOVECTOR]})[PSEUDOVECTOR]
-        vectors = vectors * gates[:, None]
+        vectors = vectors * self.last_gates(hidden)[:, None]
         heads = vectors.reshape(*vectors.shape[:2], self.num_heads, source.shape[1])
-        return jnp.where(
-            scene.slot_mask[..., None], jnp.transpose(heads, (2, 0, 3, 1)), 0.0
-        )
+        heads = jnp.transpose(heads, (2, 0, 3, 1))
+        if local.size:
+            shares = self.last_local(hidden).reshape(len(hidden), -1, self.num_heads, 3)
+            axes = local_axes(estimate.mean, scene.tree)
+            heads += jnp.einsum("nshk,knsx->hnsx", shares, axes)
+        return jnp.where(scene.slot_mask[..., None], heads, 0.0)
+
+    def _local(
+        self,
+        scene: Scene,
+        source: Cloud,
+        estimate: paths.Estimate,
+        condition: Float[Array, "num_nodes num_condition"],
+    ) -> Float[Array, "num_nodes num_hidden"]:
+        """Embeds the geometry around each bond; nothing where slots hold no bonds."""
+        if scene.tree is None:
+            return jnp.zeros((len(source), 0))
+        others = source / LENGTH, estimate.displacement
+        geometry = local_geometry(estimate.mean, scene.tree, others)
+        scale, shift = jnp.split(self.local_condition(condition), 2, axis=-1)
+        return nn.silu(self.local[0](geometry) * (1.0 + scale) + shift)
 
     def __call__(
         self, scene: Scene, source: Cloud
@@ -281,7 +309,7 @@ class EquiJump(nn.Module):
         conditioned = self.conditioner(scene, source)
         ones = jnp.ones((*source.shape[:2], 1))
         none = jnp.zeros(())
-        blank = paths.Estimate(source, ones, source, none, none)
+        blank = paths.Estimate(source, ones, source, none, none, ones)
         return self.transport(
             scene, source, conditioned, blank, paths.Scales(ones, ones)
         )

@@ -7,6 +7,7 @@ from common.runs import rules
 from common.runs.config import Range, Rules
 from equijump import build, loss
 from equijump import cloud as clouds
+from equijump.data import crops, splits
 from equijump.data.residues import RESIDUES
 
 
@@ -14,6 +15,29 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
     for name in ("sources", "lags"):
         if not config.data[name]:
             raise UsageError(f"config.data.{name}: expected one or more, found none")
+    given = config.data.lags
+    if config.data.log_uniform and not (len(given) == 2 and given[0] <= given[1]):
+        raise UsageError(
+            "config.data.lags: expected the smallest and the largest lag with "
+            f"data.log_uniform, found {tuple(given)}"
+        )
+
+
+def _check_weights(config: ml_collections.ConfigDict) -> None:
+    given, entries = len(config.data.weights), len(config.data.sources)
+    if given not in (0, entries):
+        raise UsageError(
+            f"config.data.weights: expected none, or {entries} as data.sources has, "
+            f"found {given}"
+        )
+
+
+def _check_crop(config: ml_collections.ConfigDict) -> None:
+    if config.data.crop == 1:
+        raise UsageError(
+            "config.data.crop: expected 2 residues or more, or 0 for all of them, "
+            "found 1"
+        )
 
 
 def _check_method(config: ml_collections.ConfigDict) -> None:
@@ -81,6 +105,11 @@ RULES = Rules(
         **rules.VALUES,
         "data.temperatures": Range(1.0, 1e5),
         "data.spacing": Range(0.0),
+        "data.weights": Range(1e-9),
+        "data.split": splits.KINDS,
+        "data.identity": Range(0.05, 1.0),
+        "data.crop": Range(0),
+        "data.crop_kind": crops.KINDS,
         "data.lags": Range(1e-6),
         "data.held_out": Range(1),
         "data.source_noise": Range(0.0, 10.0),
@@ -101,6 +130,8 @@ RULES = Rules(
     },
     (
         _check_data,
+        _check_weights,
+        _check_crop,
         _check_method,
         _check_temperatures,
         _check_unroll,

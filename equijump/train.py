@@ -25,7 +25,7 @@ from common.runs import loop as run
 from common.runs import parallel, training
 from common.runs import workdir as run_folder
 from equijump import build, loss, rules
-from equijump.data import pairs, splits
+from equijump.data import mixture, pairs, splits
 from equijump.data.splits import Segments
 from equijump.measure import measure
 
@@ -35,6 +35,7 @@ VALIDATION_BATCH = 256
 FIXED = (
     "config.model.", "config.transport.kind", "config.transport.noise_factor",
     "config.data.lags", "config.data.held_out", "config.data.align",
+    "config.data.split", "config.data.identity",
 )  # fmt: skip
 """Config values with which a run must go on, or their beginnings."""
 
@@ -102,15 +103,16 @@ def make_validate(
     def total(params: Any, batch: pairs.Batch, keys: Any, counts: Any) -> Any:
         return jnp.sum(jnp.where(counts, errors(params, batch, keys), 0.0))
 
+    plan = pairs.make_plan(segments.validation, segments.lags, config.loss.unroll)
+
     def part(params: training.Params, chosen: _Part) -> float:
-        batch = pairs.batch_at(
-            segments.validation, segments.lags, count, chosen.num_nodes, seed=0,
-            step=0, num_before=config.loss.unroll, rows=chosen.rows,
-        )  # fmt: skip
+        size = chosen.num_nodes
+        batch = pairs.draw(plan, count, size, seed=0, step=0, rows=chosen.rows)
         given = (batch, keys[chosen.rows], chosen.counts)
         return float(total(params, *parallel.split_batch(given, mesh)))
 
-    parts = _validation_parts(segments, count, num_devices)
+    buckets = mixture.make_buckets(segments.training)
+    parts = _validation_parts(plan, buckets, count, num_devices)
     mean = lambda params: sum(part(params, chosen) for chosen in parts) / count
     return lambda params: {"validation_error": mean(params)}
 
@@ -129,11 +131,18 @@ class _Part(NamedTuple):
     counts: Bool[np.ndarray, " batch"]
 
 
-def _validation_parts(segments: Segments, count: int, num_devices: int) -> list[_Part]:
-    """Divides the pairs of validation by size, as training does, and into batches."""
-    sizes = pairs.sizes_at(segments.validation, count, seed=0, step=0)
-    bounds = sorted(b.num_nodes for b in pairs.make_buckets(segments.training))
-    places = np.minimum(np.searchsorted(bounds, sizes), len(bounds) - 1)
+def _validation_parts(
+    plan: pairs.Plan, buckets: Sequence[mixture.Bucket], count: int, num_devices: int
+) -> list[_Part]:
+    """Divides the pairs of validation by size, as training does, and into batches.
+
+    Those that are larger than any of training are a size of their own.
+    """
+    sizes = pairs.sizes_at(plan, count, seed=0, step=0)
+    bounds = sorted({bucket.num_nodes for bucket in buckets})
+    if sizes.max() > bounds[-1]:
+        bounds.append(int(sizes.max()))
+    places = np.searchsorted(bounds, sizes)
     parts = []
     for place in np.unique(places):
         members = np.flatnonzero(places == place)
@@ -184,15 +193,13 @@ def _make_parts(
 ) -> run.Parts:
     size, share = config.train.batch_size, config.data.ensemble_share
     num_frames = sum(s.stop - s.start for s in segments.training)
-
-    buckets = pairs.make_buckets(segments.training)
+    plan = pairs.make_plan(segments.training, segments.lags, config.loss.unroll)
+    buckets = mixture.make_buckets(plan.segments, plan.shares)
 
     def batch_at(step: int) -> pairs.Batch:
-        bucket = pairs.bucket_at(buckets, config.seed, step)
-        batch = pairs.batch_at(
-            segments.training, segments.lags, size, bucket.num_nodes, config.seed,
-            step, num_before=config.loss.unroll, shares=bucket.shares,
-        )  # fmt: skip
+        bucket = mixture.bucket_at(buckets, config.seed, step)
+        given = plan, size, bucket.num_nodes, config.seed, step
+        batch = pairs.draw(*given, shares=bucket.shares)
         return pairs.hide_sources(batch, share, config.seed, step) if share else batch
 
     return run.Parts(

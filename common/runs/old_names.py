@@ -94,6 +94,11 @@ FIELDS: tuple[Added | Renamed | Removed, ...] = (
     Added(("equijump",), "loss.alignment", "single"),
     Added(("equijump",), "loss.unroll", 0),
     Added(("equijump",), "data.select", ""),
+    Added(("equijump",), "data.weights", ()),
+    Added(("equijump",), "data.split", "trajectory"),
+    Added(("equijump",), "data.identity", 0.4),
+    Added(("equijump",), "data.crop", 0),
+    Added(("equijump",), "data.crop_kind", "sequence"),
     Added(("equijump",), "model.residue_types", 22),
 )
 

@@ -17,13 +17,18 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.data = ml_collections.ConfigDict()
     config.data.sources = ("ala2_300K",)  # A packaged name, or patterns of files.
+    config.data.weights = ()  # Of the entries; all systems equally often if empty.
     config.data.topology = ""  # The one beside each trajectory, if empty.
     config.data.select = ""  # Atoms, in MDTraj's language; all of proteins if empty.
     config.data.temperatures = ()  # K, of each entry; what is beside it if empty.
     config.data.spacing = 0.0  # ps, for files without usable times.
     config.data.lags = (10.0,)  # ps
     config.data.log_uniform = False  # Whether lags are the ends of a range.
-    config.data.held_out = 2  # Trajectories of each system that validate.
+    config.data.split = "trajectory"  # Or "time", "sequence", "cluster".
+    config.data.held_out = 2  # Trajectories of each system that validate, or others.
+    config.data.identity = 0.4  # Of two sequences from which they are of one cluster.
+    config.data.crop = 0  # Residues of a pair, at most; all of them if 0.
+    config.data.crop_kind = "sequence"  # Of a chain, or nearest in "space".
     config.data.align = True
     config.data.source_noise = 0.02  # Å
     config.data.ensemble_share = 0.0  # Of pairs whose source is hidden.

@@ -1,8 +1,7 @@
 """Pairs of frames a lag apart, drawn as a function of (seed, step).
 
-Both frames of a pair lie in one segment: a stretch of one trajectory that belongs to
-training or to validation. Segments of one trajectory are apart by more than the largest
-lag, so that no frame of validation is ever the end of a jump in training.
+Both frames of a pair lie in one segment, see `equijump.data.segments`. What is drawn
+from is worked out once, as a `Plan`: a step then takes no longer with more data.
 """
 
 from collections.abc import Sequence
@@ -11,29 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
-from common.errors import UsageError
 from common.nn.conditions import Known
+from equijump.data import crops, lags
 from equijump.data.frames import Trajectory
-
-MOST_BUCKETS = 4
-"""Sizes to which batches are padded, at most; a program is compiled for each."""
-
-
-class Segment(NamedTuple):
-    """Frames `start` to `stop` (not included) of a trajectory.
-
-    Attributes:
-        trajectory: trajectory that has the frames.
-        start: first frame.
-        stop: one past the last frame.
-        weights: weight of each frame as a source; all the same where None.
-    """
-
-    trajectory: Trajectory
-    start: int
-    stop: int
-    weights: Float[np.ndarray, " num_frames"] | None = None
-
+from equijump.data.lags import Lags as Lags
+from equijump.data.mixture import shares_of, sizes_of
+from equijump.data.segments import Segment as Segment
 
 Frames = Float32[np.ndarray, "batch num_nodes num_slots 3"]
 PerResidue = Int[np.ndarray, "batch num_nodes"]
@@ -64,36 +46,6 @@ class Batch(NamedTuple):
     before: Float32[np.ndarray, "batch num_before num_nodes num_slots 3"]
 
 
-class Lags(NamedTuple):
-    """Lags in ps: a few, drawn evenly, or two ends of a range, log-uniform in frames.
-
-    Attributes:
-        values: lags in ps, or the smallest and the largest.
-        is_range: true if `values` are ends of a range.
-    """
-
-    values: tuple[float, ...]
-    is_range: bool
-
-
-def in_frames(lags: Lags, trajectory: Trajectory) -> tuple[int, ...]:
-    """Returns the lags in frames of a trajectory.
-
-    Raises:
-        UsageError: A lag is no multiple of the spacing.
-    """
-    counts = []
-    for lag in lags.values:
-        count = lag / trajectory.spacing
-        if round(count) < 1 or abs(count - round(count)) > 1e-3:
-            raise UsageError(
-                f"config.data.lags: expected multiples of {trajectory.spacing:g} ps, "
-                f"the spacing of {trajectory.name}, found {lag:g} ps"
-            )
-        counts.append(round(count))
-    return tuple(counts)
-
-
 def pad_slots(
     trajectory: Trajectory, frames: Int[np.ndarray, " batch"], num_nodes: int
 ) -> Frames:
@@ -107,9 +59,56 @@ def pad_slots(
     return placed
 
 
+class Plan(NamedTuple):
+    """What pairs are drawn from.
+
+    Attributes:
+        segments: stretches of trajectories of all systems.
+        lags: lags that each of them serves.
+        shares: probability of each.
+        sizes: number of residues of a pair of each, at most.
+        names: conditions that any of them states, and the lag.
+        num_before: number of frames before the source that come with a pair.
+        has_times: true if some have times of their own.
+        has_crops: true if some have more residues than their pairs.
+    """
+
+    segments: Sequence[Segment]
+    lags: tuple[Lags, ...]
+    shares: Float[np.ndarray, " num_segments"]
+    sizes: Int[np.ndarray, " num_segments"]
+    names: tuple[str, ...]
+    num_before: int
+    has_times: bool
+    has_crops: bool
+
+
+def make_plan(segments: Sequence[Segment], law: Lags, num_before: int = 0) -> Plan:
+    """Works out what is drawn from; segments that serve no lag of the law never come.
+
+    Args:
+        segments: stretches of trajectories of all systems.
+        law: lags that are drawn, where a segment has them.
+        num_before: number of frames before the source that come with it.
+    """
+    served = tuple(lags.served(law, segment, num_before) for segment in segments)
+    serving = np.array([bool(own.values) for own in served])
+    names = {name for s in segments for name in s.trajectory.conditions} | {"lag"}
+    return Plan(
+        segments=segments,
+        lags=served,
+        shares=shares_of(segments, serving),
+        sizes=sizes_of(segments),
+        names=tuple(sorted(names)),
+        num_before=num_before,
+        has_times=any(s.trajectory.times is not None for s in segments),
+        has_crops=any(s.crop is not None for s in segments),
+    )
+
+
 def batch_at(
     segments: Sequence[Segment],
-    lags: Lags,
+    law: Lags,
     batch_size: int,
     num_nodes: int,
     seed: int,
@@ -118,35 +117,87 @@ def batch_at(
     rows: Int[np.ndarray, " num_rows"] | None = None,
     shares: Float[np.ndarray, " num_segments"] | None = None,
 ) -> Batch:
+    """Returns the pairs of one step, as `draw` does from a plan that is made for it."""
+    plan = make_plan(segments, law, num_before)
+    return draw(plan, batch_size, num_nodes, seed, step, rows, shares)
+
+
+class _Drawn(NamedTuple):
+    """Segments of pairs, and the uniform numbers that decide the rest.
+
+    Attributes:
+        chosen: segment of each pair.
+        draws: numbers of lag and source.
+        tries: numbers of further sources, where times are uneven.
+        middles: numbers of the residue in the middle of a crop.
+    """
+
+    chosen: Int[np.ndarray, " batch"]
+    draws: Float[np.ndarray, "batch 2"]
+    tries: Float[np.ndarray, "batch num_tries"]
+    middles: Float[np.ndarray, " batch"]
+
+
+def draw(
+    plan: Plan,
+    batch_size: int,
+    num_nodes: int,
+    seed: int,
+    step: int,
+    rows: Int[np.ndarray, " num_rows"] | None = None,
+    shares: Float[np.ndarray, " num_segments"] | None = None,
+) -> Batch:
     """Returns the pairs of a training step; nothing but (seed, step) enters.
 
-    Systems come equally often, segments of one system by their length or the sum of
-    their weights, source frames by their weights.
+    Segments come by their shares, source frames by their weights.
 
     Args:
-        segments: stretches of trajectories of all systems.
-        lags: values that the lag is drawn from.
+        plan: what is drawn from.
         batch_size: number of pairs.
         num_nodes: residues of the result, at least those of the largest system.
         seed: seed of the whole run.
         step: number of the step, from 0.
-        num_before: number of frames before the source that come with it.
         rows: numbers of the pairs that are read; all of them where None.
-        shares: probability of each segment where it is not `shares_of`, see `Bucket`.
+        shares: probability of each segment where it is not the plan's, see `Bucket`.
     """
-    shares = shares_of(segments) if shares is None else shares
-    rng = np.random.default_rng((seed, 2, step))
-    chosen = rng.choice(len(segments), batch_size, p=shares)
-    draws = rng.random((batch_size, 2))
+    drawn = _draw(plan, batch_size, seed, step, shares)
     if rows is not None:
-        chosen, draws = chosen[rows], draws[rows]
-    names = sorted({n for s in segments for n in s.trajectory.conditions} | {"lag"})
-    num_slots = segments[0].trajectory.system.slot_atoms.shape[1]
-    batch = _empty(len(chosen), (num_nodes, num_slots), num_before, names)
-    for index in np.unique(chosen):
-        places = np.flatnonzero(chosen == index)
-        _fill(batch, places, segments[index], lags, draws[places])
+        drawn = _Drawn(*(numbers[rows] for numbers in drawn))
+    num_slots = plan.segments[0].trajectory.system.slot_atoms.shape[1]
+    size, slots = len(drawn.chosen), (num_nodes, num_slots)
+    batch = _empty(size, slots, plan.num_before, plan.names)
+    for index in np.unique(drawn.chosen).tolist():
+        places = np.flatnonzero(drawn.chosen == index)
+        _fill(batch, places, plan, index, drawn)
     return batch
+
+
+def sizes_at(
+    plan: Plan, batch_size: int, seed: int, step: int
+) -> Int[np.ndarray, " batch"]:
+    """Returns the residues of each pair of `draw`, at most, without reading it."""
+    return plan.sizes[_draw(plan, batch_size, seed, step, None).chosen]
+
+
+def _draw(
+    plan: Plan,
+    batch_size: int,
+    seed: int,
+    step: int,
+    shares: Float[np.ndarray, " num_segments"] | None,
+) -> _Drawn:
+    """Draws what decides the pairs; each kind of number has its own stream."""
+    stream = lambda kind: np.random.default_rng((seed, kind, step))
+    rng = stream(2)
+    shares = plan.shares if shares is None else shares
+    chosen = rng.choice(len(shares), batch_size, p=shares)
+    draws = rng.random((batch_size, 2))
+    tries, middles = np.zeros((batch_size, 0)), np.zeros(batch_size)
+    if plan.has_crops:
+        middles = stream(5).random(batch_size)
+    if plan.has_times:
+        tries = stream(6).random((batch_size, lags.NUM_TRIES))
+    return _Drawn(chosen, draws, tries, middles)
 
 
 def _empty(
@@ -171,31 +222,71 @@ def _empty(
 
 
 def _fill(
-    batch: Batch,
-    rows: Int[np.ndarray, " num_rows"],
-    segment: Segment,
-    lags: Lags,
-    draws: Float[np.ndarray, "num_rows 2"],
-) -> None:
+    batch: Batch, rows: Int[np.ndarray, " num_rows"], plan: Plan, index: int,
+    drawn: _Drawn,
+) -> None:  # fmt: skip
     """Reads the pairs of one segment into rows of a batch."""
-    trajectory, system = segment.trajectory, segment.trajectory.system
-    num_nodes, num_before = batch.tokens.shape[1], batch.before.shape[1]
-    steps = draw_lags(lags, trajectory, draws[:, 0])
-    sources = draw_sources(segment, steps, draws[:, 1], num_before)
-    placed = lambda frames: pad_slots(trajectory, frames, num_nodes)
-    batch.source[rows] = placed(sources)
-    batch.target[rows] = placed(sources + steps)
-    for place in range(num_before):
-        batch.before[rows, place] = placed(sources - (num_before - place) * steps)
-    size = len(system.tokens)
-    batch.tokens[rows, :size] = system.tokens
-    batch.slot_mask[rows, :size] = system.slot_atoms >= 0
-    batch.chains[rows, :size] = system.chains
-    batch.numbers[rows, :size] = system.numbers
-    lag = {"lag": steps * trajectory.spacing}
-    for name, value in {**trajectory.conditions, **lag}.items():
+    segment, served = plan.segments[index], plan.lags[index]
+    trajectory, num_nodes = segment.trajectory, batch.tokens.shape[1]
+    numbers = drawn.draws[rows], drawn.tries[rows], plan.num_before
+    found = lags.draw(served, segment, *numbers)
+    source, residues = _read_sources(
+        segment, found.sources, drawn.middles[rows], num_nodes
+    )
+    placed = lambda frames: _read(trajectory, frames, residues, num_nodes)
+    batch.source[rows] = source
+    batch.target[rows] = placed(found.targets)
+    for place, frames in enumerate(found.before):
+        batch.before[rows, place] = placed(frames)
+    _fill_system(batch, rows, trajectory, residues)
+    for name, value in {**trajectory.conditions, "lag": found.lags}.items():
         batch.conditions[name].value[rows] = value
         batch.conditions[name].mask[rows] = True
+
+
+def _read_sources(
+    segment: Segment,
+    frames: Int[np.ndarray, " num_rows"],
+    middles: Float[np.ndarray, " num_rows"],
+    num_nodes: int,
+) -> tuple[Frames, Int[np.ndarray, "num_rows size"] | None]:
+    """Reads source frames, and chooses the residues of each if they are cropped."""
+    trajectory, crop = segment.trajectory, segment.crop
+    if crop is None:
+        return pad_slots(trajectory, frames, num_nodes), None
+    whole = pad_slots(trajectory, frames, len(trajectory.system.tokens))
+    residues = crops.choose(trajectory.system, crop, whole, middles)
+    return crops.take(whole, residues, num_nodes), residues
+
+
+def _read(
+    trajectory: Trajectory,
+    frames: Int[np.ndarray, " num_rows"],
+    residues: Int[np.ndarray, "num_rows size"] | None,
+    num_nodes: int,
+) -> Frames:
+    """Reads frames, or the chosen residues of them."""
+    if residues is None:
+        return pad_slots(trajectory, frames, num_nodes)
+    whole = pad_slots(trajectory, frames, len(trajectory.system.tokens))
+    return crops.take(whole, residues, num_nodes)
+
+
+def _fill_system(
+    batch: Batch,
+    rows: Int[np.ndarray, " num_rows"],
+    trajectory: Trajectory,
+    residues: Int[np.ndarray, "num_rows size"] | None,
+) -> None:
+    """Writes what does not change along a trajectory; nothing where -1 is chosen."""
+    system = trajectory.system
+    if residues is None:
+        residues = np.tile(np.arange(len(system.tokens)), (len(rows), 1))
+    real, size = residues >= 0, residues.shape[1]
+    batch.tokens[rows, :size] = np.where(real, system.tokens[residues], 0)
+    batch.slot_mask[rows, :size] = real[:, :, None] & (system.slot_atoms[residues] >= 0)
+    batch.chains[rows, :size] = np.where(real, system.chains[residues], -1)
+    batch.numbers[rows, :size] = np.where(real, system.numbers[residues], 0)
 
 
 def hide_sources(batch: Batch, share: float, seed: int, step: int) -> Batch:
@@ -211,127 +302,3 @@ def hide_sources(batch: Batch, share: float, seed: int, step: int) -> Batch:
     batch.source[hidden] = 0.0
     batch.conditions["lag"].mask[hidden] = False
     return batch
-
-
-def draw_lags(
-    lags: Lags, trajectory: Trajectory, draws: Float[np.ndarray, " batch"]
-) -> Int[np.ndarray, " batch"]:
-    """Maps uniform numbers to lags in frames."""
-    counts = np.array(in_frames(lags, trajectory))
-    if not lags.is_range:
-        return counts[np.minimum((draws * len(counts)).astype(int), len(counts) - 1)]
-    low, high = np.log(counts[0] - 0.5), np.log(counts[-1] + 0.5)
-    drawn = np.round(np.exp(low + draws * (high - low))).astype(int)
-    return np.clip(drawn, counts[0], counts[-1])
-
-
-def draw_sources(
-    segment: Segment,
-    steps: Int[np.ndarray, " batch"],
-    draws: Float[np.ndarray, " batch"],
-    num_before: int = 0,
-) -> Int[np.ndarray, " batch"]:
-    """Maps uniform numbers to source frames whose target is in the segment.
-
-    As many frames as `num_before`, `steps` apart, are in the segment before them.
-    """
-    first = num_before * steps
-    stop = segment.stop - segment.start - steps
-    if segment.weights is None:
-        found = first + (draws * (stop - first)).astype(int)
-    else:
-        below = np.append(0.0, np.cumsum(segment.weights))
-        drawn = below[first] + draws * (below[stop] - below[first])
-        found = np.searchsorted(below, drawn, side="right") - 1
-    return segment.start + np.clip(found, first, stop - 1)
-
-
-class Bucket(NamedTuple):
-    """Systems of about one size: batches of one bucket need little padding.
-
-    Attributes:
-        num_nodes: residues that batches are padded to, those of its largest system.
-        probability: probability that a step draws from this bucket.
-        shares: probability of each segment in such a step; 0 of the other buckets'.
-    """
-
-    num_nodes: int
-    probability: float
-    shares: Float[np.ndarray, " num_segments"]
-
-
-def make_buckets(segments: Sequence[Segment]) -> tuple[Bucket, ...]:
-    """Sorts segments into buckets whose systems differ by less than a factor of two.
-
-    There are at most `MOST_BUCKETS`; the last one has all that is smaller. A pair comes
-    as often as without them: probability and shares multiply to `shares_of`.
-
-    Args:
-        segments: stretches of trajectories of all systems.
-    """
-    sizes = np.array([len(s.trajectory.system.tokens) for s in segments])
-    bounds: list[int] = []
-    for size in np.unique(sizes)[::-1].tolist():
-        if not bounds or (2 * size <= bounds[-1] and len(bounds) < MOST_BUCKETS):
-            bounds.append(size)
-    every = shares_of(segments)
-    if len(bounds) == 1:
-        return (Bucket(bounds[0], 1.0, every),)
-    found = []
-    for size, next_size in zip(bounds, [*bounds[1:], 0], strict=True):
-        shares = np.where((sizes <= size) & (sizes > next_size), every, 0.0)
-        total = float(shares.sum())
-        found.append(Bucket(size, total, shares / total))
-    return tuple(found)
-
-
-def bucket_at(buckets: Sequence[Bucket], seed: int, step: int) -> Bucket:
-    """Returns the bucket of a training step, drawn by its probability."""
-    if len(buckets) == 1:
-        return buckets[0]
-    ends = np.cumsum([bucket.probability for bucket in buckets])
-    drawn = np.random.default_rng((seed, 4, step)).random() * ends[-1]
-    return buckets[int(np.searchsorted(ends, drawn, side="right"))]
-
-
-def sizes_at(
-    segments: Sequence[Segment], batch_size: int, seed: int, step: int
-) -> Int[np.ndarray, " batch"]:
-    """Returns the number of residues of each pair of `batch_at`, without reading it."""
-    rng = np.random.default_rng((seed, 2, step))
-    chosen = rng.choice(len(segments), batch_size, p=shares_of(segments))
-    return np.array([len(s.trajectory.system.tokens) for s in segments])[chosen]
-
-
-def shares_of(segments: Sequence[Segment]) -> Float[np.ndarray, " num_segments"]:
-    """Returns the probability that a pair is of each segment, see `batch_at`."""
-    names = [segment.trajectory.system.tokens.tobytes() for segment in segments]
-    lengths = np.array([
-        s.stop - s.start if s.weights is None else s.weights.sum() for s in segments
-    ], float)  # fmt: skip
-    totals = dict.fromkeys(names, 0.0)
-    for name, length in zip(names, lengths, strict=True):
-        totals[name] += length
-    shares = lengths / np.array([totals[name] for name in names])
-    return shares / len(totals)
-
-
-def blocks(
-    trajectory: Trajectory, num_blocks: int, held_out: int, gap: int
-) -> tuple[tuple[Segment, ...], Segment]:
-    """Cuts one trajectory into blocks of time, and holds one of them out.
-
-    Args:
-        trajectory: only trajectory of its system.
-        num_blocks: number of equal blocks.
-        held_out: number of the block that validates.
-        gap: frames left out on either side of it; more than the largest lag.
-
-    Returns:
-        Segments to train on, and the one held out.
-    """
-    count = len(trajectory.positions)
-    start, stop = (count * held_out // num_blocks, count * (held_out + 1) // num_blocks)
-    ends = [(0, start - gap), (stop + gap, count)]
-    training = tuple(Segment(trajectory, a, b) for a, b in ends if b - a > gap)
-    return training, Segment(trajectory, start, stop)

@@ -14,8 +14,8 @@ from jaxtyping import Int
 
 from equijump.data import features
 from equijump.data.packed import view
-from equijump.data.pairs import Segment
 from equijump.data.residues import CA_SLOT
+from equijump.data.segments import Segment
 from equijump.data.topology import reordered
 
 MOST_ATOMS = 40

@@ -14,15 +14,43 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from common.so3.vectors import unit_vectors
 from equijump.transport import paths
 from equijump.transport.paths import Cloud, Path, PathFn, Scales, Time
 
 
 class Prior(NamedTuple):
-    """Mean and spread of what a head tells, in its own unit."""
+    """Mean and spread of what a head tells, in its own unit.
+
+    Attributes:
+        mean: mean.
+        std: standard deviation; of bonds, across the mean.
+        along: standard deviation along the mean, where it is another one; else None.
+    """
 
     mean: Cloud | Float[Array, ""]
     std: Float[Array, "*num_nodes num_slots 1"] | Float[Array, ""]
+    along: Float[Array, "num_nodes num_slots 1"] | None = None
+
+    def from_unit(self, output: Cloud) -> Cloud:
+        """Returns what a head tells, given what the network does."""
+        scaled = self.std * output
+        if self.along is None:
+            return self.mean + scaled
+        return self.mean + scaled + (self.along - self.std) * self._along(output)
+
+    def to_unit(self, truth: Cloud) -> Cloud:
+        """Returns what the network is to give for a truth."""
+        rest = truth - self.mean
+        if self.along is None:
+            return rest / self.std
+        inverse = 1.0 / self.std
+        return rest * inverse + (1.0 / self.along - inverse) * self._along(rest)
+
+    def _along(self, vectors: Cloud) -> Cloud:
+        """Returns the part of vectors that is along the mean."""
+        unit = unit_vectors(self.mean)
+        return jnp.sum(unit * vectors, axis=-1, keepdims=True) * unit
 
 
 def prior(
@@ -40,7 +68,7 @@ def prior(
     """
     if head == "end":
         known = paths.estimate(path(t), scales, x_0, x_t)
-        return Prior(known.mean, known.std)
+        return Prior(known.mean, known.std, known.along)
     if head == "drift":
         rate = rates(path, t)
         variance = jnp.square(rate.beta * scales.displacement)

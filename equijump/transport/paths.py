@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from common.generative.preconditioning import precondition
 from common.generative.schedules import Level
+from common.so3.vectors import safe_norm, unit_vectors
 from equijump.data.residues import CA_SLOT
 
 Cloud = Float[Array, "num_nodes num_slots 3"]
@@ -48,10 +49,13 @@ class Scales(NamedTuple):
     Attributes:
         displacement: root mean square $d$ of $x_1 - x_0$.
         noise: standard deviation $\sigma$ of the noise.
+        bonds: length of the bond that a slot holds, zero for another vector; None
+            where no slot holds a bond.
     """
 
     displacement: Float[Array, "*num_nodes num_slots 1"]
     noise: Float[Array, "*num_nodes num_slots 1"]
+    bonds: Float[Array, "num_nodes num_slots 1"] | None = None
 
 
 class Request(NamedTuple):
@@ -83,7 +87,8 @@ class Estimate(NamedTuple):
 
     Attributes:
         mean: expected end, Å.
-        std: deviation from it, Å, per slot.
+        std: deviation from it, Å, per slot; of bonds, across them.
+        along: deviation along bonds, Å; None where there are none.
         displacement: noised frame less its expectation, of unit variance.
         log_level: logarithm of the noise on the end of the jump, in Å, of the vectors;
             see `compressed`.
@@ -95,6 +100,7 @@ class Estimate(NamedTuple):
     displacement: Cloud
     log_level: Float[Array, ""]
     log_ratio: Float[Array, ""]
+    along: Float[Array, "num_nodes num_slots 1"] | None = None
 
 
 def draw_noise(
@@ -157,13 +163,72 @@ def estimate(path: Path, scales: Scales, x_0: Cloud, x_t: Cloud) -> Estimate:
     known = precondition(level, scales.displacement)
     beta = jnp.maximum(path.beta, 1e-6)
     in_angstrom = level.sigma.reshape(-1)[0] / beta
+    mean, std, along = x_0 + known.skip * moved, known.out, None
+    if scales.bonds is not None:
+        mean, std, along = _estimate_bonds(path, scales, x_0, x_t, mean, std)
     return Estimate(
-        mean=x_0 + known.skip * moved,
-        std=known.out,
+        mean=mean,
+        std=std,
+        along=along,
         displacement=known.input * moved,
         log_level=compressed(jnp.log(jnp.maximum(in_angstrom, LEAST_LEVEL))),
         log_ratio=jnp.log(jnp.clip(path.gamma / beta, LEAST_LEVEL, CEILING)),
     )
+
+
+BOND_SPREAD = 0.03
+"""Å: standard deviation of the length of a bond at room temperature."""
+
+
+def _estimate_bonds(
+    path: Path, scales: Scales, x_0: Cloud, x_t: Cloud, mean: Cloud, std: Array
+) -> tuple[Cloud, Array, Array]:
+    r"""Returns mean and spreads of bonds: of vectors of known length.
+
+    Were the end of a bond of length $b$ spread over directions $u$ as
+    $\exp(\kappa_0 u \cdot u_0)$ around its source's, the noised vector would leave
+    $\exp(\theta \cdot u)$ with $\theta = \kappa_0 u_0 + b \beta (x_t - \alpha x_0) /
+    (\gamma \sigma)^2$: a von Mises-Fisher law. With $\kappa = |\theta|$ and
+    $L(\kappa) = \coth \kappa - 1 / \kappa$ its mean is $b L \theta / \kappa$; its
+    variance is $b^2 L / \kappa$ across it and $b^2 (1 - 2 L / \kappa - L^2)$ along it.
+    The length itself is normal, of `BOND_SPREAD`.
+    """
+    length = jnp.maximum(scales.bonds, 1.0)
+    # E|x_1 - x_0|^2 = 2 b^2 (1 - L(kappa_0)) decides the spread of directions.
+    turned = 1.5 * jnp.square(scales.displacement / length)
+    order = jnp.clip(1.0 - turned, 0.0, 0.9999)
+    kappa_0 = order * (3.0 - jnp.square(order)) / (1.0 - jnp.square(order))
+    start = x_0 / jnp.maximum(safe_norm(x_0)[..., None], 1e-6)
+    seen = x_t - path.alpha * x_0
+    precision = path.beta / jnp.maximum(jnp.square(path.gamma * scales.noise), 1e-9)
+    theta = kappa_0 * start + length * precision * seen
+    kappa = safe_norm(theta)[..., None]
+    share = langevin_over(kappa)  # L / kappa
+    # The length is normal around b, and seen where the noise is small.
+    kept = 1.0 / (1.0 + path.beta * precision * BOND_SPREAD**2)
+    excess = safe_norm(seen)[..., None] / jnp.maximum(path.beta, 1e-6) - length
+    expected = length * share * kappa + (1.0 - kept) * excess
+    along = 1.0 - 2.0 * share - jnp.square(share * kappa)
+    along = jnp.square(length) * jnp.maximum(along, 0.0) + kept * BOND_SPREAD**2
+    is_bond = scales.bonds > 0.0
+    return (
+        jnp.where(is_bond, expected * unit_vectors(theta), mean),
+        jnp.where(is_bond, length * jnp.sqrt(share), std),
+        jnp.where(is_bond, jnp.sqrt(along), std),
+    )
+
+
+def langevin_over(kappa: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    r"""Returns $(\coth \kappa - 1 / \kappa) / \kappa$.
+
+    >>> langevin_over(jnp.array([0.0, 2.0, 1e3]))
+    Array([0.33333334, 0.26865733, 0.000999  ], dtype=float32)
+    """
+    is_small = kappa < 0.3
+    safe = jnp.where(is_small, 1.0, kappa)
+    square = jnp.square(kappa)
+    series = (1.0 - square / 15.0 + 2.0 * jnp.square(square) / 315.0) / 3.0
+    return jnp.where(is_small, series, (1.0 / jnp.tanh(safe) - 1.0 / safe) / safe)
 
 
 def compressed(log_level: Float[Array, "*batch"]) -> Float[Array, "*batch"]:

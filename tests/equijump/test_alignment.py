@@ -9,8 +9,8 @@ from common.errors import UsageError
 from common.geometry import matrix_fisher
 from configs.equijump import tiny
 from equijump import build, loss, train
+from equijump.cloud import to_cloud
 from equijump.data import pairs
-from equijump.model import to_cloud
 from equijump.rollout import chain_of, make_jump
 from equijump.transport import paths
 

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from common.errors import UsageError
-from equijump.data import pairs
+from equijump.data import lags, mixture, pairs
 from equijump.data.frames import Trajectory
+from equijump.data.segments import blocks
 from equijump.data.topology import System
 
 ALANINE, GLYCINE = 1, 8
@@ -69,8 +69,8 @@ def test_atoms_come_into_their_slots_and_the_rest_is_zero():
 def test_a_pair_is_a_lag_apart_inside_its_segment():
     trajectory = make_trajectory()
     segments = [pairs.Segment(trajectory, 20, 60), pairs.Segment(trajectory, 90, 180)]
-    lags = pairs.Lags((4.0, 10.0), is_range=False)
-    batch = pairs.batch_at(segments, lags, 4_000, 3, seed=0, step=0)
+    law = pairs.Lags((4.0, 10.0), is_range=False)
+    batch = pairs.batch_at(segments, law, 4_000, 3, seed=0, step=0)
     steps = lags_of(batch)
     assert set(steps) == {2.0, 5.0}
     np.testing.assert_array_equal(batch.conditions["lag"].value, 2.0 * steps)
@@ -87,8 +87,8 @@ def test_a_pair_is_a_lag_apart_inside_its_segment():
 def test_frames_before_the_source_are_a_lag_apart_in_its_segment(weighted):
     weights = np.tile([1.0, 3.0], 20) if weighted else None
     segments = [pairs.Segment(make_trajectory(), 20, 60, weights)]
-    lags = pairs.Lags((4.0, 10.0), is_range=False)
-    batch = pairs.batch_at(segments, lags, 4_000, 1, seed=0, step=0, num_before=2)
+    law = pairs.Lags((4.0, 10.0), is_range=False)
+    batch = pairs.batch_at(segments, law, 4_000, 1, seed=0, step=0, num_before=2)
     frames = [batch.before[:, 0], batch.before[:, 1], batch.source, batch.target]
     numbers = np.stack([frame[:, 0, 0, 0] for frame in frames])
     np.testing.assert_array_equal(
@@ -106,14 +106,14 @@ def test_systems_come_equally_often():
         whole(make_trajectory(50, start=1_000)),
         whole(make_trajectory(900, token=GLYCINE)),
     ]
-    lags = pairs.Lags((2.0,), is_range=False)
-    batch = pairs.batch_at(segments, lags, 4_000, 1, seed=0, step=0)
+    law = pairs.Lags((2.0,), is_range=False)
+    batch = pairs.batch_at(segments, law, 4_000, 1, seed=0, step=0)
     assert np.mean(batch.tokens == GLYCINE) == pytest.approx(0.5, abs=0.03)
 
 
 def test_a_batch_is_a_function_of_seed_and_step():
-    segments, lags = [whole(make_trajectory())], pairs.Lags((2.0, 40.0), is_range=True)
-    draw = lambda seed, step: pairs.batch_at(segments, lags, 8, 1, seed, step)
+    segments, law = [whole(make_trajectory())], pairs.Lags((2.0, 40.0), is_range=True)
+    draw = lambda seed, step: pairs.batch_at(segments, law, 8, 1, seed, step)
     jax.tree.map(np.testing.assert_array_equal, draw(1, 2), draw(1, 2))
     assert np.any(draw(1, 2).source != draw(1, 3).source)
     assert np.any(draw(1, 2).source != draw(2, 2).source)
@@ -122,8 +122,8 @@ def test_a_batch_is_a_function_of_seed_and_step():
 @pytest.mark.parametrize("rows", [[0, 1, 2], [5], [7, 0, 7]])
 def test_some_pairs_of_a_batch_are_those_of_the_whole(rows):
     segments = [whole(make_trajectory()), whole(make_trajectory(90, token=GLYCINE))]
-    lags = pairs.Lags((2.0, 40.0), is_range=True)
-    given = (segments, lags, 8, 2, 3, 4)
+    law = pairs.Lags((2.0, 40.0), is_range=True)
+    given = (segments, law, 8, 2, 3, 4)
     found = pairs.batch_at(*given, rows=np.array(rows))
     expected = jax.tree.map(lambda x: x[rows], pairs.batch_at(*given))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
@@ -132,8 +132,8 @@ def test_some_pairs_of_a_batch_are_those_of_the_whole(rows):
 def test_a_condition_is_known_where_a_trajectory_states_it():
     stated = make_trajectory()._replace(conditions={"temperature": 310.0, "gap": 2.0})
     silent = make_trajectory(start=1_000)._replace(conditions={"temperature": 350.0})
-    lags = pairs.Lags((2.0,), is_range=False)
-    batch = pairs.batch_at([whole(stated), whole(silent)], lags, 64, 1, 0, 0)
+    law = pairs.Lags((2.0,), is_range=False)
+    batch = pairs.batch_at([whole(stated), whole(silent)], law, 64, 1, 0, 0)
     assert set(batch.conditions) == {"lag", "temperature", "gap"}
     first = batch.source[:, 0, 0, 0] < 500
     assert 0 < first.sum() < 64
@@ -147,16 +147,16 @@ def test_a_condition_is_known_where_a_trajectory_states_it():
 
 def test_a_lag_of_a_microsecond_is_a_lag_and_hides_nothing():
     trajectory = make_trajectory(spacing=5e5, start=1)
-    lags = pairs.Lags((1e6,), is_range=False)
-    batch = pairs.batch_at([whole(trajectory)], lags, 16, 1, seed=0, step=0)
+    law = pairs.Lags((1e6,), is_range=False)
+    batch = pairs.batch_at([whole(trajectory)], law, 16, 1, seed=0, step=0)
     np.testing.assert_array_equal(batch.conditions["lag"].value, 1e6)
     assert batch.conditions["lag"].mask.all()
     assert np.all(batch.source[:, 0, 0, 0] > 0)
 
 
 def test_some_sources_are_hidden_as_a_function_of_seed_and_step():
-    segments, lags = [whole(make_trajectory(start=1))], pairs.Lags((2.0,), False)
-    draw = lambda: pairs.batch_at(segments, lags, 4_000, 1, 0, 5)
+    segments, law = [whole(make_trajectory(start=1))], pairs.Lags((2.0,), False)
+    draw = lambda: pairs.batch_at(segments, law, 4_000, 1, 0, 5)
     batch = pairs.hide_sources(draw(), 0.3, seed=0, step=5)
     hidden = ~batch.conditions["lag"].mask
     assert np.mean(hidden) == pytest.approx(0.3, abs=0.03)
@@ -168,10 +168,8 @@ def test_some_sources_are_hidden_as_a_function_of_seed_and_step():
 
 
 def test_lags_of_a_range_are_log_uniform():
-    lags = pairs.Lags((1.0, 64.0), is_range=True)
-    drawn = pairs.draw_lags(
-        lags, make_trajectory(spacing=1.0), np.random.default_rng(0).random(20_000)
-    )
+    law = pairs.Lags((1.0, 64.0), is_range=True)
+    drawn = lags.draw_lags(law, 1.0, np.random.default_rng(0).random(20_000))
     assert (drawn.min(), drawn.max()) == (1, 64)
     ends = np.array([0.5, 2.5, 8.5, 24.5, 64.5])
     shares = np.diff(np.log(ends)) / np.log(ends[-1] / ends[0])
@@ -182,25 +180,19 @@ def test_lags_of_a_range_are_log_uniform():
 def test_sources_come_by_their_weights():
     weights = np.tile([1.0, 3.0], 100)
     segments = [whole(make_trajectory(), weights)]
-    lags = pairs.Lags((2.0,), is_range=False)
-    batch = pairs.batch_at(segments, lags, 8_000, 1, seed=0, step=0)
+    law = pairs.Lags((2.0,), is_range=False)
+    batch = pairs.batch_at(segments, law, 8_000, 1, seed=0, step=0)
     odd = batch.source[:, 0, 0, 0] % 2
     assert np.mean(odd) == pytest.approx(0.75, abs=0.02)
     np.testing.assert_array_equal(lags_of(batch), 1.0)
 
 
-@pytest.mark.parametrize("lag", [0.5, 3.0])
-def test_a_lag_between_frames_is_told(lag):
-    with pytest.raises(UsageError, match=f"multiples of 2 ps.*found {lag:g} ps"):
-        pairs.in_frames(pairs.Lags((lag,), is_range=False), make_trajectory())
-
-
 def test_blocks_of_time_are_apart_by_the_gap():
     trajectory = make_trajectory(100)
-    training, held_out = pairs.blocks(trajectory, num_blocks=5, held_out=2, gap=10)
+    training, held_out = blocks(whole(trajectory), num_blocks=5, held_out=2, gap=10)
     assert [(s.start, s.stop) for s in training] == [(0, 30), (70, 100)]
     assert (held_out.start, held_out.stop) == (40, 60)
-    training, _ = pairs.blocks(trajectory, num_blocks=5, held_out=0, gap=10)
+    training, _ = blocks(whole(trajectory), num_blocks=5, held_out=0, gap=10)
     assert [(s.start, s.stop) for s in training] == [(30, 100)]
 
 
@@ -229,47 +221,47 @@ MIXED = [
 
 
 def test_buckets_hold_systems_of_about_one_size():
-    buckets = pairs.make_buckets(MIXED)
+    buckets = mixture.make_buckets(MIXED)
     assert [bucket.num_nodes for bucket in buckets] == [80, 12, 3, 1]
     sizes = np.array([len(s.trajectory.system.tokens) for s in MIXED])
     for bucket in buckets:
         held = sizes[bucket.shares > 0.0]
         assert held.max() == bucket.num_nodes
     ten = [whole(sized(n)) for n in (12, 10, 7)]
-    assert [bucket.num_nodes for bucket in pairs.make_buckets(ten)] == [12]
+    assert [bucket.num_nodes for bucket in mixture.make_buckets(ten)] == [12]
     several = [whole(sized(n)) for n in (1, 2, 3, 4, 7, 8, 15, 16, 33, 64, 100)]
-    found = [bucket.num_nodes for bucket in pairs.make_buckets(several)]
+    found = [bucket.num_nodes for bucket in mixture.make_buckets(several)]
     assert found == [100, 33, 16, 8]
 
 
 def test_a_pair_counts_by_its_weight_alone_with_buckets_and_without():
     """The probability of every segment, enumerated; and so any mean over pairs."""
-    buckets = pairs.make_buckets(MIXED)
+    buckets = mixture.make_buckets(MIXED)
     assert len(buckets) > 1
     assert sum(bucket.probability for bucket in buckets) == pytest.approx(1.0)
     shares = sum(bucket.probability * bucket.shares for bucket in buckets)
-    np.testing.assert_allclose(shares, pairs.shares_of(MIXED), rtol=1e-12)
+    np.testing.assert_allclose(shares, mixture.shares_of(MIXED), rtol=1e-12)
     gradients = np.random.default_rng(0).normal(size=len(MIXED))
-    expected = pairs.shares_of(MIXED) @ gradients
+    expected = mixture.shares_of(MIXED) @ gradients
     found = sum(b.probability * (b.shares @ gradients) for b in buckets)
     assert found == pytest.approx(expected)
 
 
 def test_steps_draw_their_bucket_by_its_probability():
-    buckets = pairs.make_buckets(MIXED)
-    drawn = [pairs.bucket_at(buckets, 7, step).num_nodes for step in range(4_000)]
+    buckets = mixture.make_buckets(MIXED)
+    drawn = [mixture.bucket_at(buckets, 7, step).num_nodes for step in range(4_000)]
     for bucket in buckets:
         share = np.mean(np.array(drawn) == bucket.num_nodes)
         assert share == pytest.approx(bucket.probability, abs=0.03)
-    assert drawn == [pairs.bucket_at(buckets, 7, n).num_nodes for n in range(4_000)]
-    assert drawn != [pairs.bucket_at(buckets, 8, n).num_nodes for n in range(4_000)]
+    assert drawn == [mixture.bucket_at(buckets, 7, n).num_nodes for n in range(4_000)]
+    assert drawn != [mixture.bucket_at(buckets, 8, n).num_nodes for n in range(4_000)]
 
 
 def test_a_batch_of_a_bucket_has_its_systems_alone():
-    lags = pairs.Lags((2.0,), is_range=False)
-    for bucket in pairs.make_buckets(MIXED):
+    law = pairs.Lags((2.0,), is_range=False)
+    for bucket in mixture.make_buckets(MIXED):
         batch = pairs.batch_at(
-            MIXED, lags, 64, bucket.num_nodes, 1, 2, shares=bucket.shares
+            MIXED, law, 64, bucket.num_nodes, 1, 2, shares=bucket.shares
         )
         sizes = (batch.tokens > 0).sum(axis=1)
         assert sizes.max() == bucket.num_nodes == batch.tokens.shape[1]
@@ -277,16 +269,15 @@ def test_a_batch_of_a_bucket_has_its_systems_alone():
 
 def test_systems_of_one_size_are_drawn_as_without_buckets():
     segments = [whole(make_trajectory()), whole(make_trajectory(90, token=GLYCINE))]
-    (bucket,) = pairs.make_buckets(segments)
+    (bucket,) = mixture.make_buckets(segments)
     given = segments, pairs.Lags((2.0, 40.0), is_range=True), 8, 1, 3, 4
-    found = pairs.batch_at(*given, shares=pairs.bucket_at([bucket], 3, 4).shares)
+    found = pairs.batch_at(*given, shares=mixture.bucket_at([bucket], 3, 4).shares)
     jax.tree.map(np.testing.assert_array_equal, found, pairs.batch_at(*given))
     assert bucket.num_nodes == 1
 
 
 def test_sizes_of_pairs_are_known_before_they_are_read():
-    batch = pairs.batch_at(
-        MIXED, pairs.Lags((2.0,), is_range=False), 50, 80, seed=5, step=6
-    )
-    sizes = pairs.sizes_at(MIXED, 50, seed=5, step=6)
+    plan = pairs.make_plan(MIXED, pairs.Lags((2.0,), is_range=False))
+    batch = pairs.draw(plan, 50, 80, seed=5, step=6)
+    sizes = pairs.sizes_at(plan, 50, seed=5, step=6)
     np.testing.assert_array_equal(sizes, (batch.tokens > 0).sum(axis=1))

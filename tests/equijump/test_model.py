@@ -9,19 +9,22 @@ from flax import linen as nn
 from common.nn.conditions import Known, known
 from configs.equijump import tiny
 from equijump import build
-from equijump.model import EquiJump, from_cloud, make_scene, recentred, to_cloud
+from equijump.cloud import to_cloud, tree_of
+from equijump.model import EquiJump, make_scene
+from equijump.transport import paths
 
 NUM_NODES, SIZE = 6, 5
 KEY = jax.random.key(0)
 SLOTS = np.array([4, 5, 9, 14, 2, 0])  # Atoms of each residue; the last is padding.
 
 
-def make_model(max_degree=1, num_neighbours=3):
+def make_model(max_degree=1, num_neighbours=3, cloud="ca"):
     return EquiJump(
         num_channels=8, max_degree=max_degree, num_conditioner_layers=1, num_layers=2,
         num_hidden=16, num_condition=8, num_edge_feats=8,
         num_neighbours=num_neighbours, reach=1, cutoff=20.0, conditions=("lag",),
-        block="equijump", product="scalar",
+        block="equijump", product="scalar", cloud=cloud,
+        refresh_neighbours=cloud != "ca",
     )  # fmt: skip
 
 
@@ -64,22 +67,25 @@ def randomised(model):
 
 def call(model, params, source, end, displacement, *arrays):
     tokens, mask, chains, numbers = arrays
+    tree = tree_of(model.cloud, model.residue_types, tokens, chains, numbers)
     scene = make_scene(
         source[:, 1], tokens, mask, chains, numbers, known({"lag": jnp.float32(10.0)}),
-        model.num_neighbours, model.reach,
+        model.num_neighbours, model.reach, tree,
     )  # fmt: skip
-    clouds = [to_cloud(x, mask) for x in (source, end)]
+    clouds = [to_cloud(x, mask, tree) for x in (source, end)]
     vectors = jnp.where(mask[..., None], displacement, 0.0)
     if params is None:
         return nn.Module.init(model, jax.random.key(0), scene, clouds[0])
     bound = model.bind(params)
     conditioned = bound.conditioner(scene, clouds[0])
+    ones, level = jnp.ones((*mask.shape, 1)), jnp.float32(-1.0)
+    estimate = paths.Estimate(clouds[1], ones, vectors, level, level)
     return bound.transport(
-        scene, clouds[0], conditioned, clouds[1], vectors, jnp.float32(-1.0)
+        scene, clouds[0], conditioned, estimate, paths.Scales(ones, ones)
     )
 
 
-@pytest.fixture(scope="module", params=[(1, 3), (2, 16)], ids=str)
+@pytest.fixture(scope="module", params=[(1, 3), (2, 16), (1, 3, "chain")], ids=str)
 def network(request):
     model = make_model(*request.param)
     params = randomised(model)
@@ -119,7 +125,11 @@ def test_padding_changes_nothing(network):
     assert np.abs(padded[mask]).min() > 0.0
 
 
-def test_the_order_of_residues_changes_nothing(network):
+def test_the_order_of_residues_changes_nothing():
+    """Of clouds with bonds along the chain residues stand in the chain's order."""
+    model = make_model(cloud="parent")
+    params = randomised(model)
+    network = lambda *given: np.asarray(call(model, params, *given))[0]
     order = np.array([3, 0, 5, 4, 2, 1])
     found = network(*inputs(order=order))
     np.testing.assert_allclose(found, network(*inputs())[order], atol=1e-4)
@@ -185,10 +195,24 @@ def test_without_a_source_neighbours_come_from_the_estimate(has_source):
     hairpin = np.zeros((40, 14, 3), np.float32)
     hairpin[:, 1, 0] = 3.8 * along
     hairpin[20:, 1, 1] = 5.0
-    found = model.bind({})._around(scene, jnp.asarray(hairpin))
+    none = jnp.zeros((40, 14, 3))
+    found = model.bind({})._around(scene, none, jnp.asarray(hairpin))
     assert (39 in np.asarray(found.senders[0])) != has_source
     if has_source:
         np.testing.assert_array_equal(found.senders, scene.senders)
+
+
+def test_residues_that_meet_become_neighbours():
+    model = make_model(1, 16, cloud="parent")
+    hairpin = np.zeros((40, 14, 3), np.float32)
+    hairpin[:, 1, 0] = 3.8 * np.minimum(np.arange(40), 39 - np.arange(40))
+    hairpin[20:, 1, 1] = 5.0
+    line = np.zeros((40, 14, 3), np.float32)
+    line[:, 1, 0] = 3.8 * np.arange(40)
+    scene = chain_scene(line[:, 1], True)
+    found = model.bind({})._around(scene, jnp.asarray(line), jnp.asarray(hairpin))
+    assert 39 not in np.asarray(scene.senders[0])
+    assert 39 in np.asarray(found.senders[0])
 
 
 @pytest.mark.parametrize("names", [("lag",), ("lag", "temperature"), ("lag", "gap")])
@@ -219,16 +243,3 @@ def randomised_params(config):
     shapes = jax.eval_shape(lambda key: build.init_params(config, key), KEY)
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda x: jnp.float32(rng.normal(size=x.shape)), shapes)
-
-
-def test_clouds_and_positions_are_each_others_inverse():
-    source, *_ = inputs()
-    mask = inputs()[4]
-    cloud = to_cloud(source, mask)
-    found = np.asarray(from_cloud(cloud))[np.asarray(mask)]
-    expected = np.asarray(source)[np.asarray(mask)]
-    np.testing.assert_allclose(
-        found - found.mean(0), expected - expected.mean(0), atol=1e-5
-    )
-    np.testing.assert_allclose(recentred(cloud, mask), cloud, atol=1e-6)
-    assert not np.asarray(cloud)[~np.asarray(mask)].any()
