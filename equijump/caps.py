@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from openmm import app
+from openmm import app, unit
 
 Point = Float[np.ndarray, "3"]
 
@@ -63,7 +63,7 @@ def add_caps(
             _add(made, added, places, "NME", last, _nme(last, positions))
     places = np.array(places)
     made.createStandardBonds()
-    made.createDisulfideBonds(places)
+    made.createDisulfideBonds(places * unit.nanometer)
     return made, places
 
 

@@ -185,7 +185,7 @@ def restrain(system: openmm.System, molecule: Molecule, selection: str) -> None:
     except Exception as error:  # The parser raises whatever it stumbles over.
         raise UsageError(
             f"--restrain: expected a selection of MDTraj, as in 'name CA', found "
-            f"{selection!r}: {short(error)}"
+            f"{selection!r}"
         ) from error
     if len(chosen) == 0:
         raise UsageError(

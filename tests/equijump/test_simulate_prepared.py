@@ -79,6 +79,23 @@ def test_caps_that_are_there_stay():
         assert names == ["ACE", "ALA", "GLY", "NME"]
 
 
+def test_a_disulphide_stays_where_caps_are_put():
+    rows = [row for row in peptide("CGGC").splitlines() if row.startswith("ATOM")]
+    x = np.array([[float(row[a : a + 8]) for a in (30, 38, 46)] for row in rows])
+    first, second = (i for i, row in enumerate(rows) if row[12:16].strip() == "SG")
+    x[first] = x[second] + [0.0, 0.0, 2.05]
+    rows = [
+        f"{row[:30]}{''.join(f'{value:8.3f}' for value in place)}{row[54:]}"
+        for row, place in zip(rows, x, strict=True)
+    ]
+    for text in ("\n".join(rows), md.to_pdb(prepared("\n".join(rows)))):
+        found = prepared(text, caps=True)
+        bonds = {(a.name, b.name) for a, b in found.topology.bonds()}
+        assert ("SG", "SG") in bonds
+        assert not [a for a in found.topology.atoms() if a.name == "HG"]
+        md.make_system(found.topology, "ff14SB", "obc2", 1.0)
+
+
 def test_names_of_the_file_tell_the_protonation():
     text = peptide("GDEHKG", ASP="ASH", GLU="GLH", HIS="HIP", LYS="LYN")
     found = prepared(text)

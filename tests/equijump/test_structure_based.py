@@ -9,6 +9,7 @@ import pytest
 from common.commands import cli
 from common.errors import RunError, UsageError
 from equijump import folding, simulate
+from equijump.data.sources import trajectories
 from equijump.simulation import GAS_CONSTANT
 
 for name in ("openmm", "pdbfixer", "PeptideBuilder"):
@@ -152,6 +153,8 @@ def test_trajectories_have_times_in_ps_and_heavy_atoms(tmp_path, pdb, units, kel
     record = json.loads((out / "simulate.json").read_text())
     assert record["temperature_kelvin"] == pytest.approx(kelvin, abs=0.01)
     assert "no constraints" in record["integrator"]
+    conditions = trajectories.read_conditions(out / "native_0.xtc")
+    assert conditions["temperature"] == record["temperature_kelvin"]
 
 
 def test_the_folding_temperature_is_written_and_told(tmp_path, pdb, capsys):
