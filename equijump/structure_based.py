@@ -6,6 +6,7 @@ Proteins 75, 430; contacts as Gaussians after Lammert, Schug and Onuchic 2009, P
 77, 881). Energies are in units of epsilon; lengths in nm. Imports OpenMM.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from itertools import combinations
 from typing import NamedTuple
@@ -276,18 +277,26 @@ def _strengths(
         is_backbone = residues[j] == residues[k] and set(pair) <= _BACKBONE
         weights[j, k] = turns * (2.0 if is_backbone else 1.0)
     total = sum(weights.values()) or 1.0
-    energy = (1.0 - _SHARE_OF_CONTACTS) * len(names)
+    energy, counts = (1.0 - _SHARE_OF_CONTACTS) * len(names), Counter(middles)
     return np.array([
-        energy * weights[middle] / total / middles.count(middle) for middle in middles
+        energy * weights[middle] / total / counts[middle] for middle in middles
     ])  # fmt: skip
 
 
 def _bonds_in_rings(bonds: np.ndarray, num_atoms: int) -> set[tuple[int, int]]:
-    """Returns the bonds whose ends stay near each other without them: rings to six."""
+    """Returns the bonds whose ends are near each other without them: rings to six."""
+    neighbours = _neighbours(bonds, num_atoms)
     found = set()
-    for index, (i, j) in enumerate(bonds.tolist()):
-        others = np.delete(bonds, index, axis=0)
-        if _bonds_apart(others, num_atoms)[i, j] <= 5:
+    for i, j in bonds.tolist():
+        reached = {i}
+        for _ in range(5):
+            reached |= {
+                other
+                for atom in reached
+                for other in neighbours[atom]
+                if {atom, other} != {i, j}
+            }
+        if j in reached:
             found.add((i, j))
     return found
 
