@@ -38,13 +38,15 @@ class Statistics(NamedTuple):
     positions: Float[np.ndarray, " num_lags"]
     vectors: Float[np.ndarray, "num_lags ..."]
     ensemble: Float[np.ndarray, " 2"] | None = None
-    ensemble_vectors: Float[np.ndarray, "num_tokens num_slots"] | None = None
     lengths: Float[np.ndarray, "num_tokens num_slots"] | None = None
 
 
 BOND_NOISE = 2.0
 r"""Å: scale $\sigma$ of the noise on vectors of trees, whatever residue and lag: bonds
 that turn are some 2.5 Å apart, and half a molecule may turn at once."""
+
+FREE = (2.0 / 3.0) ** 0.5
+"""Displacement of a bond, over its length, that knows nothing of where it was."""
 
 LEAST_SCALE = 1e-3
 """Å; the position of the only segment of a molecule never moves."""
@@ -135,9 +137,10 @@ def scales_at(
     ensemble = jnp.full(2, jnp.nan)
     if statistics.ensemble is not None:
         ensemble = jnp.asarray(statistics.ensemble, jnp.float32)
-    hidden = ensemble[1]
-    if statistics.ensemble_vectors is not None:
-        hidden = jnp.asarray(statistics.ensemble_vectors, jnp.float32)
+    hidden, bonds = ensemble[1], None
+    if tokens is not None:
+        bonds = jnp.asarray(statistics.lengths, jnp.float32)
+        hidden = FREE * bonds
     position = jnp.where(lag.mask, positions, ensemble[0])
     vector = jnp.where(lag.mask, vectors, hidden)
     is_position = (jnp.arange(num_slots) == CA_SLOT)[:, None]
@@ -148,11 +151,10 @@ def scales_at(
     is_position = is_position & roots[:, None, None]
     displacement = jnp.where(is_position, position, vector[tokens][..., None])
     displacement = jnp.maximum(displacement, LEAST_SCALE)
-    bonds = jnp.asarray(statistics.lengths, jnp.float32)[tokens][..., None]
     return Scales(
         displacement,
         noise=jnp.where(is_position, factor * displacement, BOND_NOISE),
-        bonds=jnp.where(is_position, 0.0, bonds),
+        bonds=jnp.where(is_position, 0.0, bonds[tokens][..., None]),
     )
 
 

@@ -215,9 +215,13 @@ def local_axes(cloud: Cloud, tree: Tree) -> Float[Array, "3 num_nodes num_slots 
     return jnp.stack([own, before, jnp.cross(before, own)])
 
 
+HARMONICS = 3
+"""Cosines and sines of a torsion, and of twice and three times it."""
+
+
 def local_geometry(
     cloud: Cloud, tree: Tree, others: tuple[Cloud, ...]
-) -> Float[Array, "num_nodes num_feats"]:
+) -> Float[Array, "num_nodes num_slots num_feats"]:
     """Returns lengths, angles and torsions of bonds, and other vectors along the axes.
 
     Args:
@@ -229,11 +233,24 @@ def local_geometry(
     own, before, cross = axes
     last = _directions(previous_of(previous_of(cloud, tree), tree))
     dot = lambda x, y: jnp.sum(x * y, axis=-1)
-    lengths = safe_norm(without_positions(cloud, tree))
-    feats = [lengths, dot(own, before), dot(own, last), dot(before, last)]
-    feats.append(dot(cross, last))
+    feats = [safe_norm(without_positions(cloud, tree)), dot(own, before)]
+    feats += [dot(own, last), dot(before, last)]
+    feats += _harmonics(dot(cross, jnp.cross(before, last)), dot(cross, last))
     feats += [dot(axis, other) for axis in axes for other in others]
-    return jnp.stack(feats, axis=-1).reshape(len(cloud), -1)
+    return jnp.stack(feats, axis=-1)
+
+
+def _harmonics(
+    x: Float[Array, "num_nodes num_slots"], y: Float[Array, "num_nodes num_slots"]
+) -> list[Float[Array, "num_nodes num_slots"]]:
+    """Returns cosines and sines of multiples of the angle of (x, y)."""
+    scale = jax.lax.rsqrt(jnp.square(x) + jnp.square(y) + SHORT**2)
+    cosine, sine = x * scale, y * scale
+    feats = [cosine, sine]
+    for _ in range(HARMONICS - 1):
+        c, s = feats[-2:]
+        feats += [c * cosine - s * sine, c * sine + s * cosine]
+    return feats
 
 
 def _directions(vectors: Cloud) -> Cloud:

@@ -51,10 +51,8 @@ def measure(
         return statistics
     hidden = pairs.hide_sources(_draw(segments, values[0]), 1.0, seed=0, step=0)
     position, others, _ = spread(hidden)
-    if cloud == "ca":
-        return statistics._replace(ensemble=np.array([position, others]))
-    ensemble = np.array([position, np.nan])
-    return statistics._replace(ensemble=ensemble, ensemble_vectors=others)
+    others = others if cloud == "ca" else np.nan  # Known of bonds.
+    return statistics._replace(ensemble=np.array([position, others]))
 
 
 def _draw(segments: Segments, lag: float) -> pairs.Batch:
@@ -107,7 +105,8 @@ def _root_mean(
         # Centred positions have three degrees of freedom less, as has their noise.
         counts *= found.freedom
     total = np.where(chosen, found.squares, 0.0).sum(dtype=float)
-    return float(np.sqrt(total / max(counts.sum(), 1.0)))
+    # The position of a single segment never moves.
+    return max(float(np.sqrt(total / max(counts.sum(), 1.0))), build.LEAST_SCALE)
 
 
 def _by_slot(

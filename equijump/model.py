@@ -23,6 +23,7 @@ from common.nn.radial import gaussian_basis
 from common.so3.irreps import PSEUDOVECTOR, SCALAR, format_irreps, uniform
 from common.so3.vectors import safe_norm
 from equijump.cloud import (
+    HARMONICS,
     Cloud,
     PerResidue,
     SlotMask,
@@ -218,6 +219,8 @@ class EquiJump(nn.Module):
             self.local = [nn.Dense(size) for size in (self.num_hidden, width)]
             self.local_condition = nn.Dense(2 * self.num_hidden)
             self.last_local = nn.Dense(3 * self.num_heads * num_slots)
+            num_feats = 4 + 2 * HARMONICS + 6
+            self.last_linear = nn.Dense(3 * self.num_heads * num_slots * num_feats)
         self.last_norm = RMSNorm()
         self.last_hidden = nn.Dense(self.num_hidden)
         self.last_gates = nn.Dense(self.num_heads * num_slots)
@@ -265,7 +268,8 @@ class EquiJump(nn.Module):
         node_feats = add(
             self.vectors(_from_vectors(vectors)), self.from_conditioner(conditioned)
         )
-        local = self._local(scene, source, estimate, condition)
+        geometry = self._geometry(scene, source, estimate)
+        local = self._embed(geometry, condition)
         scalars = self.scalars(condition) + (
             self.local[1](local) if local.size else 0.0
         )
@@ -282,25 +286,47 @@ class EquiJump(nn.Module):
         heads = vectors.reshape(*vectors.shape[:2], self.num_heads, source.shape[1])
         heads = jnp.transpose(heads, (2, 0, 3, 1))
         if local.size:
-            shares = self.last_local(hidden).reshape(len(hidden), -1, self.num_heads, 3)
             axes = local_axes(estimate.mean, scene.tree)
+            shares = self._shares(geometry, hidden, condition)
             heads += jnp.einsum("nshk,knsx->hnsx", shares, axes)
         return jnp.where(scene.slot_mask[..., None], heads, 0.0)
 
-    def _local(
+    def _geometry(
+        self, scene: Scene, source: Cloud, estimate: paths.Estimate
+    ) -> Float[Array, "num_nodes num_slots num_feats"]:
+        """Returns the geometry around each bond; nothing where slots hold no bonds."""
+        if scene.tree is None:
+            return jnp.zeros((*source.shape[:2], 0))
+        others = source / LENGTH, estimate.displacement
+        return local_geometry(estimate.mean, scene.tree, others)
+
+    def _embed(
         self,
-        scene: Scene,
-        source: Cloud,
-        estimate: paths.Estimate,
+        geometry: Float[Array, "num_nodes num_slots num_feats"],
         condition: Float[Array, "num_nodes num_condition"],
     ) -> Float[Array, "num_nodes num_hidden"]:
-        """Embeds the geometry around each bond; nothing where slots hold no bonds."""
-        if scene.tree is None:
-            return jnp.zeros((len(source), 0))
-        others = source / LENGTH, estimate.displacement
-        geometry = local_geometry(estimate.mean, scene.tree, others)
+        """Embeds the geometry around all bonds of a residue."""
+        flat = geometry.reshape(len(geometry), -1)
+        if not flat.shape[1]:
+            return flat
         scale, shift = jnp.split(self.local_condition(condition), 2, axis=-1)
-        return nn.silu(self.local[0](geometry) * (1.0 + scale) + shift)
+        return nn.silu(self.local[0](flat) * (1.0 + scale) + shift)
+
+    def _shares(
+        self,
+        geometry: Float[Array, "num_nodes num_slots num_feats"],
+        hidden: Float[Array, "num_nodes num_hidden"],
+        condition: Float[Array, "num_nodes num_condition"],
+    ) -> Float[Array, "num_nodes num_slots num_heads 3"]:
+        """Returns the output along the axes of each bond.
+
+        It is linear in the geometry around the bond, with weights of the condition,
+        beside what the whole residue adds: so springs and rotamers are learnt at once.
+        """
+        shape = *geometry.shape[:2], self.num_heads, 3
+        weights = self.last_linear(condition).reshape(*shape, geometry.shape[2])
+        own = jnp.einsum("nshkf,nsf->nshk", weights, geometry)
+        return own + self.last_local(hidden).reshape(shape)
 
     def __call__(
         self, scene: Scene, source: Cloud

@@ -245,7 +245,7 @@ def _check_lag(weights: Weights, lag: float | None, ensemble: bool) -> dict[str,
     data = weights.config.data
     known = tuple(map(float, data.lags))
     lag = known[0] if lag is None else lag
-    listed = ", ".join(f"{value:g}" for value in known)
+    listed = ", ".join(f"{value:g}" for value in dict.fromkeys(known))
     fits = any(np.isclose(lag, known, rtol=1e-6))
     if data.log_uniform:
         listed = f"{known[0]:g} to {known[-1]:g}"

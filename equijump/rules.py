@@ -16,7 +16,7 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
         if not config.data[name]:
             raise UsageError(f"config.data.{name}: expected one or more, found none")
     given = config.data.lags
-    if config.data.log_uniform and not (len(given) == 2 and given[0] <= given[1]):
+    if config.data.log_uniform and given[0] > given[-1]:
         raise UsageError(
             "config.data.lags: expected the smallest and the largest lag with "
             f"data.log_uniform, found {tuple(given)}"

@@ -20,5 +20,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.update(num_channels=48, num_layers=3)
     config.model.update(num_hidden=96, num_condition=64, num_edge_feats=32)
     config.model.update(cloud="chain", refresh_neighbours=True)
-    config.train.update(num_steps=100_000, batch_size=64)
+    config.train.update(num_steps=60_000, batch_size=64)
     return config

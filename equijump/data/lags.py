@@ -21,7 +21,7 @@ TOLERANCE = 0.25
 NUM_TRIES = 32
 """Sources that are tried before all that have a target are listed."""
 
-_NUM_ASKED, _LEAST_SHARE = 2_000, 0.01
+_NUM_ASKED, _LEAST_SHARE = 500, 0.01
 """Sources that are asked for a target, and the share that must have one."""
 
 _NUM_OF_RANGE = 16
@@ -66,23 +66,49 @@ def distinct(lags: Lags) -> tuple[float, ...]:
     return tuple(sorted(set(lags.values)))
 
 
-def representative(lags: Lags, segments: Sequence[Segment]) -> tuple[float, ...]:
+def representative(law: Lags, segments: Sequence[Segment]) -> tuple[float, ...]:
     """Returns rising lags in ps at which what depends on the lag is measured.
 
-    They are those of a list, or about ten of a range.
+    They are those that segments serve of a list, or about ten of a range.
 
     Args:
-        lags: law of the lags.
+        law: law of the lags.
         segments: data, at least one of which serves each of the lags.
     """
-    values = distinct(lags)
-    if not lags.is_range:
-        return values
-    spacings = {s.trajectory.spacing for s in segments}
-    fine = [spacing for spacing in spacings if spacing <= values[0] * (1.0 + 1e-3)]
+    kinds = _kinds(segments)
+    found = {value for s in kinds for value in served(law, s).values}
+    if not law.is_range:
+        return _nominal(sorted(found), distinct(law))
+    low, high = max(min(found), law.values[0]), min(max(found), law.values[-1])
+    spacings = {s.trajectory.spacing for s in kinds}
+    fine = [spacing for spacing in spacings if spacing <= low * (1.0 + 1e-3)]
     spacing = max(fine) if fine else min(spacings)
-    ends = max(values[0], spacing) / spacing, values[-1] / spacing
-    return tuple(spacing * np.unique(np.round(np.geomspace(*ends, 10))))
+    counts = np.unique(np.round(np.geomspace(low / spacing, high / spacing, 10)))
+    lags = [spacing * count for count in counts.tolist() if count >= 1]
+    has = lambda lag: any(served(Lags((lag,), False), s).values for s in kinds)
+    return tuple(lag for lag in lags if has(lag))
+
+
+def _kinds(segments: Sequence[Segment]) -> list[Segment]:
+    """Returns one segment of each spacing and longest lag, and some of uneven times."""
+    even = {
+        (s.trajectory.spacing, longest_of(s)): s
+        for s in segments
+        if s.trajectory.times is None
+    }
+    uneven = [s for s in segments if s.trajectory.times is not None]
+    return [*even.values(), *uneven[:: max(1, len(uneven) // 100)]]
+
+
+def _nominal(found: Sequence[float], exact: Sequence[float]) -> tuple[float, ...]:
+    """Returns lags, those of the law as it has them and not as sums of spacings."""
+    nearest = [min(exact, key=lambda lag, v=value: abs(lag - v)) for value in found]
+    return tuple(
+        sorted({
+            lag if abs(lag - value) <= 1e-6 * lag else value
+            for lag, value in zip(nearest, found, strict=True)
+        })
+    )  # fmt: skip
 
 
 def served(
@@ -137,7 +163,9 @@ def _served_by_time(
     values = lags.values
     if lags.is_range:
         values = tuple(np.geomspace(values[0], values[-1], _NUM_OF_RANGE).tolist())
-    asked = np.random.default_rng(0).permutation(count)[:_NUM_ASKED]
+    asked = np.arange(count)
+    if count > _NUM_ASKED:
+        asked = np.random.default_rng(0).integers(count, size=_NUM_ASKED)
     share = lambda lag: np.mean(partners(times, asked, lag, num_before)[1])
     kept = [lag for lag in values if lag <= most and share(lag) >= _LEAST_SHARE]
     return Lags(tuple(kept), is_range=False)
@@ -280,16 +308,19 @@ def _draw_by_time(
     drawn = np.array(lags.values)[_places(draws[:, 0], len(lags.values))]
     sources = np.zeros(len(draws), int)
     waiting = np.arange(len(draws))
+    ends = None if segment.weights is None else np.cumsum(segment.weights)
     for numbers in (draws[:, 1], *tries.T):
-        found = _by_weight(segment.weights, len(times), numbers[waiting])
+        found = _by_ends(ends, len(times), numbers[waiting])
         _, serves = partners(times, found, drawn[waiting], num_before)
         sources[waiting[serves]] = found[serves]
         waiting = waiting[~serves]
+        if not len(waiting):
+            break
     for row in waiting.tolist():
         everything = np.arange(len(times))
         serving = np.flatnonzero(partners(times, everything, drawn[row], num_before)[1])
-        weights = None if segment.weights is None else segment.weights[serving]
-        place = _by_weight(weights, len(serving), draws[row : row + 1, 1])
+        own = None if ends is None else np.cumsum(segment.weights[serving])
+        place = _by_ends(own, len(serving), draws[row : row + 1, 1])
         sources[row] = serving[place[0]]
     found, _ = partners(times, sources, drawn, num_before)
     lag = times[found[-1]] - times[sources]
@@ -297,14 +328,13 @@ def _draw_by_time(
     return Pairs(start + sources, start + found[-1], start + found[:-1], lag)
 
 
-def _by_weight(
-    weights: Float[np.ndarray, " num_frames"] | None,
+def _by_ends(
+    ends: Float[np.ndarray, " num_frames"] | None,
     count: int,
     draws: Float[np.ndarray, " batch"],
 ) -> Int[np.ndarray, " batch"]:
-    """Maps uniform numbers to places among so many, evenly or by weights."""
-    if weights is None:
+    """Maps uniform numbers to places among so many, evenly or by summed weights."""
+    if ends is None:
         return _places(draws, count)
-    ends = np.cumsum(weights)
     found = np.searchsorted(ends, draws * ends[-1], side="right")
     return np.minimum(found, count - 1)

@@ -60,7 +60,8 @@ def load_segments(config: ml_collections.ConfigDict) -> Segments:
             type of residue that the network does not know.
     """
     data = config.data
-    law = lags.Lags(tuple(map(float, data.lags)), bool(data.log_uniform))
+    given, is_range = tuple(map(float, data.lags)), bool(data.log_uniform)
+    law = lags.Lags((given[0], given[-1]) if is_range else given, is_range)
     num_types, whole = _fitted(_read(data), config.model.residue_types)
     for segment in whole:
         _check_size(segment)
@@ -190,9 +191,9 @@ def _by_sequence(
     order = sequences.order_of(systems, groups)
     if len(order) <= data.held_out:
         raise UsageError(
-            f"config.data.held_out: expected fewer than the {len(order)} "
-            f"{data.split}s of the data, found {data.held_out}; give more of them, or "
-            "another --config.data.split"
+            f"config.data.held_out: expected less than {len(order)}, as many "
+            f"{data.split}s as the data have, found {data.held_out}; give more data, "
+            "or another --config.data.split"
         )
     is_held = np.isin(groups, order[: data.held_out])
     logging.info("%d of %d %ss are held out", data.held_out, len(order), data.split)

@@ -193,7 +193,10 @@ def test_repeated_lags_come_more_often_and_are_measured_once():
     batch = pairs.batch_at([whole(make_trajectory())], law, 6_000, 1, 0, 0)
     share = np.mean(batch.conditions["lag"].value == 10.0)
     assert share == pytest.approx(2 / 3, abs=0.02)
-    assert lags.representative(law, []) == (10.0, 50.0)
+    segments = [whole(make_trajectory(spacing=s)) for s in (5.0, 0.1, 9.0, 100.0)]
+    assert lags.representative(law, segments[:2]) == (10.0, 50.0)
+    assert lags.representative(law, segments) == (9.0, 10.0, 50.0, 54.0)
+    assert lags.representative(listed(0.3, 52), segments[:2]) == (0.3, 50.0)
 
 
 def test_representative_lags_of_a_range_are_multiples_that_are_served():
@@ -204,6 +207,19 @@ def test_representative_lags_of_a_range_are_multiples_that_are_served():
     assert np.all(np.diff(found) > 0)
     np.testing.assert_allclose(found, 5.0 * np.round(found / 5.0))
     assert lags.representative(law, segments[1:])[0] == 100.0
+
+
+def test_representative_lags_are_those_that_something_serves():
+    law = Lags((10.0, 5_000.0), is_range=True)
+    fine, coarse = whole(make_trajectory(55, 5.0)), whole(make_trajectory(95, 100.0))
+    segments = [fine, coarse, whole(jittered())]
+    found = lags.representative(law, segments)
+    assert (found[0], found[-1]) == (10.0, 4_700.0)
+    assert len(found) >= 8
+    for lag in found:
+        batch = pairs.batch_at(segments, listed(lag), 4, 1, seed=0, step=0)
+        told = batch.conditions["lag"].value
+        np.testing.assert_allclose(told, lag, rtol=lags.TOLERANCE + 1e-6)
 
 
 def test_what_is_not_served_is_told_by_its_cause():

@@ -159,6 +159,21 @@ def test_steps_of_training_have_the_expected_gradient_on_average(parts):
     assert abs(found.mean() - by_hand(SEGMENTS)) < 3.5 * error
 
 
+def test_pairs_of_validation_that_are_larger_than_any_of_training_fit():
+    training = [whole(of_size(4, 20, 0)), whole(of_size(12, 20, 1))]
+    validation = [*training, whole(of_size(3, 20, 2)), whole(of_size(30, 20, 3))]
+    plan = pairs.make_plan(validation, LAW)
+    buckets = mixture.make_buckets(training)
+    parts = train._validation_parts(plan, buckets, 40, 1)
+    sizes = pairs.sizes_at(plan, 40, seed=0, step=0)
+    assert [part.num_nodes for part in parts] == [4, 12, 30]
+    assert sorted(row for part in parts for row in part.rows.tolist()) == [*range(40)]
+    for part, smallest in zip(parts, (3, 12, 30), strict=True):
+        assert sizes[part.rows].min() == smallest
+        batch = pairs.draw(plan, 40, part.num_nodes, 0, 0, rows=part.rows)
+        assert (batch.tokens > 0).sum(axis=1).max() == part.num_nodes
+
+
 def test_crops_are_of_the_bucket_of_their_size():
     long = whole(of_size(200, 20, 0))._replace(crop=Crop(14, in_space=True))
     segments = [long, whole(of_size(12, 20, 1)), whole(of_size(3, 20, 2))]

@@ -321,10 +321,16 @@ def test_similar_sequences_are_held_out_together(toy):
     assert len(splits.load_segments(config).validation) < 6
 
 
+def test_lags_of_a_range_are_its_ends(toy):
+    toy(*named(3))
+    found = splits.load_segments(make_config(lags=(4.0, 9.0, 40.0), log_uniform=True))
+    assert found.lags == lags.Lags((4.0, 40.0), is_range=True)
+
+
 @pytest.mark.parametrize("split", ["sequence", "cluster"])
 def test_too_few_sequences_are_told(toy, split):
     toy(of_sequence("AG"), of_sequence("KR"))
-    with pytest.raises(UsageError, match=f"fewer than the 2 {split}s.* found 2"):
+    with pytest.raises(UsageError, match=f"less than 2, as many {split}s.* found 2"):
         splits.load_segments(make_config(split=split, held_out=2))
 
 
