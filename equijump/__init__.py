@@ -1,7 +1,7 @@
 """EquiJump, a generative model of protein dynamics that jumps over steps of time.
 
-`equijump.load("ala2").sample(1000, replicas=10)` gives trajectories of MDTraj. Nothing
-heavy is imported until `load` is called.
+`equijump.load().sample(1000, sequence="GYDPETGTWG")` gives trajectories of MDTraj.
+Nothing heavy is imported until `load` is called.
 """
 
 import os
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     import equijump.sampler
 
 
-def load(name_or_path: str | os.PathLike[str] = "ala2") -> "equijump.sampler.Sampler":
+def load(
+    name_or_path: str | os.PathLike[str] | None = None,
+) -> "equijump.sampler.Sampler":
     """Returns a sampler with the weights of a packaged model or of a user's own run.
 
     Args:
-      name_or_path: name of packaged weights, or the work directory of a training run.
+        name_or_path: name of packaged weights, or the work directory of a training run.
+            Where None, `ala2` for alanine dipeptide, which comes without a start, and
+            `peptides` for any other start or sequence.
     """
     from equijump import sampler
 

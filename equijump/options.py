@@ -5,15 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
-from absl import logging
 from jaxtyping import Float32
 
 from common.errors import UsageError
 from common.nn.conditions import CONDITIONS, ROOM_TEMPERATURE
-from equijump import build
-from equijump.data import frames
+from equijump import build, starts
 from equijump.data.residues import NUM_TYPES
-from equijump.data.topology import System, difference, fit_to, is_same, reordered
+from equijump.data.topology import System
 from equijump.weights import Molecule, Weights
 
 MAX_REPLICAS = 10_000
@@ -35,6 +33,7 @@ class Options(NamedTuple):
         every: jumps from one frame that is kept to the next.
         max_redraws: redraws of the gate; None for no gate.
         cloud: kind of cloud that the network sees, see `equijump.cloud`.
+        outside: what lies outside the training of the weights, in words.
     """
 
     name: str
@@ -46,6 +45,7 @@ class Options(NamedTuple):
     every: int
     max_redraws: int | None
     cloud: str = "ca"
+    outside: tuple[str, ...] = ()
 
     @property
     def frame_time(self) -> float:
@@ -60,6 +60,8 @@ class Request(TypedDict, total=False):
     num_steps: int | None
     start: Any
     topology: str | os.PathLike[str] | None
+    sequence: str | None
+    add_caps: bool | None
     system: str | None
     every: int
     gate: bool
@@ -87,6 +89,10 @@ def choose(
     ensemble: bool = False,
     conditions: Mapping[str, float] | None = None,
     select: str = "",
+    sequence: str | None = None,
+    add_caps: bool | None = None,
+    seed: int = 0,
+    given: Sequence[starts.Given] | None = None,
 ) -> Options:
     """Checks what is asked of a sampler.
 
@@ -111,14 +117,17 @@ def choose(
             `common.nn.conditions.CONDITIONS`.
         select: atoms of `start` that are read, in MDTraj's selection language; all
             where empty.
+        sequence: one-letter codes of a peptide whose starts are built, another one
+            for each replica.
+        add_caps: true to put ACE and NME on free ends; by default of a sequence, but
+            not of a start.
+        seed: seed of starts that are built.
+        given: starts as `equijump.starts.take` returns them, where they were read
+            before the weights were chosen.
 
     Raises:
         UsageError: A value is out of range, or a start cannot be used.
     """
-    if start is None:
-        for flag, given in {"topology": topology, "select": select}.items():
-            if given:
-                raise UsageError(f"--{flag}: expected --start beside it, found none")
     config = weights.config
     num_steps = config.sample.num_steps if num_steps is None else num_steps
     _check_numbers(
@@ -127,22 +136,46 @@ def choose(
     asked = dict(conditions or {})
     if temperature is not None:
         asked["temperature"] = temperature
-    given = _check_lag(weights, lag, ensemble) | _check_conditions(weights, asked)
+    numbers = _check_lag(weights, lag, ensemble) | _check_conditions(weights, asked)
+    if given is None:
+        request = starts.Request(start, topology, select, sequence, add_caps)
+        given = starts.take(request, replicas, seed)
     known = config.model.residue_types or NUM_TYPES
-    chosen, molecule = _find(
-        weights, system, start, (topology, replicas, select, known)
-    )
+    chosen, molecule, outside = _find(weights, system, given, replicas, known)
     return Options(
         name=chosen,
         system=molecule.system,
         starts=molecule.starts[np.arange(replicas) % len(molecule.starts)],
-        conditions=given,
+        conditions=numbers,
         num_steps=num_steps,
         method=_check_method(config, method),
         every=every,
         max_redraws=max_redraws if gate else None,
         cloud=config.model.cloud,
+        outside=tuple(outside),
     )
+
+
+_START = ("start", "topology", "select", "sequence", "add_caps")
+
+
+def take_starts(
+    asked: dict[str, Any], replicas: int, seed: int
+) -> tuple[list[starts.Given], dict[str, Any]]:
+    """Reads or builds the starts that are asked for, before weights are chosen.
+
+    Args:
+        asked: keywords of `choose`.
+        replicas: number of replicas.
+        seed: seed of starts that are built.
+
+    Returns:
+        The starts, and the other keywords.
+    """
+    _check_numbers(replicas=replicas, seed=seed)
+    wanted = {name: asked[name] for name in _START if name in asked}
+    given = starts.take(starts.Request(**wanted), replicas, seed)
+    return given, {k: v for k, v in asked.items() if k not in _START}
 
 
 _RANGES = {
@@ -150,6 +183,7 @@ _RANGES = {
     "num_steps": (2, MAX_STEPS),
     "every": (1, 1_000_000),
     "max_redraws": (0, 1_000),
+    "seed": (0, 2**32 - 1),
 }
 
 
@@ -243,7 +277,7 @@ def _check_lag(weights: Weights, lag: float | None, ensemble: bool) -> dict[str,
         _check_ensemble(weights)
         return {}
     data = weights.config.data
-    known = tuple(map(float, data.lags))
+    known = tuple(dict.fromkeys(map(float, data.lags)))  # Some come more often.
     lag = known[0] if lag is None else lag
     listed = ", ".join(f"{value:g}" for value in dict.fromkeys(known))
     fits = any(np.isclose(lag, known, rtol=1e-6))
@@ -261,112 +295,36 @@ def _check_lag(weights: Weights, lag: float | None, ensemble: bool) -> dict[str,
 def _find(
     weights: Weights,
     name: str | None,
-    start: Any,
-    how: tuple[str | os.PathLike[str] | None, int, str, int],
-) -> tuple[str, Molecule]:
-    """Returns the system that is asked for, and the starts; `how` as of `_starts`."""
+    given: Sequence[starts.Given],
+    replicas: int,
+    num_types: int,
+) -> tuple[str, Molecule, list[str]]:
+    """Returns the system that is asked for, and the starts; see `starts.serve`."""
     molecules = weights.molecules
     if name is not None and name not in molecules:
         raise UsageError(
             f"--system: expected one of {', '.join(molecules)}, found {name}"
+            if molecules
+            else f"--system: expected --start or --sequence instead, since "
+            f"{weights.name} has no systems of its own, found {name}"
         )
-    if name is not None:
-        molecules = {name: molecules[name]}
-    if start is not None:
-        return _starts(molecules, start, *how)
-    if len(molecules) > 1:
+    if given:
+        if name is not None:
+            molecules = {name: molecules[name]}
+            weights = weights._replace(transferable=None)
+        return starts.serve(weights, molecules, given, replicas, num_types)
+    if name is None and len(molecules) != 1:
+        if not molecules:
+            raise UsageError(
+                f"expected --sequence or --start, since {weights.name} has no systems "
+                "of its own, found neither"
+            )
+        listed = ", ".join(list(molecules)[:20])
+        more = f" and {len(molecules) - 20} more" if len(molecules) > 20 else ""
+        also = ", --sequence" if weights.transferable else ""
         raise UsageError(
-            f"expected --start, or --system as one of {', '.join(molecules)}; found "
+            f"expected --start{also}, or --system as one of {listed}{more}; found "
             "neither"
         )
-    return next(iter(molecules.items()))
-
-
-def _starts(
-    molecules: dict[str, Molecule],
-    start: Any,
-    topology: str | os.PathLike[str] | None,
-    replicas: int,
-    select: str,
-    residue_types: int,
-) -> tuple[str, Molecule]:
-    """Reads structures, all of one of the systems, and one of each file in turn."""
-    most = replicas + 1  # One more tells that some are left over.
-    if hasattr(start, "xyz"):
-        read = [("start", *frames.from_mdtraj(start, "start", most, select))]
-    else:
-        is_one = isinstance(start, str | os.PathLike)
-        given: Sequence[Any] = [start] if is_one else start
-        read = [(p, *frames.read_structures(p, topology, most, select)) for p in given]
-    for path, found_system, _ in read:
-        fit_to(found_system, residue_types, str(path))
-    matched = [_match(molecules, *structure) for structure in read]
-    name = matched[0][0]
-    for (path, _, _), (other, _) in zip(read, matched, strict=True):
-        if other != name:
-            raise UsageError(f"{path}: expected {name} as in the first, found {other}")
-    found = [positions for _, positions in matched]
-    order = in_turn(tuple(map(len, found)))[:replicas]
-    _tell_left_over([str(path) for path, _, _ in read], found, order)
-    starts = np.stack([found[file][place] for file, place in order])
-    return name, Molecule(molecules[name].system, starts)
-
-
-def in_turn(counts: Sequence[int]) -> list[tuple[int, int]]:
-    """Returns files and places of structures, one of each file at a time.
-
-    >>> in_turn([1, 3])
-    [(0, 0), (1, 0), (1, 1), (1, 2)]
-    """
-    rounds = range(max(counts, default=0))
-    return [(f, k) for k in rounds for f, count in enumerate(counts) if k < count]
-
-
-def _tell_left_over(
-    paths: Sequence[str],
-    found: Sequence[np.ndarray],
-    order: Sequence[tuple[int, int]],
-) -> None:
-    """Logs which files have structures that no replica begins with."""
-    used = np.bincount([file for file, _ in order], minlength=len(paths))
-    left = [
-        f"{path} ({count} used)"
-        for path, count, one in zip(paths, used.tolist(), found, strict=True)
-        if count < len(one)
-    ]
-    if left:
-        logging.warning(
-            "--start: %d replicas leave structures over: %s; give more --replicas",
-            len(order), ", ".join(left),
-        )  # fmt: skip
-
-
-def _match(
-    molecules: dict[str, Molecule],
-    path: str | os.PathLike[str],
-    system: System,
-    positions: Float32[np.ndarray, "num_frames num_atoms 3"],
-) -> tuple[str, Float32[np.ndarray, "num_frames num_atoms 3"]]:
-    """Returns the trained system of some structures, and them in its order of atoms."""
-    for name, (trained, _) in molecules.items():
-        if is_same(trained, system):
-            return name, reordered(positions, system, trained)
-    differ = [
-        difference(m.system, system)
-        for m in molecules.values()
-        if np.array_equal(m.system.tokens, system.tokens)
-    ]
-    listed = "; ".join(
-        f"{name}: {_sequence(m.system)}" for name, m in molecules.items()
-    )
-    raise UsageError(
-        f"{path}: expected a system that the network was trained on ({listed}), found "
-        f"{_sequence(system)}{''.join(differ[:1])}; give --checkpoint of a network "
-        "that was trained on it"
-    )
-
-
-def _sequence(system: System) -> str:
-    names = system.residue_names
-    shown = "-".join(names[:12])
-    return f"{shown}-... ({len(names)} residues)" if len(names) > 12 else shown
+    chosen = name or next(iter(molecules))
+    return chosen, molecules[chosen], []

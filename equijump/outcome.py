@@ -3,13 +3,18 @@
 The command puts it into `sample.json`, and `Sampler.summary` has it in Python.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
 
 from common.commands.outcome import judge
-from equijump.rollout import State
+from equijump import confidence
+from equijump.confidence import Estimate
+from equijump.rollout import Plan, State
+from equijump.transferable import sequence_of
+from equijump.weights import Weights
 
 _REMEDY = "a smaller --lag or more training may help, and --no-gate shows the draws"
 _BROKEN_REMEDY = "the gate, a smaller --lag or more training may help"
@@ -27,6 +32,8 @@ class Summary(NamedTuple):
         broken: time in ps of the first frame of each replica beyond
             `equijump.rejection.BROKEN`.
         num_intact: jumps of all replicas before that frame.
+        confidence: how far to trust it, see `equijump.confidence`; None where that is
+            not known.
     """
 
     num_jumps: int
@@ -36,6 +43,12 @@ class Summary(NamedTuple):
     num_moved: int
     broken: dict[int, float]
     num_intact: int
+    confidence: Estimate | None = None
+
+    @property
+    def passed(self) -> float:
+        """Returns the share of draws that passed the gate."""
+        return self.num_accepted / max(self.num_draws, 1)
 
 
 def summary_of(state: State, num_jumps: int, ps: float) -> Summary:
@@ -55,8 +68,25 @@ def summary_of(state: State, num_jumps: int, ps: float) -> Summary:
 
 def to_json(summary: Summary) -> dict[str, Any]:
     """Returns the figures as `sample.json` has them."""
+    values = summary._asdict()
+    del values["confidence"]  # It stands beside them.
     broken = {str(replica): time for replica, time in summary.broken.items()}
-    return {**summary._asdict(), "broken": broken}
+    return {**values, "broken": broken}
+
+
+def with_confidence(summary: Summary, plan: Plan, weights: Weights) -> Summary:
+    """Returns figures with how far to trust them, where that was measured.
+
+    It was for weights with a calibration, at one lag and with the gate.
+    """
+    known, measured = weights.transferable, weights.calibration
+    if known is None or measured is None or plan.max_redraws is None:
+        return summary
+    if not math.isclose(plan.conditions.get("lag", 0.0), measured.lag, rel_tol=1e-6):
+        return summary
+    sequence = sequence_of(plan.system)
+    features = confidence.features_of(summary.passed, sequence, known)
+    return summary._replace(confidence=confidence.estimate(measured, features))
 
 
 def describe(summary: Summary, has_gate: bool) -> str:

@@ -23,7 +23,7 @@ from equijump.caps import add_caps
 from equijump.data.files import num_alternatives
 from equijump.data.parts import BEADS
 from equijump.data.whole import describe_unit
-from equijump.protonation import Place, read_states, variants
+from equijump.variants import Place, read_states, variants
 
 ANGLES = {"extended": (-120.0, 140.0), "helix": (-57.0, -47.0)}
 """Dihedrals phi and psi, in degrees, of the starts that can be built."""

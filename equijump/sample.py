@@ -16,10 +16,11 @@ from typing import Any
 from common.commands import cli
 from common.errors import RunError, UsageError
 from common.runs.weights import versions
-from equijump import outcome, sampler, trajfile
-from equijump.options import MAX_REDRAWS, Options, Request, choose
+from equijump import confidence, outcome, sampler, trajfile
+from equijump.options import MAX_REDRAWS, Options, Request, choose, take_starts
 from equijump.rollout import Chunk, Plan, State
-from equijump.weights import Weights, load_weights
+from equijump.starts import default_for
+from equijump.weights import Weights, load_weights, packaged_names
 
 PS_PER_NS = 1_000.0
 
@@ -47,6 +48,8 @@ def header(
             "format": suffix,
         },
         "versions": versions("equijump", "jax", "numpy", "mdtraj"),
+        "dynamics": weights.dynamics or None,
+        "outside_training": list(options.outside),
     }
 
 
@@ -57,11 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the command; those of the process where None.
     """
     arguments = _parser().parse_args(argv)
-    weights = load_weights(arguments.checkpoint)
-    arguments.conditions = dict(map(_condition, arguments.condition))
-    asked = {name: getattr(arguments, name) for name in Request.__annotations__}
-    options = choose(weights, arguments.replicas, **asked)
     total, seed = arguments.num_jumps, arguments.seed
+    weights, options = _choose(arguments)
     sampler.check_numbers(seed, total, options.every, arguments.chunk)
     head = header(weights, options, seed, arguments.format)
     for path in trajfile.files_of(arguments.output, head):
@@ -75,18 +75,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     with opened as output:
         done = output.num_jumps
         if done >= total:
-            summary = outcome.summary_of(output.state, done, plan.jump_time)
+            summary = _summary(weights, output.state, done, plan)
             told = outcome.describe(summary, plan.max_redraws is not None)
             sys.stdout.write(f"{arguments.output}: all {done} jumps are done; {told}\n")
         else:
             drawn = sampler.draw(jump, weights.params, plan, output.state, done, total)
-            summary = _write_all(output, drawn, plan, total)
+            summary = _write_all(output, drawn, plan, total, weights)
+    _tell_trust(weights, summary)
     outcome.check(summary)
     return 0
 
 
+def _choose(arguments: argparse.Namespace) -> tuple[Weights, Options]:
+    """Returns the weights, those that serve the start where none are named."""
+    named = arguments.checkpoint
+    weights = None if named is None else load_weights(named)
+    arguments.conditions = dict(map(_condition, arguments.condition))
+    asked = {name: getattr(arguments, name) for name in Request.__annotations__}
+    given, rest = take_starts(asked, arguments.replicas, arguments.seed)
+    if weights is None:
+        weights = load_weights(default_for(given, packaged_names()))
+    return weights, choose(weights, arguments.replicas, given=given, **rest)
+
+
+def _tell_trust(weights: Weights, summary: outcome.Summary) -> None:
+    """Tells of which dynamics a rollout is, and how far to trust it."""
+    if weights.dynamics:
+        sys.stdout.write(f"times and weights are those of {weights.dynamics}\n")
+    if weights.transferable is not None:
+        sys.stdout.write(f"{confidence.describe(summary.confidence)}\n")
+
+
 def _write_all(
-    output: trajfile.Output, drawn: Iterator[Chunk], plan: Plan, total: int
+    output: trajfile.Output,
+    drawn: Iterator[Chunk],
+    plan: Plan,
+    total: int,
+    weights: Weights,
 ) -> outcome.Summary:
     """Writes chunks as they come, and reports the speed and what came of it."""
     done, state = output.num_jumps, output.state
@@ -109,23 +134,35 @@ def _write_all(
         with contextlib.suppress(
             OSError, RunError
         ):  # The first error is the one to tell.
-            _write_result(output, state, done, plan)
+            _write_result(output, state, done, plan, weights)
         raise
-    summary = _write_result(output, state, done, plan)
+    summary = _write_result(output, state, done, plan, weights)
     _report(output, plan, summary, time.process_time() - began)
     return summary
 
 
 def _write_result(
-    output: trajfile.Output, state: State | None, num_jumps: int, plan: Plan
+    output: trajfile.Output,
+    state: State | None,
+    num_jumps: int,
+    plan: Plan,
+    weights: Weights,
 ) -> outcome.Summary | None:
     """Writes what came of the rollout so far into `sample.json`; returns it."""
-    summary = None
-    if state is not None:
-        summary = outcome.summary_of(state, num_jumps, plan.jump_time)
-    result = None if summary is None else outcome.to_json(summary)
-    trajfile.write_header(output, result)
+    if state is None:
+        trajfile.write_header(output)
+        return None
+    summary = _summary(weights, state, num_jumps, plan)
+    trust = confidence.to_json(summary.confidence)
+    trajfile.write_header(output, outcome.to_json(summary), trust)
     return summary
+
+
+def _summary(
+    weights: Weights, state: State, num_jumps: int, plan: Plan
+) -> outcome.Summary:
+    summary = outcome.summary_of(state, num_jumps, plan.jump_time)
+    return outcome.with_confidence(summary, plan, weights)
 
 
 def _work(plan: Plan) -> tuple[float, str]:
@@ -160,7 +197,11 @@ def _condition(text: str) -> tuple[str, float]:
 
 
 _FLAGS: dict[str, dict[str, Any]] = {
-    "checkpoint": {"default": "ala2", "help": "packaged weights or a run's folder"},
+    "checkpoint": {
+        "help": "packaged weights or a run's folder; by default ala2 for alanine "
+        "dipeptide, and peptides for any other",
+    },
+    "sequence": {"help": "one-letter codes of a peptide whose starts are built"},
     "start": {
         "nargs": "+",
         "help": "structures that replicas begin with in turn (default: of the weights)",
@@ -168,6 +209,10 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "topology": {"help": "of --start, where its files have none"},
     "select": {
         "default": "", "help": "atoms of --start, in MDTraj's language; by default all",
+    },
+    "add_caps": {
+        "action": argparse.BooleanOptionalAction,
+        "help": "ACE and NME on free ends; by default of --sequence, not of --start",
     },
     "system": {"help": "name, for weights of several systems"},
     "num_jumps": {"type": int, "default": 1_000, "help": "of each replica, in all"},
@@ -217,7 +262,8 @@ def _parser() -> argparse.ArgumentParser:
         "Rolls out trajectories. Run again after an interruption, it goes on.",
     )
     for name, keywords in _FLAGS.items():
-        parser.add_argument(f"--{name}", **keywords)
+        also = ["--weights"] if name == "checkpoint" else []
+        parser.add_argument(f"--{name}", *also, **keywords)
     return parser
 
 

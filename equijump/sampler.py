@@ -6,7 +6,7 @@ frame `k` lies `k * every` jumps later. Positions are in Å and times in ps.
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -19,10 +19,11 @@ from common.errors import RunError, UsageError
 from equijump import outcome, rollout
 from equijump.data.frames import ANGSTROM_PER_NM
 from equijump.data.topology import to_topology
-from equijump.options import Options, Request, choose
+from equijump.options import Options, Request, choose, take_starts
 from equijump.outcome import Summary
 from equijump.rollout import Chunk, Plan, State
-from equijump.weights import Weights, load_weights, make_jump
+from equijump.starts import default_for
+from equijump.weights import Weights, load_weights, make_jump, packaged_names
 
 if TYPE_CHECKING:
     import mdtraj
@@ -37,14 +38,28 @@ class Sampler:
     Attributes:
         weights: trained model.
         summary: figures of the last call of `sample`, or of `stream` as far as its
-            frames came: draws that passed the gate, replicas that moved, what broke.
-            None before the first of them.
+            frames came: draws that passed the gate, replicas that moved, what broke,
+            how far to trust it. None before the first of them.
+        dynamics: dynamics that were learnt, in words; empty where it is not stated.
     """
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, picks: bool = False) -> None:
+        """Takes weights, and whether others are picked for what they cannot serve."""
         self.weights = weights
         self.summary: Summary | None = None
-        self._jump = functools.cache(functools.partial(make_jump, weights))
+        self._picks = picks
+        self._load = functools.cache(load_weights)
+        self._jump = functools.cache(
+            lambda name, *how: make_jump(self._named(name), *how)
+        )
+
+    @property
+    def dynamics(self) -> str:
+        """Returns the dynamics that were learnt, in words."""
+        return self.weights.dynamics
+
+    def _named(self, name: str) -> Weights:
+        return self.weights if name == self.weights.name else self._load(name)
 
     def sample(
         self, num_jumps: int, replicas: int = 1, seed: int = 0, **asked: Unpack[Request]
@@ -66,7 +81,7 @@ class Sampler:
         """
         import mdtraj
 
-        options = choose(self.weights, replicas, **asked)
+        options = self._choose(replicas, seed, asked)
         chunks = self._draw(options, num_jumps, seed, CHUNK)
         frames = np.concatenate(list(chunks)) / np.float32(ANGSTROM_PER_NM)
         try:
@@ -102,8 +117,16 @@ class Sampler:
             UsageError: A value is out of range, or a start cannot be used.
             RunError: A position is not finite.
         """
-        options = choose(self.weights, replicas, **asked)
+        options = self._choose(replicas, seed, asked)
         return self._draw(options, num_jumps, seed, chunk)
+
+    def _choose(self, replicas: int, seed: int, asked: Mapping[str, Any]) -> Options:
+        """Checks what is asked, and takes the weights that can serve it."""
+        given, rest = take_starts(asked, replicas, seed)
+        if self._picks:
+            with pinned():
+                self.weights = self._named(default_for(given, packaged_names()))
+        return choose(self.weights, replicas, given=given, **rest)
 
     def _draw(
         self, options: Options, num_jumps: int, seed: int, chunk: int
@@ -112,25 +135,26 @@ class Sampler:
         self.summary = None
         plan = plan_of(options, seed, chunk)
         with pinned():
-            jump = self._jump(options.num_steps, options.method)
+            jump = self._jump(self.weights.name, options.num_steps, options.method)
         drawn = draw(jump, self.weights.params, plan, None, 0, num_jumps)
         drawn = step_by_step(drawn)
-        return self._frames(drawn, plan.jump_time)
+        return self._frames(drawn, plan, self.weights)
 
     def _frames(
-        self, drawn: Iterator[Chunk], ps: float
+        self, drawn: Iterator[Chunk], plan: Plan, weights: Weights
     ) -> Iterator[Float32[np.ndarray, "num_frames num_replicas num_atoms 3"]]:
         """Yields frames, and keeps what came of them up to there."""
         for chunk in drawn:
-            self.summary = outcome.summary_of(chunk.state, chunk.num_jumps, ps)
+            found = outcome.summary_of(chunk.state, chunk.num_jumps, plan.jump_time)
+            self.summary = outcome.with_confidence(found, plan, weights)
             yield chunk.frames
 
 
-def load(name_or_path: str | os.PathLike[str] = "ala2") -> Sampler:
+def load(name_or_path: str | os.PathLike[str] | None = None) -> Sampler:
     """Returns a sampler; see `equijump.load`."""
     cli.use_compilation_cache()
     with pinned():
-        return Sampler(load_weights(name_or_path))
+        return Sampler(load_weights(name_or_path or "ala2"), picks=name_or_path is None)
 
 
 def check_numbers(seed: int, num_jumps: int, every: int, chunk: int) -> None:

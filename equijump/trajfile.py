@@ -29,6 +29,9 @@ from equijump.rollstate import Saved
 
 FORMAT_VERSION = 1
 FORMATS = ("xtc", "dcd", "h5", "pdb")
+_FREE = frozenset(("checkpoint", "dynamics", "outside_training"))
+"""What of a header may differ from an earlier command's: it is said of weights."""
+
 _TITLE_BYTES = 80
 _REMARK = b"REMARKS Written by equijump sample".ljust(_TITLE_BYTES)
 
@@ -138,9 +141,14 @@ def _restore_topology(output: Output) -> None:
         write_topology(path, output.topology, first.xyz[0] * ANGSTROM_PER_NM)
 
 
-def write_header(output: Output, result: dict[str, Any] | None = None) -> None:
+def write_header(
+    output: Output,
+    result: dict[str, Any] | None = None,
+    confidence: dict[str, Any] | None = None,
+) -> None:
     """Writes `sample.json`: what decides the rollout, and what came of it so far."""
-    text = json.dumps({**output.header, "result": result}, indent=1) + "\n"
+    found = {"result": result, "confidence": confidence}
+    text = json.dumps({**output.header, **found}, indent=1) + "\n"
     with cli.atomic_path(output.folder / "sample.json") as path:
         path.write_text(text, "utf-8")
 
@@ -218,7 +226,7 @@ def _find(folder: Path, header: dict[str, Any], system: System) -> Saved | None:
         return None
     begun, saved = _read_record(folder), None
     # The checkpoint may be spelt otherwise: the checksum of its weights decides.
-    check_same(folder, begun, header, frozenset({"checkpoint"}))
+    check_same(folder, begun, header, _FREE)
     if (folder / "state.npz").exists():
         saved = rollstate.read_state(folder, len(paths), system)
     else:
@@ -235,6 +243,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
     try:
         begun = reading.read_json(folder / "sample.json", what)
         begun.pop("result")
+        begun.pop("confidence", None)
         return begun
     except (UsageError, KeyError) as error:
         told = error if isinstance(error, UsageError) else f"{folder}: expected {what}"

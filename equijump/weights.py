@@ -17,9 +17,11 @@ from jaxtyping import Float32
 
 from common.errors import UsageError
 from common.runs import weights
-from equijump import build, rollout
+from equijump import build, confidence, rollout, transferable
+from equijump.confidence import Calibration
 from equijump.data import frames, pairs, splits
 from equijump.data.topology import System, fit_to, reordered
+from equijump.transferable import Transferable
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 NUM_STARTS = 100
@@ -51,6 +53,10 @@ class Weights(NamedTuple):
         config_checksum: SHA-256 of the config.
         ranges: smallest and largest number of each condition in training, by name;
             empty for runs of version 0.1.0.
+        transferable: peptides that a network of several was trained on; None of one.
+        dynamics: dynamics that were learnt, in words; empty where it is not stated.
+        calibration: measured trust, see `equijump.confidence`; None where there is
+            none.
     """
 
     name: str
@@ -61,6 +67,9 @@ class Weights(NamedTuple):
     checksum: str
     config_checksum: str
     ranges: Mapping[str, Sequence[float]] = MappingProxyType({})
+    transferable: Transferable | None = None
+    dynamics: str = ""
+    calibration: Calibration | None = None
 
 
 def load_weights(name_or_path: str | os.PathLike[str]) -> Weights:
@@ -75,9 +84,19 @@ def load_weights(name_or_path: str | os.PathLike[str]) -> Weights:
     trained = weights.load(name_or_path, PRETRAINED, ("equijump",))
     statistics = weights.build(trained, _statistics)
     ranges = weights.build(trained, _ranges)
-    molecules = weights.build(trained, _molecules)
-    name, _, config, params, _, *checksums = trained
-    return Weights(name, config, params, statistics, molecules, *checksums, ranges)
+    molecules, peptides = weights.build(trained, _molecules)
+    name, path, config, params, meta, *checksums = trained
+    found = Weights(name, config, params, statistics, molecules, *checksums, ranges)
+    return found._replace(
+        transferable=peptides,
+        dynamics=str(meta.get("dynamics", "")),
+        calibration=confidence.read(path, checksums[0]),
+    )
+
+
+def packaged_names() -> list[str]:
+    """Returns the names of packaged weights."""
+    return sorted(path.parent.name for path in PRETRAINED.glob("*/weights.npz"))
 
 
 def _ranges(trained: weights.Trained) -> dict[str, tuple[float, float]]:
@@ -91,18 +110,27 @@ def _ranges(trained: weights.Trained) -> dict[str, tuple[float, float]]:
     return ranges
 
 
-def _molecules(trained: weights.Trained) -> dict[str, Molecule]:
-    """Returns the systems beside packaged weights, or those of a run's data."""
+def _molecules(
+    trained: weights.Trained,
+) -> tuple[dict[str, Molecule], Transferable | None]:
+    """Returns the systems beside packaged weights, or those of a run's data.
+
+    With them the peptides that trained, where there were several.
+    """
     if "systems" not in trained.meta:
-        return find_molecules(trained.config)
+        return of_run(trained.config)
     names = trained.meta["systems"]
-    if not (isinstance(names, list) and names and all(map(_is_stem, names))):
+    peptides = transferable.from_json(trained.meta.get("transferable"))
+    is_empty = names == [] and peptides is not None
+    if not is_empty and not (
+        isinstance(names, list) and names and all(map(_is_stem, names))
+    ):
         raise ValueError(f"{str(names)[:80]} as the names of its systems")
     num_types = trained.config.model.residue_types
     return {
         name: one._replace(system=fit_to(one.system, num_types, name))
         for name, one in read_molecules(trained.path, names).items()
-    }
+    }, peptides
 
 
 def _is_stem(name: object) -> bool:
@@ -143,14 +171,27 @@ def read_molecules(folder: Path, names: Sequence[str]) -> dict[str, Molecule]:
     return found
 
 
+def of_run(
+    config: ml_collections.ConfigDict,
+) -> tuple[dict[str, Molecule], Transferable | None]:
+    """Returns the systems that validate a run, and the peptides that trained it."""
+    loaded = splits.load_segments(config)
+    peptides = transferable.of_systems(s.trajectory.system for s in loaded.training)
+    return _find_molecules(loaded.validation), peptides
+
+
 def find_molecules(config: ml_collections.ConfigDict) -> dict[str, Molecule]:
     """Returns the systems of a run's data, named as their files, numbers left out.
 
     Starts are spaced evenly over what validates; their order is random, so that the
     first few are from everywhere.
     """
+    return _find_molecules(splits.load_segments(config).validation)
+
+
+def _find_molecules(validation: Sequence[pairs.Segment]) -> dict[str, Molecule]:
     by_system: dict[bytes, list[pairs.Segment]] = {}
-    for segment in splits.load_segments(config).validation:
+    for segment in validation:
         tokens = segment.trajectory.system.tokens
         by_system.setdefault(tokens.tobytes(), []).append(segment)
     found: dict[str, Molecule] = {}

@@ -7,7 +7,7 @@ headers. Positions leave in Å, times in ps.
 import glob
 import gzip
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,7 +76,7 @@ def has_topology(path: Path) -> bool:
     return suffix_of(path) in _WITH_TOPOLOGY
 
 
-def find_topology(flag: str, path: Path) -> Path:
+def find_topology(flag: str, path: Path, names: Container[str] | None = None) -> Path:
     """Returns the file that holds the topology of a trajectory, by its name.
 
     That is the trajectory itself where its format has one; else the file of the same
@@ -86,6 +86,7 @@ def find_topology(flag: str, path: Path) -> Path:
     Args:
         flag: flag that names a topology, for the message of an error.
         path: trajectory.
+        names: names in its folder, where they are known.
 
     Raises:
         UsageError: There is none, or several.
@@ -95,6 +96,8 @@ def find_topology(flag: str, path: Path) -> Path:
         return path
     for stem in (path.stem, path.stem.rpartition("_")[0]):
         for suffix in TOPOLOGIES if stem else ():
+            if names is not None and f"{stem}{suffix}" not in names:
+                continue
             beside = path.with_name(f"{stem}{suffix}")
             if beside.is_file():
                 return beside
@@ -137,9 +140,8 @@ def found(flag: str, pattern: str, suffixes: Sequence[str]) -> list[Path]:
     """
     if not Path(pattern).is_dir():
         return matching(flag, pattern)
-    below = sorted(
-        p for p in Path(pattern).rglob("*") if p.name.endswith(tuple(suffixes))
-    )
+    every = sorted(Path(pattern).rglob("*"))
+    below = [p for p in every if p.name.endswith(tuple(suffixes)) and p.is_file()]
     if not below:
         ends = ", ".join(suffixes)
         raise UsageError(f"{flag}: expected files *{ends} below {pattern}, found none")

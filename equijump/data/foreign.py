@@ -1,7 +1,7 @@
-"""Containers of published data sets that are not read, known by what is in them.
+"""Containers of published data sets, known by what is in them.
 
-Each has a row: what it is called, and how its trajectories are written as files that
-are read. `docs/equijump.md` has the lines of MDTraj.
+MDTraj reads none of them. Of each it is said what it is, and the source of training
+data that reads it, or what to give in its place.
 """
 
 import zipfile
@@ -12,30 +12,44 @@ import numpy as np
 
 from common.commands.reading import DAMAGE
 
-_LINES = "docs/equijump.md (Other data sets) has the lines of MDTraj that do so"
-_MDCATH = (
-    "an HDF5 file of mdCATH: coordinates in Å under /domain/temperature/replica, "
-    "names of atoms in its text pdbProteinAtoms; write each replica as XTC with a PDB, "
-    f"frames of 1000 ps; {_LINES}"
+_LINES = "docs/data.md has lines that write XTC with a PDB from it"
+_TRAINS = (
+    "training reads it as {}:PATH in --config.data.sources, and equijump inspect says "
+    f"what it holds; {_LINES}"
 )
+_MDCATH = f"an HDF5 file of mdCATH; {_TRAINS.format('mdcath')}"
 _MISATO = (
     "an HDF5 file of MISATO, which has no names of atoms: take topologies from its "
-    f"authors' archive and write XTC with a PDB; {_LINES}"
+    "authors' archive and write XTC with a PDB by MDTraj"
 )
-_TIMEWARP = (
-    "an archive of Timewarp: positions in nm, atoms in the PDB named -state0, steps "
-    "that are not even; write frames at one distance of `step` as XTC with that PDB; "
-    f"{_LINES}"
-)
+_TIMEWARP = f"arrays of Timewarp, at uneven times; {_TRAINS.format('timewarp')}"
 _MDGEN = (
-    "an array of MDGen: 14 atoms of each residue in Å, no times (its name has them); "
-    "train on the XTC and PDB that it was made from, or write XTC and PDB from the "
-    f"array; {_LINES}"
+    "an array of MDGen: 14 atoms of each residue in Å, without times; "
+    f"{_TRAINS.format('mdgen')}"
 )
+_PEPTIDES = f"a packed set of peptides; {_TRAINS.format('peptides')}"
+_MADE_FROM = "give the trajectories and topologies that it was made from"
 _BIOEMU = (
     "samples of BioEmu: backbones without order in time; take the topology.pdb and "
     "samples.xtc that BioEmu writes beside them, for --trajectory of evaluate"
 )
+
+
+_ROWS = {
+    _MDCATH: "mdcath",
+    _TIMEWARP: "timewarp",
+    _MDGEN: "mdgen",
+    _PEPTIDES: "peptides",
+}
+
+
+def source_of(described: str | None) -> str:
+    """Returns the source that reads what `describe` has found, empty for none.
+
+    >>> source_of(None), source_of(_MDGEN)
+    ('', 'mdgen')
+    """
+    return _ROWS.get(described or "", "")
 
 
 def describe(path: Path) -> str | None:
@@ -63,7 +77,7 @@ def describe_names(names: Sequence[str]) -> str | None:
     """Returns what an HDF5 file is, by the names inside it; None if unknown.
 
     >>> describe_names(["layout=mdcath-only-protein-v1.0", "1abcA00"])[:25]
-    'an HDF5 file of mdCATH: c'
+    'an HDF5 file of mdCATH; t'
     """
     text = " ".join(names)
     if "layout=mdcath" in text or "pdbProteinAtoms" in names:
@@ -77,17 +91,19 @@ def _array(path: Path) -> str:
     shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
     if len(shape) == 4 and shape[2:] == (14, 3):
         return _MDGEN
-    return f"an array of shape {shape} without names of atoms; {_LINES}"
+    return f"an array of shape {shape} without names of atoms; {_MADE_FROM}"
 
 
 def _archive(members: Sequence[str]) -> str:
     names = {name.removesuffix(".npy") for name in members}
     if {"positions", "step"} <= names:
         return _TIMEWARP
+    if "spacing_ps" in names and ({"high", "low"} <= names or "positions" in names):
+        return _PEPTIDES
     if {"pos", "node_orientations"} <= names:
         return _BIOEMU
     listed = ", ".join(sorted(names)[:5])
-    return f"arrays {listed} without names of atoms; {_LINES}"
+    return f"arrays {listed} without names of atoms; {_MADE_FROM}"
 
 
 def _files(names: Sequence[str]) -> str:

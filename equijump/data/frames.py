@@ -1,43 +1,45 @@
-"""Frames of trajectories, packed once into memory-mapped arrays.
+"""Frames of trajectories in files, packed once into the store.
 
-A packed file holds the kept heavy atoms in Å and float32, molecules made whole; it is
+What is packed are the kept heavy atoms in Å and float32, molecules made whole; they are
 found by the SHA-256 of trajectory and topology, so that a file whose contents change
 is packed anew.
 """
 
 import hashlib
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
 from jaxtyping import Float, Float32, Float64
 
-from common.commands import cli
 from common.errors import UsageError
-from common.runs import cache
-from equijump.data import files, images, molecules, whole
+from equijump.data import files, images, molecules, store, whole
 from equijump.data.files import ANGSTROM_PER_NM as ANGSTROM_PER_NM
-from equijump.data.packed import PackedFrames, checksum_of
+from equijump.data.packed import PackedFrames
 from equijump.data.times import FLAG, find_spacing
 from equijump.data.topology import System, in_slot_order
 
 LARGE = 100_000_000
 """Bytes of a trajectory from which packing is announced, since it takes a while."""
 
-_VERSION = 2
+_VERSION = 3
 """Version of the packed form; a change that alters it raises it."""
 
 _CHECKSUM_VERSION = 1
 """Version in checksums, by which runs know their data; it stays."""
 
 
+Complete = Callable[[Any, Sequence[files.Frames], str, str], tuple[Any, Any, str]]
+"""Function of topology, frames, source and selection that returns all but the third."""
+
+
 class Trajectory(NamedTuple):
-    """One trajectory at a constant spacing.
+    """One trajectory, at a constant spacing or at times of its own.
 
     Attributes:
         name: name of its file.
@@ -122,6 +124,7 @@ def read_structures(
     topology: str | os.PathLike[str] | None,
     at_most: int,
     select: str = "",
+    complete: Complete | None = None,
 ) -> tuple[System, Float32[np.ndarray, "num_frames num_atoms 3"]]:
     """Reads the kept atoms of the first frames of a file, in Å.
 
@@ -131,6 +134,8 @@ def read_structures(
             `files.find_topology` where None.
         at_most: largest number of frames that are read.
         select: as of `read_trajectories`.
+        complete: function that builds what residues lack, see
+            `equijump.repair.complete`; None refuses them.
 
     Raises:
         UsageError: The file cannot be read, or a frame is no molecule.
@@ -151,20 +156,32 @@ def read_structures(
     found = list(files.iterate(path, loaded, at_most))
     if not found:
         raise UsageError(f"{path}: expected a frame, found none")
+    if complete is not None:
+        loaded, found, select = complete(loaded, found, str(path), select)
     return _structures(loaded, found, str(path), at_most, select)
 
 
 def from_mdtraj(
-    trajectory: Any, source: str, at_most: int, select: str = ""
+    trajectory: Any,
+    source: str,
+    at_most: int,
+    select: str = "",
+    complete: Complete | None = None,
 ) -> tuple[System, Float32[np.ndarray, "num_frames num_atoms 3"]]:
-    """Returns the kept atoms of the first frames of a trajectory of MDTraj, in Å."""
+    """Returns the kept atoms of the first frames of a trajectory of MDTraj, in Å.
+
+    `complete` is as for `read_structures`.
+    """
     box = trajectory.unitcell_vectors
     part = files.Frames(
         trajectory.xyz[:at_most].astype(np.float32) * np.float32(ANGSTROM_PER_NM),
         np.zeros(min(at_most, trajectory.n_frames)),
         None if box is None else box[:at_most] * np.float32(ANGSTROM_PER_NM),
     )
-    return _structures(trajectory.topology, [part], source, at_most, select)
+    topology, found = trajectory.topology, [part]
+    if complete is not None:
+        topology, found, select = complete(topology, found, source, select)
+    return _structures(topology, found, source, at_most, select)
 
 
 def _structures(
@@ -212,21 +229,23 @@ def _read_one(request: Request) -> Trajectory:
         if not file.is_file():
             raise UsageError(f"expected a trajectory and its topology, found no {file}")
     checksum = _checksum(request)
-    packed = Path("frames", f"{_VERSION}-{checksum}.f32")
-    packed = cache.cache_folder(str(packed.with_suffix(".json"))) / packed
-    described = packed.with_suffix(".json")
-    if not described.is_file():
-        if path.stat().st_size > LARGE:
-            logging.info("packing %s", path)
-        _pack(request, packed)
-    record = json.loads(described.read_text("utf-8"))
-    names = ("residue_names", "atom_names")
-    columns = record["system"].items()
-    arrays = {k: np.array(v, np.int32) for k, v in columns if k not in names}
-    system = System(**arrays, **{k: tuple(v) for k, v in columns if k in names})
-    molecules.tell(str(path), record["notes"])
-    positions = PackedFrames(packed, record["num_frames"], len(system.kept))
-    return Trajectory(path.name, system, positions, record["spacing"], checksum)
+    entry = store.entry(f"{_VERSION}-{checksum}", partial(_pack, request))
+    molecules.tell(str(path), entry.notes)
+    (stored,) = entry.trajectories
+    return from_store(stored, checksum)._replace(name=path.name)
+
+
+def from_store(stored: store.Stored, checksum: str) -> Trajectory:
+    """Returns a trajectory as the store has it."""
+    return Trajectory(
+        stored.name,
+        stored.system,
+        stored.positions,
+        stored.spacing,
+        checksum,
+        stored.conditions,
+        stored.times,
+    )
 
 
 def _checksum(request: Request) -> str:
@@ -236,43 +255,53 @@ def _checksum(request: Request) -> str:
     form = f"{form} {request.select}" if request.select else form
     key = hashlib.sha256(form.encode())
     for file in (request.path, request.topology):
-        key.update(bytes.fromhex(checksum_of(file)))
+        key.update(bytes.fromhex(store.checksum_of(file)))
     return key.hexdigest()
 
 
-def _pack(request: Request, packed: Path) -> None:
-    """Writes positions, then their description, without which they do not count."""
+def _pack(request: Request, writer: store.Writer) -> None:
+    """Packs a trajectory at one spacing."""
+    path = request.path
+    if path.stat().st_size > LARGE:
+        logging.info("packing %s", path)
+    system, times = write_frames(request, writer)
+    if len(times) < 2:
+        raise UsageError(
+            f"{path}: expected two frames or more, found {len(times)}; give a "
+            "trajectory"
+        )
+    step = find_spacing(path, times, request.spacing, request.flag)
+    writer.end(system, [store.Piece(path.name, step)])
+
+
+def write_frames(
+    request: Request, writer: store.Writer
+) -> tuple[System, Float64[np.ndarray, " num_frames"]]:
+    """Writes positions as they are read, each frame checked.
+
+    Returns:
+        The system, and the times of the frames as the file has them.
+    """
     files.prepare(request.path)
     topology = files.load_topology(request.topology)
     system, notes = _system_of(request, topology)
+    writer.notes += notes
     system = in_slot_order(system) if request.in_slots else system
-    with cli.atomic_path(packed) as partial, partial.open("wb") as file:
-        times = _write_frames(request, topology, system, file)
-        if len(times) < 2:
-            raise UsageError(
-                f"{request.path}: expected two frames or more, found {len(times)}; "
-                "give a trajectory"
-            )
-        step = find_spacing(request.path, times, request.spacing, request.flag)
-    values = {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in system._asdict().items()
-    }
-    record = {"num_frames": len(times), "spacing": step, "notes": notes}
-    with cli.atomic_path(packed.with_suffix(".json")) as partial:
-        partial.write_text(json.dumps({**record, "system": values}), "utf-8")
+    times = [np.zeros(0)]
+    for part, found in _checked_frames(request, topology, system):
+        writer.add(part)
+        times.append(found)
+    return system, np.concatenate(times)
 
 
-def _write_frames(
-    request: Request, topology: Any, system: System, file: BinaryIO
-) -> Float64[np.ndarray, " num_frames"]:
-    """Writes positions as they are read, each frame checked, and returns the times."""
+def _checked_frames(
+    request: Request, topology: Any, system: System
+) -> Iterator[tuple[Float32[np.ndarray, "num_frames num_atoms 3"], np.ndarray]]:
+    """Yields kept atoms of whole molecules, with the times of their frames."""
     bonds, source = whole.bonds_of(system), str(request.path)
     labels = images.molecules_of(system.bonds, len(system.kept))
-    times: list[Float64[np.ndarray, " _"]] = [np.zeros(0)]
-    last = None
+    before, last = 0, None
     for part in files.iterate(request.path, topology):
-        before = sum(map(len, times))
         kept = _make_whole(part, system, bonds)
         kept, last = images.together(kept, part.boxes, labels, last)
         if request.finite:
@@ -280,9 +309,8 @@ def _write_frames(
             whole.check(source, kept, bonds, system, before, has_box)
         elif before == 0:
             whole.check_unit(source, kept[0], bonds)
-        file.write(kept.astype(np.float32).tobytes())
-        times.append(part.times)
-    return np.concatenate(times)
+        yield kept, part.times
+        before += len(kept)
 
 
 def _system_of(request: Request, topology: Any) -> tuple[System, list[str]]:

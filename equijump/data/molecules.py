@@ -88,7 +88,7 @@ def survey(
     Raises:
         UsageError: A residue of a protein is unknown, or lacks heavy atoms.
     """
-    chosen = _choose(topology, select, source)
+    chosen = choose_atoms(topology, select, source)
     parts: list[Part] = []
     others: list[Atoms] = []
     for residue in topology.residues:
@@ -112,7 +112,7 @@ def survey(
     return system, notes + found
 
 
-def _choose(topology: Any, select: str, source: str) -> np.ndarray:
+def choose_atoms(topology: Any, select: str, source: str) -> np.ndarray:
     """Returns which atoms of a topology are selected."""
     chosen = np.ones(topology.n_atoms, bool)
     if select:

@@ -1,56 +1,75 @@
-"""Arrays that are read when they are asked for, and files whose checksum is known.
+"""Arrays that are read when they are asked for.
 
 At most `MOST_OPEN` files are open: thousands of trajectories need few descriptors, and
 those that are read at every step are not opened anew.
 """
 
 import functools
-import hashlib
-import json
+import math
 import mmap
-import time
+import os
 from collections.abc import Callable, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
-
-from common.commands import cli
-from common.runs import cache
-
-_SETTLED = 2.0
-"""Seconds after a change from which another one shows in the time of change."""
+from jaxtyping import Float32, Int
 
 MOST_OPEN = 32
-"""Packed files that are open at a time; each takes a descriptor."""
+"""Packed files, or parts of them, that are open at a time; each takes a descriptor."""
 
 
 @functools.lru_cache(maxsize=MOST_OPEN)
-def _map(path: Path, shape: tuple[int, int, int]) -> np.memmap:
-    return np.memmap(path, np.float32, "r", shape=shape)
+def _map(path: Path, offset: int, shape: tuple[int, int, int]) -> np.memmap:
+    return np.memmap(path, np.float32, "r", offset, shape)
+
+
+@functools.lru_cache(maxsize=MOST_OPEN)
+def _file(path: Path) -> FileIO:
+    return FileIO(path)
 
 
 class PackedFrames:
     """Positions in a packed file, opened when they are read; `MOST_OPEN` stay open.
 
-    It is indexed as an array and returns arrays.
+    It is indexed as an array and returns arrays. Single frames are read without a map,
+    whose pages would stay in memory.
 
     Attributes:
         path: file of float32 numbers.
+        offset: bytes of the file before these numbers.
         shape: frames, atoms, 3.
     """
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, path: Path, num_frames: int, num_atoms: int) -> None:
-        self.path, self.shape = path, (num_frames, num_atoms, 3)
+    def __init__(
+        self, path: Path, num_frames: int, num_atoms: int, offset: int = 0
+    ) -> None:
+        self.path, self.offset = path, offset
+        self.shape = (num_frames, num_atoms, 3)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
+        is_list = isinstance(index, np.ndarray) and index.ndim == 1
+        if is_list and index.dtype.kind in "iu":
+            return self._rows(index)
         return np.array(self.open()[index])
+
+    def _rows(
+        self, frames: Int[np.ndarray, " batch"]
+    ) -> Float32[np.ndarray, "batch num_atoms 3"]:
+        """Reads frames by their numbers, negative ones from the end."""
+        found = np.empty((len(frames), *self.shape[1:]), np.float32)
+        file, size = _file(self.path), 4 * math.prod(self.shape[1:])
+        for row, frame in zip(found, frames.tolist(), strict=True):
+            place = self.offset + size * range(len(self))[frame]
+            if os.preadv(file.fileno(), [row.reshape(-1).data.cast("B")], place) < size:
+                raise EOFError(f"{self.path}: frame {frame} is cut off")
+        return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         del copy
@@ -58,7 +77,7 @@ class PackedFrames:
 
     def open(self) -> Float32[np.ndarray, "num_frames num_atoms 3"]:
         """Returns a memory map, whose file is open as long as it is referred to."""
-        return _map(self.path, self.shape)
+        return _map(self.path, self.offset, self.shape)
 
 
 def view(
@@ -101,34 +120,3 @@ class Lazy(Sequence):
         if isinstance(index, slice):
             return Lazy(self._function, self._items[index])
         return self._function(self._items[index])
-
-
-def checksum_of(path: Path) -> str:
-    """Returns the SHA-256 of a file, of an unchanged one without reading it again.
-
-    It is kept in the user's cache under the file's absolute path, with size and time of
-    change.
-    """
-    status = path.stat()
-    known = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
-    entry = Path("checksums", f"{name}.json")
-    entry = cache.cache_folder(str(entry)) / entry
-    found = _read_entry(entry)
-    if {key: found.get(key) for key in known} == known and "sha256" in found:
-        return found["sha256"]
-    with path.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    if time.time() - status.st_mtime > _SETTLED:
-        with cli.atomic_path(entry) as partial:
-            partial.write_text(json.dumps(known | {"sha256": digest}), "utf-8")
-    return digest
-
-
-def _read_entry(entry: Path) -> dict[str, Any]:
-    """Returns what the cache holds, nothing of a damaged entry."""
-    try:
-        found = json.loads(entry.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -99,7 +99,7 @@ def _element(atom: Any) -> str:
 def parts_of(atoms: Atoms, token: int, source: str) -> Iterator[Part]:
     """Yields a residue, and caps that the file counts as a part of it, in order."""
     kind = RESIDUES[token - 1]
-    bonds = _bonds(atoms.elements, atoms.positions, atoms.box)
+    bonds = bonded_pairs(atoms.elements, atoms.positions, atoms.box)
     found = match(kind, atoms.elements, bonds, atoms.names)
     if found is None or describe_unit(atoms.positions, atoms.box):
         raise UsageError(_mismatch(atoms, kind, source))
@@ -295,7 +295,7 @@ def match(
     return tuple(found[name] if name else None for name in residue.slots)
 
 
-def _bonds(
+def bonded_pairs(
     elements: Sequence[str],
     positions: Float[np.ndarray, "num_atoms 3"],
     box: Float[np.ndarray, "3 3"] | None = None,

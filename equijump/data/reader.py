@@ -4,7 +4,7 @@ Readers in C may crash at a damaged file: here they take nobody with them. It is
 its path and imports nothing of this package. A request is a line of JSON; an answer is
 a line of JSON, with the bytes of its arrays behind it. Each answer but the first waits
 for a line, which may say that it is not wanted. Positions are in nm, as MDTraj has
-them, times in ps.
+them, unless a task says otherwise; times are in ps.
 """
 
 import json
@@ -93,6 +93,47 @@ def _symbol(atom: Any) -> str | None:
     return None if atom.element is None else atom.element.symbol
 
 
+def _mdcath(path: str) -> Iterator[tuple[list[np.ndarray], dict[str, Any]]]:
+    """Yields a domain of mdCATH: the PDB file as text, and the shape of each replica.
+
+    A replica is `[temperature, number, shape]`, of an empty one the shape is null.
+    """
+    import h5py
+
+    with h5py.File(path) as file:
+        domains = [name for name in file if "pdbProteinAtoms" in file[name]]
+        if not domains:
+            raise ValueError(
+                f"no text pdbProteinAtoms, but {', '.join(file) or 'none'}"
+            )
+        for name in domains:
+            domain, replicas = file[name], []
+            for temperature in sorted(filter(str.isdigit, domain), key=int):
+                group = domain[temperature]
+                for number in sorted(filter(str.isdigit, group), key=int):
+                    shape = getattr(group[number].get("coords"), "shape", None)
+                    replicas.append([temperature, number, shape])
+            text = domain["pdbProteinAtoms"][()]
+            text = text if isinstance(text, bytes) else str(text).encode()
+            pdb = text.decode("utf-8", "replace")
+            yield [], {"domain": name, "pdb": pdb, "replicas": replicas}
+
+
+def _mdcath_frames(
+    path: str, place: str, chunk: int
+) -> Iterator[tuple[list[np.ndarray], dict[str, Any]]]:
+    """Yields positions in Å, with the edges of the box in nm where there is one."""
+    import h5py
+
+    with h5py.File(path) as file:
+        replica = file[place]
+        box = np.asarray(replica["box"], np.float32) if "box" in replica else None
+        boxes = [] if box is None or box.shape != (3, 3) else [box]
+        for start in range(0, len(replica["coords"]), chunk):
+            part = replica["coords"][start : start + chunk].astype(np.float32)
+            yield [part, *boxes], {}
+
+
 def _names(path: str) -> list[str]:
     """Returns what an HDF5 file has at its root and one level below, to tell it by."""
     try:
@@ -108,7 +149,13 @@ def _names(path: str) -> list[str]:
         return []
 
 
-_ANSWERS = {"frames": _frames, "topology": _topology}
+_ANSWERS = {
+    "names": lambda path: iter([([], {"names": _names(path)})]),
+    "frames": _frames,
+    "topology": _topology,
+    "mdcath": _mdcath,
+    "mdcath_frames": _mdcath_frames,
+}
 
 if __name__ == "__main__":
     main()

@@ -1,5 +1,6 @@
 """Times of frames in ps, read from a file or given by the user."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,31 @@ def _remedy(flag: str, usual: float) -> str:
         f"if frames follow each other evenly all the same, give their spacing in ps by "
         f"{flag}{example}; if not, divide the file there"
     )
+
+
+def stretches(
+    times: Float[np.ndarray, " num_frames"],
+) -> tuple[float, list[tuple[int, int]]]:
+    """Returns the usual gap of a clock that may restart, and where it runs evenly.
+
+    >>> stretches(np.array([0.0, 10.0, 20.0, 0.0, 10.0]))
+    (10.0, [(0, 3), (3, 5)])
+
+    Args:
+        times: time of each frame in ps.
+
+    Returns:
+        The gap that is met most often, in ps, 0 where no time is later than the one
+        before; first frame and one past the last of each stretch.
+    """
+    gaps = np.diff(times)
+    rising = gaps[gaps > 0.0]
+    if not len(rising):
+        return 0.0, []
+    kinds = np.round(100.0 * np.log(rising))  # Alike within a hundredth.
+    values, counts = np.unique(kinds, return_counts=True)
+    usual = float(np.median(rising[kinds == values[np.argmax(counts)]]))
+    last_place = np.spacing(np.abs(times[1:]).astype(np.float32)).astype(np.float64)
+    breaks = np.abs(gaps - usual) > np.maximum(0.01 * usual, 2.0 * last_place)
+    ends = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(times)]
+    return usual, list(itertools.pairwise(ends))

@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from equijump.evaluate import measure, report
 
     sides = _read(arguments)
-    settings = measure.Settings(arguments.lag, arguments.num_resamples, arguments.seed)
+    settings = measure.Settings(
+        arguments.lag, arguments.num_resamples, arguments.seed, arguments.suite
+    )
     result = measure.evaluate(*sides[:2], settings, sides[2], cli.progress)
     page = report.to_html(result)
     folder = Path(arguments.output)
@@ -116,7 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--spacing", type=float, default=0.0, help="ps, for formats without times")
     add("--reference_spacing", type=float, default=0.0, help="the same")
-    add("--native", help="PDB that a protein is compared with; else the first frame")
+    add("--native", help="PDB to compare with; of a protein else the first frame")
+    add(
+        "--suite",
+        choices=("mdgen",),
+        default="",
+        help="figures by the definitions of MDGen besides: distances",
+    )
     add("--num_resamples", type=int, default=100, help="for intervals and floors")
     add("--seed", type=int, default=0, help="of resamples and clusters")
     return parser

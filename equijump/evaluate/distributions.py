@@ -7,20 +7,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from equijump.evaluate import geometry, resampling
-from equijump.evaluate.sides import NAMES, Prepared, Show, Units, Watched, silent
+from equijump.evaluate import geometry, resampling, structure
+from equijump.evaluate.sides import NAMES, Prepared, Units
 
 NUM_ANGLE_BINS = 30
 NUM_BINS = 50
-
-_FOLD_UNITS = {"rmsd": "Å", "gdt_ts": "", "rg": "Å", "native_contacts": ""}
 
 
 class Quantity(NamedTuple):
     """What is histogrammed.
 
     Attributes:
-        kind: ramachandran, torsion, tic or fold.
+        kind: ramachandran, torsion, tic, tics or fold.
         unit: unit of its values.
         edges: edges of the bins along each axis.
         values: values of either side, unit by unit.
@@ -32,41 +30,43 @@ class Quantity(NamedTuple):
     values: Mapping[str, Units]
 
 
-Folds = dict[str, list[Float[np.ndarray, "_ num_measures"]]]
-"""Measures of the fold of both sides, unit by unit, in the order of `_FOLD_UNITS`."""
-
-
 def quantities(
-    prepared: Prepared, folds: Folds | None
+    prepared: Prepared, measured: structure.Structure | None
 ) -> Iterator[tuple[str, Quantity]]:
     """Yields what is compared with its name, one after the other.
 
     Args:
         prepared: both sides.
-        folds: folds of both sides, see `measure_folds`.
+        measured: structure of the frames of both sides, see `structure.measure`.
     """
     yield from _angles(prepared)
-    for index in range(min(2, prepared.sides["reference"].tics[0].shape[1])):
-        values = {
-            name: tuple(x[:, [index]] for x in prepared.sides[name].tics)
+    tics = [
+        {
+            name: tuple(x[:, [place]] for x in prepared.sides[name].tics)
             for name in NAMES
         }
-        yield f"TIC{index + 1}", Quantity("tic", "", (_edges(values),), values)
-    for place, (kind, unit) in enumerate(_FOLD_UNITS.items() if folds else ()):
-        values = {
-            name: tuple(measures[:, [place]] for measures in folds[name])
-            for name in NAMES
-        }
-        if np.isfinite(values["reference"][0]).all():  # Not without a contact.
-            yield kind, Quantity("fold", unit, (_edges(values),), values)
+        for place in range(_num_tics(prepared))
+    ]
+    edges = [_edges(values) for values in tics]
+    for place, values in enumerate(tics):
+        yield f"TIC{place + 1}", Quantity("tic", "", (edges[place],), values)
+    if len(tics) == 2:
+        both = {n: tuple(x[:, :2] for x in prepared.sides[n].tics) for n in NAMES}
+        yield "TIC1, TIC2", Quantity("tics", "", tuple(edges), both)
+    for place, kind in enumerate(measured.names if measured else ()):
+        values = {n: tuple(x[:, [place]] for x in measured.values[n]) for n in NAMES}
+        yield kind, Quantity("fold", structure.UNITS[kind], (_edges(values),), values)
 
 
-def num_quantities(prepared: Prepared) -> int:
-    """Returns how many quantities are compared."""
+def _num_tics(prepared: Prepared) -> int:
+    return min(2, prepared.sides["reference"].tics[0].shape[1])
+
+
+def num_quantities(prepared: Prepared, measured: structure.Structure | None) -> int:
+    """Returns how many quantities are compared; see `quantities`."""
     pairs = geometry.pairs_of_phi_and_psi(prepared.torsions)
-    num_tics = min(2, prepared.sides["reference"].tics[0].shape[1])
-    num_folds = len(_FOLD_UNITS) if geometry.is_protein(prepared.system) else 0
-    return len(prepared.torsions.kinds) - len(pairs) + num_tics + num_folds
+    count = len(prepared.torsions.kinds) - len(pairs) + (0, 1, 3)[_num_tics(prepared)]
+    return count + (len(measured.names) if measured else 0)
 
 
 def _angles(prepared: Prepared) -> Iterator[tuple[str, Quantity]]:
@@ -79,47 +79,20 @@ def _angles(prepared: Prepared) -> Iterator[tuple[str, Quantity]]:
         values = _torsions(prepared, places)
         quantity = Quantity("ramachandran", "rad", (circle, circle), values)
         yield f"{label(residue)} phi, psi", quantity
+    symmetric = geometry.find_symmetric(system, torsions)
     together = {place for places in pairs.values() for place in places}
     named = zip(torsions.kinds, torsions.residues, strict=True)
     for place, (kind, residue) in enumerate(named):
         if place not in together:
             values = _torsions(prepared, [place])
-            yield (
-                f"{label(residue)} {kind}",
-                Quantity("torsion", "rad", (circle,), values),
-            )
+            edges = circle / 2 if symmetric[place] else circle
+            quantity = Quantity("torsion", "rad", (edges,), values)
+            yield f"{label(residue)} {kind}", quantity
 
 
 def _torsions(prepared: Prepared, places: Sequence[int]) -> dict[str, Units]:
     chosen, sides = list(places), prepared.sides
     return {name: tuple(x[:, chosen] for x in sides[name].torsions) for name in NAMES}
-
-
-def measure_folds(
-    prepared: Prepared, native: Float[np.ndarray, "num_atoms 3"], show: Show = silent
-) -> Folds | None:
-    """Compares frames of a protein with a native structure; None of a peptide.
-
-    Args:
-        prepared: both sides.
-        native: structure in Å that a protein is compared with.
-        show: function that shows the progress of a stage, see `sides.Show`.
-    """
-    if not geometry.is_protein(prepared.system):
-        return None
-    carbons = geometry.alpha_carbons(prepared.system)
-
-    def measure(frames: geometry.Positions) -> Float[np.ndarray, "_ num_measures"]:
-        found = geometry.fold_measures(frames[:, carbons], native[carbons])
-        return np.stack([found[kind] for kind in _FOLD_UNITS], axis=1)
-
-    units = {name: prepared.sides[name].positions for name in NAMES}
-    total = sum(len(x) for side in units.values() for x in side)
-    with show(total, "folds", "frames") as advance:
-        return {
-            name: [geometry.over_frames(measure, x) for x in Watched(side, advance)]
-            for name, side in units.items()
-        }
 
 
 def _edges(values: Mapping[str, Units]) -> Float[np.ndarray, " _"]:

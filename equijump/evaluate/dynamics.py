@@ -125,8 +125,11 @@ def _measure_side(
         scales.append(_estimates(value, drawn * spacing))
     whole, drawn = models.whole[lags[0]], models.drawn[lags[0]]
     passages = _with_interval(lambda m: kinetics.passage_times(m, sets), whole, drawn)
+    states, size = prepared.sides[name].states, prepared.num_states
+    covered = kinetics.coverage(whole, states, size)
     return {
-        **kinetics.coverage(whole, prepared.sides[name].states, prepared.num_states),
+        **covered,
+        "word": kinetics.word(covered, size, sum(map(len, states))),
         "time_scales": scales,
         "passage_times": {
             name: {key: value * spacing for key, value in passage.items()}

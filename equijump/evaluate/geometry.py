@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import mdtraj
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from mdtraj.geometry import dihedral
 
 from equijump.data.frames import ANGSTROM_PER_NM
@@ -27,7 +27,13 @@ _VDW_RADII = {"C": 1.70, "N": 1.55, "O": 1.52, "P": 1.80, "S": 1.80, "Se": 1.90}
 """Å (Bondi 1964)."""
 _CHI = (
     dihedral.CHI1_ATOMS, dihedral.CHI2_ATOMS, dihedral.CHI3_ATOMS, dihedral.CHI4_ATOMS,
+    dihedral.CHI5_ATOMS,
 )  # fmt: skip
+_SYMMETRIC = frozenset(
+    (("ASP", "chi2"), ("GLU", "chi3"), ("PHE", "chi2"), ("TYR", "chi2"),
+     ("PTR", "chi2"), ("ARG", "chi5"))
+)  # fmt: skip
+"""Torsions of two atoms whose names mean nothing, alike after half a turn."""
 
 MOST_NUMBERS = 1_000_000
 """Coordinates in memory at once."""
@@ -90,6 +96,32 @@ def find_torsions(system: System) -> Torsions:
 def _end_of(system: System, index: int, name: str) -> int:
     """Returns the N or C by which a residue binds its neighbour; of caps too."""
     return int(system.slot_atoms[index, slot_of(int(system.tokens[index]), name)])
+
+
+def find_symmetric(
+    system: System, torsions: Torsions
+) -> Bool[np.ndarray, " num_torsions"]:
+    """Returns which torsions are alike after half a turn, see `folded`.
+
+    They are chi2 of ASP, PHE and TYR, chi3 of GLU and chi5 of ARG.
+    """
+    names = [RESIDUES[system.tokens[residue] - 1].name for residue in torsions.residues]
+    found = [pair in _SYMMETRIC for pair in zip(names, torsions.kinds, strict=True)]
+    return np.array(found, bool)
+
+
+def folded(
+    angles: Float[np.ndarray, "num_frames num_torsions"],
+    is_symmetric: Bool[np.ndarray, " num_torsions"],
+) -> Float[np.ndarray, "num_frames num_torsions"]:
+    """Puts torsions that are alike after half a turn between -pi / 2 and pi / 2.
+
+    >>> angles = np.radians([[170.0, 170.0]])
+    >>> np.degrees(folded(angles, np.array([True, False]))).round().tolist()
+    [[-10.0, 170.0]]
+    """
+    half = np.mod(angles + np.pi / 2, np.pi) - np.pi / 2
+    return np.where(is_symmetric, half, angles).astype(angles.dtype)
 
 
 def pairs_of_phi_and_psi(torsions: Torsions) -> dict[int, tuple[int, int]]:
@@ -289,6 +321,24 @@ def superposed(
     return moved.xyz * np.float32(ANGSTROM_PER_NM)
 
 
+def deviations(
+    moved: Positions, native: Float[np.ndarray, "num_atoms 3"]
+) -> dict[str, Float[np.ndarray, " num_frames"]]:
+    """Returns `rmsd` and `gdt_ts` of frames that lie on the native structure.
+
+    >>> native = np.zeros((2, 3))
+    >>> found = deviations(np.float64([[[3.0, 0, 0], [0, 0, 0]]]), native)
+    >>> found["rmsd"].round(2).tolist(), found["gdt_ts"].tolist()
+    ([2.12], [0.75])
+    """
+    away = np.linalg.norm(moved - native, axis=-1)
+    shares = [np.mean(away < limit, axis=-1) for limit in GDT_DISTANCES]
+    return {
+        "rmsd": np.sqrt(np.mean(away**2, axis=-1)),
+        "gdt_ts": np.mean(shares, axis=0),
+    }
+
+
 def fold_measures(
     carbons: Positions, native: Float[np.ndarray, "num_atoms 3"]
 ) -> dict[str, Float[np.ndarray, " num_frames"]]:
@@ -311,14 +361,12 @@ def fold_measures(
         nearer than that, NaN where there is no such pair.
     """
     moved = superposed(carbons, native)
-    away = np.linalg.norm(moved - native, axis=-1)
     centred = carbons - np.mean(carbons, axis=1, keepdims=True)
     pairs = all_pairs(len(native), apart=3)
     in_contact = distances_of(native[None], pairs)[0] < CONTACT_DISTANCE
     near = distances_of(carbons, pairs[in_contact]) < CONTACT_DISTANCE
     return {
-        "rmsd": np.sqrt(np.mean(away**2, axis=-1)),
-        "gdt_ts": np.mean([np.mean(away < d, axis=-1) for d in GDT_DISTANCES], axis=0),
+        **deviations(moved, native),
         "rg": np.sqrt(np.mean(np.sum(centred**2, axis=-1), axis=-1)),
         "native_contacts": np.sum(near, axis=-1) / (near.shape[1] or np.nan),
     }

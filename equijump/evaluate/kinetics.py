@@ -13,6 +13,7 @@ from deeptime.clustering import KMeans, KMeansModel
 from deeptime.markov import TransitionCountEstimator, TransitionCountModel
 from deeptime.markov.msm import MarkovStateModel, MaximumLikelihoodMSM
 from jaxtyping import Bool, Float, Int
+from scipy.sparse.csgraph import connected_components
 
 MAX_DIMENSIONS = 4
 """TICs that are kept, and that states are clustered in."""
@@ -20,6 +21,13 @@ MAX_DIMENSIONS = 4
 NUM_CLUSTERS = 100
 NUM_CELLS = 18
 """Cells of a grid of states along phi and along psi."""
+
+CONNECTED = 0.95
+"""Share of frames in states that connect from which a model is one of its data."""
+
+_LEAST_CLUSTERS = 5
+_FEW_FRAMES = 20
+"""Frames of a state below which a Markov model is rough, and has fewer states."""
 
 _MOST_NUMBERS = 1_000_000  # Of a signal, of which the spectrum is in memory at once.
 _NUM_CLUSTERED = 20_000
@@ -51,26 +59,65 @@ def basin_of(
 
 
 def cells_of(
-    phi: Float[np.ndarray, " num_frames"], psi: Float[np.ndarray, " num_frames"]
+    phi: Float[np.ndarray, " num_frames"],
+    psi: Float[np.ndarray, " num_frames"],
+    num_cells: int = NUM_CELLS,
 ) -> Int[np.ndarray, " num_frames"]:
-    """Numbers cells of 20 by 20 degrees.
+    """Numbers cells of a grid, by default of 20 by 20 degrees.
 
     >>> cells_of(np.array([-3.14, 3.14]), np.array([-3.14, 3.14])).tolist()
     [0, 323]
+
+    Args:
+        phi: torsions in radians.
+        psi: torsions in radians.
+        num_cells: cells along either axis.
     """
     axes = [
-        np.clip((angle + np.pi) / (2 * np.pi) * NUM_CELLS, 0, NUM_CELLS - 1)
+        np.clip((angle + np.pi) / (2 * np.pi) * num_cells, 0, num_cells - 1)
         for angle in (phi, psi)
     ]
-    return axes[0].astype(int) * NUM_CELLS + axes[1].astype(int)
+    return axes[0].astype(int) * num_cells + axes[1].astype(int)
 
 
-def fit_clusters(reference: Frames, seed: int) -> KMeansModel:
+def fit_clusters(
+    reference: Frames, seed: int, at_most: int = NUM_CLUSTERS
+) -> KMeansModel:
     """Fits k-means clusters, with fewer of them where frames are few."""
     frames = np.concatenate(reference)
     frames = frames[:: -(-len(frames) // _NUM_CLUSTERED)]
-    count = min(NUM_CLUSTERS, max(2, len(frames) // 10))
+    count = min(at_most, max(2, len(frames) // 10))
     return KMeans(count, fixed_seed=seed, n_jobs=1).fit_fetch(frames)
+
+
+def connected_clusters(reference: Frames, seed: int, lag: int) -> KMeansModel:
+    """Fits as many clusters as the reference connects, at most `NUM_CLUSTERS`.
+
+    Where less than `CONNECTED` of its frames are in states that connect, it tries half
+    as many states, as long as a state has fewer than `_FEW_FRAMES`; the first of the
+    best is kept.
+    """
+    best, most, count = None, -1.0, NUM_CLUSTERS
+    least = max(_LEAST_CLUSTERS, sum(map(len, reference)) // _FEW_FRAMES)
+    while most < 0.0 or (count >= least and most < CONNECTED):
+        clusters = fit_clusters(reference, seed, count)
+        states = [clusters.transform(unit, n_jobs=1) for unit in reference]
+        counts = count_transitions(states, clusters.n_clusters, lag)
+        share = _share_connected(counts, states, clusters.n_clusters)
+        if share > most:
+            best, most = clusters, share
+        count = min(count, clusters.n_clusters) // 2
+    return best
+
+
+def _share_connected(
+    counts: scipy.sparse.csr_array, states: States, num_states: int
+) -> float:
+    """Returns the share of frames in the largest set that connects both ways."""
+    summed = np.asarray(counts.sum(axis=0)).reshape(num_states, num_states)
+    parts = connected_components(summed, connection="strong")[1]
+    visits = np.bincount(np.concatenate(states), minlength=num_states)
+    return float(np.bincount(parts, visits).max() / visits.sum())
 
 
 def count_transitions(
@@ -173,6 +220,35 @@ def coverage(
         "covered_states": len(connected) / num_states,
         "covered_frames": float(visits[connected].sum() / visits.sum()),
     }
+
+
+def word(covered: Mapping[str, int | float], num_states: int, num_frames: int) -> str:
+    """Says in plain words what the data do not allow of a Markov model, if anything.
+
+    >>> word({"connected_states": 9, "covered_frames": 0.99}, 10, 1000)
+    ''
+    >>> word({"connected_states": 1, "covered_frames": 0.4}, 10, 1000)
+    'no Markov model: no trajectory goes from one state to another and back'
+
+    Args:
+        covered: result of `coverage`.
+        num_states: number of states.
+        num_frames: number of frames.
+    """
+    connected, share = covered["connected_states"], covered["covered_frames"]
+    if connected < 2:
+        return "no Markov model: no trajectory goes from one state to another and back"
+    if share < CONNECTED:
+        return (
+            f"the Markov model is of {share:.0%} of the frames: the rest is in states "
+            "that trajectories enter or leave, not both"
+        )
+    if num_frames < _FEW_FRAMES * num_states:
+        return (
+            f"the Markov model is rough: {num_frames} frames are few for {num_states} "
+            "states"
+        )
+    return ""
 
 
 def set_weights(
@@ -287,13 +363,13 @@ def slow_sets(
 
 
 def correlation_sums(
-    units: Frames, num_lags: int, every: int = 1
+    units: Frames, num_lags: int, every: int = 1, centred: bool = True
 ) -> tuple[
     Float[np.ndarray, "num_units num_lags"], Int[np.ndarray, "num_units num_lags"]
 ]:
     r"""Returns $\sum_t x_t \cdot x_{t + l}$ of each unit for lags $l$ from 0 on.
 
-    The mean over all frames of all units is taken off first.
+    The mean over all frames of all units is taken off first where `centred`.
 
     >>> unit = np.array([[1.0], [-1.0], [1.0], [-1.0]])
     >>> sums, terms = correlation_sums([unit], num_lags=2)
@@ -304,12 +380,13 @@ def correlation_sums(
         units: numbers of frames of the units.
         num_lags: number of lags.
         every: frames from one lag to the next.
+        centred: true to take the mean off.
 
     Returns:
         The sums, and the number of their terms.
     """
     total = sum(np.sum(unit, axis=0, dtype=np.float64) for unit in units)
-    mean = total / sum(map(len, units))
+    mean = total / sum(map(len, units)) * centred
     lags = every * np.arange(num_lags)
     sums = [_products(unit, mean, lags) for unit in units]
     return np.stack(sums), np.stack([len(unit) - lags for unit in units])

@@ -15,10 +15,14 @@ from common import __version__
 from equijump.evaluate import (
     distributions,
     dynamics,
+    folding,
+    geometry,
     inputs,
     kinetics,
+    mdgen,
     resampling,
     sides,
+    structure,
     validity,
     viewer,
 )
@@ -32,11 +36,13 @@ class Settings(NamedTuple):
         lag: lag of models, in ps; see `sides.choose_lags`.
         num_resamples: number of resamples, for intervals and floors.
         seed: seed of resamples and clusters.
+        suite: `mdgen` for the figures of MDGen besides; empty for none.
     """
 
     lag: float = 0.0
     num_resamples: int = 100
     seed: int = 0
+    suite: str = ""
 
 
 def versions() -> dict[str, str]:
@@ -59,8 +65,8 @@ def evaluate(
         trajectory: replicas to be judged; replicas that broke are counted and left out.
         reference: reference of the same system.
         settings: lag, resamples and seed.
-        native: structure a protein is compared with, in Å; the first frame of the
-            reference where None.
+        native: structure that frames are compared with, in Å. Where None it is the
+            first frame of the reference for a protein, and a peptide has none.
         show: function that shows the progress of a stage, see `sides.Show`.
 
     Raises:
@@ -74,8 +80,11 @@ def evaluate(
         settings.num_resamples,
         settings.seed,
     )
-    if native is None:
-        native = reference.positions[0][0]
+    told = "" if native is None else "the file given"
+    if native is None and geometry.is_protein(prepared.system):
+        native = np.asarray(reference.positions[0][0], np.float64)
+        told = "the first frame of the reference"
+    seen = structure.measure(prepared, native, show)
     norm, judged = _judge(prepared, show)
     report = {
         "versions": versions(),
@@ -89,7 +98,10 @@ def evaluate(
         "spacing": prepared.spacing,
         "num_resamples": settings.num_resamples,
         "seed": settings.seed,
-        **_compare(prepared, resamples, _fit(prepared, resamples, show), native, show),
+        **_compare(prepared, resamples, _fit(prepared, resamples, show), seen, show),
+        "structure": seen and structure.to_json(seen, prepared, told),
+        "folding": folding.measure(seen, prepared, resamples),
+        "mdgen": _mdgen(prepared, settings.seed) if settings.suite == "mdgen" else None,
         "validity": judged,
         "viewer": viewer.make_scenes(prepared),
     }
@@ -133,14 +145,13 @@ def _compare(
     prepared: Prepared,
     resamples: resampling.Resamples,
     models: dict[str, Any],
-    native: Float[np.ndarray, "num_atoms 3"],
+    seen: structure.Structure | None,
     show: Show,
 ) -> dict[str, Any]:
     """Returns the entries that compare both sides, with intervals of resamples."""
     weights, found = dynamics.weights_of_frames(prepared, models), {}
-    total = distributions.num_quantities(prepared)
-    folds = distributions.measure_folds(prepared, native, show)
-    every = distributions.quantities(prepared, folds)
+    total = distributions.num_quantities(prepared, seen)
+    every = distributions.quantities(prepared, seen)
     with show(total, "distributions", "quantities") as advance:
         for name, quantity in every:
             found[name] = distributions.compare(quantity, prepared, resamples, weights)
@@ -150,6 +161,30 @@ def _compare(
         "basins": dynamics.measure_basins(prepared, resamples, weights),
         "models": dynamics.measure_models(prepared, models),
         "correlations": dynamics.measure_correlations(prepared, resamples),
+    }
+
+
+def _mdgen(prepared: Prepared, seed: int) -> dict[str, Any]:
+    """Returns MDGen's figures, and those of the reference's halves as their floor."""
+    torsions, spacing = prepared.torsions, prepared.spacing
+    named = {}
+    for name in NAMES:
+        side = prepared.sides[name]
+        units = [
+            geometry.over_frames(geometry.torsions_of, x[:: side.every], torsions.atoms)
+            for x in side.positions
+        ]
+        named[name] = mdgen.Named(torsions.kinds, torsions.residues, units)
+    theirs = named["reference"]
+    odd, even = (theirs._replace(units=theirs.units[first::2]) for first in (1, 0))
+    found = mdgen.measure(named["trajectory"], theirs, spacing, seed)
+    return {
+        "trajectory": found,
+        "floor": mdgen.measure(odd, even, spacing, seed),
+        "decorrelation": {
+            name: mdgen.decorrelation_times(side, spacing)
+            for name, side in named.items()
+        },
     }
 
 
@@ -174,6 +209,14 @@ def definitions(norm: validity.Norm) -> dict[str, str]:
         "reference where that is less",
         "bonds": "root mean square over bonds and frames of length minus the bond's "
         "mean in the reference, in Å; angles alike, in degrees",
+        "Q": "native contacts of Best, Hummer and Eaton: the mean over pairs of heavy "
+        f"atoms within {structure.NATIVE_DISTANCE:g} Å in the native structure, more "
+        f"than {structure.APART} residues apart, of 1 / (1 + exp(beta (r - lambda "
+        f"r0))), beta {structure.BETA:g}/Å, lambda {structure.LAMBDA:g}",
+        "folded": f"Q of {structure.FOLDED:g} or more; a folding goes from Q of "
+        f"{structure.CORES[0]:g} or less to {structure.CORES[1]:g} or more",
+        "hydrogen bonds": "of the backbone, after Kabsch and Sander, with hydrogens "
+        "placed from heavy atoms; those of side chains and caps are not counted",
         "lost": "replicas with a position that is not finite or a bond that differs "
         f"from its mean by more than a factor of {validity.BROKEN:g}; all other "
         "figures cover the rest",

@@ -9,12 +9,12 @@ import numpy as np
 from common.commands.report import html_figure
 from equijump.evaluate.sides import NAMES
 
-_COLOURS = {"trajectory": "tab:blue", "reference": "0.35"}
+COLOURS = {"trajectory": "tab:blue", "reference": "0.35"}
 _MOST_MAPS = 12
 """Residues whose Ramachandran maps are drawn, those that differ most; also curves."""
 
 
-def _array(values: Any) -> np.ndarray:
+def array(values: Any) -> np.ndarray:
     """Returns an array in which None is NaN."""
     return np.array(values, dtype=float)
 
@@ -49,7 +49,7 @@ def free_energy(counts: Any) -> np.ndarray:
     >>> free_energy([1, 2, 0]).round(3).tolist()
     [0.693, 0.0, nan]
     """
-    shares = _array(counts) / np.sum(counts)
+    shares = array(counts) / np.sum(counts)
     energy = -np.log(shares, out=np.full_like(shares, np.nan), where=shares > 0)
     return energy - np.nanmin(energy)
 
@@ -58,23 +58,34 @@ def _plot_free_energy(
     axes: matplotlib.axes.Axes, entry: dict[str, Any], side: str
 ) -> None:
     """Draws the free energy of one side, with its band."""
-    edges, counts = _array(entry["edges"][0]), _array(entry["counts"][side])
-    middles, colour = (edges[1:] + edges[:-1]) / 2, _COLOURS[side]
+    edges, counts = array(entry["edges"][0]), array(entry["counts"][side])
+    middles, colour = (edges[1:] + edges[:-1]) / 2, COLOURS[side]
     low, high = (
         -np.log(np.where(band > 0, band, np.nan))
         + np.log(np.max(counts / counts.sum()))
-        for band in _array(entry["bands"][side])
+        for band in array(entry["bands"][side])
     )
     axes.plot(middles, free_energy(counts), ".-", ms=3, color=colour, label=side)
     axes.fill_between(middles, low, high, color=colour, alpha=0.2, lw=0)
 
 
-def plot_free_energies(report: dict[str, Any]) -> matplotlib.figure.Figure | None:
-    """Draws free energies along slow coordinates, folds and side chains."""
+def plot_free_energies(report: dict[str, Any]) -> matplotlib.figure.Figure:
+    """Draws free energies along measures of the fold and slow coordinates."""
     found = report["distributions"].items()
-    entries = [pair for pair in found if pair[1]["kind"] in ("tic", "fold")]
-    entries += [pair for pair in found if " chi" in pair[0]]
-    entries = entries[:_MOST_MAPS]
+    entries = [pair for pair in found if pair[1]["kind"] == "fold"]
+    entries += [pair for pair in found if pair[1]["kind"] == "tic"]
+    return _curves(entries[:_MOST_MAPS])
+
+
+def plot_side_chains(report: dict[str, Any]) -> matplotlib.figure.Figure | None:
+    """Draws free energies of torsions of side chains, those that differ most."""
+    found = report["distributions"].items()
+    entries = [pair for pair in found if " chi" in pair[0]]
+    entries = sorted(entries, key=lambda pair: -pair[1]["js"])[:_MOST_MAPS]
+    return _curves(entries) if entries else None
+
+
+def _curves(entries: list[tuple[str, dict[str, Any]]]) -> matplotlib.figure.Figure:
     num_rows = (len(entries) + 2) // 3
     figure = matplotlib.figure.Figure(figsize=(10, 2.8 * num_rows))
     for index, (name, entry) in enumerate(entries):
@@ -93,15 +104,15 @@ def plot_time_scales(report: dict[str, Any]) -> matplotlib.figure.Figure:
     models = report["models"]
     figure = matplotlib.figure.Figure(figsize=(7, 4))
     axes = figure.add_subplot()
-    lags = _array(models["lags"])
+    lags = array(models["lags"])
     for side in NAMES:
         scales = models[side]["time_scales"]
         for place in range(len(scales[0])):
             value, low, high = (
-                _array([of_lag[place][key] for of_lag in scales])
+                array([of_lag[place][key] for of_lag in scales])
                 for key in ("value", "low", "high")
             )
-            colour, label = _COLOURS[side], side if place == 0 else None
+            colour, label = COLOURS[side], side if place == 0 else None
             axes.plot(lags, value, "o-", color=colour, label=label)
             axes.fill_between(lags, low, high, color=colour, alpha=0.2, lw=0)
     shaded = np.linspace(lags[0], lags[-1], 100)  # Faster than the lag can tell.
@@ -119,8 +130,8 @@ def plot_correlations(report: dict[str, Any]) -> matplotlib.figure.Figure:
     panels = figure.subplots(1, len(found), squeeze=False)[0]
     for axes, (signal, entry) in zip(panels, found.items(), strict=True):
         for side in NAMES:
-            colour = _COLOURS[side]
-            low, high = _array(entry[side]["band"])
+            colour = COLOURS[side]
+            low, high = array(entry[side]["band"])
             axes.plot(entry["times"], entry[side]["values"], color=colour, label=side)
             axes.fill_between(entry["times"], low, high, color=colour, alpha=0.2, lw=0)
         axes.axhline(0.0, color="0.7", lw=0.8)
@@ -132,13 +143,23 @@ def plot_correlations(report: dict[str, Any]) -> matplotlib.figure.Figure:
 
 
 def make_plots(report: dict[str, Any]) -> list[str]:
-    """Returns the plots as HTML with the images inside."""
-    figures = {
-        "Ramachandran maps": plot_ramachandran(report),
+    """Returns the plots of populations and times as HTML with the images inside."""
+    return _drawn({
         "Free energies": plot_free_energies(report),
         "Implied time-scales": plot_time_scales(report),
         "Autocorrelations": plot_correlations(report),
-    }
+    })  # fmt: skip
+
+
+def make_torsions(report: dict[str, Any]) -> list[str]:
+    """Returns the plots of torsions, those that differ most first."""
+    return _drawn({
+        "Ramachandran maps": plot_ramachandran(report),
+        "Side chains": plot_side_chains(report),
+    })  # fmt: skip
+
+
+def _drawn(figures: dict[str, matplotlib.figure.Figure | None]) -> list[str]:
     return [
         html_figure(figure, title)
         for title, figure in figures.items()

@@ -5,8 +5,15 @@ from typing import Any
 
 from rich.console import Console
 
-from common.commands.report import Rows, html_page, html_table, number, print_tables
-from equijump.evaluate import plots, viewer
+from common.commands.report import (
+    Rows,
+    html_figure,
+    html_page,
+    html_table,
+    number,
+    print_tables,
+)
+from equijump.evaluate import pictures, plots, viewer
 from equijump.evaluate.sides import NAMES
 
 MANY_REPEATED, FEW_COVERED = 0.5, 0.5
@@ -202,7 +209,7 @@ def stationarity_rows(report: dict[str, Any], whole: bool = True) -> Rows:
     """Returns a header and the divergence between first and last third of each side."""
     rows = [["first third against last, JS, nats", *NAMES, "floor"]]
     for name, entry in report["distributions"].items():
-        if whole or entry["kind"] in ("ramachandran", "tic"):
+        if whole or entry["kind"] in ("ramachandran", "tic", "tics"):
             cells = [number(entry["thirds"][side]) for side in NAMES]
             rows.append([name, *cells, number(entry["floor"])])
     return rows if whole or len(rows) <= _MOST_ROWS else []
@@ -218,8 +225,15 @@ def _caption(report: dict[str, Any]) -> str:
     return ". ".join([
         f"{report['system']}: {sides[0]}{left_out} against {sides[1]}, every "
         f"{report['spacing']:g} ps; states: {report['models']['states']}",
+        *_words(report),
         *(f"Warning: {line}" for line in warnings(report)),
     ])  # fmt: skip
+
+
+def _words(report: dict[str, Any]) -> list[str]:
+    """Returns what data of either side do not allow, in words."""
+    found = [(name, report["models"][name]["word"]) for name in NAMES]
+    return [f"Of the {name}, {word}" for name, word in found if word]
 
 
 def lost_rows(report: dict[str, Any], whole: bool = True) -> Rows:
@@ -242,7 +256,10 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     """Prints the tables of a report."""
     console.print(_caption(report), highlight=False)
     tables = [
+        glance_rows(report),
         divergence_rows(report, whole=False),
+        mdgen_rows(report),
+        decorrelation_rows(report),
         time_rows(report, whole=False),
         coverage_rows(report),
         chapman_rows(report),
@@ -255,22 +272,131 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         console.print(f"{name}: {report['definitions'][name]}", highlight=False)
 
 
+def glance_rows(report: dict[str, Any]) -> Rows:
+    """Returns a header and what a protein is judged by first; none of a residue.
+
+    A row has the means of both sides, and the divergence of their distributions.
+    """
+    if report["structure"] is None:
+        return []
+    rows = [["at a glance (95 %)", *NAMES, "JS, nats", "floor"]]
+    folded = report["folding"]
+    if folded:
+        share = [_estimate(folded[side]["folded"], 3) for side in NAMES]
+        rows.append(["folded (Q of .5 or more)", *share, "–", "–"])
+        for name in ("folding_time", "unfolding_time"):
+            if any(folded[side][name]["value"] is not None for side in NAMES):
+                cells = [_estimate(folded[side][name], 1) for side in NAMES]
+                rows.append([f"{name.replace('_', ' ')}, ps", *cells, "–", "–"])
+        counts = [f"{folded[n]['foldings']}, {folded[n]['unfoldings']}" for n in NAMES]
+        rows.append(["foldings, unfoldings", *counts, "–", "–"])
+    for kind, label in _GLANCES.items():
+        entry = report["distributions"].get(kind)
+        if entry:
+            means = [_estimate(entry["means"][side], 3) for side in NAMES]
+            rows.append([label, *means, number(entry["js"]), number(entry["floor"])])
+    return rows
+
+
+_GLANCES = {
+    "rmsd": "RMSD to native, Å", "q": "native contacts, Q", "rg": "Rg, Å",
+    "end_to_end": "end to end, Å", "helix": "share in helices",
+    "strand": "share in strands", "hydrogen_bonds": "backbone hydrogen bonds",
+}  # fmt: skip
+
+
+def mdgen_rows(report: dict[str, Any]) -> Rows:
+    """Returns a header and MDGen's figures beside their floor, where asked for."""
+    found = report["mdgen"]
+    if found is None:
+        return []
+    rows = [["MDGen's figures, JS distances", "trajectory", "floor"]]
+    for name in MDGEN_NAMES:
+        cells = [number(found[side][name], 3) for side in ("trajectory", "floor")]
+        rows.append([MDGEN_NAMES[name], *cells])
+    return rows
+
+
+MDGEN_NAMES = {
+    "backbone": "backbone torsions", "side_chain": "side-chain torsions",
+    "all_torsions": "all torsions", "ramachandran": "phi and psi together",
+    "tica_0": "TICA-0", "tica_01": "TICA-0,1", "msm_states": "states of the MSM",
+}  # fmt: skip
+
+
+def decorrelation_rows(report: dict[str, Any]) -> Rows:
+    """Returns a header and MDGen's times of decorrelation, where asked for."""
+    found = report["mdgen"]
+    if found is None:
+        return []
+    rows = [["median decorrelation to 1/e, ps", *NAMES]]
+    for name in ("backbone", "side_chain"):
+        cells = [number(found["decorrelation"][side][name], 1) for side in NAMES]
+        rows.append([MDGEN_NAMES[name], *cells])
+    return rows
+
+
+def _worst_first(report: dict[str, Any]) -> dict[str, Any]:
+    """Returns a report whose distributions are in falling order of divergence."""
+    found = sorted(report["distributions"].items(), key=lambda pair: -pair[1]["js"])
+    return {**report, "distributions": dict(found)}
+
+
+def _of(report: dict[str, Any], *kinds: str) -> dict[str, Any]:
+    """Returns a report with the distributions of some kinds."""
+    found = report["distributions"].items()
+    kept = {name: entry for name, entry in found if entry["kind"] in kinds}
+    return {**report, "distributions": kept}
+
+
+_ANGLES = ("ramachandran", "torsion")
+
+
 def to_html(report: dict[str, Any]) -> str:
-    """Returns one page that needs nothing beside it."""
-    meanings = [["word", "meaning"], *map(list, report["definitions"].items())]
-    tables = [
-        time_rows(report), coverage_rows(report), chapman_rows(report),
-        validity_rows(report),
-        stationarity_rows(report), lost_rows(report),
-    ]  # fmt: skip
-    parts = [
-        html_table(divergence_rows(report)),
-        viewer.to_html(report["viewer"]),
-        *plots.make_plots(report),
-        "<h2>Times, weights and tests</h2>",
-        *(html_table(rows) for rows in tables if rows),
-        "<h2>Definitions</h2>",
-        html_table(meanings, text=True),
+    """Returns one page that needs nothing beside it.
+
+    That of a protein begins with its structure, and torsions come last, folded away;
+    that of one residue begins with its torsions.
+    """
+    torsions = [
+        html_table(divergence_rows(_worst_first(_of(report, *_ANGLES)))),
+        *plots.make_torsions(report),
     ]
+    has_structure = report["structure"] is not None
+    seen = [html_table(rows) for rows in (glance_rows(report),) if rows]
+    drawn = [
+        html_figure(figure, title)
+        for title, figure in pictures.make_pictures(report).items()
+    ]
+    parts = [
+        *seen,
+        *([] if has_structure else torsions),
+        viewer.to_html(report["viewer"]),
+        *drawn,
+        *plots.make_plots(report),
+        *_tables(report),
+    ]
+    if has_structure:
+        parts.append(_fold("Torsions, worst first", torsions))
+    meanings = [["word", "meaning"], *map(list, report["definitions"].items())]
+    parts.append(_fold("Definitions", [html_table(meanings, text=True)]))
     title, caption = "Evaluation of trajectories", _caption(report)
     return html_page(title, caption, parts, report["versions"])
+
+
+def _tables(report: dict[str, Any]) -> list[str]:
+    """Returns the tables of times and tests."""
+    tables = [
+        divergence_rows(_of(report, "tic", "tics", "fold")), mdgen_rows(report),
+        decorrelation_rows(report), time_rows(report), coverage_rows(report),
+        chapman_rows(report), validity_rows(report), stationarity_rows(report),
+        lost_rows(report),
+    ]  # fmt: skip
+    told = [html_table(rows) for rows in tables if len(rows) > 1]
+    return ["<h2>Times, weights and tests</h2>", *told]
+
+
+def _fold(title: str, parts: Sequence[str]) -> str:
+    """Returns parts of a page that open where they are asked for."""
+    head = f"<details><summary><b>{title}</b></summary>"
+    return "\n".join([head, *parts, "</details>"])

@@ -77,7 +77,8 @@ class Side(NamedTuple):
     Attributes:
         every: number of frames in a step of the common spacing.
         positions: positions in Å, read at each access.
-        torsions: torsions in radians, in the order of `geometry.find_torsions`.
+        torsions: torsions in radians, in the order of `geometry.find_torsions`, those
+            of symmetric groups folded.
         tics: time-lagged independent components, fitted to the reference.
         states: states of Markov models.
     """
@@ -154,14 +155,22 @@ def choose_lags(
     """Returns the lags of models in steps.
 
     Args:
-        lag: first lag in ps; 0 for the least multiple of the spacing from 10 ps on.
+        lag: first lag in ps; 0 for the least multiple of the spacing from 10 ps on, or
+            what fits twice into the shortest unit if that is less.
         spacing: spacing of a step, in ps.
         units: units of either side.
 
     Raises:
         UsageError: The lag is no multiple of the spacing, or a unit is too short.
     """
-    first = lag / spacing if lag else np.ceil(_LEAST_LAG / spacing - 1e-6)
+    sizes = [
+        len(x) // round(spacing / r.spacing)
+        for r in units.values()
+        for x in r.positions
+    ]
+    usual = np.ceil(_LEAST_LAG / spacing - 1e-6)
+    # Short trajectories have a shorter lag, if two of them fit at all.
+    first = lag / spacing if lag else max(min(usual, (min(sizes) - 1) // 2), 1)
     if round(first) < 1 or abs(first - round(first)) > 1e-3:
         raise UsageError(
             f"--lag: expected a multiple of {spacing:g} ps, the smallest common "
@@ -210,7 +219,9 @@ def prepare(
     cut = {name: _cut(side) for name, side in replicas.items()}
     lags = choose_lags(lag, spacing, cut)
     torsions = geometry.find_torsions(system)
-    measured = partial(geometry.over_frames, geometry.torsions_of)
+    symmetric = geometry.find_symmetric(system, torsions)
+    folded = lambda x, atoms: geometry.folded(geometry.torsions_of(x, atoms), symmetric)
+    measured = partial(geometry.over_frames, folded)
     with show(_num_frames(cut), "torsions", "frames") as advance:
         angles = {
             name: tuple(
@@ -219,7 +230,8 @@ def prepare(
             for name, side in cut.items()
         }
     tics, of_what = _slow_coordinates(cut, angles, lags[0] * every["reference"], show)
-    states, num_states, what = find_states(torsions, angles, tics, seed, of_what)
+    lag = lags[0] * every["reference"]
+    states, num_states, what = find_states(torsions, angles, tics, seed, of_what, lag)
     sides = {
         name: Side(
             every[name], cut[name].positions, angles[name], tics[name], states[name]
@@ -263,7 +275,8 @@ def _slow_coordinates(
         count = len(carbons) * (len(carbons) - 1) // 2
         what = f"{len(pairs)} of {count} CA distances"
     elif angles["reference"][0].shape[1]:
-        function, units, what = _circular, angles, "torsions"
+        turns = 1.0 + geometry.find_symmetric(system, geometry.find_torsions(system))
+        function, units, what = partial(_circular, turns=turns), angles, "torsions"
     else:
         raise UsageError(
             "--reference: expected a system with torsions of heavy atoms, found "
@@ -289,7 +302,10 @@ def _num_frames(replicas: Mapping[str, inputs.Replicas]) -> int:
 
 def _circular(
     angles: Float[np.ndarray, "num_frames num_angles"],
+    turns: Float[np.ndarray, " num_angles"],
 ) -> Float[np.ndarray, "num_frames num_feats"]:
+    """Returns cos and sin, of twice an angle that is alike after half a turn."""
+    angles = angles * turns.astype(angles.dtype)
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
 
@@ -299,8 +315,17 @@ def find_states(
     tics: Mapping[str, Units],
     seed: int,
     of_what: str,
+    lag: int,
 ) -> tuple[dict[str, Any], int, str]:
     """Assigns frames to cells of phi and psi, or to clusters of slow coordinates.
+
+    Args:
+        torsions: torsions of the system.
+        angles: their angles, by side and unit.
+        tics: slow coordinates, by side and unit.
+        seed: seed of the clusters.
+        of_what: what the slow coordinates are of, in words.
+        lag: lag of models in frames of the reference.
 
     Returns:
         The states of either side unit by unit, their number, and what they are. Cells
@@ -322,7 +347,7 @@ def find_states(
         }
         cells = f"{kinetics.NUM_CELLS} x {kinetics.NUM_CELLS}"
         return states, len(visited), f"cells of a grid of {cells} in phi and psi"
-    clusters = kinetics.fit_clusters(tics["reference"], seed)
+    clusters = kinetics.connected_clusters(tics["reference"], seed, lag)
     states = {
         name: tuple(clusters.transform(unit, n_jobs=1) for unit in units)
         for name, units in tics.items()

@@ -55,7 +55,7 @@ def test_clouds_and_positions_are_each_others_inverse(kind):
         ("parent", "LYS", "N", "CA"),
         ("chain", "LYS", "NZ", "CE"),
         ("chain", "LYS", "CA", "N"),
-        ("chain", "TRP", "CH2", "CZ2"),
+        ("chain", "TRP", "CZ2", "CE2"),
         ("chain", "PRO", "CD", "CG"),
         ("chain", "NME", "CH3", "N"),
     ],

@@ -138,6 +138,7 @@ def save_container(path, kind):
     else:
         names = {
             "timewarp": ("positions", "step", "time"),
+            "peptides": ("high", "low", "spacing_ps"),
             "bioemu": ("pos", "node_orientations", "sequence"),
             "mdshare": ("arr_0", "arr_1"),
         }
@@ -147,12 +148,13 @@ def save_container(path, kind):
 @pytest.mark.parametrize(
     ("name", "kind", "told"),
     [
-        ("a.h5", "mdcath", "an HDF5 file of mdCATH.*docs/equijump.md"),
+        ("a.h5", "mdcath", "an HDF5 file of mdCATH.*mdcath:PATH.*docs/data.md"),
         ("a.h5", "misato", "an HDF5 file of MISATO"),
-        ("AAA-traj-arrays.npz", "timewarp", "an archive of Timewarp.*-state0"),
+        ("AAA-traj-arrays.npz", "timewarp", "arrays of Timewarp.*timewarp:PATH"),
+        ("A.npz", "peptides", "a packed set of peptides.*peptides:PATH"),
         ("b.npz", "bioemu", "samples of BioEmu.*samples.xtc"),
         ("a.npz", "mdshare", "arrays arr_0, arr_1 without names of atoms"),
-        ("a.npy", "mdgen", "an array of MDGen: 14 atoms of each residue"),
+        ("a.npy", "mdgen", "an array of MDGen: 14 atoms.*mdgen:PATH"),
         ("a.zip", "atlas", "an archive of ATLAS with 1 trajectories; unpack it"),
         ("a.xtc.gz", "gz", "a compressed file; unpack it by gunzip"),
     ],

@@ -9,6 +9,7 @@ import pytest
 
 from common.errors import UsageError
 from equijump.data import frames, packed, pairs
+from equijump.data.sources.trajectories import PACKAGED
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +143,27 @@ def test_slow_drift_of_the_spacing_is_told():
     times = np.cumsum(np.linspace(1.0, 1.009, 1_000))
     with pytest.raises(UsageError, match="expected frames at one spacing"):
         frames.find_spacing(Path("run.h5"), times)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "88e43c9853aa7b3e933175e0421c8af47edc66b7b69c187b6eb194e7e21f2391"),
+        (
+            {"in_slots": True},
+            "63847ea71c2c8811168403e33186e836c55da77c161efc70eec55e1e28b261ed",
+        ),
+        (
+            {"select": "protein"},
+            "e981b94834c4e5af2e68d5011c3a838881964b23470772d5962680a0c1d91c13",
+        ),
+    ],
+)
+def test_checksums_by_which_old_runs_know_their_data_stay(settings, expected):
+    path = PACKAGED / "ala2_300K_0.xtc"
+    topology = PACKAGED / "ala2_300K.pdb"
+    (found,) = frames.read_trajectories([path], topology, **settings)
+    assert found.checksum == expected
 
 
 def test_atoms_come_in_the_order_of_slots_where_asked(tmp_path, topology):

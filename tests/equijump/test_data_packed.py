@@ -1,6 +1,5 @@
-"""Tests of packed frames and checksums that are kept."""
+"""Tests of packed frames."""
 
-import json
 import os
 from pathlib import Path
 
@@ -39,6 +38,15 @@ def test_packed_frames_have_the_shape_of_their_array(tmp_path):
     assert (len(frames), frames.shape, frames.dtype) == (6, (6, 2, 3), np.float32)
     np.testing.assert_array_equal(np.asarray(frames), values)
     assert np.asarray(frames, np.float64).dtype == np.float64
+
+
+def test_a_part_of_a_file_is_read_by_its_offset(tmp_path):
+    _, values = write(tmp_path / "a.f32")
+    frames = packed.PackedFrames(tmp_path / "a.f32", 3, 2, offset=2 * 24)
+    np.testing.assert_array_equal(frames[:], values[2:5])
+    np.testing.assert_array_equal(frames[np.array([2, -1, 0])], values[[4, 4, 2]])
+    with pytest.raises(IndexError):
+        frames[np.array([3])]
 
 
 def test_what_was_read_does_not_hold_the_file(tmp_path):
@@ -80,55 +88,3 @@ def test_a_lazy_sequence_is_computed_at_each_access():
     assert [*reversed(lazy)] == [6, 4, 2]
     with pytest.raises(IndexError):
         lazy[3]
-
-
-def age(path, seconds=100):
-    """Changes the time of the last change to the past."""
-    now = path.stat().st_mtime_ns - seconds * 10**9
-    os.utime(path, ns=(now, now))
-
-
-def never(*_):
-    raise AssertionError("read again")
-
-
-def test_an_unchanged_file_is_read_once(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    path.write_bytes(b"first")
-    age(path)
-    first = packed.checksum_of(path)
-    monkeypatch.setattr(packed.hashlib, "file_digest", never)
-    assert packed.checksum_of(path) == first
-    monkeypatch.chdir(tmp_path)
-    assert packed.checksum_of(Path("file")) == first
-
-
-@pytest.mark.parametrize("change", ["size", "time"])
-def test_a_file_that_changed_is_read_again(tmp_path, change):
-    path = tmp_path / "file"
-    path.write_bytes(b"first")
-    age(path)
-    first = packed.checksum_of(path)
-    path.write_bytes(b"other" if change == "time" else b"longer")
-    if change == "size":
-        age(path)
-    assert packed.checksum_of(path) != first
-
-
-def test_a_file_that_was_just_written_is_not_kept(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"first")
-    packed.checksum_of(path)
-    assert not list((tmp_path / "cache").rglob("*.json"))
-
-
-@pytest.mark.parametrize("damage", ["", "[1]", "{}", '{"sha256": "0"}'])
-def test_a_damaged_entry_is_made_anew(tmp_path, damage):
-    path = tmp_path / "file"
-    path.write_bytes(b"first")
-    age(path)
-    first = packed.checksum_of(path)
-    (entry,) = (tmp_path / "cache").rglob("*.json")
-    entry.write_text(damage)
-    assert packed.checksum_of(path) == first
-    assert json.loads(entry.read_text())["sha256"] == first

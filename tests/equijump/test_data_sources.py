@@ -176,14 +176,21 @@ def test_the_temperature_of_a_long_sequence_is_read(tmp_path):
     assert found == {"temperature": 400.0}
 
 
-def test_a_file_counts_before_a_pattern_and_folders_are_none(tmp_path):
+def test_a_file_counts_before_a_pattern_and_folders_are_searched(tmp_path):
     for name in ("run[1].xtc", "run1.xtc"):
         (tmp_path / name).touch()
     (tmp_path / "run2.xtc").mkdir()
     assert trajectories.find(f"{tmp_path}/run[1].xtc") == [tmp_path / "run[1].xtc"]
     assert trajectories.find(f"{tmp_path}/run?.xtc") == [tmp_path / "run1.xtc"]
-    with pytest.raises(UsageError, match=r"sources: .* found the folder .*\*\.xtc"):
-        trajectories.find(str(tmp_path))
+    (tmp_path / "run2.xtc" / "run.dcd").touch()
+    (tmp_path / "run2.xtc" / "run.pdb").touch()
+    names = [path.name for path in trajectories.find(str(tmp_path))]
+    assert names == ["run1.xtc", "run.dcd", "run[1].xtc"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        UsageError, match=r"files \*\.xtc, .* below .*empty, found none"
+    ):
+        trajectories.find(f"{tmp_path}/empty")
 
 
 def test_the_temperature_of_a_rollout_is_read(tmp_path):

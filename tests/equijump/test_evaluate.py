@@ -475,10 +475,10 @@ def test_the_page_needs_nothing_beside_it_and_has_all_parts(folder):
     for part in (
         "Ramachandran maps", "Free energies", "Implied time-scales", "Autocorrelations",
         "nats", "floor", "alphaR: phi below 0", "getContext", "data-scene",
-        "replicas lost",
+        "replicas lost", "Slow coordinates", "molecule-library",
     ):  # fmt: skip
         assert part in page
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 5
     assert "http:" not in page
     assert "https:" not in page
 

@@ -117,6 +117,13 @@ def test_lags_are_one_two_and_five_times_the_first():
     assert choose(0.0, 4.0, 1_000, own=4.0) == (3, 6, 15)
 
 
+def test_short_trajectories_have_the_lag_that_fits_twice():
+    assert choose(0.0, 1.0, 12, 40, own=1.0) == (5,)
+    assert choose(0.0, 1.0, 3, own=1.0) == (1,)
+    with pytest.raises(UsageError, match="expected more than 2 frames"):
+        choose(0.0, 1.0, 2, own=1.0)
+
+
 def test_lags_that_do_not_fit_twice_are_left_out():
     assert choose(20.0, 5.0, 1_000, 17) == (4, 8)
     assert choose(20.0, 5.0, 1_000, 10) == (4,)

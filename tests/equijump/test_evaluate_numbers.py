@@ -178,3 +178,30 @@ def test_few_frames_have_few_clusters():
 def test_time_scales_of_no_memory_come_without_a_warning(counts, expected):
     msm = kinetics.fit_msm(np.array(counts), lag=1)
     np.testing.assert_allclose(kinetics.time_scales(msm, 1), expected, atol=1e-1)
+
+
+def test_few_frames_have_as_many_states_as_connect():
+    rng = np.random.default_rng(0)
+    units = [rng.uniform(0.0, 1.0, (40, 2)) for _ in range(4)]
+    found = kinetics.connected_clusters(units, 0, 1)
+    first = kinetics.fit_clusters(units, 0)
+    share = lambda model: kinetics._share_connected(
+        kinetics.count_transitions(
+            states := [model.transform(x, n_jobs=1) for x in units],
+            model.n_clusters, 1,
+        ),
+        states, model.n_clusters,
+    )  # fmt: skip
+    assert share(found) >= share(first)
+    assert share(found) > 0.95
+    assert found.n_clusters <= first.n_clusters == 16
+
+
+def test_states_that_trajectories_only_leave_are_told_in_words():
+    whole = {"connected_states": 3, "covered_frames": 1.0}
+    assert kinetics.word(whole, 3, 600) == ""
+    assert "rough: 50 frames are few for 3 states" in kinetics.word(whole, 3, 50)
+    part = {"connected_states": 2, "covered_frames": 0.6}
+    assert "of 60% of the frames" in kinetics.word(part, 3, 600)
+    none = {"connected_states": 0, "covered_frames": 0.0}
+    assert kinetics.word(none, 3, 600).startswith("no Markov model")

@@ -5,7 +5,7 @@ import pytest
 
 from common.errors import UsageError
 from configs.equijump import tiny
-from equijump import build, options, sample, sampler
+from equijump import build, options, sample, sampler, starts
 from equijump.weights import Molecule, Weights
 from tests.equijump.test_data_topology_order import make_system
 
@@ -207,10 +207,9 @@ def test_of_several_systems_one_is_named():
 
 
 def match(system, known=None):
-    count = len(system.kept)
-    return options._match(
-        known or two_systems(), "a.pdb", system, np.zeros((1, count, 3), np.float32)
-    )
+    positions = np.zeros((1, len(system.kept), 3), np.float32)
+    given = starts.Given("a.pdb", "--start=a.pdb", system, positions)
+    return starts.match(known or two_systems(), given)
 
 
 def test_a_start_is_matched_by_its_residues():
@@ -285,13 +284,13 @@ def files(monkeypatch):
     """Files of structures of one system, their x coordinates all of one number."""
     counts = {"a.pdb": 1, "b.xtc": 3, "c.xtc": 2}
 
-    def read(path, topology, at_most, select=""):
+    def read(path, topology, at_most, select, complete):
         number = 100.0 * "abc".index(path[0])
         values = number + np.arange(min(counts[path], at_most))
         ones = np.ones((1, 10, 3), np.float32)
         return SYSTEM, np.float32(values[:, None, None] * ones)
 
-    monkeypatch.setattr(options.frames, "read_structures", read)
+    monkeypatch.setattr(starts.frames, "read_structures", read)
     return list(counts)
 
 
@@ -311,7 +310,7 @@ def test_replicas_go_round_the_files(files, replicas, expected):
 
 def test_structures_that_are_left_over_are_told(files, monkeypatch):
     told = []
-    monkeypatch.setattr(options.logging, "warning", lambda t, *a: told.append(t % a))
+    monkeypatch.setattr(starts.logging, "warning", lambda t, *a: told.append(t % a))
     choose(replicas=4, start=files)
     choose(replicas=6, start=files)
     assert told == [
@@ -330,8 +329,8 @@ def test_a_start_that_is_bonded_otherwise_is_told():
 
 def test_a_start_with_a_type_that_is_not_known_is_told_by_name(monkeypatch):
     system = make_system(["ACE", "NLE", "NME"])
-    starts = np.zeros((1, len(system.kept), 3), np.float32)
-    monkeypatch.setattr(options.frames, "read_structures", lambda *_: (system, starts))
+    found = system, np.zeros((1, len(system.kept), 3), np.float32)
+    monkeypatch.setattr(starts.frames, "read_structures", lambda *_: found)
     with pytest.raises(UsageError, match=r"a\.pdb: .* found NLE as residue 2; train"):
         choose(start="a.pdb")
 

@@ -29,7 +29,7 @@ def warnings(monkeypatch):
 
 def test_what_came_of_a_rollout_is_summed_and_dated():
     found = summary([12, 12, 12], [9, 0, 9], [0, 7, 3])
-    assert found == (10, 3, 36, 18, 2, {1: 17.5, 2: 7.5}, 10 + 6 + 2)
+    assert found == (10, 3, 36, 18, 2, {1: 17.5, 2: 7.5}, 10 + 6 + 2, None)
     assert outcome.to_json(found)["broken"] == {"1": 17.5, "2": 7.5}
 
 

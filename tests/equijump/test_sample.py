@@ -291,7 +291,7 @@ def test_python_warns_of_a_rollout_that_never_moves(packaged, frozen, monkeypatc
     assert drawn.summary is None
     two = drawn.sample(3, replicas=2, max_redraws=1)
     assert np.ptp(two[0].xyz, axis=0).max() == 0.0
-    assert drawn.summary == (3, 2, 12, 0, 0, {}, 6)
+    assert drawn.summary == (3, 2, 12, 0, 0, {}, 6, None)
     assert len(told) == 1
     assert "0 of 12 draws passed the gate" in told[0]
 

@@ -11,7 +11,7 @@ from equijump import simulate
 for name in ("openmm", "pdbfixer", "PeptideBuilder"):
     pytest.importorskip(name)
 md = pytest.importorskip("equijump.md")
-protonation = pytest.importorskip("equijump.protonation")
+variants = pytest.importorskip("equijump.variants")
 caps = pytest.importorskip("equijump.caps")
 
 
@@ -130,9 +130,9 @@ def test_states_are_those_of_the_first_model():
     row = "ATOM      1  {:<3} {} A   5       0.000   0.000   0.000"
     rows = [row.format("NZ", "LYS"), row.format("HZ1", "LYS"), "ENDMDL"]
     later = [row.format("HZ2", "LYS"), row.format("HZ3", "LYS")]
-    told = protonation.read_states("\n".join(rows + later))
+    told = variants.read_states("\n".join(rows + later))
     assert told == {("A", "5", ""): "LYN"}
-    assert protonation.read_states("\n".join(rows[:1])) == {}
+    assert variants.read_states("\n".join(rows[:1])) == {}
 
 
 def test_heavy_hydrogens_take_their_mass_from_what_they_are_on():

@@ -148,11 +148,22 @@ def test_h5_cannot_be_gone_on_with(tmp_path):
 def test_a_header_is_kept_with_its_result(tmp_path):
     opened = trajfile.open_output(tmp_path, header(), SYSTEM, overwrite=False)
     with opened as output:
-        trajfile.write_header(output, {"num_jumps": 3})
+        trajfile.write_header(output, {"num_jumps": 3}, {"js": 0.01})
     found = json.loads((tmp_path / "sample.json").read_text())
     assert found.pop("result") == {"num_jumps": 3}
+    assert found.pop("confidence") == {"js": 0.01}
     assert found.pop("format_version") == trajfile.FORMAT_VERSION
     assert found == header()
+
+
+def test_what_is_said_of_weights_does_not_keep_a_rollout_from_going_on(tmp_path):
+    write(tmp_path, [chunk(0, 2)])
+    told = {"dynamics": "ff14SB", "outside_training": ["3 residues"]}
+    opened = trajfile.open_output(tmp_path, header() | told, SYSTEM, overwrite=False)
+    with opened as output:
+        assert output.num_jumps == 1
+        trajfile.write_header(output)
+    assert json.loads((tmp_path / "sample.json").read_text())["dynamics"] == "ff14SB"
 
 
 def test_all_files_of_a_rollout_are_named(tmp_path):

@@ -80,12 +80,54 @@ def test_what_a_head_is_beyond_its_prior_has_unit_variance_at_most(kind, head):
         def beyond(move, z, t):
             x_1 = x_0 + 0.4 * move
             x_t = paths.noised(path(t), scales, x_0, x_1, z)
-            mean, std = heads.prior(head, path, t, scales, x_0, x_t)
-            return (heads.truth(head, path, t, scales, x_0, x_1, z) - mean) / std
+            prior = heads.prior(head, path, t, scales, x_0, x_t)
+            return prior.to_unit(heads.truth(head, path, t, scales, x_0, x_1, z))
 
         assert np.std(beyond(moves, noises, jnp.float32(t))) == pytest.approx(
             1.0, abs=0.02
         )
+
+
+def bonds(kappa, count):
+    """Bonds whose directions follow a von Mises-Fisher law around the first axis."""
+    rng = np.random.default_rng(0)
+    low = np.exp(-2.0 * kappa)
+    cosine = 1.0 + np.log(low + (1.0 - low) * rng.random(count)) / kappa
+    angle = 2.0 * np.pi * rng.random(count)
+    sine = np.sqrt(np.maximum(1.0 - cosine**2, 0.0))
+    units = np.stack([cosine, sine * np.cos(angle), sine * np.sin(angle)], -1)
+    lengths = 1.5 + paths.BOND_SPREAD * rng.normal(size=count)
+    return jnp.asarray(units * lengths[:, None], jnp.float32)
+
+
+@pytest.mark.parametrize("kappa", [0.5, 4.0, 60.0])
+@pytest.mark.parametrize("level", [4.0, 1.0, 0.3, 0.05, 0.01])
+def test_what_a_bond_is_beyond_its_prior_has_unit_variance(kappa, level):
+    """Along the bond and across it, for the law that the prior is exact for."""
+    count, path = 20_000, TRANSPORTS["foellmer"].path
+    t = TRANSPORTS["foellmer"].time_of(jnp.float32(level))
+    order = 1.0 / np.tanh(kappa) - 1.0 / kappa
+    spread = 1.5 * np.sqrt(2.0 / 3.0 * (1.0 - order))
+    ones = jnp.ones((1, 1, 1))
+    scales = paths.Scales(spread * ones, 2.0 * ones, 1.5 * ones)
+    x_0 = jnp.zeros((1, 1, 3)).at[0, 0, 0].set(1.5)
+    ends = bonds(kappa, count)[:, None, None]
+    noises = jax.random.normal(jax.random.key(1), ends.shape)
+
+    @jax.vmap
+    def beyond(x_1, z):
+        x_t = paths.noised(path(t), scales, x_0, x_1, z)
+        prior = heads.prior("end", path, t, scales, x_0, x_t)
+        unit = prior.to_unit(x_1)
+        along = jnp.sum(unit * prior.mean) / jnp.linalg.norm(prior.mean)
+        back = jnp.max(jnp.abs(prior.from_unit(unit) - x_1))
+        return along, jnp.sum(unit**2) - along**2, back
+
+    along, across, back = map(np.asarray, beyond(ends, noises))
+    assert back.max() < 1e-4
+    assert along.mean() == pytest.approx(0.0, abs=0.12)
+    assert np.mean(along**2) == pytest.approx(1.0, abs=0.25)
+    assert np.mean(across) / 2.0 == pytest.approx(1.0, abs=0.25)
 
 
 @ALL

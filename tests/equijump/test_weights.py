@@ -10,7 +10,7 @@ import pytest
 from common.errors import UsageError
 from common.nn.conditions import Known
 from configs.equijump import tiny
-from equijump import build, options, weights
+from equijump import build, starts, weights
 from equijump.data import sources
 from equijump.data.residues import NUM_SLOTS
 from tests.equijump.test_data_pairs import doubled, make_trajectory
@@ -65,7 +65,8 @@ def test_systems_are_named_as_their_files(mixed):
 def test_a_start_in_another_order_is_matched_by_the_same_function(mixed):
     known = weights.find_molecules(mixed)
     other = permuted(labelled(0), np.arange(8)[::-1])
-    name, positions = options._match(known, "file", other.system, other.positions[:2])
+    given = starts.Given("file", "--start=file", other.system, other.positions[:2])
+    name, positions = starts.match(known, given)
     assert name == "toy"
     np.testing.assert_array_equal(
         positions[:, known["toy"].system.slot_atoms[0, :4], 0], [[0, 1, 2, 3]] * 2

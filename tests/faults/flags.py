@@ -38,7 +38,9 @@ NAMES = {
     ("symphony", "sample"): ("checkpoint", "start", "condition", "refiner"),
     ("symphony", "evaluate", "--samples=good.sdf"): ("conventions", "reference_split"),
     ("symphony", "package", "--output=mine"): ("workdir", "which"),
-    ("equijump", "sample"): ("checkpoint", "system", "method", "condition", "format"),
+    ("equijump", "sample"): (
+        "checkpoint", "sequence", "system", "method", "condition", "format",
+    ),
     ("equijump", "simulate"): ("sequence",),
     ("equijump", "simulate", "--sequence=AA"): (
         "force_field", "solvent", "platform", "start", "restrain", "model",

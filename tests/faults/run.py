@@ -20,7 +20,7 @@ COMMANDS = [
     for verb in ("train", "sample", "score", "refine", "evaluate", "package")
 ] + [
     f"equijump.{verb}"
-    for verb in ("train", "sample", "evaluate", "simulate", "package")
+    for verb in ("train", "sample", "evaluate", "simulate", "inspect", "package")
 ]
 PIPE = b"a pipe"
 _MEASURES = ["symphony.evaluate.measure", "equijump.evaluate.measure", "rdkit.Chem"]

@@ -19,6 +19,7 @@ READERS = {
         "equijump", "evaluate", "--reference_topology=a.pdb", "--reference=a{}",
         "--topology=good.pdb", "--trajectory=good.xtc",
     ),
+    "inspect": ("equijump", "inspect", "--topology=a.pdb", "a{}"),
     "start": ("equijump", "sample", "--topology=a.pdb", "--start", "a{}"),
     "train": (
         "equijump", "train", "--config=tiny", "--workdir=run",

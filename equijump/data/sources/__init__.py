@@ -15,12 +15,26 @@ from absl import logging
 from common.errors import UsageError
 from common.nn.conditions import CONDITIONS, ROOM_TEMPERATURE
 from equijump.data.frames import Trajectory
-from equijump.data.sources import ornstein_uhlenbeck, peptides, trajectories
+from equijump.data.sources import (
+    atlas,
+    bioemu,
+    mdcath,
+    mdgen,
+    ornstein_uhlenbeck,
+    peptides,
+    timewarp,
+    trajectories,
+)
 
 SOURCES: dict[str, Callable[[str, ml_collections.ConfigDict], Iterable[Trajectory]]] = {
     "files": trajectories.read,
+    "atlas": atlas.read,
+    "bioemu": bioemu.read,
+    "mdcath": mdcath.read,
+    "mdgen": mdgen.read,
     "ou": ornstein_uhlenbeck.read,
     "peptides": peptides.read,
+    "timewarp": timewarp.read,
 }
 
 
@@ -38,6 +52,22 @@ def read(data: ml_collections.ConfigDict) -> Iterator[Trajectory]:
             temperature of the config is not that beside the trajectory.
     """
     unknown = []
+    for trajectory in read_stated(data):
+        known = trajectory.conditions
+        if "temperature" not in known:
+            unknown.append(trajectory.name)
+            known = {"temperature": ROOM_TEMPERATURE, **known}
+        yield trajectory._replace(conditions=known)
+    if unknown:
+        logging.info(
+            "temperature unknown, taken as %g K, of %d trajectories (%s, ...); give "
+            "--config.data.temperatures",
+            ROOM_TEMPERATURE, len(unknown), unknown[0],
+        )  # fmt: skip
+
+
+def read_stated(data: ml_collections.ConfigDict) -> Iterator[Trajectory]:
+    """Yields what `read` does, without a temperature where none is stated."""
     for index, entry in enumerate(data.sources):
         name, _, argument = entry.partition(":")
         if name not in SOURCES:
@@ -49,17 +79,8 @@ def read(data: ml_collections.ConfigDict) -> Iterator[Trajectory]:
                 given = float(data.temperatures[place])
                 _check_temperature(trajectory.name, given, found)
                 found["temperature"] = given
-            elif "temperature" not in found and name == "files":
-                unknown.append(trajectory.name)
-            found = {"temperature": ROOM_TEMPERATURE, **found}
             _check(trajectory.name, found)
             yield trajectory._replace(conditions=found)
-    if unknown:
-        logging.info(
-            "temperature unknown, taken as %g K, of %d trajectories (%s, ...); give "
-            "--config.data.temperatures",
-            ROOM_TEMPERATURE, len(unknown), unknown[0],
-        )  # fmt: skip
 
 
 def _check_temperature(name: str, given: float, stated: Mapping[str, float]) -> None:

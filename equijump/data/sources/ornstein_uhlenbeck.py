@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 
 from common.errors import UsageError
+from common.nn.conditions import ROOM_TEMPERATURE
 from equijump.data.frames import Trajectory
 from equijump.data.residues import CA_SLOT, NUM_SLOTS, TOKENS
 from equijump.data.topology import System
@@ -60,6 +61,7 @@ def _trajectory(number: int) -> Trajectory:
         positions=atoms.reshape(NUM_FRAMES, -1, 3).astype(np.float32),
         spacing=SPACING,
         checksum=f"ornstein-uhlenbeck {number}",
+        conditions={"temperature": ROOM_TEMPERATURE},
     )
 
 

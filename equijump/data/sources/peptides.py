@@ -6,8 +6,8 @@ plain `positions` in units of 1e-4 nm. Both are `[lane, frame, atom, 3]`, of the
 atoms in the order of the PDB file.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import ml_collections
@@ -16,9 +16,9 @@ from jaxtyping import Float32
 
 from common.commands.reading import Header, read_arrays, refusing
 from common.errors import UsageError
-from equijump.data import files, molecules, whole
+from equijump.data import files, store
 from equijump.data.frames import Trajectory
-from equijump.data.packed import checksum_of
+from equijump.data.sources import packing
 
 PLAIN_UNIT = 1e-4
 """nm, unit of plain positions."""
@@ -34,16 +34,21 @@ def read(pattern: str, data: ml_collections.ConfigDict) -> Iterator[Trajectory]:
         pattern: files, as `peptides/train/*/*.npz`, or a folder that has them.
         data: group `data` of a config: `select` is read.
     """
-    for path in files.found("config.data.sources", pattern, (".npz",)):
-        yield from _read_one(path, data.select)
+    found = packing.matching(pattern, (".npz",))
+    yield from packing.trajectories("peptides", (_job(p, data.select) for p in found))
 
 
-def _read_one(path: Path, select: str) -> Iterator[Trajectory]:
+def _job(path: Path, select: str) -> packing.Job:
     topology = path.with_suffix(".pdb")
     if not topology.is_file():
         raise UsageError(
             f"{path}: expected its topology beside it, found no {topology}"
         )
+    pack = partial(_pack, path, topology, select)
+    return packing.Job(path, (topology,), select, pack)
+
+
+def _pack(path: Path, topology: Path, select: str, writer: store.Writer) -> None:
     arrays = read_arrays(path, _WHAT, _choose)
     with refusing(path, _WHAT):
         positions = unpack(arrays)
@@ -57,29 +62,22 @@ def _read_one(path: Path, select: str) -> Iterator[Trajectory]:
             f"{path}: expected the {loaded.n_atoms} atoms of {topology.name}, found "
             f"{positions.shape[2]}"
         )
-    first = positions[0, 0].astype(np.float64)
-    system = molecules.read_system(loaded, first, str(path), None, select)
-    bonds = whole.bonds_of(system)
-    shas = checksum_of(path) + checksum_of(topology)
+    system = packing.first_system(loaded, positions[0, 0], str(path), select, writer)
     for lane, every in enumerate(positions):
-        kept = np.ascontiguousarray(every[:, system.kept])
+        count = packing.add(writer, f"{path} (lane {lane})", system, [every])
         name = f"{path.stem}_{lane:02d}"
-        whole.check(f"{path} (lane {lane})", kept, bonds, system)
-        key = hashlib.sha256(f"peptides {shas} {select} {lane}".encode()).hexdigest()
-        yield Trajectory(name, system, kept, spacing, key, known)
+        writer.end(system, [store.Piece(name, spacing, conditions=known)] * (count > 1))
 
 
 def _choose(headers: Mapping[str, Header]) -> Iterable[str]:
     """Returns the arrays to read, whose shapes and types are as they should be."""
     kinds = {"high": np.int8, "low": np.uint8}
     kinds = kinds if "high" in headers else {"positions": np.int16}
-    shape = headers.get("high", headers.get("positions"))
     for name, kind in kinds.items():
-        found = headers[name]
-        if found.dtype != kind or found.shape != shape.shape:
+        found, other = headers[name], headers[next(iter(kinds))]
+        is_whole = len(found.shape) == 4 and found.shape[3] == 3 and found.shape[1] > 1
+        if found.dtype != kind or found.shape != other.shape or not is_whole:
             raise ValueError(f"{name} of shape {found.shape} and type {found.dtype}")
-        if len(found.shape) != 4 or found.shape[3] != 3 or found.shape[1] < 2:
-            raise ValueError(f"{name} of shape {found.shape}")
     return {*kinds, "unit_nm", *_STATED} & headers.keys()
 
 

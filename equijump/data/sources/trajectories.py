@@ -1,5 +1,7 @@
 """Trajectories in files, and the packaged ones by their name."""
 
+import functools
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,17 +15,22 @@ from equijump.replicas import stem_of
 
 PACKAGED = Path(__file__).parents[2] / "packaged"
 
+BINARY = (".xtc", ".trr", ".dcd", ".nc", ".netcdf", ".h5", ".lh5", ".hdf5")
+"""Ends of the files of a folder that are read; others may be topologies."""
+
 
 def read(pattern: str, data: ml_collections.ConfigDict) -> Iterator[frames.Trajectory]:
-    """Yields the trajectories of a packaged name or of a pattern of files.
+    """Yields the trajectories of a packaged name, of a pattern of files or of a folder.
 
     Args:
-        pattern: as `ala2_300K` or `runs/*.xtc`.
+        pattern: as `ala2_300K`, `runs/*.xtc` or `runs`.
         data: group `data` of a config: `topology`, `spacing` and `select` are read.
     """
+    listed = functools.cache(lambda folder: frozenset(os.listdir(folder)))
     for path in find(pattern):
         topology = Path(
-            data.topology or files.find_topology("--config.data.topology", path)
+            data.topology
+            or files.find_topology("--config.data.topology", path, listed(path.parent))
         )
         (found,) = frames.read_trajectories(
             [path], topology, data.spacing, select=data.select
@@ -32,7 +39,7 @@ def read(pattern: str, data: ml_collections.ConfigDict) -> Iterator[frames.Traje
 
 
 def find(pattern: str) -> list[Path]:
-    """Returns the files of a packaged name or of a pattern.
+    """Returns the files of a packaged name, of a pattern, or below a folder.
 
     >>> len(find("ala2_300K"))
     8
@@ -42,7 +49,7 @@ def find(pattern: str) -> list[Path]:
     """
     is_name = Path(pattern).name == pattern
     packaged = sorted(PACKAGED.glob(f"{pattern}_*.xtc")) if is_name else []
-    return packaged or files.matching("config.data.sources", pattern)
+    return packaged or files.found("config.data.sources", pattern, BINARY)
 
 
 def beside(path: Path, suffix: str) -> Path:
