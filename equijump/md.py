@@ -18,9 +18,12 @@ from openmm import app, unit
 
 from common.commands import reading
 from common.errors import UsageError
+from equijump import structure_based
 from equijump.prepare import LONGEST_BOND, Molecule, in_nm, short
 from equijump.prepare import build_peptide as build_peptide
 from equijump.prepare import prepare as prepare
+from equijump.structure_based import fraction_native as fraction_native
+from equijump.structure_based import read_native as native_of
 
 FORCE_FIELDS = {
     "ff14SB": "amber14/protein.ff14SB.xml",
@@ -32,6 +35,7 @@ PIECE = 500
 
 _RADIUS_OFFSET = 0.009  # nm, of the dielectric radii in OBC2
 _MEASURED = 0.3  # s for which each engine is measured
+_SPRING = 1000.0  # kJ/mol/nm^2, of restraints
 _ITERATIONS = 200  # Of a minimisation before that, which takes clashes away.
 
 
@@ -57,7 +61,11 @@ class Settings(NamedTuple):
 
 
 def make_system(
-    topology: Any, force_field: str, solvent: str, permittivity: float
+    topology: Any,
+    force_field: str,
+    solvent: str,
+    permittivity: float,
+    hydrogen_mass: float = 0.0,
 ) -> openmm.System:
     """Returns a system without cutoff, bonds to hydrogen constrained.
 
@@ -66,6 +74,8 @@ def make_system(
         force_field: key of `FORCE_FIELDS`, or an XML file that OpenMM finds.
         solvent: "none", or the name of an implicit one of OpenMM.
         permittivity: relative permittivity; divides every product of two charges.
+        hydrogen_mass: mass of hydrogens in amu, taken from the atoms they are on; 0
+            leaves all masses.
 
     Raises:
         UsageError: The force field is unknown or lacks a residue.
@@ -76,7 +86,10 @@ def make_system(
     try:
         field = app.ForceField(*files)
         system = field.createSystem(
-            topology, nonbondedMethod=app.NoCutoff, constraints=app.HBonds
+            topology,
+            nonbondedMethod=app.NoCutoff,
+            constraints=app.HBonds,
+            hydrogenMass=hydrogen_mass * unit.dalton if hydrogen_mass else None,
         )
     except Exception as error:  # Parsers of XML raise errors of their own.
         raise UsageError(
@@ -122,6 +135,27 @@ def _divide_charges(system: openmm.System, factor: float) -> None:
             force.setExceptionParameters(index, i, j, product / factor**2, *rest)
 
 
+def structure_based_system(
+    molecule: Molecule, source: str, *, contacts: str, epsilon: float, unit_masses: bool
+) -> tuple[Molecule, openmm.System]:
+    """Returns the heavy atoms of a molecule, and the model of its structure.
+
+    Args:
+        molecule: molecule in its native structure.
+        source: origin of the molecule, for the message of an error.
+        contacts: one of `structure_based.CONTACTS`.
+        epsilon: unit of energy, in kJ/mol.
+        unit_masses: true for 1 amu at each atom; else masses are the elements'.
+    """
+    heavy, _ = heavy_atoms(molecule)
+    native = native_of(heavy, source)
+    masses = [
+        1.0 if unit_masses else atom.element.mass.value_in_unit(unit.dalton)
+        for atom in heavy.topology.atoms()
+    ]
+    return heavy, structure_based.make_system(native, masses, epsilon, contacts)
+
+
 def heavy_atoms(molecule: Molecule) -> tuple[Molecule, list[int]]:
     """Returns the molecule without hydrogens, and which atoms those left were."""
     atoms = list(molecule.topology.atoms())
@@ -132,13 +166,52 @@ def heavy_atoms(molecule: Molecule) -> tuple[Molecule, list[int]]:
     return Molecule(modeller.topology, molecule.positions[kept]), kept
 
 
-def engines() -> Iterator[Engine]:
-    """Yields the engines that are there; the CPU's with one thread and with all."""
+def restrain(system: openmm.System, molecule: Molecule, selection: str) -> None:
+    """Adds springs of `_SPRING` that hold atoms where they are.
+
+    Args:
+        system: system, changed in place.
+        molecule: its molecule.
+        selection: atoms, in MDTraj's language.
+
+    Raises:
+        UsageError: It is not of that language, or selects nothing.
+    """
+    import mdtraj  # Takes a second that few need.
+
+    topology = mdtraj.Topology.from_openmm(molecule.topology)
+    try:
+        chosen = topology.select(selection)
+    except Exception as error:  # The parser raises whatever it stumbles over.
+        raise UsageError(
+            f"--restrain: expected a selection of MDTraj, as in 'name CA', found "
+            f"{selection!r}"
+        ) from error
+    if len(chosen) == 0:
+        raise UsageError(
+            f"--restrain: expected a selection with atoms, found {selection!r} with "
+            "none; 'name CA' is one"
+        )
+    force = openmm.CustomExternalForce(f"{_SPRING / 2}*((x-x0)^2+(y-y0)^2+(z-z0)^2)")
+    for name in ("x0", "y0", "z0"):
+        force.addPerParticleParameter(name)
+    for index in chosen.tolist():
+        force.addParticle(index, molecule.positions[index].tolist())
+    system.addForce(force)
+
+
+def engines(alone: bool = True) -> Iterator[Engine]:
+    """Yields the engines that are there; the CPU's with one thread and with all.
+
+    Args:
+        alone: false where others compute beside: one thread then.
+    """
     for index in range(openmm.Platform.getNumPlatforms()):
         name = openmm.Platform.getPlatform(index).getName()
         if name == "CPU":
             yield Engine(name, threads=1)
-        yield Engine(name)
+        if name != "CPU" or alone:
+            yield Engine(name)
 
 
 def open_context(
@@ -164,7 +237,10 @@ def open_context(
 
 
 def speeds(
-    molecule: Molecule, system: openmm.System, settings: Settings
+    molecule: Molecule,
+    system: openmm.System,
+    settings: Settings,
+    alone: bool = True,
 ) -> dict[Engine, float]:
     """Measures ns per day of every engine that works, for a moment each.
 
@@ -175,7 +251,7 @@ def speeds(
         UsageError: No platform works.
     """
     found, minimised = {}, None
-    for engine in reversed(list(engines())):  # The slowest, Reference, comes last.
+    for engine in reversed(list(engines(alone))):  # The slowest, Reference, comes last.
         try:
             context = open_context(system, engine, settings, seed=1)
             if minimised is None:
@@ -219,11 +295,10 @@ def minimise(
     try:
         context.setPositions(molecule.positions)
         openmm.LocalEnergyMinimizer.minimize(context, maxIterations=max_iterations)
-        energy = context.getState(getEnergy=True).getPotentialEnergy()
+        value = energy(context)
         found = Molecule(molecule.topology, positions(context))
     except OpenMMException as error:
         raise FloatingPointError(short(error)) from error
-    value = energy.value_in_unit(unit.kilojoule_per_mole)
     if not (np.isfinite(value) and np.isfinite(found.positions).all()):
         raise FloatingPointError(f"an energy of {value} kJ/mol")
     return found, value
@@ -260,6 +335,12 @@ def is_whole(
     """Returns whether all bonds hold; never where a position is not finite."""
     lengths = np.linalg.norm(np.diff(positions[bonds], axis=1)[:, 0], axis=-1)
     return bool(np.isfinite(positions).all() and (lengths < LONGEST_BOND).all())
+
+
+def energy(context: openmm.Context) -> float:
+    """Returns the potential energy in kJ/mol."""
+    found = context.getState(getEnergy=True).getPotentialEnergy()
+    return found.value_in_unit(unit.kilojoule_per_mole)
 
 
 def positions(context: openmm.Context) -> Float[np.ndarray, "num_atoms 3"]:

@@ -19,9 +19,11 @@ from openmm import app, unit
 from scipy.spatial import cKDTree
 
 from common.errors import UsageError
+from equijump.caps import add_caps
 from equijump.data.files import num_alternatives
 from equijump.data.parts import BEADS
 from equijump.data.whole import describe_unit
+from equijump.variants import Place, read_states, variants
 
 ANGLES = {"extended": (-120.0, 140.0), "helix": (-57.0, -47.0)}
 """Dihedrals phi and psi, in degrees, of the starts that can be built."""
@@ -86,9 +88,15 @@ def _make_cap(residue: Any, name: str, surplus: Sequence[str], methyl: str) -> N
 
 
 def prepare(
-    text: str, source: str, *, replace: bool = False, built: bool = False
+    text: str,
+    source: str,
+    *,
+    replace: bool = False,
+    built: bool = False,
+    caps: bool = False,
+    ph: float | None = None,
 ) -> Molecule:
-    """Completes the heavy atoms of a protein and adds hydrogens as of pH 7.
+    """Completes the heavy atoms of a protein and adds hydrogens.
 
     What is neither an amino acid nor a cap, nor bonded to one, goes. The same text
     gives the same molecule.
@@ -99,6 +107,8 @@ def prepare(
         replace: true to replace modified amino acids by the ones they come from, and to
             leave out what else is bonded to the protein.
         built: true of `build_peptide`, whose side chains may clash.
+        caps: true to put ACE and NME on ends of chains that have none.
+        ph: pH of residues whose state the file does not tell; 7 if None.
 
     Raises:
         UsageError: There is no protein, a chain has a gap or is a ring, or a residue is
@@ -111,8 +121,13 @@ def prepare(
         _check_rings(Molecule(fixer.topology, in_nm(fixer.positions)), source)
     try:
         _keep_protein(fixer, source, replace)
+        if caps:
+            topology, positions = add_caps(fixer.topology, in_nm(fixer.positions))
+            fixer.topology, fixer.positions = topology, positions * unit.nanometer
         _check_chains(Molecule(fixer.topology, in_nm(fixer.positions)), source)
-        return _complete(fixer, reference, source)
+        _add_heavy(fixer, source)
+        states = {} if built else read_states(text)
+        return _add_hydrogens(fixer, states, source, 7.0 if ph is None else ph)
     except UsageError:
         raise
     except Exception as error:  # pdbfixer and OpenMM raise errors of many kinds.
@@ -233,8 +248,8 @@ def _bonded(
     return [residue for residue in foreign if residue in bonded]
 
 
-def _complete(fixer: Any, reference: openmm.Platform, source: str) -> Molecule:
-    """Adds the heavy atoms that are missing, tells them, and adds hydrogens."""
+def _add_heavy(fixer: Any, source: str) -> None:
+    """Adds the heavy atoms that are missing, and tells them."""
     fixer.missingResidues = {}
     fixer.findMissingAtoms()
     built = [
@@ -250,9 +265,17 @@ def _complete(fixer: Any, reference: openmm.Platform, source: str) -> Molecule:
             "is written", source, told,
         )  # fmt: skip
     fixer.addMissingAtoms(seed=0)
+
+
+def _add_hydrogens(
+    fixer: Any, states: Mapping[Place, str], source: str, ph: float
+) -> Molecule:
+    """Returns the molecule with the hydrogens of its states, else of the pH."""
+    reference = openmm.Platform.getPlatformByName("Reference")
     modeller = app.Modeller(fixer.topology, fixer.positions)
     random.seed(0)  # Modeller draws where hydrogens are before it relaxes them.
-    modeller.addHydrogens(pH=7.0, platform=reference)
+    told = variants(modeller.topology, states, source)
+    modeller.addHydrogens(pH=ph, variants=told, platform=reference)
     modeller.topology.setPeriodicBoxVectors(None)
     return Molecule(modeller.topology, in_nm(modeller.positions))
 

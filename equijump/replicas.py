@@ -19,7 +19,14 @@ from common.errors import UsageError
 
 _LONGEST_NAME = 60  # Letters of a sequence in the names of files.
 _MAY_GROW = ("length", "replicas")
-_NEWER = {"replace_nonstandard": True}
+_NEWER = {
+    "replace_nonstandard": True,
+    "model": "all-atom",
+    "contacts": "gaussian",
+    "units": "real",
+    "epsilon": 2.0,
+    "hydrogen_mass": 0.0,
+}
 """Flags of which older records do not know, and what was done then."""
 
 
@@ -45,6 +52,17 @@ def stem_of(sequence: str | None, pdb: str | None, caps: bool) -> str:
         return Path(pdb).stem
     stem = sequence.lower()[:_LONGEST_NAME]
     return f"ace_{stem}_nme" if caps else stem
+
+
+def pdb_path(name: str) -> Path:
+    """Returns the path of a PDB file, or of the packaged one of that name.
+
+    >>> pdb_path("mine.pdb").name, pdb_path("cln025").is_file()
+    ('mine.pdb', True)
+    """
+    packaged = Path(__file__).parent / "packaged" / f"{name}.pdb"
+    is_name = name == Path(name).name and not Path(name).exists()
+    return packaged if is_name and packaged.is_file() else Path(name)
 
 
 def state_of(path: Path) -> Path:

@@ -1,154 +1,61 @@
 """Makes trajectories to train on: `equijump simulate --sequence=AAQAA --output=data`.
 
-Flags are checked here, and replicas run one after the other, by
-`equijump.simulation`. OpenMM is behind `equijump.md`, imported when the flags are good;
+Flags are those of `equijump.simulate_flags`; replicas run side by side by
+`equijump.parallel`. OpenMM is behind `equijump.md`, imported when the flags are good;
 the files are those of `equijump.replicas`.
 """
 
 import argparse
 import contextlib
-import hashlib
-import importlib
-import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from common.commands import cli
-from common.commands.reading import line_of
-from common.errors import RunError, UsageError
+from common.errors import RunError
 from common.runs.training import StopOnSignal
-from equijump import replicas
+from equijump import folding, parallel, replicas
+from equijump.simulate_flags import describe, each, make_plan, parser
 from equijump.simulation import (
     Plan,
     Simulation,
     begin,
-    run_replica,
+    load_md,
     set_up,
+    told,
     write_topology,
 )
 
-LETTERS = "ACDEFGHIKLMNPQRSTVWY"
-SOLVENTS = ("obc2", "gbn2", "none")
-STARTS = ("extended", "helix")
-FORMAT_VERSION = 1
 
+class Job(NamedTuple):
+    """A molecule to simulate.
 
-def make_plan(arguments: argparse.Namespace) -> Plan:
-    """Checks what can be checked without OpenMM.
-
-    Raises:
-        UsageError: A flag has a value that it cannot have.
+    Attributes:
+        arguments: flags, as if it were the only molecule.
+        plan: lengths of the simulation.
+        folder: folder of its files.
+        wanted: what decides its trajectories.
+        paths: its trajectories.
     """
-    _check_source(arguments)
-    _check_numbers(arguments)
-    step = arguments.step / 1000  # ps
-    of_step, of_spacing = (
-        f"--step={arguments.step:g} fs", f"--spacing={arguments.spacing:g} ps"
-    )  # fmt: skip
-    count = lambda name: _multiple(
-        f"--{name}", getattr(arguments, name), step, "ps", of_step
-    )
-    return Plan(
-        stem=replicas.stem_of(arguments.sequence, arguments.pdb, arguments.caps),
-        steps_per_frame=count("spacing"),
-        equilibration_steps=count("equilibration"),
-        num_frames=_multiple(
-            "--length", arguments.length, arguments.spacing / 1000, "ns", of_spacing
-        ),
-        spacing=arguments.spacing,
-    )
 
+    arguments: argparse.Namespace
+    plan: Plan
+    folder: Path
+    wanted: dict[str, Any]
+    paths: list[Path]
 
-def _check_source(arguments: argparse.Namespace) -> None:
-    """Raises `UsageError` unless there is one molecule, and flags that belong to it."""
-    if (arguments.sequence is None) == (arguments.pdb is None):
-        found = "neither" if arguments.pdb is None else "both"
-        raise UsageError(f"expected --sequence or --pdb, found {found}")
-    if arguments.sequence is not None:
-        _check_sequence(arguments.sequence)
-    elif not Path(arguments.pdb).is_file():
-        raise UsageError(f"--pdb: expected a file, found none at {arguments.pdb}")
-    elif arguments.caps:
-        raise UsageError("--caps: expected --sequence beside it, found --pdb")
-    if arguments.replace_nonstandard and arguments.pdb is None:
-        raise UsageError("--replace_nonstandard: expected --pdb beside it, found none")
-    if arguments.permittivity != 1.0 and arguments.solvent != "none":
-        raise UsageError(
-            "--permittivity: expected --solvent=none beside it, found "
-            f"{arguments.solvent}, which has its own"
-        )
+    @property
+    def topology(self) -> Path:
+        """Path of the PDB file beside the trajectories."""
+        return self.folder / f"{self.plan.stem}.pdb"
 
-
-def _check_numbers(arguments: argparse.Namespace) -> None:
-    """Raises `UsageError` for a number out of range, and for one residue alone."""
-    positive = ("temperature", "friction", "step", "spacing", "length", "permittivity")
-    for name in positive:
-        value = getattr(arguments, name)
-        if not 0.0 < value < math.inf:
-            raise UsageError(f"--{name}: expected a positive number, found {value}")
-    if not 0.0 <= arguments.equilibration < math.inf:
-        raise UsageError(
-            f"--equilibration: expected 0 or more, found {arguments.equilibration}"
-        )
-    if arguments.replicas < 1:
-        raise UsageError(f"--replicas: expected 1 or more, found {arguments.replicas}")
-    if not 0 <= arguments.seed < 2**32:
-        raise UsageError(f"--seed: expected 0 to {2**32 - 1}, found {arguments.seed}")
-    if arguments.pdb is None and len(arguments.sequence) == 1 and not arguments.caps:
-        raise UsageError(
-            "--sequence: one uncapped residue has no parameters: give --caps"
-        )
-
-
-def _check_sequence(sequence: str) -> None:
-    if not sequence:
-        raise UsageError("--sequence: expected one letter or more, found none")
-    for place, letter in enumerate(sequence, start=1):
-        if letter not in LETTERS:
-            raise UsageError(
-                f"--sequence: expected letters of {LETTERS}, found {letter!r} at "
-                f"place {place}"
-            )
-
-
-def _multiple(flag: str, value: float, part: float, unit: str, of: str) -> int:
-    """Returns how many parts make up a value; both have the same unit."""
-    count = round(value / part)
-    if abs(value / part - count) > 1e-6 * max(count, 1):
-        raise UsageError(f"{flag}: expected a multiple of {of}, found {value:g} {unit}")
-    return count
-
-
-def describe(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Returns what decides the trajectories, as JSON values."""
-    flags = {k: v for k, v in sorted(vars(arguments).items()) if k != "output"}
-    if not arguments.replace_nonstandard:  # Of which older records do not know.
-        del flags["replace_nonstandard"]
-    described = {"format": FORMAT_VERSION, "flags": flags}
-    if arguments.pdb is not None:
-        contents = Path(arguments.pdb).read_bytes()
-        described["pdb_sha256"] = hashlib.sha256(contents).hexdigest()
-    return described
-
-
-def load_md() -> ModuleType:
-    """Imports `equijump.md`, and with it OpenMM.
-
-    Raises:
-        UsageError: It is not installed.
-    """
-    try:
-        return importlib.import_module("equijump.md")
-    except ImportError as error:
-        raise UsageError(
-            "expected OpenMM, pdbfixer and PeptideBuilder, found no "
-            f"{error.name}: pip install 'symphony-equijump[md]'"
-        ) from error
+    @property
+    def total(self) -> int:
+        """Number of frames of all replicas."""
+        return len(self.paths) * self.plan.num_frames
 
 
 def seed_of(seed: int, replica: int) -> int:
@@ -167,115 +74,117 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: arguments after the command; those of the process where None.
     """
-    arguments = _parser().parse_args(argv)
-    plan = make_plan(arguments)
-    folder, total = Path(arguments.output), arguments.replicas * plan.num_frames
-    for name in ("simulate.json", f"{plan.stem}.pdb"):
-        cli.check_output(folder / name)
-    cli.check_apart(folder / f"{plan.stem}.pdb", arguments.pdb)
-    wanted = describe(arguments)
-    found = replicas.find(folder, wanted, plan.stem)
-    paths = [folder / f"{plan.stem}_{r}.xtc" for r in range(arguments.replicas)]
-    replicas.check_states(paths)
-    topology = folder / f"{plan.stem}.pdb"
-    is_whole = found is not None and topology.is_file()
-    if is_whole and replicas.num_done(paths) >= total:
-        sys.stdout.write(f"{folder}: all {total} frames are done\n")
-        return 0
-    md = load_md()
-    begun = [replicas.read_begun(path) is not None for path in paths]
-    with _told(md, folder):
-        ready = set_up(md, arguments, found, minimises=not all(begun))
-    sys.stdout.write(f"platform: {ready.engine.platform}\n")
-    with cli.made_folder(folder), cli.locked(folder), StopOnSignal() as stop:
-        # Another command may have begun in the folder since.
-        found = replicas.find(folder, wanted, plan.stem)
-        if found is None:
-            begin(folder, plan, wanted, ready, md)
-        else:
-            replicas.write_record(folder, found | wanted)
-        if not topology.is_file():
-            write_topology(topology, ready, md)
-        with _told(md, folder):
-            _run(md, ready, plan, paths, arguments.seed, stop)
-    done = replicas.num_done(paths)
-    if done < total:
-        raise RunError(
-            f"{folder}: stopped after {done} of {total} frames; run again, it goes on"
-        )
-    sys.stdout.write(f"{folder}: {total} frames, topology in {plan.stem}.pdb\n")
+    arguments = parser().parse_args(argv)
+    if arguments.find_folding_temperature:
+        arguments = folding.first_of_ladder(arguments)
+        return folding.main(arguments, make_plan(arguments))
+    jobs = [_job(own) for own in each(arguments)]
+    jobs = [job for job in jobs if not _is_done(job)]
+    if jobs:
+        load_md()
+        _simulate(jobs, arguments)
     return 0
 
 
-@contextlib.contextmanager
-def _told(md: ModuleType, folder: Path) -> Iterator[None]:
-    """Turns errors of OpenMM into one that says what is kept and what may help."""
-    try:
-        yield
-    except md.OpenMMException as error:
-        raise RunError(
-            f"{folder}: OpenMM could not go on ({line_of(error)}); frames so far are "
-            "kept; a smaller --step or --platform=Reference may help"
-        ) from error
+def _job(arguments: argparse.Namespace) -> Job:
+    """Checks all of a molecule that can be checked without OpenMM."""
+    plan, folder = make_plan(arguments), Path(arguments.output)
+    paths = [folder / f"{plan.stem}_{r}.xtc" for r in range(arguments.replicas)]
+    job = Job(arguments, plan, folder, describe(arguments), paths)
+    for path in (folder / "simulate.json", job.topology):
+        cli.check_output(path)
+    if arguments.pdb is not None:
+        cli.check_apart(job.topology, replicas.pdb_path(arguments.pdb))
+    replicas.find(folder, job.wanted, plan.stem)
+    replicas.check_states(paths)
+    return job
 
 
-def _run(
-    md: ModuleType,
-    ready: Simulation,
-    plan: Plan,
-    paths: Sequence[Path],
-    seed: int,
-    stop: StopOnSignal,
-) -> None:
-    """Simulates all replicas, one after the other."""
-    total, done = len(paths) * plan.num_frames, replicas.num_done(paths)
-    with cli.progress(total, "simulating", "frames", completed=done) as advance:
-        for replica, path in enumerate(paths):
-            if not stop.requested:
-                run_replica(
-                    md, ready, plan, path, seed_of(seed, replica), advance,
-                    lambda: stop.requested,
-                )  # fmt: skip
+def _is_done(job: Job) -> bool:
+    """Returns whether nothing is left to do, and says so."""
+    found = replicas.find(job.folder, job.wanted, job.plan.stem)
+    is_whole = found is not None and job.topology.is_file()
+    if not is_whole or replicas.num_done(job.paths) < job.total:
+        return False
+    sys.stdout.write(f"{job.folder}: all {job.total} frames are done\n")
+    return True
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = cli.argument_parser(
-        "equijump simulate",
-        "Makes trajectories with OpenMM. Run again after an interruption, it goes on.",
+def _simulate(jobs: Sequence[Job], arguments: argparse.Namespace) -> None:
+    """Simulates all molecules, and says what became of each."""
+    total = sum(job.total for job in jobs)
+    done = sum(replicas.num_done(job.paths) for job in jobs)
+    num_tasks = sum(len(job.paths) for job in jobs)
+    processes = parallel.num_processes(
+        arguments.processes, arguments.platform, num_tasks
     )
-    add = parser.add_argument
-    number = lambda name, default, told: add(
-        name, type=float, default=default, help=told
-    )
-    add("--sequence", help="one letter for each residue")
-    add("--caps", action="store_true", help="ACE before the sequence, NME after it")
-    add("--start", choices=STARTS, default="extended", help="how a sequence is built")
-    add("--pdb", help="protein to simulate instead; solvent and ligands are removed")
-    add(
-        "--replace_nonstandard",
-        action="store_true",
-        help="replace modified residues of --pdb by those that they come from",
-    )
-    add("--force_field", default="ff14SB", help="name, or an XML file of OpenMM")
-    add("--solvent", choices=SOLVENTS, default="obc2", help="implicit one, or none")
-    number("--permittivity", 1.0, "relative, without solvent")
-    number("--temperature", 300.0, "K")
-    number("--friction", 1.0, "1/ps")
-    number("--step", 2.0, "fs")
-    number("--spacing", 1.0, "ps from frame to frame")
-    number("--length", 1.0, "ns of each replica")
-    number("--equilibration", 100.0, "ps before the first frame, not written")
-    add("--replicas", type=int, default=1, help="how many trajectories")
-    add("--seed", type=int, default=0, help="of velocities and noise")
-    add("--platform", help="of OpenMM; the fastest one here if not given")
-    add(
-        "--heavy",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="write no hydrogens",
-    )
-    add("--output", required=True, help="folder")
-    return parser
+    failures: list[RunError] = []
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopOnSignal())
+        advance = stack.enter_context(
+            cli.progress(total, "simulating", "frames", completed=done)
+        )
+        asked = lambda: stop.requested
+        tasks = _tasks(jobs, processes, stack, asked, failures)
+        parallel.run(tasks, processes, advance, asked, failures)
+    if failures:
+        more = f"; {len(failures) - 1} more failed" if len(failures) > 1 else ""
+        raise RunError(f"{failures[0]}{more}") from failures[0]
+    for job in jobs:
+        done = replicas.num_done(job.paths)
+        if done < job.total:
+            raise RunError(
+                f"{job.folder}: stopped after {done} of {job.total} frames; run again, "
+                "it goes on"
+            )
+        sys.stdout.write(
+            f"{job.folder}: {job.total} frames, topology in {job.topology.name}\n"
+        )
+
+
+def _tasks(
+    jobs: Sequence[Job],
+    processes: int,
+    stack: contextlib.ExitStack,
+    stop: Callable[[], bool],
+    failures: list[RunError],
+) -> Iterator[parallel.Task]:
+    """Yields what is left to do; a molecule is set up when it is first asked for."""
+    for job in jobs:
+        if stop():
+            return
+        try:
+            ready = _set_up(job, processes, stack)
+        except RunError as error:
+            failures.append(error)
+            continue
+        for replica, path in enumerate(job.paths):
+            if replicas.num_done([path]) < job.plan.num_frames:
+                seed = seed_of(job.arguments.seed, replica)
+                yield parallel.Task(ready, job.plan, path, seed)
+
+
+def _set_up(job: Job, processes: int, stack: contextlib.ExitStack) -> Simulation:
+    """Builds a molecule and writes all but its frames; the folder stays locked."""
+    md = load_md()
+    found = replicas.find(job.folder, job.wanted, job.plan.stem)
+    begun = [replicas.read_begun(path) is not None for path in job.paths]
+    with told(md, job.folder):
+        ready = set_up(
+            md, job.arguments, found, minimises=not all(begun), alone=processes == 1
+        )
+    sys.stdout.write(f"platform: {ready.engine.platform}\n")
+    stack.enter_context(cli.made_folder(job.folder))
+    stack.enter_context(cli.locked(job.folder))
+    # Another command may have begun in the folder since.
+    found = replicas.find(job.folder, job.wanted, job.plan.stem)
+    if found is None:
+        begin(job.folder, job.plan, job.wanted, ready, md)
+    else:
+        replicas.write_record(job.folder, found | job.wanted)
+    if not job.topology.is_file():
+        write_topology(job.topology, ready, md)
+    return ready
 
 
 if __name__ == "__main__":

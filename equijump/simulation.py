@@ -5,9 +5,11 @@ ps and kJ/mol. Frames become complete with the state behind them.
 """
 
 import argparse
+import contextlib
+import importlib
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -15,12 +17,16 @@ from typing import Any, NamedTuple
 
 from common import __version__
 from common.commands import cli
-from common.errors import RunError
+from common.commands.reading import line_of
+from common.errors import RunError, UsageError
 from equijump import replicas
 from equijump.replicas import State
 
 SAVE_SECONDS = 10.0
 """Between two states of a replica: what a command that is killed may lose."""
+
+GAS_CONSTANT = 0.00831446261815324
+"""kJ/mol/K"""
 
 _PACKAGES = ("openmm", "pdbfixer", "PeptideBuilder", "numpy")
 
@@ -65,11 +71,39 @@ class Simulation(NamedTuple):
     energy: float | None
 
 
+def load_md() -> ModuleType:
+    """Imports `equijump.md`, and with it OpenMM.
+
+    Raises:
+        UsageError: It is not installed.
+    """
+    try:
+        return importlib.import_module("equijump.md")
+    except ImportError as error:
+        raise UsageError(
+            "expected OpenMM, pdbfixer and PeptideBuilder, found no "
+            f"{error.name}: pip install 'symphony-equijump[md]'"
+        ) from error
+
+
+@contextlib.contextmanager
+def told(md: ModuleType, folder: Path) -> Iterator[None]:
+    """Turns errors of OpenMM into one that says what is kept and what may help."""
+    try:
+        yield
+    except md.OpenMMException as error:
+        raise RunError(
+            f"{folder}: OpenMM could not go on ({line_of(error)}); frames so far are "
+            "kept; a smaller --step or --platform=Reference may help"
+        ) from error
+
+
 def set_up(
     md: ModuleType,
     arguments: argparse.Namespace,
     found: Mapping[str, Any] | None,
     minimises: bool,
+    alone: bool = True,
 ) -> Simulation:
     """Builds and completes the molecule.
 
@@ -79,30 +113,13 @@ def set_up(
         found: files of `equijump.replicas.find`; they decide the engine, by which
             checkpoints can be read.
         minimises: true if a replica is to begin from there.
+        alone: true where one replica has all cores to itself.
     """
-    if arguments.sequence is not None:
-        source = "--sequence"
-        text = md.build_peptide(arguments.sequence, arguments.caps, arguments.start)
-        molecule = md.prepare(text, source, built=True)
-    else:
-        source = arguments.pdb
-        text = Path(source).read_text("utf-8", errors="replace")
-        molecule = md.prepare(text, source, replace=arguments.replace_nonstandard)
-    system = md.make_system(
-        molecule.topology,
-        arguments.force_field,
-        arguments.solvent,
-        arguments.permittivity,
-    )
+    molecule, system = _build(md, arguments)
+    _check_atoms(len(molecule.positions), found, Path(arguments.output))
     step = arguments.step / 1000  # ps
-    settings = md.Settings(arguments.temperature, arguments.friction, step)
-    if found is not None:
-        engine = md.Engine(found["platform"], found["threads"])
-    elif arguments.platform is not None:
-        engine = md.Engine(arguments.platform)
-    else:
-        speeds = md.speeds(molecule, system, settings)
-        engine = max(speeds, key=speeds.get)
+    settings = md.Settings(kelvin(arguments), arguments.friction, step)
+    engine = _engine(md, arguments, found, (molecule, system, settings), alone)
     energy = None
     if minimises:
         context = md.open_context(system, engine, settings, seed=1)
@@ -110,13 +127,88 @@ def set_up(
             molecule, energy = md.minimise(context, molecule)
         except FloatingPointError as error:
             raise RunError(
-                f"{source}: no minimum was found nearby ({error}); another --start or "
-                "a --pdb without clashes may help"
+                f"{arguments.pdb or '--sequence'}: no minimum was found nearby "
+                f"({error}); another --start or a --pdb without clashes may help"
             ) from error
     written, kept = molecule, list(range(len(molecule.positions)))
     if arguments.heavy:
         written, kept = md.heavy_atoms(molecule)
     return Simulation(molecule, written, kept, system, settings, engine, energy)
+
+
+def kelvin(arguments: argparse.Namespace) -> float:
+    """Returns the temperature in K; in reduced units epsilon is 1 kJ/mol."""
+    if arguments.units == "reduced":
+        return arguments.temperature / GAS_CONSTANT
+    return arguments.temperature
+
+
+def _build(md: ModuleType, arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """Returns the molecule and its system."""
+    if arguments.sequence is not None:
+        source = "--sequence"
+        text = md.build_peptide(arguments.sequence, arguments.caps, arguments.start)
+        molecule = md.prepare(text, source, built=True)
+    else:
+        source = arguments.pdb
+        text = replicas.pdb_path(source).read_text("utf-8", errors="replace")
+        molecule = md.prepare(
+            text,
+            source,
+            replace=arguments.replace_nonstandard,
+            caps=arguments.caps,
+            ph=arguments.ph,
+        )
+    if arguments.model == "go":
+        is_reduced = arguments.units == "reduced"
+        molecule, system = md.structure_based_system(
+            molecule,
+            source,
+            contacts=arguments.contacts,
+            epsilon=1.0 if is_reduced else arguments.epsilon,
+            unit_masses=is_reduced,
+        )
+    else:
+        system = md.make_system(
+            molecule.topology,
+            arguments.force_field,
+            arguments.solvent,
+            arguments.permittivity,
+            arguments.hydrogen_mass,
+        )
+    if arguments.restrain is not None:
+        md.restrain(system, molecule, arguments.restrain)
+    return molecule, system
+
+
+def _check_atoms(num_atoms: int, found: Mapping[str, Any] | None, folder: Path) -> None:
+    """Raises `UsageError` for a molecule that an earlier version built otherwise."""
+    before = num_atoms if found is None else found.get("num_atoms", num_atoms)
+    if before != num_atoms:
+        raise UsageError(
+            f"{folder}: was begun with {before} atoms, found {num_atoms}: hydrogens "
+            "are placed otherwise by this version; give another --output"
+        )
+
+
+def _engine(
+    md: ModuleType,
+    arguments: argparse.Namespace,
+    found: Mapping[str, Any] | None,
+    measured: tuple[Any, Any, Any],
+    alone: bool,
+) -> Any:
+    """Returns the engine of an earlier command, the one asked for, or the fastest.
+
+    Replicas that run side by side have one thread each.
+    """
+    if found is not None:
+        return md.Engine(found["platform"], found["threads"])
+    if arguments.platform is not None:
+        is_cpu = arguments.platform == "CPU" and not alone
+        return md.Engine(arguments.platform, threads=1 if is_cpu else 0)
+    speeds = md.speeds(*measured, alone)
+    return max(speeds, key=speeds.get)
 
 
 def begin(
@@ -125,13 +217,18 @@ def begin(
     """Writes the topology, then all that is needed to make the trajectories again."""
     write_topology(folder / f"{plan.stem}.pdb", ready, md)
     residues = [residue.name for residue in ready.molecule.topology.residues()]
+    is_model = wanted["flags"]["model"] == "go"
+    integrator = "Langevin middle, no constraints, repulsion cut off at 0.45 nm"
+    if not is_model:
+        integrator = "Langevin middle, bonds to hydrogen constrained, no cutoff"
     replicas.write_record(folder, {
         **wanted,
         "sequence": residues,
+        "temperature_kelvin": ready.settings.temperature,
         "num_atoms": len(ready.molecule.positions),
         "num_written_atoms": len(ready.kept),
         "minimised_energy_kj_per_mol": ready.energy,
-        "integrator": "Langevin middle, bonds to hydrogen constrained, no cutoff",
+        "integrator": integrator,
         "platform": ready.engine.platform,
         "threads": ready.engine.threads,
         "versions": {

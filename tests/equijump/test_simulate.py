@@ -12,10 +12,12 @@ from absl import logging
 from common.commands import cli
 from common.errors import UsageError
 from configs.equijump import tiny
-from equijump import replicas, simulate, simulation
+from equijump import replicas, simulate, simulate_flags, simulation
 from equijump.data import molecules, splits
 
-ALANINE = ("--sequence=A", "--caps", "--solvent=none", "--platform=Reference")
+ALANINE = (
+    "--sequence=A", "--caps", "--solvent=none", "--platform=Reference", "--processes=1",
+)  # fmt: skip
 QUICK = (*ALANINE, "--equilibration=0.2", "--spacing=0.1", "--length=0.001")
 
 
@@ -148,7 +150,8 @@ def test_a_longer_run_adds_to_the_same_files(md, tmp_path, capsys):
 
 def test_a_simulation_that_becomes_unstable_says_where(md, tmp_path, capsys):
     given = (*ALANINE, "--step=100", "--spacing=1", "--length=0.1", "--equilibration=0")
-    assert run(tmp_path / "out", *given, "--temperature=3000") == 3
+    hot = ("--temperature=3000", "--hydrogen_mass=3")
+    assert run(tmp_path / "out", *given, *hot) == 3
     err = capsys.readouterr().err
     assert "ace_a_nme_0.xtc: the simulation became unstable before" in err
     assert err.count("\n") == 1
@@ -520,8 +523,8 @@ def test_without_openmm_the_install_command_is_told(tmp_path, capsys, monkeypatc
 def test_other_flags_do_not_go_on_in_the_same_folder(tmp_path, capsys, more, told):
     folder = tmp_path / "out"
     folder.mkdir()
-    parse = simulate._parser().parse_args
-    wanted = simulate.describe(parse([*QUICK, f"--output={folder}"]))
+    parse = simulate_flags.parser().parse_args
+    wanted = simulate_flags.describe(parse([*QUICK, f"--output={folder}"]))
     wanted |= {"platform": "Reference", "threads": 0}
     replicas.write_record(folder, wanted)
     assert run(folder, *QUICK, *more) == 2

@@ -29,7 +29,7 @@ NUMBERS = {
     ),
     ("equijump", "simulate", "--sequence=AA"): (
         "temperature", "friction", "step", "spacing", "length", "replicas", "seed",
-        "permittivity",
+        "permittivity", "hydrogen_mass", "processes",
     ),
 }  # fmt: skip
 """Flags that are numbers, by the command."""
@@ -43,7 +43,7 @@ NAMES = {
     ),
     ("equijump", "simulate"): ("sequence",),
     ("equijump", "simulate", "--sequence=AA"): (
-        "force_field", "solvent", "platform", "start",
+        "force_field", "solvent", "platform", "start", "restrain", "model",
     ),
     ("equijump", "package", "--output=mine"): ("workdir", "which"),
     ("symphony", "train", "--workdir=run"): ("config",),

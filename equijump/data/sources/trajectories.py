@@ -100,8 +100,10 @@ def _made_at(path: Path) -> dict[str, float]:
     """
     for name, group in (("simulate.json", "flags"), ("sample.json", "settings")):
         try:
-            values = parse_json(path.with_name(name).read_bytes())[group]
-            temperature, stem = float(values["temperature"]), _stem(values)
+            record = parse_json(path.with_name(name).read_bytes())
+            values = record[group]
+            kelvin = record.get("temperature_kelvin", values["temperature"])
+            temperature, stem = float(kelvin), _stem(values)
         except DAMAGE:
             continue
         number = path.stem.removeprefix(f"{stem}_")
