@@ -28,6 +28,9 @@ KINDS = ("ca", "parent", "chain")
 
 N_SLOT, C_SLOT = 0, 2
 
+NUM_CLOSURES = 2
+"""Bonds that close the rings of one residue, at most; the tree leaves them out."""
+
 Cloud = Float[Array, "num_nodes num_slots 3"]
 PerResidue = Int[Array, " num_nodes"]
 SlotMask = Bool[Array, "num_nodes num_slots"]
@@ -42,6 +45,8 @@ class Tree(NamedTuple):
         linked: true for residues that hang on the one before.
         has_n: true for residues whose N has a slot of its own.
         same: share `1 / size` of each residue in the segment of another, else zero.
+        closures: slots of the two atoms that each bond outside the tree holds together;
+            both that of CA where there is none.
     """
 
     parents: Int[Array, "num_nodes num_slots"]
@@ -49,6 +54,7 @@ class Tree(NamedTuple):
     linked: Bool[Array, " num_nodes"]
     has_n: Bool[Array, " num_nodes"]
     same: Float[Array, "num_nodes num_nodes"]
+    closures: Int[Array, "num_nodes num_closures 2"]
 
 
 class _Tables(NamedTuple):
@@ -59,6 +65,7 @@ class _Tables(NamedTuple):
     has_n: Bool[np.ndarray, " num_tokens"]
     links_on: Bool[np.ndarray, " num_tokens"]
     links_back: Bool[np.ndarray, " num_tokens"]
+    closures: Int[np.ndarray, "num_tokens num_closures 2"]
 
 
 @functools.cache
@@ -68,6 +75,7 @@ def _tables(num_types: int) -> _Tables:
     parents = np.full((num_types + 1, num_slots), CA_SLOT)
     paths = np.zeros((2, num_types + 1, num_slots, num_slots), np.float32)
     has_n, links_on, links_back = np.zeros((3, num_types + 1), bool)
+    closures = np.full((num_types + 1, NUM_CLOSURES, 2), CA_SLOT)
     for token, residue in enumerate(RESIDUES[:num_types], start=1):
         slots = {name: slot for slot, name in enumerate(residue.slots) if name}
         reached = [residue.slots[CA_SLOT]]
@@ -80,6 +88,12 @@ def _tables(num_types: int) -> _Tables:
                     parents[token, child] = parent
                     paths[:, token, child] = paths[:, token, parent]
                     paths[:, token, child, child] = 1.0
+        closing = [
+            pair
+            for pair in (tuple(slots[name] for name in bond) for bond in residue.bonds)
+            if pair[0] != parents[token, pair[1]] and pair[1] != parents[token, pair[0]]
+        ]
+        closures[token, : len(closing)] = np.array(closing).reshape(-1, 2)
         has_n[token] = "N" in slots and slots["N"] == N_SLOT
         links_on[token], links_back[token] = "C" in slots, "N" in slots
         if has_n[token]:  # Linked: from CA back to N is against the vector of CA.
@@ -87,7 +101,7 @@ def _tables(num_types: int) -> _Tables:
             paths[1, token, :, N_SLOT] = 0.0
             paths[1, token, :, CA_SLOT] = -by_n
     links_on[0] = links_back[0] = False
-    return _Tables(parents, paths, has_n, links_on, links_back)
+    return _Tables(parents, paths, has_n, links_on, links_back, closures)
 
 
 def tree_of(
@@ -119,7 +133,10 @@ def tree_of(
     paths = jnp.where(
         linked[:, None, None], tables.paths[1, tokens], tables.paths[0, tokens]
     )
-    return Tree(tables.parents[tokens], paths, linked, tables.has_n[tokens], same)
+    return Tree(
+        tables.parents[tokens], paths, linked, tables.has_n[tokens], same,
+        tables.closures[tokens],
+    )  # fmt: skip
 
 
 def roots_of(slot_mask: SlotMask, tree: Tree | None) -> Bool[Array, " num_nodes"]:
@@ -203,8 +220,11 @@ SHORT = 0.1
 """Å: a vector that is shorter has little of a direction."""
 
 
-def local_axes(cloud: Cloud, tree: Tree) -> Float[Array, "3 num_nodes num_slots 3"]:
-    """Returns directions at each vector: its own, that of the bond before, their cross.
+def local_axes(cloud: Cloud, tree: Tree) -> Float[Array, "5 num_nodes num_slots 3"]:
+    """Returns directions at each vector.
+
+    Its own, that of the bond before, their cross product, and those of the bonds that
+    close the rings of the residue.
 
     Args:
         cloud: tensor cloud, in Å.
@@ -212,7 +232,18 @@ def local_axes(cloud: Cloud, tree: Tree) -> Float[Array, "3 num_nodes num_slots 
     """
     own = _directions(without_positions(cloud, tree))
     before = _directions(previous_of(cloud, tree))
-    return jnp.stack([own, before, jnp.cross(before, own)])
+    rings = jnp.swapaxes(_directions(_closing(cloud, tree)), 0, 1)[:, :, None]
+    rings = jnp.broadcast_to(rings, (len(rings), *own.shape))
+    return jnp.concatenate([jnp.stack([own, before, jnp.cross(before, own)]), rings])
+
+
+def _closing(cloud: Cloud, tree: Tree) -> Float[Array, "num_nodes num_closures 3"]:
+    """Returns the vectors of the bonds that are no part of the tree."""
+    offsets = tree.paths @ cloud
+    ends = jnp.take_along_axis(
+        offsets, tree.closures.reshape(len(cloud), -1, 1), axis=1
+    ).reshape(*tree.closures.shape, 3)
+    return ends[:, :, 1] - ends[:, :, 0]
 
 
 HARMONICS = 3
@@ -230,13 +261,16 @@ def local_geometry(
         others: other vectors in the slots.
     """
     axes = local_axes(cloud, tree)
-    own, before, cross = axes
+    own, before, cross, *rings = axes
     last = _directions(previous_of(previous_of(cloud, tree), tree))
     dot = lambda x, y: jnp.sum(x * y, axis=-1)
     feats = [safe_norm(without_positions(cloud, tree)), dot(own, before)]
     feats += [dot(own, last), dot(before, last)]
     feats += _harmonics(dot(cross, jnp.cross(before, last)), dot(cross, last))
-    feats += [dot(axis, other) for axis in axes for other in others]
+    feats += [dot(axis, other) for axis in axes[:3] for other in others]
+    lengths = safe_norm(_closing(cloud, tree))[:, None]
+    lengths = jnp.broadcast_to(lengths, (*own.shape[:2], NUM_CLOSURES))
+    feats += [*jnp.moveaxis(lengths, -1, 0), *(dot(own, ring) for ring in rings)]
     return jnp.stack(feats, axis=-1)
 
 

@@ -24,6 +24,7 @@ from common.so3.irreps import PSEUDOVECTOR, SCALAR, format_irreps, uniform
 from common.so3.vectors import safe_norm
 from equijump.cloud import (
     HARMONICS,
+    NUM_CLOSURES,
     Cloud,
     PerResidue,
     SlotMask,
@@ -218,9 +219,12 @@ class EquiJump(nn.Module):
         if self.cloud != "ca":
             self.local = [nn.Dense(size) for size in (self.num_hidden, width)]
             self.local_condition = nn.Dense(2 * self.num_hidden)
-            self.last_local = nn.Dense(3 * self.num_heads * num_slots)
-            num_feats = 4 + 2 * HARMONICS + 6
-            self.last_linear = nn.Dense(3 * self.num_heads * num_slots * num_feats)
+            num_axes = 3 + NUM_CLOSURES
+            num_feats = 4 + 2 * HARMONICS + 6 + 2 * NUM_CLOSURES
+            self.last_local = nn.Dense(num_axes * self.num_heads * num_slots)
+            self.last_linear = nn.Dense(
+                num_axes * self.num_heads * num_slots * num_feats
+            )
         self.last_norm = RMSNorm()
         self.last_hidden = nn.Dense(self.num_hidden)
         self.last_gates = nn.Dense(self.num_heads * num_slots)
@@ -317,13 +321,13 @@ class EquiJump(nn.Module):
         geometry: Float[Array, "num_nodes num_slots num_feats"],
         hidden: Float[Array, "num_nodes num_hidden"],
         condition: Float[Array, "num_nodes num_condition"],
-    ) -> Float[Array, "num_nodes num_slots num_heads 3"]:
+    ) -> Float[Array, "num_nodes num_slots num_heads num_axes"]:
         """Returns the output along the axes of each bond.
 
         It is linear in the geometry around the bond, with weights of the condition,
         beside what the whole residue adds: so springs and rotamers are learnt at once.
         """
-        shape = *geometry.shape[:2], self.num_heads, 3
+        shape = *geometry.shape[:2], self.num_heads, 3 + NUM_CLOSURES
         weights = self.last_linear(condition).reshape(*shape, geometry.shape[2])
         own = jnp.einsum("nshkf,nsf->nshk", weights, geometry)
         return own + self.last_local(hidden).reshape(shape)
