@@ -232,12 +232,12 @@ def local_axes(cloud: Cloud, tree: Tree) -> Float[Array, "5 num_nodes num_slots 
     """
     own = _directions(without_positions(cloud, tree))
     before = _directions(previous_of(cloud, tree))
-    rings = jnp.swapaxes(_directions(_closing(cloud, tree)), 0, 1)[:, :, None]
+    rings = jnp.swapaxes(_directions(closing(cloud, tree)), 0, 1)[:, :, None]
     rings = jnp.broadcast_to(rings, (len(rings), *own.shape))
     return jnp.concatenate([jnp.stack([own, before, jnp.cross(before, own)]), rings])
 
 
-def _closing(cloud: Cloud, tree: Tree) -> Float[Array, "num_nodes num_closures 3"]:
+def closing(cloud: Cloud, tree: Tree) -> Float[Array, "num_nodes num_closures 3"]:
     """Returns the vectors of the bonds that are no part of the tree."""
     offsets = tree.paths @ cloud
     ends = jnp.take_along_axis(
@@ -268,7 +268,7 @@ def local_geometry(
     feats += [dot(own, last), dot(before, last)]
     feats += _harmonics(dot(cross, jnp.cross(before, last)), dot(cross, last))
     feats += [dot(axis, other) for axis in axes[:3] for other in others]
-    lengths = safe_norm(_closing(cloud, tree))[:, None]
+    lengths = safe_norm(closing(cloud, tree))[:, None]
     lengths = jnp.broadcast_to(lengths, (*own.shape[:2], NUM_CLOSURES))
     feats += [*jnp.moveaxis(lengths, -1, 0), *(dot(own, ring) for ring in rings)]
     return jnp.stack(feats, axis=-1)

@@ -238,4 +238,4 @@ def torsion(a: Points, b: Points, c: Points, d: Points) -> np.ndarray:
     flat = lambda x: x - np.sum(x * axis, -1, keepdims=True) * axis
     one, other = flat(a - b), flat(d - c)
     sine = np.sum(np.cross(axis, one) * other, -1)
-    return np.degrees(np.arctan2(sine, np.sum(one * other, -1)))
+    return np.asarray(np.degrees(np.arctan2(sine, np.sum(one * other, -1))))

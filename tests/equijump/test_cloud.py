@@ -56,7 +56,7 @@ def test_clouds_and_positions_are_each_others_inverse(kind):
         ("chain", "LYS", "NZ", "CE"),
         ("chain", "LYS", "CA", "N"),
         ("chain", "TRP", "CZ2", "CE2"),
-        ("chain", "PRO", "CD", "CG"),
+        ("chain", "PRO", "CD", "N"),
         ("chain", "NME", "CH3", "N"),
     ],
 )
@@ -99,6 +99,24 @@ def test_the_bond_before_is_found_in_the_residue_before():
         np.testing.assert_allclose(atom(before, 0, residue, name), expected, atol=1e-6)
     none = atom(before, 0, "ACE", "C")
     np.testing.assert_array_equal(none, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("residue", "bonds"),
+    [("PRO", {"CG-CD"}), ("TRP", {"NE1-CE2", "CZ2-CH2"}), ("PHE", {"CZ-CE2"})],
+)
+def test_bonds_that_close_rings_are_seen(residue, bonds):
+    atoms, mask, *names = molecule()
+    cloud, tree = cloud_of("chain", atoms, mask, *names)
+    row = NAMES.index(residue)
+    slots = RESIDUES[TOKENS[residue] - 1].slots
+    closures = np.asarray(tree.closures)[row].tolist()
+    found = {frozenset((slots[a], slots[b])) for a, b in closures if a != b}
+    assert found == {frozenset(bond.split("-")) for bond in bonds}
+    vectors = np.asarray(clouds.closing(cloud, tree))[row]
+    place = np.asarray(atoms)[row]
+    for vector, (a, b) in zip(vectors, closures, strict=True):
+        np.testing.assert_allclose(vector, place[b] - place[a], atol=1e-4)
 
 
 def test_geometry_turns_with_nothing_and_axes_with_the_molecule():

@@ -196,5 +196,5 @@ def test_places_count_from_the_start_of_a_chain_with_its_gaps(chains, numbers, p
 
 def test_bonds_are_read_from_distances_and_elements():
     positions = np.array([[0, 0, 0], [1.5, 0, 0], [1.5, 2.2, 0], [9, 9, 9.0]])
-    assert parts._bonds(["C", "C", "C", "C"], positions) == {(0, 1)}
-    assert parts._bonds(["C", "S", "S", "C"], positions) == {(0, 1), (1, 2)}
+    assert parts.bonded_pairs(["C", "C", "C", "C"], positions) == {(0, 1)}
+    assert parts.bonded_pairs(["C", "S", "S", "C"], positions) == {(0, 1), (1, 2)}

@@ -46,7 +46,7 @@ def test_a_rollout_is_a_loop_over_jumps(six, jump, plan, loaded):
             ]
         )
         clouds = one(loaded.params, clouds, chain, keys)
-        found = jax.vmap(rollout.atoms_of, (0, None))(clouds, chain.places)
+        found = jax.vmap(rollout.atoms_of, (0, None))(clouds, chain)
         np.testing.assert_array_equal(found, frame)
 
 
