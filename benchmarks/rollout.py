@@ -98,8 +98,9 @@ def make_rollout(
         FloatingPointError: A position became non-finite.
     """
     plan = rollout.Plan(
-        system, starts, {"lag": lag}, seed=0, chunk=num_jumps, max_redraws=max_redraws
-    )
+        system, starts, {"lag": lag}, seed=0, chunk=num_jumps, max_redraws=max_redraws,
+        cloud=network.config.model.cloud,
+    )  # fmt: skip
     state = rollout.begin(plan).state
 
     def call() -> None:
@@ -237,7 +238,7 @@ def sizes(
             jax.vmap(jump, (None, 0, None, 0)),
             fresh.params,
             jnp.zeros((replicas, num_nodes, NUM_SLOTS, 3)),
-            rollout.chain_of(system, {"lag": lag}),
+            rollout.chain_of(system, {"lag": lag}, network.config.model.cloud),
             jax.random.split(jax.random.key(0), replicas),
         )
         what = f"{name}, {num_nodes} residues, {replicas} replicas"
