@@ -51,7 +51,7 @@ def measure(
         return statistics
     hidden = pairs.hide_sources(_draw(segments, values[0]), 1.0, seed=0, step=0)
     position, others, _ = spread(hidden)
-    others = others if cloud == "ca" else np.nan  # Known of bonds.
+    others = others if cloud == "ca" else 0.0  # Known of bonds.
     return statistics._replace(ensemble=np.array([position, others]))
 
 

@@ -142,7 +142,7 @@ def test_weights_are_picked_by_the_sequence(installed, shaken, tmp_path):
 
 def test_without_weights_for_a_sequence_commands_are_told():
     with pytest.raises(UsageError, match=r"GA: .*to make one: equijump simulate"):
-        equijump.load().sample(2, sequence="GA")
+        equijump.load("ala2").sample(2, sequence="GA")
 
 
 def test_two_chains_are_rolled_out_by_the_network(peptides, tmp_path, monkeypatch):
