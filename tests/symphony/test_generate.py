@@ -16,7 +16,6 @@ from symphony.generate import (
     first_or_next,
     generate,
     in_full_precision,
-    make_run,
 )
 from symphony.model import Surroundings
 from symphony.orders import Cut
@@ -130,12 +129,21 @@ def test_accelerators_are_asked_for_all_digits():
     assert "Precision.HIGHEST" in str(jax.make_jaxpr(product)(jnp.eye(2)))
 
 
-def test_the_loop_is_compiled_once(molecules):
-    model, _ = small.model_and_params()
-    compiled = make_run(DECODER, model, "exact")
-    before = compiled._cache_size()
-    run(7, steps_per_call=5)
-    assert compiled._cache_size() == before == 1
+def compiled_by(call, caplog):
+    """Names of the programs that a call compiles."""
+    caplog.clear()
+    with jax.log_compiles(), caplog.at_level("WARNING", "jax"):
+        call()
+    return [m.split()[1] for m in caplog.messages if m.startswith("Compiling ")]
+
+
+def test_the_loop_is_compiled_once(molecules, caplog):
+    @jax.jit
+    def fresh(x):
+        return x + 1.0
+
+    assert "jit(fresh)" in compiled_by(lambda: fresh(jnp.ones(3)), caplog)
+    assert "jit(run)" not in compiled_by(lambda: run(7, steps_per_call=5), caplog)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
