@@ -18,7 +18,7 @@ OPENMM_NS = 0.0757
 """ns of OpenMM in a CPU-second, of `OPENMM_ATOMS` atoms with OBC2 on one core."""
 
 OPENMM_ATOMS, OPENMM_POWER = 22, 1.8
-TRAINING_HOURS = 0.35
+TRAINING_HOURS = 0.2
 """CPU-hours of `configs/equijump/peptides.py` for each residue, caps among them."""
 
 DATA_NS = 60.0
