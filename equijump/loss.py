@@ -2,8 +2,8 @@ r"""What training minimises: the squared error of a jump's end, at all levels of
 
 A head $h$ of the network (see `equijump.transport.heads`) has a prior of mean $m$ and
 spread $s$. With the output $F$ and the truth $y$ of a pair and a noise,
-$$ L = \sum_h E_{t, z} \left\| F_h - \frac{y_h - m_h}{s_h} \right\|^2
-   / (3 \cdot \mathrm{atoms}), $$
+$$ L = \sum_h E_{t, z} \, \mathrm{mean}_{\mathrm{residues}} \,
+   \mathrm{mean}_{\mathrm{atoms}} \left\| F_h - \frac{y_h - m_h}{s_h} \right\|^2 / 3, $$
 whose minimum is $m + s F = E[y \mid x_t, x_0]$ at every $t$; each level of noise counts
 the same. The target is superposed on the source first: where the whole molecule tumbles
 to is not learnt. Where there is no source on the path, the end may come in any
