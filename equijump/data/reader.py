@@ -145,8 +145,8 @@ def _names(path: str) -> list[str]:
             for child in list(file.root._v_children.values())[:3]:
                 names += [child._v_name, *list(getattr(child, "_v_children", ()))[:20]]
             return [str(name) for name in names]
-    except Exception:  # No HDF5 file, or a damaged one.
-        return []
+    except (AttributeError, LookupError, OSError, RuntimeError, ValueError):
+        return []  # No HDF5 file, or a damaged one.
 
 
 _ANSWERS = {
