@@ -4,7 +4,8 @@ r"""EquiJump on the protein domains of mdCATH, at five temperatures: for a clust
         --config.data.sources="('mdcath:mdcath/*.h5',)"
 
 Jumps of 1 and 10 ns of all heavy atoms, crops of 128 residues. Whole clusters of
-sequences are held out. Time and the number to reach: `docs/equijump.md`.
+sequences are held out. It was not run on mdCATH itself, so its time is not known; the
+number to reach is that of held-out replicas against each other (`equijump evaluate`).
 """
 
 import ml_collections
