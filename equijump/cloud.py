@@ -255,7 +255,7 @@ NUM_SHAPE, NUM_ALONG = 4 + 2 * HARMONICS + 2 * NUM_CLOSURES, 3
 
 
 def shape_of(cloud: Cloud, tree: Tree) -> Float[Array, "num_nodes num_slots num_shape"]:
-    """Returns lengths, angles and torsions around each bond, and those that close rings.
+    """Returns lengths, angles and torsions at each bond, and what closes rings.
 
     Args:
         cloud: tensor cloud, in Å.
