@@ -141,7 +141,8 @@ def find_neighbours(
     forced = same & (jnp.abs(along) <= reach)
     far = 1e6 * (~(real[:, None] & real[None]) | jnp.eye(len(real), dtype=bool))
     rank = jnp.where(forced, -1.0 / (1.0 + jnp.abs(along)), distances) + far
-    senders = jnp.argsort(rank, axis=1)[:, :count]
+    # Sorting all of a row takes five times as long; of equal ranks the first count.
+    senders = jax.lax.top_k(-rank, count)[1]
     gather = lambda table: jnp.take_along_axis(table, senders, axis=1)
     offsets = jnp.clip(gather(along), -reach, reach) + reach
     return scene._replace(
