@@ -35,7 +35,7 @@ def block(function: Callable[..., Any], *arguments: Any) -> Callable[[], None]:
     return call
 
 
-def cpu_seconds(call: Callable[[], None], repeats: int = 1) -> float:
+def cpu_seconds(call: Callable[[], Any], repeats: int = 1) -> float:
     """Returns the CPU seconds per call, all threads together, and of its programs."""
     start = _clock()
     for _ in range(repeats):
@@ -50,7 +50,7 @@ def _clock() -> float:
 
 
 def interleaved(
-    contestants: Mapping[str, Callable[[], None]], rounds: int = 8, calls: int = 1
+    contestants: Mapping[str, Callable[[], Any]], rounds: int = 8, calls: int = 1
 ) -> Timing:
     """Times contestants in turns, after one call of each that is not counted.
 
