@@ -7,10 +7,10 @@ with OBC2, one trajectory, friction 1/ps, steps of 2 fs and of 4 fs with hydroge
 is its own. Compilation is no part of a rate, and stands apart.
 
 Independent samples are the simulated time over the relaxation time of alphaR among
-frames with phi < 0 in the dynamics that was learnt, but no more than frames. That time
-is the median over the residues of the packed peptide in `--reference`, or
-`--relaxation` where the sequence is not there. Frames of an ensemble are independent as
-they are. Only jumps that passed the gate count.
+frames with phi < 0 in the dynamics that was learnt, but no more than frames. It is the
+time after which 1/e of its correlation is left, the median over the residues of the
+packed peptide in `--reference`, or `--relaxation` where the sequence is not there.
+Frames of an ensemble are independent as they are. Only jumps that passed the gate count.
 
 `--engine` is the command of another engine, as `'engine {sequence}.in {output}
 {count}'`, that simulates `--engine_ns` for each of `{count}`. It runs with two counts
@@ -46,7 +46,6 @@ STEPS = {0.002: 0.0, 0.004: 3.0}
 """Steps of OpenMM in ps, and masses of hydrogens in amu; 0 leaves them."""
 
 RELAXATION = 40.0  # ps, of pairs at 1/ps.
-CORRELATION_LAG = 10.0  # ps, at which relaxation is measured.
 WARM_UP = 10
 """Jumps before rollouts are timed."""
 
@@ -106,6 +105,29 @@ def work_of(num_frames: float, spacing: float, relaxation: float) -> Work:
     return Work(1e-3 * spacing * num_frames, share * num_frames)
 
 
+def decay_of(units: Sequence[residues.Unit], most: int) -> float:
+    """Returns when 1/e of the correlation of alphaR among frames with phi < 0 is left.
+
+    Args:
+        units: phi and psi of each trajectory, in radians.
+        most: largest lag, in frames.
+
+    Returns:
+        Time in frames, between two by their logarithms, and as of an exponential where
+        it is longer than `most`; NaN where the state never changes.
+    """
+    before, scale = 0.0, float("nan")
+    for lag in range(1, most + 1):
+        scale = residues.helix_relaxation(units, lag)
+        if np.isnan(scale):  # No change at all, or nothing left of a correlation.
+            return float("nan") if lag == 1 else float(lag)
+        logarithm = -lag / scale
+        if logarithm <= -1.0:
+            return lag - 1 + (1.0 + before) / (before - logarithm)
+        before = logarithm
+    return scale
+
+
 def relaxation_of(lanes: figures.Lanes, system: Any, spacing: float) -> float | None:
     """Returns the median relaxation time of the residues of a peptide, in ps.
 
@@ -115,13 +137,13 @@ def relaxation_of(lanes: figures.Lanes, system: Any, spacing: float) -> float | 
         spacing: ps between frames.
     """
     angles = figures.angles_of(lanes, system).folded
-    lag = max(1, round(CORRELATION_LAG / spacing))
+    most = min(map(len, lanes)) // 2
     found = [
-        spacing * residues.helix_relaxation([lane[:, places] for lane in angles], lag)
+        spacing * decay_of([lane[:, places] for lane in angles], most)
         for places in figures.phi_and_psi(system).values()
     ]
-    finite = [value for value in found if np.isfinite(value)]
-    return float(np.median(finite)) if finite else None
+    known = [value for value in found if np.isfinite(value)]
+    return float(np.median(known)) if known else None
 
 
 def relaxation_in(sequence: str, paths: Sequence[Path]) -> float | None:
