@@ -10,7 +10,7 @@ Independent samples are the simulated time over the relaxation time of alphaR am
 frames with phi < 0 in the dynamics that was learnt, but no more than frames. It is the
 time after which 1/e of its correlation is left, the median over the residues of the
 packed peptide in `--reference`, or `--relaxation` where the sequence is not there.
-Frames of an ensemble are independent as they are. Only jumps that passed the gate count.
+Frames of an ensemble are independent as they are. Jumps count that passed the gate.
 
 `--engine` is the command of another engine, as `'engine {sequence}.in {output}
 {count}'`, that simulates `--engine_ns` for each of `{count}`. It runs with two counts
