@@ -167,25 +167,33 @@ def plot(networks: Sequence[dict[str, Any]], path: Path) -> None:
     """Draws medians against the number of peptides, a line for each length."""
     figure = matplotlib.figure.Figure(figsize=(10, 3.2), layout="constrained")
     lengths = sorted({length for one in networks for length in one["lengths"]})
-    for axis, (name, label) in zip(
-        figure.subplots(1, len(PANELS)), PANELS.items(), strict=True
-    ):
+    axes = figure.subplots(1, len(PANELS))
+    for axis, (name, label) in zip(axes, PANELS.items(), strict=True):
         for place, length in enumerate(lengths):
-            of_length = [one for one in networks if length in one["lengths"]]
-            counts = [one["peptides"] for one in of_length]
-            values = [one["lengths"][length] for one in of_length]
-            colour, told = f"C{place}", f"{length} residues"
-            axis.plot(counts, [x[name] for x in values], "o-", color=colour, label=told)
+            colour = f"C{place}"
+            given = {"color": colour, "label": f"{length} residues"}
+            axis.plot(*curve_of(networks, length, name), "o-", **given)
             if name == "js":
-                floors = [x["floor"] for x in values]
-                axis.plot(counts, floors, "--", color=colour, alpha=0.5)
+                floors = curve_of(networks, length, "floor")
+                axis.plot(*floors, "--", color=colour, alpha=0.5)
+        counts = [one["peptides"] for one in networks]
         axis.set(xscale="log", xlabel="peptides that trained", ylabel=label)
-        axis.set_ylim(bottom=0.0)
         axis.set_xticks(counts, map(str, counts))
         axis.minorticks_off()
-    axis.legend(frameon=False)
+        top = max(axis.dataLim.y1, 1e-9)
+        axis.set_ylim(0.0, 1.0 if name == "chi_within" else 1.1 * top)
+    axes[-1].legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def curve_of(
+    networks: Sequence[dict[str, Any]], length: str, name: str
+) -> tuple[list[int], list[float | None]]:
+    """Returns numbers of peptides, and a figure of one length where it was judged."""
+    judged = [one for one in networks if length in one["lengths"]]
+    counts = [one["peptides"] for one in judged]
+    return counts, [one["lengths"][length][name] for one in judged]
 
 
 def show(networks: Sequence[dict[str, Any]]) -> None:
