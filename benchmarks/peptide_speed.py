@@ -323,7 +323,8 @@ def fastest(contestants: Sequence[Contestant], seconds: Any) -> list[Contestant]
 
 def lines_of(contestants: Sequence[Contestant], seconds: Any) -> list[dict[str, Any]]:
     """Returns the figures of contestants, with ratios in samples to two of them."""
-    costs = {one.name: seconds[one.name] / one.work.samples for one in contestants}
+    cost = lambda one: seconds[one.name] / max(one.work.samples, 1e-9)
+    costs = {one.name: cost(one) for one in contestants}
     rivals = {
         "over_openmm": next((n for n in costs if n.startswith("OpenMM, 2 fs")), None),
         "over_engine": "engine" if "engine" in costs else None,
