@@ -31,11 +31,10 @@ import numpy as np
 from jaxtyping import Float
 from rich.console import Console
 
-from benchmarks import peptide_figures as figures
 from benchmarks import peptides, report, timing, trajectories
+from benchmarks.relaxation import RELAXATION, ala2_relaxation, relaxation_in
 from benchmarks.rollout import CPU_PLATFORMS, in_motion
 from equijump import builder, md, options, rollout, sampler
-from equijump.evaluate import inputs, residues
 from equijump.weights import Weights, load_weights, make_jump
 
 SEQUENCES = ("A", "AK", "LGQM", "NKNWFG", "GYDPETGTWG")
@@ -45,7 +44,6 @@ LARGE = (35, 80)
 STEPS = {0.002: 0.0, 0.004: 3.0}
 """Steps of OpenMM in ps, and masses of hydrogens in amu; 0 leaves them."""
 
-RELAXATION = 40.0  # ps, of pairs at 1/ps.
 WARM_UP = 10
 """Jumps before rollouts are timed."""
 
@@ -105,67 +103,6 @@ def work_of(num_frames: float, spacing: float, relaxation: float) -> Work:
     return Work(1e-3 * spacing * num_frames, share * num_frames)
 
 
-def decay_of(units: Sequence[residues.Unit], most: int) -> float:
-    """Returns when 1/e of the correlation of alphaR among frames with phi < 0 is left.
-
-    Args:
-        units: phi and psi of each trajectory, in radians.
-        most: largest lag, in frames.
-
-    Returns:
-        Time in frames, between two by their logarithms, and as of an exponential where
-        it is longer than `most`; NaN where the state never changes.
-    """
-    before, scale = 0.0, float("nan")
-    for lag in range(1, most + 1):
-        scale = residues.helix_relaxation(units, lag)
-        if np.isnan(scale):  # No change at all, or nothing left of a correlation.
-            return float("nan") if lag == 1 else float(lag)
-        logarithm = -lag / scale
-        if logarithm <= -1.0:
-            return lag - 1 + (1.0 + before) / (before - logarithm)
-        before = logarithm
-    return scale
-
-
-def relaxation_of(lanes: figures.Lanes, system: Any, spacing: float) -> float | None:
-    """Returns the median relaxation time of the residues of a peptide, in ps.
-
-    Args:
-        lanes: frames of each trajectory.
-        system: system of all.
-        spacing: ps between frames.
-    """
-    angles = figures.angles_of(lanes, system).folded
-    most = min(map(len, lanes)) // 2
-    found = [
-        spacing * decay_of([lane[:, places] for lane in angles], most)
-        for places in figures.phi_and_psi(system).values()
-    ]
-    known = [value for value in found if np.isfinite(value)]
-    return float(np.median(known)) if known else None
-
-
-def relaxation_in(sequence: str, paths: Sequence[Path]) -> float | None:
-    """Returns the relaxation time of a packed peptide, None where there is none."""
-    for path in paths:
-        if path.stem == sequence:
-            reference = peptides.read(path)
-            return relaxation_of(
-                list(reference.lanes), reference.system, reference.spacing
-            )
-    return None
-
-
-@functools.cache
-def ala2_relaxation() -> float:
-    """Returns the relaxation time in the packaged trajectories, in ps."""
-    paths = sorted(inputs.PACKAGED.glob("ala2_300K_*.xtc"))
-    reference = inputs.read("--reference", paths, None, 0.0, finite=True)
-    found = relaxation_of(reference.positions, reference.system, reference.spacing)
-    return found or RELAXATION
-
-
 class Network(NamedTuple):
     """Weights, and their jump, which all lags share.
 
@@ -185,7 +122,7 @@ def network_of(checkpoint: str, num_steps: int | None) -> Network:
     return Network(weights, make_jump(weights, steps))
 
 
-def network(
+def contestant_of(
     network: Network, relaxation: float, flags: argparse.Namespace, **asked: Any
 ) -> Contestant:
     """Returns a rollout of as many jumps as take `--seconds`, or frames of an ensemble.
@@ -246,14 +183,16 @@ def networks(
     """Returns all contestants that are networks; the second pays for `ala2`."""
     ours, ala2 = loaded
     found = [
-        network(ours, relaxation, flags, sequence=sequence, lag=lag)
+        contestant_of(ours, relaxation, flags, sequence=sequence, lag=lag)
         for lag in flags.lags
     ]
     if ours.weights.config.data.ensemble_share:
-        found.append(network(ours, relaxation, flags, sequence=sequence, ensemble=True))
+        found.append(
+            contestant_of(ours, relaxation, flags, sequence=sequence, ensemble=True)
+        )
     shared = [one._replace(compilation=None) for one in found[1:]]
     if sequence == "A":
-        shared.append(network(ala2, ala2_relaxation(), flags))
+        shared.append(contestant_of(ala2, ala2_relaxation(), flags))
     return [found[0], *shared]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import learning_curve as curve
 from benchmarks import peptide_settings as settings
-from benchmarks import peptides, timing
+from benchmarks import peptides, relaxation, timing
 from common.errors import UsageError
 from equijump import rejection
 from equijump.builder import build, parse
@@ -189,11 +189,11 @@ def test_the_decay_of_two_states_is_that_of_their_rates():
     leaves = rng.random((4, 20_000)) < 0.02  # Both states, so 1/e after 1 / 0.04.
     states = np.cumsum(leaves, axis=1) % 2
     units = [np.stack([-1.2 + 0.0 * x, np.where(x, -0.7, 2.0)], 1) for x in states]
-    assert speed.decay_of(units, 200) == pytest.approx(24.5, rel=0.1)
-    assert speed.decay_of(units, 5) == pytest.approx(24.5, rel=0.2)
-    assert np.isnan(speed.decay_of([units[0][:3]], 2))
+    assert relaxation.decay_of(units, 200) == pytest.approx(24.5, rel=0.1)
+    assert relaxation.decay_of(units, 5) == pytest.approx(24.5, rel=0.2)
+    assert np.isnan(relaxation.decay_of([units[0][:3]], 2))
 
 
 def test_the_relaxation_of_packaged_trajectories_is_found():
-    assert speed.ala2_relaxation() == pytest.approx(224.0, rel=0.05)
-    assert speed.relaxation_in("AK", [Path("A.npz")]) is None
+    assert relaxation.ala2_relaxation() == pytest.approx(224.0, rel=0.05)
+    assert relaxation.relaxation_in("AK", [Path("A.npz")]) is None
