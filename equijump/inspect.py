@@ -103,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (UsageError, RunError) as error:
             num_bad += 1
             line = cli.one_line(str(error).replace("config.data.sources: ", ""))
+            line = line.removesuffix("; give yours by --config.data.sources")
             line = line if given in line else f"{given}: {line}"
             sys.stderr.write(f"equijump inspect: {line}\n")
         else:

@@ -152,6 +152,8 @@ def matching(flag: str, pattern: str) -> list[Path]:
         told = f"none at {pattern}"
         if Path(pattern).is_dir():
             told = f"the folder {pattern}; give a pattern, as {Path(pattern, '*.xtc')}"
+        elif flag.startswith("config."):
+            told += f"; give yours by --{flag}"
         raise UsageError(f"{flag}: expected files, found {told}")
     return found
 

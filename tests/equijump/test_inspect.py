@@ -88,6 +88,7 @@ def test_bad_files_are_one_line_each_and_others_are_told(tmp_path, ala2, capsys)
     assert "found arrays arr_0 without names of atoms" in lines[1]
     assert "expected files, found none" in lines[2]
     assert "expected files, found none" in lines[3]
+    assert not any("--config" in line for line in lines[2:])
     assert all(line.startswith("equijump inspect: ") for line in lines)
 
 
