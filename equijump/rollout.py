@@ -230,6 +230,7 @@ def rollout(
 
     The device works on the next chunk while the caller has this one, but for the first:
     it is a short trial, so that a caller can stop where the gate refuses all draws.
+    Those after it are twice as long each, up to `plan.chunk`.
 
     Args:
         jump: function of `make_jump`.
@@ -242,7 +243,7 @@ def rollout(
     """
     fixed = _fixed(params, plan)
     run = _compiled(jump, plan.chunk, plan.max_redraws)
-    waiting, most = None, _trial(plan)
+    waiting, most, is_trial = None, _trial(plan), True
     while first < num_jumps:
         count = min(most, (num_jumps - first) // plan.every)
         state, frames = run(fixed, state, jnp.int32(first), jnp.int32(count))
@@ -250,9 +251,10 @@ def rollout(
         if waiting is not None:
             yield _fetch(*waiting)
         waiting = state, frames, count, first
-        if most < plan.chunk:
+        if is_trial and most < plan.chunk:
             yield _fetch(*waiting)
-            waiting, most = None, plan.chunk
+            waiting = None
+        is_trial, most = False, min(2 * most, plan.chunk)
     if waiting is not None:
         yield _fetch(*waiting)
 

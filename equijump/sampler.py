@@ -110,7 +110,7 @@ class Sampler:
             num_jumps: number of jumps of each replica.
             replicas: number of trajectories side by side.
             seed: seed of the random numbers.
-            chunk: frames that come at once.
+            chunk: frames that come at once, at most.
             asked: options of `sample`.
 
         Raises:
