@@ -295,6 +295,23 @@ def to_json(found: Estimate | None) -> dict[str, Any] | None:
     }
 
 
+def of_json(record: Mapping[str, Any]) -> Estimate:
+    """Returns an estimate from what `to_json` made of it.
+
+    >>> one = Estimate((0.012, 0.008, 0.02), None, ("length",), 42)
+    >>> of_json(to_json(one)) == one
+    True
+    """
+    ends = ("estimate", "low", "high")
+    interval = lambda x: None if x is None else tuple(float(x[end]) for end in ends)
+    return Estimate(
+        js=interval(record["js"]),
+        time_factor=interval(record["time_factor"]),
+        beyond=tuple(map(str, record["beyond"])),
+        num_peptides=int(record["num_peptides"]),
+    )
+
+
 def write(calibration: Calibration, weights_sha256: str) -> dict[str, Any]:
     """Returns a calibration as JSON values, see `read`."""
     errors = {name: line._asdict() for name, line in calibration.errors.items()}

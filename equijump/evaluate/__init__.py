@@ -25,13 +25,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Imported late, so that --help and mistakes on the command line are quick.
     from common.commands.report import show
-    from equijump.evaluate import measure, report
+    from equijump.evaluate import inputs, measure, origin, report
 
     sides = _read(arguments)
     settings = measure.Settings(
         arguments.lag, arguments.num_resamples, arguments.seed, arguments.suite
     )
     result = measure.evaluate(*sides[:2], settings, sides[2], cli.progress)
+    paths = inputs.find_files("--trajectory", arguments.trajectory)
+    result["origin"] = origin.read(paths)
     page = report.to_html(result)
     folder = Path(arguments.output)
     show(result, page, report.print_report, folder, "equijump evaluate")

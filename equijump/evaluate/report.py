@@ -1,6 +1,7 @@
 """What the report of an evaluation shows: tables, plots, an HTML page."""
 
 from collections.abc import Iterator, Sequence
+from html import escape
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from common.commands.report import (
     number,
     print_tables,
 )
-from equijump.evaluate import pictures, plots, viewer
+from equijump.evaluate import origin, pictures, plots, viewer
 from equijump.evaluate.sides import NAMES, there
 
 MANY_REPEATED, FEW_COVERED = 0.5, 0.5
@@ -238,9 +239,16 @@ def _caption(report: dict[str, Any]) -> str:
     return ". ".join([
         f"{report['system']}: {sides[0]}{left_out} {against}, every "
         f"{report['spacing']:g} ps; states: {report['models']['states']}",
+        *_native(report),
         *_words(report),
         *(f"Warning: {line}" for line in warnings(report)),
     ])  # fmt: skip
+
+
+def _native(report: dict[str, Any]) -> list[str]:
+    """Returns what is taken for the native structure, in words."""
+    native = report["structure"] and report["structure"]["native"]
+    return [f"Native is {native}"] if native else []
 
 
 def _words(report: dict[str, Any]) -> list[str]:
@@ -267,7 +275,8 @@ def lost_rows(report: dict[str, Any], whole: bool = True) -> Rows:
 
 def print_report(report: dict[str, Any], console: Console) -> None:
     """Prints the tables of a report."""
-    console.print(_caption(report), highlight=False)
+    for line in (_caption(report), *origin.lines_of(report.get("origin"))):
+        console.print(line, highlight=False)
     tables = [
         glance_rows(report),
         divergence_rows(report, whole=False),
@@ -382,7 +391,9 @@ def to_html(report: dict[str, Any]) -> str:
         html_figure(figure, title)
         for title, figure in pictures.make_pictures(report).items()
     ]
+    told = [escape(line) for line in origin.lines_of(report.get("origin"))]
     parts = [
+        *([f"<p>{'<br>'.join(told)}</p>"] if told else []),
         *seen,
         *([] if has_structure else torsions),
         viewer.to_html(report["viewer"]),

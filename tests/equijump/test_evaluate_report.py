@@ -223,6 +223,13 @@ def test_the_page_of_trajectories_alone_has_one_side(alone):
     assert "random halves of the trajectories" in page
 
 
+def test_the_page_says_what_made_a_rollout(alone):
+    record = {"checkpoint": "a<b", "settings": {"lag": 10.0}, "dynamics": "ff14SB"}
+    page = report.to_html({**alone, "origin": record})
+    assert "rollout by a&lt;b, jumps of 10 ps<br>times and weights are those of" in page
+    assert "rollout by" not in report.to_html(alone)
+
+
 def test_without_a_reference_the_starts_say_what_is_whole_and_which_hand_is_right(
     packaged,
 ):
