@@ -92,6 +92,7 @@ def evaluate(
         told = f"the first frame of the {NAMES[0] if is_alone else NAMES[1]}"
     seen = structure.measure(prepared, native, show)
     norm, judged = _judge(prepared, show, is_alone)
+    models = _fit(prepared, resamples, show, is_alone)
     report = {
         "versions": versions(),
         "definitions": definitions(norm),
@@ -104,7 +105,7 @@ def evaluate(
         "spacing": prepared.spacing,
         "num_resamples": settings.num_resamples,
         "seed": settings.seed,
-        **_compare(prepared, resamples, _fit(prepared, resamples, show), seen, show),
+        **_compare(prepared, resamples, models, seen, show),
         "structure": seen and structure.to_json(seen, prepared, told),
         "folding": folding.measure(seen, prepared, resamples),
         "mdgen": _mdgen(prepared, settings.seed) if settings.suite == "mdgen" else None,
@@ -116,7 +117,8 @@ def evaluate(
 
 def _first_frames(replicas: inputs.Replicas) -> inputs.Replicas:
     """Returns where replicas start, which says what is whole if nothing else does."""
-    first = Lazy(lambda x: x[:1], list(replicas.positions))
+    numbers = list(range(len(replicas.positions)))
+    first = Lazy(lambda number: replicas.positions[number][:1], numbers)
     return replicas._replace(positions=first)
 
 
@@ -149,16 +151,18 @@ _CLASHES = (
 
 
 def _fit(
-    prepared: Prepared, resamples: resampling.Resamples, show: Show
+    prepared: Prepared, resamples: resampling.Resamples, show: Show, is_alone: bool
 ) -> dict[str, dynamics.Models]:
-    """Fits the Markov models of both sides."""
-    weights = {name: getattr(resamples, name) for name in NAMES}
+    """Fits the Markov models of both sides, once where they are the same."""
+    names = NAMES[:1] if is_alone else NAMES
+    weights = {name: getattr(resamples, name) for name in names}
     total = sum(map(len, weights.values()))
     with show(total, "Markov models", "resamples") as advance:
-        return {
+        found = {
             name: dynamics.fit_models(prepared.sides[name], prepared, rows, advance)
             for name, rows in weights.items()
         }
+    return {name: found.get(name, found[NAMES[0]]) for name in NAMES}
 
 
 def _judge(
@@ -168,16 +172,17 @@ def _judge(
 
     Of a trajectory that is alone the handedness is that of its starts.
     """
-    system, units = prepared.system, {n: s.positions for n, s in prepared.sides.items()}
+    system, names = prepared.system, NAMES[:1] if is_alone else NAMES
+    units = {name: prepared.sides[name].positions for name in names}
     total = sum(len(x) for side in units.values() for x in side)
     with show(total, "closest atoms", "frames") as advance:
         close = {
             name: validity.closest_atoms(sides.Watched(side, advance), system)
             for name, side in units.items()
         }
-    norm = validity.norm_of(units["reference"], system, close["reference"])
+    norm = validity.norm_of(units[names[-1]], system, close[names[-1]])
     if is_alone:
-        starts = [unit[:1] for unit in units["reference"]]
+        starts = [unit[:1] for unit in units[names[-1]]]
         signs = validity.norm_of(starts, system).signs
         norm = norm._replace(signs=signs, clash=validity.CLASH_ALONE)
     with show(total, "bonds and angles", "frames") as advance:
