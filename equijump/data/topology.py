@@ -165,7 +165,8 @@ def fit_to(system: System, num_types: int, source: str) -> System:
         row = int(unknown[0])
         raise UsageError(
             f"{source}: expected residue types that the network was trained with, "
-            f"found {RESIDUES[system.tokens[row] - 1].name} as residue {row + 1}"
+            f"found {RESIDUES[system.tokens[row] - 1].name} as residue {row + 1}; "
+            "train a network on such residues"
         )
     width = num_slots_of(num_types)
     slots = np.full((len(system.tokens), width), -1, np.int32)
