@@ -112,14 +112,15 @@ def _read(request: Request, at_most: int) -> list[Given]:
     return [_given(n, read, (path, topology), request, at_most) for n, path in named]
 
 
-def _files(name: str) -> list[tuple[str, Path]]:
+def _files(name: str) -> list[tuple[str, str | Path]]:
     """Returns files as they were named, with their paths: of a pattern all of them.
 
     A name without a file may be that of a packaged structure, as `cln025`.
     """
     if glob.has_magic(name):
         return [(str(path), path) for path in files.matching("--start", name)]
-    return [(name, pdb_path(name))]
+    path = pdb_path(name)
+    return [(name, name if path == Path(name) else path)]
 
 
 def _given(
