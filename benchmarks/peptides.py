@@ -7,13 +7,14 @@ reference's even lanes from its odd ones, and a peptide's ratio is its mean dive
 over its mean floor. `--long` rolls out one replica of each lane, as long as the lane.
 
 Rollouts are kept, one file a peptide, in the folder `--rollouts`: what was broken off
-goes on with the next peptide, and `--analyse_only` judges what is there.
+goes on with the next peptide, and `--analyse_only` judges what is there. Peptides of
+one length are padded to the largest of them, so that one compiled program serves all.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,8 @@ from rich.console import Console
 from benchmarks import peptide_figures as figures
 from benchmarks import report, trajectories
 from common.commands.reading import read_arrays
-from equijump import rollout, sampler
+from equijump import rejection, rollout, sampler
+from equijump.data import frames
 from equijump.data.residues import NUM_TYPES
 from equijump.data.sources import peptides
 from equijump.data.topology import System, fit_to, in_slot_order
@@ -77,6 +79,22 @@ class Reference(NamedTuple):
     temperature: float
 
 
+class Network(NamedTuple):
+    """Weights, and a jump that is compiled once for peptides of the same sizes.
+
+    Attributes:
+        weights: packaged weights, or those of a run.
+        num_steps: evaluations of the network in a jump.
+        jump: function of `equijump.rollout.make_jump`.
+        sizes: by name of a peptide, the sizes that its arrays are padded to.
+    """
+
+    weights: Weights
+    num_steps: int
+    jump: Callable[..., Any]
+    sizes: Mapping[str, rejection.Sizes]
+
+
 class Rolled(NamedTuple):
     """Frames of a rollout without the starts, by replica, and what they cost."""
 
@@ -106,6 +124,41 @@ def find(patterns: Iterable[str]) -> list[Path]:
     return sorted(found, key=lambda path: (len(path.stem), path.stem))
 
 
+def network_of(
+    weights: Weights, num_steps: int | None, paths: Sequence[Path]
+) -> Network:
+    """Returns weights that roll out the peptides of some files.
+
+    Args:
+        weights: packaged weights, or those of a run.
+        num_steps: evaluations of the network in a jump; its config's where None.
+        paths: packed peptides.
+    """
+    steps = num_steps or weights.config.sample.num_steps
+    return Network(weights, steps, make_jump(weights, steps), shared_sizes(paths))
+
+
+def shared_sizes(paths: Sequence[Path]) -> dict[str, rejection.Sizes]:
+    """Returns the largest sizes of the peptides of each length, by name of a peptide.
+
+    Those without a chiral centre are apart: there is none to fill up with.
+    """
+    own = {path.stem: _sizes_of(path) for path in paths}
+    groups: dict[tuple[int, bool], list[rejection.Sizes]] = {}
+    for name, sizes in own.items():
+        groups.setdefault((len(name), sizes.centres > 0), []).append(sizes)
+    largest = {
+        key: rejection.Sizes(*map(max, *found, found[0]))
+        for key, found in groups.items()
+    }
+    return {name: largest[len(name), sizes.centres > 0] for name, sizes in own.items()}
+
+
+def _sizes_of(path: Path) -> rejection.Sizes:
+    system, _ = frames.read_structures(path.with_suffix(".pdb"), None, at_most=1)
+    return rejection.sizes_of(rejection.graph_of(system))
+
+
 def request_of(weights: Weights, flags: argparse.Namespace) -> dict[str, Any]:
     """Returns what decides a rollout besides the peptide."""
     names = ("lag", "num_steps", "jumps", "replicas_per_lane", "gate", "seed", "long")
@@ -114,9 +167,10 @@ def request_of(weights: Weights, flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def roll_out(
-    weights: Weights, reference: Reference, flags: argparse.Namespace
+    network: Network, reference: Reference, flags: argparse.Namespace
 ) -> Rolled:
     """Rolls out from the first frame of each lane; compiles before it is timed."""
+    weights = network.weights
     known = weights.config.model.residue_types or NUM_TYPES
     count = 1 if flags.long else flags.replicas_per_lane
     every = max(1, round(reference.spacing / flags.lag)) if flags.long else 1
@@ -129,13 +183,12 @@ def roll_out(
         chunk=sampler.CHUNK,
         max_redraws=MAX_REDRAWS if flags.gate else None,
         cloud=weights.config.model.cloud,
+        sizes=network.sizes[reference.name],
     )
-    steps = flags.num_steps or weights.config.sample.num_steps
-    jump = make_jump(weights, steps)
     state = rollout.begin(plan).state
     jumps = every * len(reference.lanes[0]) if flags.long else flags.jumps
     run = lambda count: list(
-        rollout.rollout(jump, weights.params, plan, state, 0, count)
+        rollout.rollout(network.jump, weights.params, plan, state, 0, count)
     )
     run(every)
     before = time.process_time()
@@ -143,24 +196,24 @@ def roll_out(
     seconds = time.process_time() - before
     last = chunks[-1].state
     passed = float(np.sum(last.num_accepted) / np.sum(last.num_draws))
-    frames = np.concatenate([chunk.frames for chunk in chunks])
-    return Rolled(np.moveaxis(frames, 1, 0), passed, seconds)
+    made = np.concatenate([chunk.frames for chunk in chunks])
+    return Rolled(np.moveaxis(made, 1, 0), passed, seconds)
 
 
 def rolled_of(
-    weights: Weights | None, reference: Reference, flags: argparse.Namespace
+    network: Network | None, reference: Reference, flags: argparse.Namespace
 ) -> Rolled:
     """Returns the rollout that is kept of a peptide, or makes and keeps it."""
     path = flags.rollouts / f"{reference.name}.npz"
-    asked = "" if weights is None else json.dumps(request_of(weights, flags))
+    asked = "" if network is None else json.dumps(request_of(network.weights, flags))
     if path.is_file():
         kept = read_arrays(path, "a rollout of this benchmark", None)
-        if weights is None or str(kept["request"]) == asked:
+        if network is None or str(kept["request"]) == asked:
             passed, seconds = (float(kept[x]) for x in ("passed", "cpu_seconds"))
             return Rolled(kept["frames"], passed, seconds)
-    if weights is None:
+    if network is None:
         raise SystemExit(f"expected a rollout, found no {path}")
-    rolled = roll_out(weights, reference, flags)
+    rolled = roll_out(network, reference, flags)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
     np.savez(partial, request=np.array(asked), **rolled._asdict())
@@ -283,16 +336,19 @@ def main() -> None:
     """Rolls out and judges peptide by peptide, and writes the figures as they come."""
     flags = parse()
     console = Console()
-    weights = load_weights(flags.checkpoint) if flags.checkpoint else None
+    paths = find(flags.reference)
+    network = None
+    if flags.checkpoint:
+        network = network_of(load_weights(flags.checkpoint), flags.num_steps, paths)
     lines: list[dict[str, Any]] = []
     asked = {name: str(value) for name, value in vars(flags).items()}
     before, seconds = time.process_time(), 0.0
-    for path in find(flags.reference):
+    for path in paths:
         reference = read(path)
         rolled = (
             control(reference)
             if flags.control
-            else rolled_of(weights, reference, flags)
+            else rolled_of(network, reference, flags)
         )
         before = time.process_time()
         even = reference._replace(lanes=reference.lanes[::2])

@@ -129,15 +129,23 @@ def openmm_contestants(force_field: str) -> dict[str, Dynamics]:
         for engine, ns_per_day in speeds.items():
             if engine.platform not in CPU_PLATFORMS:
                 continue
-            context = md.open_context(system, engine, settings, seed=1)
-            md.minimise(context, molecule)
-            context.setVelocitiesToTemperature(settings.temperature, 1)
+            context = in_motion(molecule, system, engine, settings)
             steps_per_second = ns_per_day / (86_400 * 1e-3 * settings.step)
             num_steps = max(round(CALL_SECONDS * steps_per_second), 1)
             call = timing.block(md.advance, context, num_steps)
             name = f"OpenMM, {told}, {name_of(engine)}"
             found[name] = Dynamics(call, 1e-3 * settings.step * num_steps)
     return found
+
+
+def in_motion(
+    molecule: md.Molecule, system: Any, engine: md.Engine, settings: md.Settings
+) -> Any:
+    """Returns a context of OpenMM in a minimum, with velocities."""
+    context = md.open_context(system, engine, settings, seed=1)
+    md.minimise(context, molecule)
+    context.setVelocitiesToTemperature(settings.temperature, 1)
+    return context
 
 
 def name_of(engine: md.Engine) -> str:

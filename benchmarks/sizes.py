@@ -2,7 +2,8 @@
 
 Run: `python -m benchmarks.sizes`. Chains of random sequence are built, a pair is a
 frame and the same with noise on it; time is process-CPU seconds of gradient and update
-of one batch, memory the temporary buffers of the compiled program.
+of one batch, memory the temporary buffers of the compiled program. Memory is kept from
+step to step, as training does.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import optax
 from rich.console import Console
 
 from benchmarks import report, timing
+from common.commands import environment
 from common.runs import config as configs
 from equijump import build, builder, train
 from equijump.data import frames, pairs, segments, splits
@@ -93,6 +95,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     flags = parser.parse_args()
+    environment.keep_memory()
     config = configs.find("equijump", flags.config).get_config()
     config.model.residue_types = NUM_TYPES
     sizes = [measure_size(config, n, flags.batch_size, flags.rounds) for n in SIZES]

@@ -17,7 +17,7 @@ from equijump.cloud import Cloud, PerResidue
 from equijump.data.residues import CA_SLOT, NUM_SLOTS, NUM_TYPES, num_slots_of
 from equijump.model import EquiJump, Scene, make_scene
 from equijump.transport import TRANSPORTS, heads, paths
-from equijump.transport.paths import Scales
+from equijump.transport.paths import Scales, Shape
 
 
 class Statistics(NamedTuple):
@@ -39,6 +39,7 @@ class Statistics(NamedTuple):
     vectors: Float[np.ndarray, "num_lags ..."]
     ensemble: Float[np.ndarray, " 2"] | None = None
     lengths: Float[np.ndarray, "num_tokens num_slots"] | None = None
+    shape: Float[np.ndarray, "2 num_tokens num_slots num_shape"] | None = None
 
 
 BOND_NOISE = 2.0
@@ -155,6 +156,7 @@ def scales_at(
         displacement,
         noise=jnp.where(is_position, factor * displacement, BOND_NOISE),
         bonds=jnp.where(is_position, 0.0, bonds[tokens][..., None]),
+        shape=Shape(*jnp.asarray(statistics.shape, jnp.float32)[:, tokens]),
     )
 
 

@@ -250,28 +250,44 @@ HARMONICS = 3
 """Cosines and sines of a torsion, and of twice and three times it."""
 
 
-def local_geometry(
+NUM_SHAPE, NUM_ALONG = 4 + 2 * HARMONICS + 2 * NUM_CLOSURES, 3
+"""Features of `shape_of`, and of each other cloud in `along_axes`."""
+
+
+def shape_of(cloud: Cloud, tree: Tree) -> Float[Array, "num_nodes num_slots num_shape"]:
+    """Returns lengths, angles and torsions at each bond, and what closes rings.
+
+    Args:
+        cloud: tensor cloud, in Å.
+        tree: tree of the molecule.
+    """
+    own, before, cross, *rings = local_axes(cloud, tree)
+    last = _directions(previous_of(previous_of(cloud, tree), tree))
+    feats = [safe_norm(without_positions(cloud, tree)), _dot(own, before)]
+    feats += [_dot(own, last), _dot(before, last)]
+    feats += _harmonics(_dot(cross, jnp.cross(before, last)), _dot(cross, last))
+    lengths = safe_norm(closing(cloud, tree))[:, None]
+    lengths = jnp.broadcast_to(lengths, (*own.shape[:2], NUM_CLOSURES))
+    feats += [*jnp.moveaxis(lengths, -1, 0), *(_dot(own, ring) for ring in rings)]
+    return jnp.stack(feats, axis=-1)
+
+
+def along_axes(
     cloud: Cloud, tree: Tree, others: tuple[Cloud, ...]
 ) -> Float[Array, "num_nodes num_slots num_feats"]:
-    """Returns lengths, angles and torsions of bonds, and other vectors along the axes.
+    """Returns the parts of other vectors along a bond, the bond before and their cross.
 
     Args:
         cloud: tensor cloud, in Å.
         tree: tree of the molecule.
         others: other vectors in the slots.
     """
-    axes = local_axes(cloud, tree)
-    own, before, cross, *rings = axes
-    last = _directions(previous_of(previous_of(cloud, tree), tree))
-    dot = lambda x, y: jnp.sum(x * y, axis=-1)
-    feats = [safe_norm(without_positions(cloud, tree)), dot(own, before)]
-    feats += [dot(own, last), dot(before, last)]
-    feats += _harmonics(dot(cross, jnp.cross(before, last)), dot(cross, last))
-    feats += [dot(axis, other) for axis in axes[:3] for other in others]
-    lengths = safe_norm(closing(cloud, tree))[:, None]
-    lengths = jnp.broadcast_to(lengths, (*own.shape[:2], NUM_CLOSURES))
-    feats += [*jnp.moveaxis(lengths, -1, 0), *(dot(own, ring) for ring in rings)]
-    return jnp.stack(feats, axis=-1)
+    axes = local_axes(cloud, tree)[:NUM_ALONG]
+    return jnp.stack([_dot(axis, other) for axis in axes for other in others], axis=-1)
+
+
+def _dot(x: Cloud, y: Cloud) -> Float[Array, "num_nodes num_slots"]:
+    return jnp.sum(x * y, axis=-1)
 
 
 def _harmonics(

@@ -1,5 +1,6 @@
 """How far vectors of clouds move in a lag: the scales of a run, from training pairs."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from common.so3.vectors import safe_norm
 from equijump import build, loss
-from equijump.cloud import roots_of, to_cloud, tree_of
+from equijump.cloud import roots_of, shape_of, to_cloud, tree_of
 from equijump.data import lags, pairs
 from equijump.data.residues import CA_SLOT, num_slots_of
 from equijump.data.splits import Segments
@@ -39,14 +39,15 @@ def measure(
         if cloud == "ca":
             return position, _root_mean(found, found.others), np.nan
         by_slot = partial(_by_slot, found, batch, segments)
-        return position, np.sqrt(by_slot(found.squares)), by_slot(found.lengths)
+        return position, np.sqrt(by_slot(found.squares)), _shape(by_slot, found.shape)
 
     values = lags.representative(segments.lags, segments.training)
     found = [spread(_draw(segments, lag)) for lag in values]
-    positions, others, lengths = map(np.array, zip(*found, strict=True))
+    positions, others, shapes = map(np.array, zip(*found, strict=True))
     statistics = build.Statistics(np.array(values, float), positions, others)
     if cloud != "ca":
-        statistics = statistics._replace(lengths=lengths.mean(axis=0))
+        shape = shapes.mean(axis=0)
+        statistics = statistics._replace(lengths=shape[0, ..., 0], shape=shape)
     if not ensemble:
         return statistics
     hidden = pairs.hide_sources(_draw(segments, values[0]), 1.0, seed=0, step=0)
@@ -70,14 +71,14 @@ class _Moved(NamedTuple):
         is_position: true for slots that hold a position.
         others: true for slots that hold another vector.
         freedom: share of the degrees of freedom that centred positions keep.
-        lengths: lengths of the vectors of the target, Å.
+        shape: features of `shape_of` of the target.
     """
 
     squares: Float[np.ndarray, "batch num_nodes num_slots"]
     is_position: Bool[np.ndarray, "batch num_nodes num_slots"]
     others: Bool[np.ndarray, "batch num_nodes num_slots"]
     freedom: Float[np.ndarray, " batch"]
-    lengths: Float[np.ndarray, "batch num_nodes num_slots"]
+    shape: Float[np.ndarray, "batch num_nodes num_slots num_shape"]
 
 
 def _moved(
@@ -93,7 +94,8 @@ def _moved(
     is_position = roots[:, None] & (jnp.arange(mask.shape[1]) == CA_SLOT)
     count = jnp.sum(roots)
     others = mask & ~is_position
-    return squares, is_position, others, (count - 1) / count, safe_norm(target)
+    shape = jnp.zeros((*mask.shape, 0)) if tree is None else shape_of(target, tree)
+    return squares, is_position, others, (count - 1) / count, shape
 
 
 def _root_mean(
@@ -129,3 +131,14 @@ def _by_slot(
         sums = total.sum(axis=0) if part.ndim == 1 else total
         mean = np.where(part > 0, sums / np.maximum(part, 1), mean)
     return mean
+
+
+def _shape(
+    by_slot: Callable[..., np.ndarray],
+    shape: Float[np.ndarray, "batch num_nodes num_slots num_shape"],
+) -> Float[np.ndarray, "2 num_tokens num_slots num_shape"]:
+    """Returns mean and standard deviation of the features of each slot of each type."""
+    features = np.moveaxis(shape, -1, 0)
+    mean = np.stack([by_slot(feature) for feature in features], axis=-1)
+    square = np.stack([by_slot(feature**2) for feature in features], axis=-1)
+    return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 0.0))])

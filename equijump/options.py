@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float32
 
 from common.errors import UsageError
@@ -109,8 +110,9 @@ def choose(
         every: jumps from one frame that is kept to the next.
         gate: true to draw jumps again that break the geometry.
         max_redraws: largest number of redraws; then the replica stays where it is.
-        temperature: temperature in K. Where None it is the first of the config's, or
-            that of training nearest to room temperature.
+        temperature: temperature in K; of one outside the training the nearest that
+            the network knows, with a warning. Where None it is the first of the
+            config's, or that of training nearest to room temperature.
         method: one of the transport's samplers; the config's where None.
         ensemble: true to draw each frame by itself, whatever was before it.
         conditions: other numbers that the network is given, by their names in
@@ -142,6 +144,7 @@ def choose(
         given = starts.take(request, replicas, seed)
     known = config.model.residue_types or NUM_TYPES
     chosen, molecule, outside = _find(weights, system, given, replicas, known)
+    outside += _other_temperature(weights, asked.get("temperature"), numbers)
     return Options(
         name=chosen,
         system=molecule.system,
@@ -232,29 +235,41 @@ def _check_conditions(weights: Weights, asked: Mapping[str, float]) -> dict[str,
 
 
 def _check_temperature(weights: Weights, temperature: float | None) -> float:
-    """Returns the temperature, if the network was trained for it."""
+    """Returns the temperature, or the nearest that the network was trained for."""
+    row = CONDITIONS["temperature"]
+    if temperature is not None and not row.low <= temperature <= row.high:
+        raise UsageError(
+            f"--temperature: expected {row.low:g} to {row.high:g} K, found "
+            f"{temperature:g}"
+        )
     listed = tuple(map(float, weights.config.data.temperatures))
     known = weights.ranges.get("temperature", listed or (ROOM_TEMPERATURE,))
     low, high = min(known), max(known)
     usual = listed[0] if listed else min(max(ROOM_TEMPERATURE, low), high)
-    if temperature is None:
+    is_given = "temperature" in weights.config.model.conditions
+    if temperature is None or not is_given:
         return usual
-    if low == high != temperature:
-        raise UsageError(
-            f"--temperature: expected {low:g} K, the one temperature of these weights, "
-            f"found {temperature:g}"
-        )
-    if not low <= temperature <= high:
-        raise UsageError(
-            f"--temperature: expected {low:g} to {high:g} K, for which the "
-            f"network was trained, found {temperature:g}"
-        )
-    if "temperature" not in weights.config.model.conditions and temperature != usual:
-        raise UsageError(
-            f"--temperature: expected {usual:g} K, since the network is not given "
-            f"the temperature, found {temperature:g}"
-        )
-    return float(temperature)
+    return float(min(max(temperature, low), high))
+
+
+def _other_temperature(
+    weights: Weights, asked: float | None, numbers: Mapping[str, float]
+) -> list[str]:
+    """Returns in words where a rollout is not at the temperature asked for, and warns.
+
+    A network is not asked for what it never saw: its answer would mean nothing.
+    """
+    used = numbers["temperature"]
+    if asked is None or asked == used:
+        return []
+    why = "the nearest of its training"
+    if "temperature" not in weights.config.model.conditions:
+        why = "since the network is not told the temperature"
+    logging.warning(
+        "--temperature=%g: the rollout of %s is at %g K, %s; train on data at %g K",
+        asked, weights.name, used, why, asked,
+    )  # fmt: skip
+    return [f"temperature of {asked:g} K (rolled out at {used:g} K)"]
 
 
 def _check_ensemble(weights: Weights) -> None:

@@ -70,6 +70,14 @@ class Graph(NamedTuple):
     centres: Int[Array, "num_centres 4"]
 
 
+class Sizes(NamedTuple):
+    """Numbers of atoms, bonds and centres that arrays are padded to."""
+
+    atoms: int
+    bonds: int
+    centres: int
+
+
 class Reference(NamedTuple):
     """Geometry of a start.
 
@@ -95,6 +103,28 @@ def graph_of(system: System) -> Graph:
         bonds=jnp.asarray(system.bonds, jnp.int32),
         is_far=jnp.asarray(~nearby(system.bonds, len(system.kept))),
         centres=jnp.array(centres, jnp.int32).reshape(-1, 4),
+    )
+
+
+def sizes_of(graph: Graph) -> Sizes:
+    """Returns the numbers of atoms, bonds and centres."""
+    return Sizes(len(graph.is_far), len(graph.bonds), len(graph.centres))
+
+
+def padded(graph: Graph, sizes: Sizes) -> Graph:
+    """Returns a graph that asks the same of the first atoms, and nothing of others.
+
+    The first bond and the first centre come again. Without a centre there is none to
+    repeat, and `sizes.centres` must be 0.
+    """
+    extra = Sizes(*(new - old for new, old in zip(sizes, sizes_of(graph), strict=True)))
+    repeated = lambda rows, count: jnp.pad(rows, ((count, 0), (0, 0)), mode="edge")
+    return Graph(
+        bonds=repeated(graph.bonds, extra.bonds),
+        is_far=jnp.pad(graph.is_far, ((0, extra.atoms), (0, extra.atoms))),
+        centres=repeated(graph.centres, extra.centres)
+        if extra.centres
+        else graph.centres,
     )
 
 

@@ -181,6 +181,8 @@ class Plan(NamedTuple):
         chunk: frames between two yields.
         max_redraws: redraws, see `equijump.rejection.draw`; None for no gate.
         cloud: kind of cloud that the network sees, see `equijump.cloud`.
+        sizes: sizes that arrays are padded to, so that one program serves several
+            systems of as many residues; the system's own where None.
     """
 
     system: System
@@ -191,6 +193,7 @@ class Plan(NamedTuple):
     chunk: int = 100
     max_redraws: int | None = None
     cloud: str = "ca"
+    sizes: rejection.Sizes | None = None
 
     @property
     def jump_time(self) -> float:
@@ -249,14 +252,14 @@ def rollout(
         state, frames = run(fixed, state, jnp.int32(first), jnp.int32(count))
         first += count * plan.every
         if waiting is not None:
-            yield _fetch(*waiting)
+            yield _fetch(plan, *waiting)
         waiting = state, frames, count, first
         if is_trial and most < plan.chunk:
-            yield _fetch(*waiting)
+            yield _fetch(plan, *waiting)
             waiting = None
         is_trial, most = False, min(2 * most, plan.chunk)
     if waiting is not None:
-        yield _fetch(*waiting)
+        yield _fetch(plan, *waiting)
 
 
 def _trial(plan: Plan) -> int:
@@ -267,9 +270,12 @@ def _trial(plan: Plan) -> int:
     return min(plan.chunk, -(-TRIAL // draws))
 
 
-def _fetch(state: State, frames: Array, count: int, num_jumps: int) -> Chunk:
+def _fetch(
+    plan: Plan, state: State, frames: Array, count: int, num_jumps: int
+) -> Chunk:
     """Waits for a chunk."""
-    return Chunk(np.asarray(frames)[:count], num_jumps, state)
+    kept = np.asarray(frames)[:count, :, : plan.starts.shape[1]]
+    return Chunk(kept, num_jumps, state)
 
 
 class _Fixed(NamedTuple):
@@ -284,16 +290,28 @@ class _Fixed(NamedTuple):
 
 
 def _fixed(params: Any, plan: Plan) -> _Fixed:
-    graph = rejection.graph_of(plan.system)
+    graph, starts = rejection.graph_of(plan.system), plan.starts
+    chain = chain_of(plan.system, plan.conditions, plan.cloud)
+    if plan.sizes is not None:
+        extra = plan.sizes.atoms - starts.shape[1]
+        graph = rejection.padded(graph, plan.sizes)
+        starts = np.pad(starts, ((0, 0), (0, extra), (0, 0)), mode="edge")
+        chain = chain._replace(places=_with_none(chain, extra))
     seeded = partial(jax.random.fold_in, jax.random.key(plan.seed))
     return _Fixed(
         params=params,
-        chain=chain_of(plan.system, plan.conditions, plan.cloud),
+        chain=chain,
         graph=graph,
         every=jnp.int32(plan.every),
         keys=jax.vmap(seeded)(jnp.arange(len(plan.starts))),
-        references=_references(graph, plan.starts),
+        references=_references(graph, starts),
     )
+
+
+def _with_none(chain: Chain, extra: int) -> Int[Array, " num_atoms"]:
+    """Returns the places of atoms, and some beyond all slots, which take no noise."""
+    beyond = chain.slot_mask.size + jnp.arange(extra, dtype=chain.places.dtype)
+    return jnp.concatenate([chain.places, beyond])
 
 
 @jax.jit

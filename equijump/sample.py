@@ -232,7 +232,10 @@ _FLAGS: dict[str, dict[str, Any]] = {
         "action": "store_true",
         "help": "draw each frame by itself, for weights that have learnt to",
     },
-    "temperature": {"type": float, "help": "K; by the config"},
+    "temperature": {
+        "type": float,
+        "help": "K; by the config; outside the training the nearest of it",
+    },
     "condition": {
         "action": "append",
         "default": [],

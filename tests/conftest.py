@@ -6,6 +6,7 @@ The environment is set here, before any test imports JAX; child processes inheri
 import os
 from pathlib import Path
 
+import pytest
 from jaxtyping import install_import_hook
 
 _CACHE = Path(__file__).resolve().parents[1] / ".jax_cache"
@@ -16,3 +17,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 install_import_hook(["common", "symphony", "equijump"], "beartype.beartype")
+
+
+@pytest.fixture
+def fresh_cache(tmp_path, monkeypatch):
+    """An empty cache of downloaded and packed data, for one test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

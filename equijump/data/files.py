@@ -240,9 +240,9 @@ def has_positions(path: Path) -> bool:
     return suffix_of(path) not in _WITHOUT_POSITIONS
 
 
-def first_frame(path: Path, topology: Any) -> Frames:
-    """Returns the first frame of a file."""
-    found = list(iterate(path, topology, 1))  # To the end, that the child may go on.
+def first_frames(path: Path, topology: Any, at_most: int) -> Frames:
+    """Returns the first frames of a file."""
+    found = list(iterate(path, topology, at_most))  # All, that the child may go on.
     if not found:
         raise UsageError(f"{path}: expected two frames or more, found 0; it is empty")
     return found[0]

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Bool, Float, Float32, Float64
 
 from common.errors import UsageError
-from equijump.data import files, images, molecules, store, whole
+from equijump.data import divide, files, images, molecules, store, whole
 from equijump.data.files import ANGSTROM_PER_NM as ANGSTROM_PER_NM
 from equijump.data.packed import PackedFrames
 from equijump.data.times import FLAG, find_spacing
@@ -29,6 +29,9 @@ LARGE = 100_000_000
 
 _VERSION = 3
 """Version of the packed form; a change that alters it raises it."""
+
+_MOST_TRIED = 100
+"""Frames among which one is looked for that is a molecule."""
 
 _CHECKSUM_VERSION = 1
 """Version in checksums, by which runs know their data; it stays."""
@@ -73,6 +76,7 @@ class Request(NamedTuple):
         in_slots: true for atoms in the order of slots.
         select: atoms that are read, in MDTraj's selection language.
         flag: flag that has the spacing.
+        divides: true if a frame that is no molecule divides the trajectory.
     """
 
     path: Path
@@ -82,6 +86,7 @@ class Request(NamedTuple):
     in_slots: bool
     select: str
     flag: str
+    divides: bool = False
 
 
 def read_trajectories(
@@ -92,6 +97,7 @@ def read_trajectories(
     in_slots: bool = False,
     select: str = "",
     flag: str = FLAG,
+    divides: bool = False,
 ) -> tuple[Trajectory, ...]:
     """Reads trajectories of one topology, from the user's cache if seen before.
 
@@ -106,17 +112,16 @@ def read_trajectories(
         in_slots: true for atoms in the order of slots, not in that of the file.
         select: atoms that are read, in MDTraj's selection language; all where empty.
         flag: flag that has the spacing, for the messages of errors.
+        divides: true if a frame that is no molecule is left out, and divides the
+            trajectory; else it is an error.
 
     Raises:
         UsageError: A file is missing, damaged or does not fit the topology, has no
             usable times, or a frame that is no molecule.
     """
-    return tuple(
-        _read_one(
-            Request(Path(path), Path(topology), spacing, finite, in_slots, select, flag)
-        )
-        for path in paths
-    )
+    how = spacing, finite, in_slots, select, flag, divides
+    requests = (Request(Path(path), Path(topology), *how) for path in paths)
+    return tuple(one for request in requests for one in _read_file(request))
 
 
 def read_structures(
@@ -223,16 +228,22 @@ def _make_whole(
     return whole.make_whole(part.positions[:, system.kept], part.boxes, bonds)
 
 
-def _read_one(request: Request) -> Trajectory:
+def _read_file(request: Request) -> list[Trajectory]:
+    """Reads the trajectory of a file, or those that it is divided into."""
     path = request.path
     for file in (path, request.topology):
         if not file.is_file():
             raise UsageError(f"expected a trajectory and its topology, found no {file}")
     checksum = _checksum(request)
-    entry = store.entry(f"{_VERSION}-{checksum}", partial(_pack, request))
+    key = f"{_VERSION}-{checksum}{'-divided' if request.divides else ''}"
+    entry = store.entry(key, partial(_pack, request))
     molecules.tell(str(path), entry.notes)
-    (stored,) = entry.trajectories
-    return from_store(stored, checksum)._replace(name=path.name)
+    if len(entry.trajectories) == 1:
+        return [from_store(entry.trajectories[0], checksum)._replace(name=path.name)]
+    return [
+        from_store(stored, hashlib.sha256(f"{checksum} {number}".encode()).hexdigest())
+        for number, stored in enumerate(entry.trajectories)
+    ]
 
 
 def from_store(stored: store.Stored, checksum: str) -> Trajectory:
@@ -264,52 +275,70 @@ def _pack(request: Request, writer: store.Writer) -> None:
     path = request.path
     if path.stat().st_size > LARGE:
         logging.info("packing %s", path)
-    system, times = write_frames(request, writer)
+    system, times, intact = write_frames(request, writer)
     if len(times) < 2:
         raise UsageError(
             f"{path}: expected two frames or more, found {len(times)}; give a "
             "trajectory: a structure is for --start of sample, --native of evaluate"
         )
     step = find_spacing(path, times, request.spacing, request.flag)
-    writer.end(system, [store.Piece(path.name, step)])
+    found = divide.divided(writer, [(0, len(times))], intact)
+    if not found:
+        raise UsageError(
+            f"{path}: expected two frames or more in turn, found none but "
+            f"{divide.BROKEN} between them"
+        )
+    writer.notes += [f"left out: {n} {what}" for what, n in (+writer.skipped).items()]
+    writer.end(system, divide.pieces(path.stem, step, found, {}))
 
 
 def write_frames(
     request: Request, writer: store.Writer
-) -> tuple[System, Float64[np.ndarray, " num_frames"]]:
+) -> tuple[System, Float64[np.ndarray, " num_frames"], Bool[np.ndarray, " num_frames"]]:
     """Writes positions as they are read, each frame checked.
 
     Returns:
-        The system, and the times of the frames as the file has them.
+        The system; the times of the frames as the file has them; and false for frames
+        that are no molecule, where these divide a trajectory.
     """
     files.prepare(request.path)
     topology = files.load_topology(request.topology)
     system, notes = _system_of(request, topology)
     writer.notes += notes
     system = in_slot_order(system) if request.in_slots else system
-    times = [np.zeros(0)]
-    for part, found in _checked_frames(request, topology, system):
+    times, intact = np.zeros(0), np.zeros(0, bool)
+    for part, found, usable in _checked_frames(request, topology, system):
         writer.add(part)
-        times.append(found)
-    return system, np.concatenate(times)
+        times, intact = np.append(times, found), np.append(intact, usable)
+    return system, times, intact
 
 
 def _checked_frames(
     request: Request, topology: Any, system: System
-) -> Iterator[tuple[Float32[np.ndarray, "num_frames num_atoms 3"], np.ndarray]]:
-    """Yields kept atoms of whole molecules, with the times of their frames."""
+) -> Iterator[
+    tuple[
+        Float32[np.ndarray, "num_frames num_atoms 3"],
+        Float64[np.ndarray, " num_frames"],
+        Bool[np.ndarray, " num_frames"],
+    ]
+]:
+    """Yields kept atoms of whole molecules, times of their frames, which are usable."""
     bonds, source = whole.bonds_of(system), str(request.path)
     labels = images.molecules_of(system.bonds, len(system.kept))
-    before, last = 0, None
+    before, last, is_any = 0, None, False
     for part in files.iterate(request.path, topology):
         kept = _make_whole(part, system, bonds)
         kept, last = images.together(kept, part.boxes, labels, last)
-        if request.finite:
+        usable = np.ones(len(kept), bool)
+        if request.divides:
+            usable = whole.intact(kept, bonds)
+            is_any |= bool(usable.any())
+        if request.finite and not (request.divides and is_any):
             has_box = part.boxes is not None
             whole.check(source, kept, bonds, system, before, has_box)
-        elif before == 0:
+        elif not request.finite and before == 0:
             whole.check_unit(source, kept[0], bonds)
-        yield kept, part.times
+        yield kept, part.times, usable
         before += len(kept)
 
 
@@ -318,6 +347,8 @@ def _system_of(request: Request, topology: Any) -> tuple[System, list[str]]:
     path, source = request.path, request.path
     if not request.finite and files.has_positions(request.topology):
         path = source = request.topology
-    first, box = _first_of(files.first_frame(path, topology))
-    system, notes = molecules.survey(topology, first, str(source), box, request.select)
+    part = files.first_frames(path, topology, _MOST_TRIED if request.divides else 1)
+    system, notes = divide.survey(
+        topology, part.positions, str(source), part.boxes, request.select
+    )
     return system, files.notes_of(request.topology) + notes

@@ -4,7 +4,7 @@ import itertools
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 
 from common.errors import UsageError
 from equijump.data.files import WITHOUT_TIMES, suffix_of
@@ -121,3 +121,14 @@ def stretches(
     breaks = np.abs(gaps - usual) > np.maximum(0.01 * usual, 2.0 * last_place)
     ends = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(times)]
     return usual, list(itertools.pairwise(ends))
+
+
+def even_spacing(times: Float64[np.ndarray, " num_frames"]) -> tuple[float, bool]:
+    """Returns the median gap of rising times in ps, and whether all gaps are that.
+
+    >>> even_spacing(np.array([0.0, 1.0, 2.0, 4.0]))
+    (1.0, False)
+    """
+    gaps = np.diff(times)
+    usual = float(np.median(gaps))
+    return usual, bool(np.all(np.abs(gaps - usual) <= 1e-3 * usual))

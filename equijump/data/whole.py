@@ -148,6 +148,17 @@ def _tree(
     return found
 
 
+def intact(
+    positions: Float32[np.ndarray, "num_frames num_atoms 3"], bonds: Bonds
+) -> Bool[np.ndarray, " num_frames"]:
+    """Returns which frames have positions and bonds that can be; see `check`."""
+    with np.errstate(invalid="ignore"):
+        near = (np.abs(positions) <= ABSURD).all(axis=(1, 2))  # Not so if no number.
+    lengths = lengths_of(positions, bonds)
+    fits = (lengths >= bonds.shortest) & (lengths <= bonds.longest)
+    return near & fits.all(axis=1)
+
+
 def check(
     source: str,
     positions: Float32[np.ndarray, "num_frames num_atoms 3"],

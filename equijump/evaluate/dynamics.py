@@ -7,7 +7,7 @@ import numpy as np
 from deeptime.markov.msm import MarkovStateModel
 from jaxtyping import Bool, Float, Int
 
-from equijump.evaluate import geometry, kinetics, resampling
+from equijump.evaluate import correlations, geometry, kinetics, resampling
 from equijump.evaluate.resampling import Resamples, estimate
 from equijump.evaluate.sides import NAMES, Prepared, Side
 
@@ -250,11 +250,11 @@ def _correlation(
     spacing: float,
 ) -> dict[str, Any]:
     """Returns an autocorrelation at the lags shown, its band, and its decay time."""
-    sums, terms = kinetics.correlation_sums(units, int(shown[-1]) + 1, every)
-    whole = kinetics.autocorrelation(sums, terms, np.ones((1, len(units)), int))
-    drawn = kinetics.autocorrelation(sums, terms, weights)
+    sums, terms = correlations.correlation_sums(units, int(shown[-1]) + 1, every)
+    whole = correlations.autocorrelation(sums, terms, np.ones((1, len(units)), int))
+    drawn = correlations.autocorrelation(sums, terms, weights)
     decay, decays = (
-        kinetics.time_below(values, np.exp(-1.0)) * spacing
+        correlations.time_below(values, np.exp(-1.0)) * spacing
         for values in (whole[0], drawn)
     )
     return {

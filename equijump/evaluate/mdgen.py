@@ -14,7 +14,7 @@ from deeptime.decomposition import TICA
 from deeptime.markov.msm import MarkovStateModel
 from jaxtyping import Float, Int
 
-from equijump.evaluate import kinetics, resampling
+from equijump.evaluate import correlations, kinetics, resampling
 
 LAG = 100.0
 """ps, of slow coordinates and of the Markov model."""
@@ -249,7 +249,7 @@ def decorrelation(
     [1.0, -1.0, 1.0]
     """
     circle = [np.stack([np.cos(x), np.sin(x)], axis=1) for x in units]
-    sums, terms = kinetics.correlation_sums(circle, num_lags, centred=False)
+    sums, terms = correlations.correlation_sums(circle, num_lags, centred=False)
     product = sums.sum(axis=0) / terms.sum(axis=0)
     base = float(np.sum(np.concatenate(circle).mean(axis=0) ** 2))
     return (product - base) / (1.0 - base)
@@ -269,7 +269,7 @@ def decorrelation_times(side: Named, spacing: float) -> dict[str, float | None]:
     for place, kind in enumerate(side.kinds):
         if kind != "omega":
             curve = decorrelation([unit[:, place] for unit in side.units], num_lags)
-            time = spacing * float(kinetics.time_below(curve, np.exp(-1.0)))
+            time = spacing * float(correlations.time_below(curve, np.exp(-1.0)))
             time = np.inf if np.isnan(time) else time
             groups["backbone" if kind in _BACKBONE else "side_chain"].append(time)
     medians = {

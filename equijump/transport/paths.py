@@ -43,6 +43,18 @@ class Path(NamedTuple):
 PathFn: TypeAlias = Callable[[Time], Path]
 
 
+class Shape(NamedTuple):
+    """Features of `equijump.cloud.shape_of`, as they are in the data.
+
+    Attributes:
+        mean: mean of each feature.
+        std: standard deviation of each.
+    """
+
+    mean: Float[Array, "*num_nodes num_slots num_shape"]
+    std: Float[Array, "*num_nodes num_slots num_shape"]
+
+
 class Scales(NamedTuple):
     r"""Lengths in Å, per axis, of each slot, for all residues or for each.
 
@@ -51,11 +63,13 @@ class Scales(NamedTuple):
         noise: standard deviation $\sigma$ of the noise.
         bonds: length of the bond that a slot holds, zero for another vector; None
             where no slot holds a bond.
+        shape: shape around each bond; None where no slot holds one.
     """
 
     displacement: Float[Array, "*num_nodes num_slots 1"]
     noise: Float[Array, "*num_nodes num_slots 1"]
     bonds: Float[Array, "num_nodes num_slots 1"] | None = None
+    shape: Shape | None = None
 
 
 class Request(NamedTuple):

@@ -126,9 +126,9 @@ def test_geometry_turns_with_nothing_and_axes_with_the_molecule():
     (ours, tree), (turned, _) = (
         cloud_of("chain", x, mask, *names) for x in (atoms, atoms @ q.T)
     )
-    feats = [clouds.local_geometry(x, tree, (x,)) for x in (ours, turned)]
+    feats = [clouds.shape_of(x, tree) for x in (ours, turned)]
     np.testing.assert_allclose(*feats, atol=1e-4)
     axes = [clouds.local_axes(x, tree) for x in (ours, turned)]
     np.testing.assert_allclose(axes[0] @ q.T, axes[1], atol=1e-4)
-    mirrored = clouds.local_geometry(-ours, tree, (-ours,))
+    mirrored = clouds.shape_of(-ours, tree)
     assert np.abs(np.asarray(mirrored - feats[0])).max() > 0.1

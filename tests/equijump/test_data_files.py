@@ -15,10 +15,7 @@ from equijump.evaluate import inputs
 from tests.equijump.test_data_frames import make
 from tests.equijump.test_data_topology import ALANINE_DIPEPTIDE
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 
 
 @pytest.fixture

@@ -11,10 +11,7 @@ from common.errors import UsageError
 from equijump.data import frames, packed, pairs
 from equijump.data.sources.trajectories import PACKAGED
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 
 
 def make(topology, count=7, spacing=2.0, first=5.0, change=lambda xyz: None):

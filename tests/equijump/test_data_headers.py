@@ -10,10 +10,7 @@ from common.errors import RunError, UsageError
 from equijump.data import child, files, frames, headers
 from tests.equijump.test_data_frames import make
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 
 
 @pytest.fixture

@@ -8,10 +8,7 @@ import pytest
 
 from equijump.data import packed
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 
 
 def write(path, num_frames=6, num_atoms=2):

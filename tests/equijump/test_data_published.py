@@ -7,15 +7,12 @@ import numpy as np
 import pytest
 
 from common.errors import UsageError
-from equijump.data import sources
+from equijump.data import molecules, sources
 from equijump.data.sources import bioemu, mdcath, mdgen, packing, timewarp
 from tests.equijump import published
 from tests.equijump.test_data_sources import settings
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 
 
 @pytest.fixture
@@ -385,13 +382,91 @@ def test_other_names_are_none_of_atlas(tmp_path, ala2):
 # What they share
 
 
-def test_a_bond_that_cannot_be_is_told_with_its_frame(tmp_path, ala2):
+def parts_of(trajectories):
+    return [(one.name, len(one.positions)) for one in trajectories]
+
+
+def test_a_bond_that_cannot_be_divides_a_trajectory(tmp_path, ala2, told, monkeypatch):
+    monkeypatch.setattr(mdcath, "_CHUNK", 3 * ala2.n_atoms * 2)
+    positions = in_angstrom(ala2, 9)
+    positions[[3, 5, 8], 4] += 4.0
+    path = tmp_path / "mdcath_dataset_1abcA00.h5"
+    published.write_mdcath(path, ala2, {(320, 0): positions, (320, 1): positions[:3]})
+    found = read(f"mdcath:{path}")
+    assert parts_of(found) == [
+        ("1abcA00_320_0_part0", 3), ("1abcA00_320_0_part1", 2), ("1abcA00_320_1", 3),
+    ]  # fmt: skip
+    kept = found[1].system.kept
+    np.testing.assert_allclose(found[1].positions[:], positions[6:8, kept], atol=1e-4)
+    assert told == [
+        "mdcath: 3 trajectories of 1 files; left out: 3 frames with a bond that cannot "
+        f"be (as in {path}); 1 trajectories of one frame (as in {path})"
+    ]
+
+
+def test_where_no_bond_can_be_a_file_is_refused(tmp_path, ala2):
+    path = tmp_path / "mdcath_dataset_1abcA00.h5"
     positions = in_angstrom(ala2, 5)
-    positions[3, 4] += 4.0
+    positions[:, 4] += 4.0
+    published.write_mdcath(
+        path, ala2, {(320, 0): in_angstrom(ala2, 5), (320, 1): positions}
+    )
+    with pytest.raises(UsageError, match=r"1abcA00/320/1\): expected bonds .* frame 0"):
+        read(f"mdcath:{path}")
+
+
+def test_a_first_frame_that_is_no_molecule_is_left_out(tmp_path, ala2, told):
+    positions = in_angstrom(ala2, 4)
+    positions[0, 4] += 4.0
     path = tmp_path / "mdcath_dataset_1abcA00.h5"
     published.write_mdcath(path, ala2, {(320, 0): positions})
-    with pytest.raises(UsageError, match=r"1abcA00/320/0\): expected bonds .* frame 3"):
-        read(f"mdcath:{path}")
+    assert parts_of(read(f"mdcath:{path}")) == [("1abcA00_320_0", 3)]
+    assert "left out: 1 frames with a bond that cannot be" in told[0]
+
+
+def test_a_broken_frame_divides_timewarp_by_its_times(tmp_path, told):
+    start = published.peptide("AG")
+    positions = published.shaken(start, len(BURSTS))
+    positions[5, 1] += 0.4
+    published.write_timewarp(tmp_path, "AG", start, BURSTS, positions=positions)
+    first, second = read(f"timewarp:{tmp_path}")
+    assert parts_of([first, second]) == [("AG_part0", 5), ("AG_part1", 9)]
+    np.testing.assert_allclose(second.times, 5e-4 * np.array(BURSTS[6:]))
+    assert "1 frames with a bond that cannot be" in told[0]
+
+
+def test_a_broken_frame_divides_files_of_mdgen(tmp_path, told):
+    start = published.peptide("HILK")
+    positions = published.shaken(start, 6)
+    positions[2, 3] += 0.4
+    array = published.to_atom14("HILK", start, positions)
+    np.save(tmp_path / "HILK_i100.npy", array)
+    found = read(f"mdgen:{tmp_path}")
+    assert parts_of(found) == [("HILK_i100_part0", 2), ("HILK_i100_part1", 3)]
+    assert "1 frames with a bond that cannot be" in told[0]
+
+
+def test_a_broken_frame_divides_files_of_bioemu_and_atlas(tmp_path, ala2, monkeypatch):
+    folder = published.write_bioemu(tmp_path / "one", ala2, [10_000.0 * np.arange(7)])
+    path = folder / "trajs" / "traj_0.xtc"
+    moved = mdtraj.load(str(path), top=str(folder / "topology.pdb"))
+    moved.xyz[4, 4] += 0.4
+    moved.save(str(path))
+    (tmp_path / "protein").mkdir()
+    ala2.save(str(tmp_path / "protein" / "1abc_A.pdb"))
+    moved.save(str(tmp_path / "protein" / "1abc_A_R1.xtc"))
+    found = read(f"bioemu:{tmp_path}/one")
+    assert parts_of(found) == [("one_traj_0_part0", 4), ("one_traj_0_part1", 2)]
+    lines = []
+    monkeypatch.setattr(molecules.logging, "info", lambda text, *a: lines.append(a))
+    found = read(f"atlas:{tmp_path}/protein")
+    assert parts_of(found) == [("1abc_A_R1_part0", 4), ("1abc_A_R1_part1", 2)]
+    assert len({one.checksum for one in found}) == 2
+    assert [note for _, note in lines] == [
+        "left out: 1 frames with a bond that cannot be"
+    ]
+    with pytest.raises(UsageError, match=r"expected bonds .* frame 4"):
+        read(f"{tmp_path}/protein/*.xtc")
 
 
 def test_what_is_selected_is_packed_apart(tmp_path):

@@ -12,9 +12,7 @@ from equijump.data.sources import ornstein_uhlenbeck, packing
 SYSTEM = ornstein_uhlenbeck._system()
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 
 
 def job(path, num_trajectories, form="x", **skipped):

@@ -9,10 +9,7 @@ from equijump.data import sources
 from equijump.data.sources import peptides
 from tests.equijump.test_data_sources import settings
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 
 
 def make(topology, folder, form="packed", lanes=3, frames=5, change=None, **more):

@@ -16,6 +16,7 @@ from common.errors import RunError
 from equijump import cli
 from equijump.data import features
 from equijump.evaluate import (
+    correlations,
     geometry,
     inputs,
     kinetics,
@@ -45,13 +46,6 @@ CHIGNOLIN_CARBONS = np.array(
         (23.135, 25.467, 8.794),
     ]
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -198,13 +192,13 @@ def test_tica_finds_the_slow_one_of_two_mixed_signals():
 def test_autocorrelation_of_a_known_process_and_its_time_to_1_over_e():
     rng = np.random.default_rng(0)
     units = [autoregressive(rng, 0.9, 20_000)[:, None] for _ in range(4)]
-    sums, terms = kinetics.correlation_sums(units, 31)
+    sums, terms = correlations.correlation_sums(units, 31)
     direct = sum(np.sum(u[:-3] * u[3:]) for u in (units[0] - np.mean(units),))
     assert sums[0, 3] == pytest.approx(direct)
-    found = kinetics.autocorrelation(sums, terms, np.ones((1, 4), int))[0]
+    found = correlations.autocorrelation(sums, terms, np.ones((1, 4), int))[0]
     np.testing.assert_allclose(found, 0.9 ** np.arange(31), atol=0.05)
-    assert kinetics.time_below(found, np.exp(-1.0)) == pytest.approx(9.5, rel=0.1)
-    assert np.isnan(kinetics.time_below(np.ones(5), 0.5))
+    assert correlations.time_below(found, np.exp(-1.0)) == pytest.approx(9.5, rel=0.1)
+    assert np.isnan(correlations.time_below(np.ones(5), 0.5))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from equijump.evaluate import kinetics, resampling
+from equijump.evaluate import correlations, kinetics, resampling
 
 
 def test_divergence_of_disjoint_histograms_is_ln_2():
@@ -140,7 +140,7 @@ def test_frames_share_the_weight_of_their_state():
 def test_correlations_are_sums_of_products_within_units():
     rng = np.random.default_rng(0)
     units = [rng.normal(size=(20, 2)), rng.normal(size=(12, 2))]
-    sums, terms = kinetics.correlation_sums(units, 4, every=2)
+    sums, terms = correlations.correlation_sums(units, 4, every=2)
     mean = np.mean(np.concatenate(units), axis=0)
     for unit, row, counts in zip(units, sums, terms, strict=True):
         x = unit - mean
@@ -152,14 +152,16 @@ def test_correlations_are_sums_of_products_within_units():
 
 def test_correlations_start_at_one_and_are_nan_where_nothing_moves():
     sums, terms = np.array([[4.0, 2.0], [0.0, 0.0]]), np.ones((2, 2), int)
-    found = kinetics.autocorrelation(sums, terms, np.array([[1, 0], [1, 1], [0, 1]]))
+    found = correlations.autocorrelation(
+        sums, terms, np.array([[1, 0], [1, 1], [0, 1]])
+    )
     np.testing.assert_allclose(found[:2], [[1.0, 0.5]] * 2)
     assert np.isnan(found[2]).all()
 
 
 def test_the_time_below_a_limit_is_interpolated():
     rows = np.array([[1.0, 0.6, 0.2], [1.0, 0.9, 0.8], [0.1, 0.0, 0.0]])
-    found = kinetics.time_below(rows, 0.4)
+    found = correlations.time_below(rows, 0.4)
     assert found[0] == pytest.approx(1.5)
     assert np.isnan(found[1])
 

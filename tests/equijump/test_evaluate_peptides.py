@@ -14,13 +14,6 @@ from equijump.evaluate import inputs
 FLAGS = argparse.Namespace(long=False, lag=10.0, model_lag=10.0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
     """Six lanes of alanine dipeptide, 300 frames of 10 ps each."""

@@ -8,16 +8,9 @@ from absl import logging
 
 from common.commands import cli
 from common.errors import UsageError
-from equijump.evaluate import geometry, inputs, measure, report, sides, validity
+from equijump.evaluate import geometry, inputs, measure, report, sides, tables, validity
 
 FEW = measure.Settings(num_resamples=2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +42,7 @@ def test_frames_that_repeat_the_one_before_are_counted_and_warned_of(frozen):
     found = frozen["validity"]
     assert found["trajectory"]["repeated_fraction"] == pytest.approx(0.75, abs=1e-3)
     assert found["reference"]["repeated_fraction"] == 0.0
-    row = table(report.validity_rows(frozen))["frames like the one before, %"]
+    row = table(tables.validity_rows(frozen))["frames like the one before, %"]
     assert row["trajectory"].startswith("75.0")
     assert row["reference"] == "0.000"
     told = [line for line in report.warnings(frozen) if "repeat the one before" in line]
@@ -66,7 +59,7 @@ def test_what_markov_models_cover_is_shown(packaged):
     assert found["models"]["trajectory"]["connected_states"] == 0
     assert found["models"]["trajectory"]["covered_frames"] == 0.0
     assert 0.9 < found["models"]["reference"]["covered_frames"] <= 1.0
-    rows = table(report.coverage_rows(found))
+    rows = table(tables.coverage_rows(found))
     count = found["models"]["num_states"]
     assert rows["states that connect"]["trajectory"] == f"0 of {count}"
     assert rows["frames in them, %"]["trajectory"] == "0.0"
@@ -82,10 +75,10 @@ def test_a_mean_of_missing_values_is_a_dash_and_never_zero():
     }  # fmt: skip
     entries = {f"chi{i}": entry for i in range(40)}
     found = {"reference": {}, "distributions": entries}
-    _, row = report.divergence_rows(found, whole=False)
+    _, row = tables.divergence_rows(found, whole=False)
     assert row == ["40 of torsion, mean", "0.2500", "0.0100", "0.500", "0.100", "–"]
     found["distributions"]["chi3"] = {**entry, "js_msm_reweighted": 0.5}
-    assert report.divergence_rows(found, whole=False)[1][-1] == "0.5000"
+    assert tables.divergence_rows(found, whole=False)[1][-1] == "0.5000"
 
 
 def test_replicas_that_are_mostly_lost_are_warned_of(packaged, monkeypatch):
@@ -107,11 +100,11 @@ def test_replicas_that_are_mostly_lost_are_warned_of(packaged, monkeypatch):
 def test_why_replicas_are_lost_is_on_the_screen():
     one = {"name": "a.xtc", "frame": 7, "reason": "a bond CA-CB of 9.99 Å, not 1.50 Å"}
     found = {"trajectory": {"lost": [one] * 20}}
-    rows = report.lost_rows(found, whole=False)
+    rows = tables.lost_rows(found, whole=False)
     assert rows[1] == ["a.xtc", "7", "a bond CA-CB of 9.99 Å, not 1.50 Å"]
     assert rows[-1][0] == "and 4 more"
-    assert len(report.lost_rows(found)) == 21
-    assert report.lost_rows({"trajectory": {"lost": []}}) == []
+    assert len(tables.lost_rows(found)) == 21
+    assert tables.lost_rows({"trajectory": {"lost": []}}) == []
 
 
 def test_where_no_replica_can_be_judged_the_command_fails(packaged, tmp_path, capsys):
@@ -203,14 +196,14 @@ def test_trajectories_without_a_reference_are_described_alone(alone):
     entry = alone["distributions"]["ALA2 phi, psi"]
     assert entry["js"] is entry["root"] is entry["low"] is None
     assert 0.0 < entry["floor"] < 0.1
-    halves = table(report.divergence_rows(alone))["ALA2 phi, psi"]
+    halves = table(tables.divergence_rows(alone))["ALA2 phi, psi"]
     assert halves == {
         "JS, nats": f"{entry['floor']:.4f}", "√JS": f"{entry['floor_root']:.3f}"
     }  # fmt: skip
-    times = table(report.time_rows(alone))
+    times = table(tables.time_rows(alone))
     assert all(row.keys() == {"trajectory"} for row in times.values())
     assert "time-scale 1, lag 10, ps" in times
-    assert table(report.validity_rows(alone))["replicas lost"] == {
+    assert table(tables.validity_rows(alone))["replicas lost"] == {
         "trajectory": "0 of 3"
     }
 

@@ -14,10 +14,7 @@ from tests.equijump.test_data_frames import make
 from tests.equijump.test_data_published import BURSTS, write_atlas
 from tests.equijump.test_data_source_peptides import make as make_peptides
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 
 
 @pytest.fixture

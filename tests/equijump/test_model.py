@@ -147,6 +147,34 @@ def test_neighbours_are_those_along_the_chain_and_then_the_nearest():
     assert int(scene.offsets[3, 0]) == 3  # Another chain.
 
 
+@pytest.mark.parametrize("step", [4.0, 0.1])
+def test_neighbours_are_those_of_the_brute_force_search(step):
+    """On a lattice, where many are equally near, and of two chains with padding."""
+    rng = np.random.default_rng(0)
+    places = np.float32(step * rng.integers(0, 4, (40, 3)))
+    chains = np.repeat([0, 1], [25, 15])
+    numbers = np.concatenate([np.arange(25), np.arange(15)])
+    tokens = np.where(np.arange(40) < 37, 1, 0)
+    lag = known({"lag": jnp.ones(())})
+    scene = make_scene(
+        jnp.asarray(places), jnp.asarray(tokens), jnp.ones((40, 14), bool),
+        jnp.asarray(chains), jnp.asarray(numbers), lag, 16, 4,
+    )  # fmt: skip
+    ties = np.abs(np.subtract.outer(numbers, numbers))
+    between = np.abs(np.subtract.outer(np.arange(40), np.arange(40)))
+    same = np.equal.outer(chains, chains)
+    apart = np.linalg.norm(places[:, None] - places[None], axis=-1)
+    apart += np.float32(1e-4) * np.where(same, ties, 40 + between).astype(np.float32)
+    for i in range(37):
+        rank = lambda j, i=i: (
+            (0, ties[i, j]) if same[i, j] and ties[i, j] <= 4 else (1, apart[i, j])
+        )
+        others = sorted((j for j in range(37) if j != i), key=rank)
+        np.testing.assert_array_equal(scene.senders[i], others[:16])
+    assert scene.edge_mask[:37].all()
+    assert not scene.edge_mask[37:].any()
+
+
 def chain_scene(positions, has_source, chains=None, num_neighbours=16, reach=4):
     size = len(positions)
     return make_scene(

@@ -30,6 +30,15 @@ def make_weights(systems=None, ranges=None, **values):
     )
 
 
+@pytest.fixture
+def warned(monkeypatch):
+    """Lines of warnings."""
+    lines = []
+    record = lambda text, *values: lines.append(text % values)
+    monkeypatch.setattr(options.logging, "warning", record)
+    return lines
+
+
 def choose(weights=None, **asked):
     return options.choose(weights or make_weights(), **asked)
 
@@ -116,15 +125,31 @@ def test_the_temperature_is_inside_that_of_training():
     weights = make_weights(**{"data.temperatures": (300.0, 400.0), **names})
     assert choose(weights).conditions["temperature"] == 300.0
     assert choose(weights, temperature=350.0).conditions["temperature"] == 350.0
-    with pytest.raises(UsageError, match="--temperature: expected 300 to 400 K"):
-        choose(weights, temperature=299.0)
+    found = choose(weights, temperature=299.0)
+    assert found.conditions["temperature"] == 300.0
+    assert found.outside == ("temperature of 299 K (rolled out at 300 K)",)
+    assert choose(weights, temperature=300.0).outside == ()
 
 
-def test_a_network_that_is_not_given_the_temperature_has_one():
+def test_a_network_that_is_not_given_the_temperature_has_one(warned):
     weights = make_weights(**{"data.temperatures": (300.0, 400.0)})
     assert choose(weights, temperature=300.0).conditions["temperature"] == 300.0
-    with pytest.raises(UsageError, match="since the network is not given"):
-        choose(weights, temperature=400.0)
+    assert warned == []
+    found = choose(weights, temperature=400.0)
+    assert found.conditions["temperature"] == 300.0
+    assert warned == [
+        "--temperature=400: the rollout of made is at 300 K, since the network is not "
+        "told the temperature; train on data at 400 K"
+    ]
+    head = sample.header(weights, found, 0, "xtc")
+    assert head["settings"]["temperature"] == 300.0
+    assert head["outside_training"] == ["temperature of 400 K (rolled out at 300 K)"]
+
+
+@pytest.mark.parametrize("temperature", [0.0, -300.0, np.nan, np.inf])
+def test_a_temperature_that_cannot_be_is_refused(temperature):
+    with pytest.raises(UsageError, match=r"--temperature: expected 1 to 100000 K"):
+        choose(temperature=temperature)
 
 
 def with_temperatures(low, high):
@@ -133,10 +158,10 @@ def with_temperatures(low, high):
     return make_weights(ranges={"temperature": [low, high]}, **names)
 
 
-def test_the_one_temperature_of_weights_is_told_as_one():
-    told = "--temperature: expected 300 K, the one temperature of these weights, found"
-    with pytest.raises(UsageError, match=told):
-        choose(with_temperatures(300.0, 300.0), temperature=310.0)
+def test_a_rollout_is_at_the_one_temperature_of_its_weights(warned):
+    found = choose(with_temperatures(300.0, 300.0), temperature=310.0)
+    assert found.conditions["temperature"] == 300.0
+    assert "is at 300 K, the nearest of its training" in warned[0]
 
 
 def test_temperatures_that_only_the_data_state_may_be_asked():
@@ -145,8 +170,9 @@ def test_temperatures_that_only_the_data_state_may_be_asked():
     assert choose(weights, temperature=400.0).conditions["temperature"] == 400.0
     found = choose(weights, conditions={"temperature": 280.0})
     assert found.conditions["temperature"] == 280.0
-    with pytest.raises(UsageError, match="--temperature: expected 280 to 400 K"):
-        choose(weights, temperature=401.0)
+    found = choose(weights, conditions={"temperature": 401.0})
+    assert found.conditions["temperature"] == 400.0
+    assert found.outside == ("temperature of 401 K (rolled out at 400 K)",)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,29 @@ def test_frames_that_are_not_finite_do_not_pass(judged):
     assert not passes(start.at[0, 0].set(jnp.nan))
 
 
+def test_a_padded_graph_asks_the_same(plan):
+    graph = rejection.graph_of(plan.system)
+    sizes = rejection.Sizes(*(1 + 2 * size for size in rejection.sizes_of(graph)))
+    padded = rejection.padded(graph, sizes)
+    assert rejection.sizes_of(padded) == sizes
+    start = np.asarray(plan.starts[0])
+    grown = lambda atoms: jnp.pad(atoms, ((0, sizes.atoms - len(atoms)), (0, 0)))
+    reference = rejection.reference_of(padded, grown(start))
+    passes = lambda atoms: bool(
+        rejection.is_intact(padded, reference, rejection.GATE, grown(atoms))
+    )
+    assert passes(start)
+    assert not passes(-start)
+    for bond in plan.system.bonds:
+        moved = start.copy()
+        moved[bond[1]] += 0.3 * (start[bond[1]] - start[bond[0]])
+        assert not passes(moved)
+    clash = start.copy()
+    first, last = index(plan, 0, "CH3"), index(plan, 2, "C")
+    clash[first] = clash[last]
+    assert not passes(clash)
+
+
 def test_only_atoms_more_than_three_bonds_apart_are_distant(plan):
     graph = rejection.graph_of(plan.system)
     alpha, cap = index(plan, 1, "CA"), index(plan, 0, "CH3")

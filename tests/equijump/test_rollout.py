@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equijump import rollout
+from equijump import rejection, rollout
+from equijump.transport import paths
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,26 @@ def test_frames_are_kept_as_often_as_asked(six, roll, plan):
     found, last = roll(plan._replace(every=3), 6)
     np.testing.assert_array_equal(found, six[0][2::3])
     assert last.num_jumps == 6
+
+
+def test_padding_changes_nothing(plan):
+    def jump(params, cloud, chain, key):
+        noise = paths.draw_noise(key, chain.slot_mask, chain.places)
+        return cloud + 0.03 * jnp.where(jnp.abs(noise) < 2.0, noise, 10.0)
+
+    def roll(sizes):
+        padded = plan._replace(max_redraws=2, sizes=sizes)
+        state = rollout.begin(padded).state
+        chunks = list(rollout.rollout(jump, None, padded, state, 0, 8))
+        return np.concatenate([chunk.frames for chunk in chunks]), chunks[-1].state
+
+    own = rejection.sizes_of(rejection.graph_of(plan.system))
+    (frames, state), (padded, other) = (
+        roll(sizes) for sizes in (None, own._replace(atoms=21, bonds=30, centres=3))
+    )
+    np.testing.assert_allclose(padded, frames, atol=1e-5)
+    np.testing.assert_array_equal(other.num_draws, state.num_draws)
+    assert state.num_draws.sum() > state.num_accepted.sum() > 0
 
 
 def test_atoms_come_back_in_the_order_of_the_file(plan):

@@ -21,9 +21,7 @@ ALANINE = (
 QUICK = (*ALANINE, "--equilibration=0.2", "--spacing=0.1", "--length=0.001")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 
 
 @pytest.fixture

@@ -17,9 +17,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = [f"gdb_{number:06d}" for number in (1, 2, 3, 4, 5, 133885)]
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 
 
 def copy(folder, *names):

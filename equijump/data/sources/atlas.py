@@ -7,7 +7,7 @@ twice the finer one counts. All of it is at 300 K.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import ml_collections
@@ -24,13 +24,13 @@ _TWICE = "replicas that are there at a finer spacing too"
 
 
 def read(folder: str, data: ml_collections.ConfigDict) -> Iterator[frames.Trajectory]:
-    """Yields the trajectory of each replica.
+    """Yields the trajectory of each replica, or the parts it is divided into.
 
     Args:
         folder: folder that has them, or a pattern of XTC files.
         data: group `data` of a config: `select` is read.
     """
-    found: dict[str, tuple[frames.Trajectory, str]] = {}
+    found: dict[str, tuple[Sequence[frames.Trajectory], str]] = {}
     twice: list[str] = []
     for path in packing.matching(folder, (".xtc",)):
         named = _NAME.fullmatch(path.name)
@@ -39,17 +39,17 @@ def read(folder: str, data: ml_collections.ConfigDict) -> Iterator[frames.Trajec
                 f"{path}: expected a replica of ATLAS, as X_R1.xtc or "
                 "X_prod_R1_fit.xtc; name others without atlas:"
             )
-        (one,) = frames.read_trajectories(
-            [path], _topology(path, named["name"]), select=data.select
+        parts = frames.read_trajectories(
+            [path], _topology(path, named["name"]), select=data.select, divides=True
         )
         name = f"{named['name']}_R{named['number']}"
         several = sorted(
-            [(one, str(path)), *([found[name]] if name in found else [])],
-            key=lambda item: item[0].spacing,
+            [(parts, str(path)), *([found[name]] if name in found else [])],
+            key=lambda item: item[0][0].spacing,
         )
         found[name] = several[0]
         twice += [coarser for _, coarser in several[1:]]
-    for one, _ in found.values():
+    for one in (part for parts, _ in found.values() for part in parts):
         yield one._replace(conditions={"temperature": TEMPERATURE})
     first = dict.fromkeys([_TWICE] * bool(twice), twice[0] if twice else "")
     num_files = len(found) + len(twice)

@@ -9,7 +9,7 @@ right.
 
 import glob
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import ml_collections
 
 from common.commands.reading import read_json, refusing
 from common.errors import UsageError
-from equijump.data import frames, store
+from equijump.data import divide, frames, store
 from equijump.data.sources import packing
 from equijump.data.times import stretches
 
@@ -68,7 +68,9 @@ def _jobs(folder: Path, select: str) -> Iterator[packing.Job]:
         lacking = "trajs/*.xtc" if topology.is_file() else TOPOLOGY
         raise UsageError(f"{folder}: expected {lacking} beside {RECORD}, found none")
     for path in paths:
-        request = frames.Request(path, topology, 0.0, True, False, select, frames.FLAG)
+        request = frames.Request(
+            path, topology, 0.0, True, False, select, frames.FLAG, divides=True
+        )
         name = f"{folder.name}_{path.stem}"
         pack = partial(_pack, request, name, known, expected)
         yield packing.Job(path, (topology, record), f"{name} {select}", pack)
@@ -81,7 +83,7 @@ def _pack(
     expected: float,
     writer: store.Writer,
 ) -> None:
-    system, times = frames.write_frames(request, writer)
+    system, times, intact = frames.write_frames(request, writer)
     usual, found = stretches(times)
     spacing = _checked(usual, expected, writer)
     whole = [(start, stop) for start, stop in found if stop - start > 1]
@@ -89,26 +91,8 @@ def _pack(
     writer.skipped["single frames between two restarts of the clock"] += len(
         found
     ) - len(whole)
-    writer.end(system, _pieces(name, spacing, whole, known))
-
-
-def _pieces(
-    name: str,
-    spacing: float,
-    found: Sequence[tuple[int, int]],
-    known: dict[str, float],
-) -> list[store.Piece]:
-    """Returns a trajectory for each stretch, numbered where there are several."""
-    return [
-        store.Piece(
-            name if len(found) == 1 else f"{name}_part{place}",
-            spacing,
-            start,
-            stop,
-            conditions=known,
-        )
-        for place, (start, stop) in enumerate(found)
-    ]
+    whole = divide.divided(writer, whole, intact)
+    writer.end(system, divide.pieces(name, spacing, whole, known))
 
 
 def _checked(usual: float, expected: float, writer: store.Writer) -> float:

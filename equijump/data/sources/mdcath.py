@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 
 from common.errors import UsageError
-from equijump.data import child, files, store
+from equijump.data import child, divide, files, store
 from equijump.data.frames import Trajectory
 from equijump.data.sources import packing
 
@@ -59,12 +59,12 @@ def _jobs(
 
 
 def _pack(path: Path, temperature: str, select: str, writer: store.Writer) -> None:
-    for found, _ in list(_ask(path, "mdcath")):
-        domain = found["domain"]
-        chosen = [r for r in found["replicas"] if temperature in ("", r[0])]
+    for told, _ in list(_ask(path, "mdcath")):
+        domain = told["domain"]
+        chosen = [r for r in told["replicas"] if temperature in ("", r[0])]
         if not chosen:
             writer.skipped[f"files without a replica at {temperature} K"] += 1
-        topology = topology_of(found["pdb"], f"{path} ({domain})")
+        topology = topology_of(told["pdb"], f"{path} ({domain})")
         _check_shapes(path, chosen, topology.n_atoms)
         system = None
         for group, number, shape in chosen:
@@ -72,18 +72,19 @@ def _pack(path: Path, temperature: str, select: str, writer: store.Writer) -> No
             source = f"{path} ({place})"
             with contextlib.closing(_frames(path, place, shape)) as frames:
                 first, *boxes = next(frames, [np.zeros((0, 0, 3))])
-                if packing.num_real(first) == 0:
+                real = packing.num_real(first)
+                if real == 0:
                     writer.skipped["replicas that are empty"] += 1
                     continue
                 box = boxes[0] * np.float32(files.ANGSTROM_PER_NM) if boxes else None
                 system = system or packing.first_system(
-                    topology, first[0], source, select, writer, box
+                    topology, first[:real], source, select, writer, box
                 )
                 parts = itertools.chain([first], (part for part, *_ in frames))
-                count = packing.add(writer, source, system, parts, box)
+                found = packing.add(writer, source, system, parts, box)
             known = {"temperature": float(group)}
-            piece = store.Piece(place.replace("/", "_"), SPACING, conditions=known)
-            writer.end(system, [piece] * (count > 1))
+            name = place.replace("/", "_")
+            writer.end(system, divide.pieces(name, SPACING, found, known))
 
 
 def _check_shapes(path: Path, replicas: Iterable[Any], num_atoms: int) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 
 from common.commands.reading import refusing
 from common.errors import UsageError
-from equijump.data import store
+from equijump.data import divide, store
 from equijump.data.frames import Trajectory
 from equijump.data.residues import element_of
 from equijump.data.sources import packing
@@ -132,16 +132,16 @@ def _pack(
     if not len(array):
         writer.skipped["files without a frame"] += 1
         return
-    first, last = np.asarray(array[[0, -1]], np.float32)[:, rows, slots]
-    lacking = np.flatnonzero(~first.any(axis=1) & ~last.any(axis=1))
+    some = [0, len(array) // 2, -1]
+    tried = np.asarray(array[some], np.float32)[:, rows, slots]
+    lacking = np.flatnonzero(~tried.any(axis=(0, 2)))
     if len(lacking):
         writer.skipped[f"files that lack atoms, as {topology.atom(lacking[0])}"] += 1
         return
-    system = packing.first_system(topology, first, str(path), select, writer)
+    system = packing.first_system(topology, tried, str(path), select, writer)
     parts = (part[:, rows, slots] for part in packing.in_parts(array))
-    count = packing.add(writer, str(path), system, parts)
-    pieces = [store.Piece(path.stem, spacing, conditions=known)]
-    writer.end(system, pieces if count > 1 else [])
+    found = packing.add(writer, str(path), system, parts)
+    writer.end(system, divide.pieces(path.stem, spacing, found, known))
 
 
 def _opened(path: Path, sequence: str) -> np.ndarray:

@@ -1,7 +1,8 @@
 """What sources share: files packed once into the store, and a line on what was skipped.
 
-A file of a data set may hold many trajectories, or none that can be used. Frames that
-are no molecule end a trajectory: see `num_real`.
+A file of a data set may hold many trajectories, or none that can be used. A tail of
+frames that are no molecule is cut off, see `num_real`; a frame with a bond that cannot
+be is left out, and what comes after it is a trajectory of its own.
 """
 
 import contextlib
@@ -13,10 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float32
 
 from common.errors import UsageError
-from equijump.data import files, molecules, store, whole
+from equijump.data import divide, files, molecules, store, whole
 from equijump.data.frames import Trajectory, from_store
 from equijump.data.topology import System
 
@@ -136,15 +137,15 @@ def num_real(positions: Float[np.ndarray, "num_frames num_atoms 3"]) -> int:
 
 def first_system(
     topology: Any,
-    positions: Float[np.ndarray, "num_file_atoms 3"],
+    positions: Float[np.ndarray, "num_frames num_file_atoms 3"],
     source: str,
     select: str,
     writer: store.Writer,
     box: Float[np.ndarray, "3 3"] | None = None,
 ) -> System:
-    """Returns the system of a frame in Å, whose notes go to the entry."""
-    frame = np.asarray(positions, np.float64)
-    system, notes = molecules.survey(topology, frame, source, box, select)
+    """Returns the system of frames in Å, whose notes go to the entry."""
+    boxes = None if box is None else np.broadcast_to(box, (len(positions), 3, 3))
+    system, notes = divide.survey(topology, positions, source, boxes, select)
     writer.notes += notes
     return system
 
@@ -155,10 +156,11 @@ def add(
     system: System,
     parts: Iterable[Float[np.ndarray, "_ num_file_atoms 3"]],
     boxes: Float[np.ndarray, "3 3"] | None = None,
-) -> int:
+) -> list[divide.Stretch]:
     """Packs the kept atoms of frames up to where they are no molecule any more.
 
-    A tail that is cut off, or a frame that is alone, counts as skipped.
+    A tail that is cut off, a frame with a bond that cannot be, or one that is alone,
+    counts as skipped.
 
     Args:
         writer: what takes them.
@@ -168,25 +170,25 @@ def add(
         boxes: edges of the periodic box of all frames, in Å.
 
     Returns:
-        The number of frames.
+        The stretches of frames that can be used, as they were packed.
 
     Raises:
-        UsageError: A bond of a frame cannot be.
+        UsageError: No frame has bonds that can be.
     """
-    bonds, count = whole.bonds_of(system), 0
+    bonds, intact = whole.bonds_of(system), np.zeros(0, bool)
     for part in parts:
         kept = np.ascontiguousarray(part[:, system.kept], np.float32)
         real = num_real(kept)
         box = None if boxes is None else np.broadcast_to(boxes, (real, 3, 3))
         made = whole.make_whole(kept[:real], box, bonds)
-        whole.check(source, made, bonds, system, count, boxes is not None)
+        intact = np.append(intact, whole.intact(made, bonds))
+        if not intact.any():
+            whole.check(source, made, bonds, system, 0, boxes is not None)
         writer.add(made)
-        count += real
         if real < len(part):
             writer.skipped["tails of frames that are no molecule"] += 1
             break
-    writer.skipped["trajectories of one frame"] += count == 1
-    return count
+    return divide.divided(writer, [(0, len(intact))], intact)
 
 
 def in_parts(
@@ -200,17 +202,6 @@ def in_parts(
     each = max(1, num_numbers // max(1, int(np.prod(positions.shape[1:]))))
     for start in range(0, len(positions), each):
         yield np.asarray(positions[start : start + each], np.float32)
-
-
-def even_spacing(times: Float64[np.ndarray, " num_frames"]) -> tuple[float, bool]:
-    """Returns the median gap of rising times in ps, and whether all gaps are that.
-
-    >>> even_spacing(np.array([0.0, 1.0, 2.0, 4.0]))
-    (1.0, False)
-    """
-    gaps = np.diff(times)
-    usual = float(np.median(gaps))
-    return usual, bool(np.all(np.abs(gaps - usual) <= 1e-3 * usual))
 
 
 def matching(pattern: str, suffixes: Sequence[str]) -> list[Path]:

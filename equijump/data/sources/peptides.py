@@ -16,7 +16,7 @@ from jaxtyping import Float32
 
 from common.commands.reading import Header, read_arrays, refusing
 from common.errors import UsageError
-from equijump.data import files, store
+from equijump.data import divide, files, store
 from equijump.data.frames import Trajectory
 from equijump.data.sources import packing
 
@@ -62,11 +62,11 @@ def _pack(path: Path, topology: Path, select: str, writer: store.Writer) -> None
             f"{path}: expected the {loaded.n_atoms} atoms of {topology.name}, found "
             f"{positions.shape[2]}"
         )
-    system = packing.first_system(loaded, positions[0, 0], str(path), select, writer)
+    system = packing.first_system(loaded, positions[0], str(path), select, writer)
     for lane, every in enumerate(positions):
-        count = packing.add(writer, f"{path} (lane {lane})", system, [every])
+        found = packing.add(writer, f"{path} (lane {lane})", system, [every])
         name = f"{path.stem}_{lane:02d}"
-        writer.end(system, [store.Piece(name, spacing, conditions=known)] * (count > 1))
+        writer.end(system, divide.pieces(name, spacing, found, known))
 
 
 def _choose(headers: Mapping[str, Header]) -> Iterable[str]:

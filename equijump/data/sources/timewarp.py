@@ -16,7 +16,7 @@ from jaxtyping import Float64
 
 from common.commands.reading import Header, read_arrays, refusing
 from common.errors import UsageError
-from equijump.data import files, store
+from equijump.data import divide, files, store
 from equijump.data.frames import Trajectory
 from equijump.data.sources import packing
 
@@ -68,17 +68,13 @@ def _pack(path: Path, topology: Path, select: str, writer: store.Writer) -> None
         (~rising).sum()
     )
     times, scale = times[rising], np.float32(files.ANGSTROM_PER_NM)
-    parts = (scale * part for part in packing.in_parts(positions[rising]))
-    first = scale * positions[0]
-    system = packing.first_system(loaded, first, str(path), select, writer)
-    count = packing.add(writer, str(path), system, parts)
-    if count < 2:
-        return
-    spacing, is_even = packing.even_spacing(times[:count])
-    own = None if is_even else times[:count]
-    known = {"temperature": TEMPERATURE}
-    name = path.name.removesuffix(ARRAYS)
-    writer.end(system, [store.Piece(name, spacing, times=own, conditions=known)])
+    positions = positions[rising]
+    parts = (scale * part for part in packing.in_parts(positions))
+    some = scale * positions[[0, len(positions) // 2, -1]]
+    system = packing.first_system(loaded, some, str(path), select, writer)
+    found = packing.add(writer, str(path), system, parts)
+    known, name = {"temperature": TEMPERATURE}, path.name.removesuffix(ARRAYS)
+    writer.end(system, divide.pieces(name, 0.0, found, known, times))
 
 
 def _choose(headers: Mapping[str, Header]) -> Iterable[str]:

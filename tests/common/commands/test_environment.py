@@ -2,6 +2,7 @@
 
 import io
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -262,3 +263,26 @@ def test_a_child_finds_our_code_and_nothing_in_the_working_folder(
     assert environment.of_child()["PYTHONPATH"] == f"{ROOT}:/else"
     monkeypatch.delenv("PYTHONPATH")
     assert environment.of_child()["PYTHONPATH"] == str(ROOT)
+
+
+FAULTS = (
+    "import resource, sys\n"
+    "import numpy as np\n"
+    "from common.commands import environment\n"
+    "def faults():\n"
+    "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+    "    np.empty(2**24, np.float32).fill(1.0)\n"
+    "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+    "given = [faults(), faults()]\n"
+    "environment.keep_memory()\n"
+    "print(*given, faults(), faults())\n"
+)
+
+
+def test_memory_that_is_kept_is_not_taken_from_the_system_again():
+    """Of an array of 64 MiB; pages that the system hands out are faults."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("there is no glibc")
+    first, second, _, kept = map(int, python(FAULTS).stdout.split())
+    assert min(first, second) > 20
+    assert kept <= 2
