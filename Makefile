@@ -27,6 +27,10 @@ demo: $(READY)
 	$(BIN)/equijump sample --num_jumps=500 --replicas=20 --output=$(DEMO)/rollout
 	$(BIN)/equijump evaluate --trajectory '$(DEMO)/rollout/*.xtc' \
 	  --output=$(DEMO)/report_ala2 --overwrite
+	$(BIN)/equijump sample --sequence=YGGFL --num_jumps=100 --replicas=4 \
+	  --output=$(DEMO)/enkephalin
+	$(BIN)/equijump evaluate --trajectory '$(DEMO)/enkephalin/*.xtc' \
+	  --output=$(DEMO)/report_enkephalin --overwrite
 
 # Two processes, each with files of its own: compilation keeps one core busy.
 test: $(READY)

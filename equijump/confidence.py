@@ -34,6 +34,14 @@ FEATURES = ("refused", "new_residues", "new_pairs", "length", "disagreement")
 training sequence has; logarithm of the number of residues; and that of how far two
 networks are apart, where there are two."""
 
+_WORDS = {
+    "refused": "draws refused", "new_residues": "new residues",
+    "new_pairs": "new pairs of neighbours", "disagreement": "disagreement of networks",
+}  # fmt: skip
+
+_MOST_FACTOR = 100.0
+"""Factor beyond which an estimate of time-scales says no more than so much."""
+
 ERRORS = ("js", "time")
 _LEAST = {"js": 1e-5, "time": 0.01}
 _RIDGE = 1.0
@@ -248,14 +256,28 @@ factor of 1.2 (1.05 to 1.5), by 42 measured peptides; beyond them in length'
         return "confidence: not calibrated"
     parts = []
     if found.js is not None:
-        parts.append("JS of phi/psi about {:.2g} ({:.2g} to {:.2g})".format(*found.js))
+        parts.append(f"JS of phi/psi about {_interval(found.js, 2)}")
     if found.time_factor is not None:
-        told = "slowest times off by a factor of {:.3g} ({:.3g} to {:.3g})"
-        parts.append(told.format(*found.time_factor))
-    names = ", ".join(name.replace("_", " ") for name in found.beyond)
+        told = _interval(found.time_factor, 3, _MOST_FACTOR)
+        parts.append(f"slowest times off by a factor of {told}")
+    names = ", ".join(_WORDS.get(name, name) for name in found.beyond)
     beyond = f"; beyond them in {names}" if names else ""
     count = found.num_peptides
     return f"confidence: {', '.join(parts)}, by {count} measured peptides{beyond}"
+
+
+def _interval(
+    values: tuple[float, float, float], digits: int, most: float = math.inf
+) -> str:
+    """Returns an estimate with its interval in words, cut at a largest value.
+
+    >>> _interval((1.2, 1.05, 1.5), 3), _interval((148.0, 90.0, 148.0), 3, 100.0)
+    ('1.2 (1.05 to 1.5)', '100 or more')
+    """
+    if values[0] >= most:
+        return f"{most:g} or more"
+    middle, low, high = (f"{min(value, most):.{digits}g}" for value in values)
+    return f"{middle} ({low} to {high}{' or more' if values[2] >= most else ''})"
 
 
 def to_json(found: Estimate | None) -> dict[str, Any] | None:
@@ -271,6 +293,23 @@ def to_json(found: Estimate | None) -> dict[str, Any] | None:
         "beyond": list(found.beyond),
         "num_peptides": found.num_peptides,
     }
+
+
+def of_json(record: Mapping[str, Any]) -> Estimate:
+    """Returns an estimate from what `to_json` made of it.
+
+    >>> one = Estimate((0.012, 0.008, 0.02), None, ("length",), 42)
+    >>> of_json(to_json(one)) == one
+    True
+    """
+    ends = ("estimate", "low", "high")
+    interval = lambda x: None if x is None else tuple(float(x[end]) for end in ends)
+    return Estimate(
+        js=interval(record["js"]),
+        time_factor=interval(record["time_factor"]),
+        beyond=tuple(map(str, record["beyond"])),
+        num_peptides=int(record["num_peptides"]),
+    )
 
 
 def write(calibration: Calibration, weights_sha256: str) -> dict[str, Any]:

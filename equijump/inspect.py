@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,8 @@ import numpy as np
 from common.commands import cli
 from common.errors import RunError, UsageError
 from common.runs import config as configs
-from equijump.data import splits
+from equijump import repair
+from equijump.data import files, frames, splits
 from equijump.data.frames import Trajectory
 from equijump.data.residues import RESIDUES
 from equijump.data.sources import SOURCES, guess, packing, read_stated
@@ -101,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (UsageError, RunError) as error:
             num_bad += 1
             line = cli.one_line(str(error).replace("config.data.sources: ", ""))
+            line = line.removesuffix("; give yours by --config.data.sources")
             line = line if given in line else f"{given}: {line}"
             sys.stderr.write(f"equijump inspect: {line}\n")
         else:
@@ -128,6 +131,8 @@ def inspect(
         UsageError: It cannot be read.
     """
     entry = guess.entry_of(given)
+    if entry == given and (found := _structure(given, select)):
+        return found
     values = {"sources": (entry,), "topology": topology}
     values |= {"spacing": spacing, "select": select}
     data = configs.default_of("equijump").data
@@ -154,6 +159,32 @@ def inspect(
         left_out="; ".join(left_out),
         obstacle=obstacle_of(name, changes),
         command=command_of(name, changes),
+    )
+
+
+def _structure(given: str, select: str) -> Report | None:
+    """Returns what a file of one structure holds; None for any other entry."""
+    path = Path(given)
+    if not (path.is_file() and files.has_topology(path)):
+        return None
+    read = frames.read_structures
+    system, positions = read(path, None, 2, select, repair.complete)
+    if len(positions) > 1:
+        return None
+    return Report(
+        given=given,
+        source="structure",
+        systems=describe([system]),
+        num_trajectories=1,
+        frames=(1, 1),
+        total=0.0,
+        spacings=(),
+        is_even=True,
+        temperatures=(),
+        left_out="",
+        obstacle="one structure is no trajectory; equijump sample "
+        f"--start={shlex.quote(given)} rolls it out",
+        command="",
     )
 
 
@@ -297,6 +328,10 @@ def text_of(report: Report) -> str:
     spacing = ", ".join(f"{s:g}" for s in report.spacings[:6])
     temperature = ", ".join(f"{t:g}" for t in report.temperatures)
     temperature = f"{temperature} K" if temperature else "not stated: taken as 300 K"
+    if report.source == "structure":
+        why = f"no: {report.obstacle}"
+        rows = {"system": report.systems, "frames": "1", "training": why}
+        return _text(report, rows)
     rows = {
         "system": report.systems,
         "frames": f"{frames} in {'one' if count == 1 else 'each of'} "
@@ -308,6 +343,10 @@ def text_of(report: Report) -> str:
         "left out": report.left_out or "nothing",
         "training": f"no: {report.obstacle}" if report.obstacle else report.command,
     }
+    return _text(report, rows)
+
+
+def _text(report: Report, rows: dict[str, str]) -> str:
     lines = [f"  {name:<12} {value}\n" for name, value in rows.items()]
     return f"{report.given}: {report.source}\n{''.join(lines)}"
 

@@ -12,7 +12,7 @@ from absl import logging
 from common.commands.outcome import judge
 from equijump import confidence
 from equijump.confidence import Estimate
-from equijump.rollout import Plan, State
+from equijump.rollout import TRIAL, Plan, State
 from equijump.transferable import sequence_of
 from equijump.weights import Weights
 
@@ -111,6 +111,19 @@ def describe(summary: Summary, has_gate: bool) -> str:
         share = summary.num_accepted / summary.num_draws
         parts.append(f"the gate let {share:.1%} of draws pass")
     return "; ".join(parts)
+
+
+def is_hopeless(state: State) -> bool:
+    """Returns whether the gate refuses so many draws that a rollout is to be stopped.
+
+    That is where `check` will fail: less than 1 % of `equijump.rollout.TRIAL` draws or
+    more passed.
+    """
+    drawn, passed = (
+        int(np.asarray(x).sum(dtype=np.int64))
+        for x in (state.num_draws, state.num_accepted)
+    )
+    return drawn >= TRIAL and 100 * passed < drawn
 
 
 def check(summary: Summary) -> None:

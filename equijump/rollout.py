@@ -32,6 +32,9 @@ from equijump.data.topology import System
 from equijump.model import EquiJump
 from equijump.transport import paths
 
+TRIAL = 1_000
+"""Draws of the first chunk where the gate refuses all of them, about."""
+
 
 class Chain(NamedTuple):
     """Constants of a rollout.
@@ -228,7 +231,9 @@ def rollout(
 ) -> Iterator[Chunk]:
     """Yields the frames after jumps, in chunks; memory does not grow.
 
-    The device works on the next chunk while the caller has this one.
+    The device works on the next chunk while the caller has this one, but for the first:
+    it is a short trial, so that a caller can stop where the gate refuses all draws.
+    Those after it are twice as long each, up to `plan.chunk`.
 
     Args:
         jump: function of `make_jump`.
@@ -241,16 +246,28 @@ def rollout(
     """
     fixed = _fixed(params, plan)
     run = _compiled(jump, plan.chunk, plan.max_redraws)
-    waiting = None
+    waiting, most, is_trial = None, _trial(plan), True
     while first < num_jumps:
-        count = min(plan.chunk, (num_jumps - first) // plan.every)
+        count = min(most, (num_jumps - first) // plan.every)
         state, frames = run(fixed, state, jnp.int32(first), jnp.int32(count))
         first += count * plan.every
         if waiting is not None:
             yield _fetch(plan, *waiting)
         waiting = state, frames, count, first
+        if is_trial and most < plan.chunk:
+            yield _fetch(plan, *waiting)
+            waiting = None
+        is_trial, most = False, min(2 * most, plan.chunk)
     if waiting is not None:
         yield _fetch(plan, *waiting)
+
+
+def _trial(plan: Plan) -> int:
+    """Returns the number of frames of the first chunk."""
+    if plan.max_redraws is None:
+        return plan.chunk
+    draws = len(plan.starts) * plan.every * (1 + plan.max_redraws)
+    return min(plan.chunk, -(-TRIAL // draws))
 
 
 def _fetch(

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from common.commands import cli
 from common.errors import RunError, UsageError
 from common.runs.weights import versions
@@ -23,6 +25,11 @@ from equijump.starts import default_for
 from equijump.weights import Weights, load_weights, packaged_names
 
 PS_PER_NS = 1_000.0
+
+_STOPPED = (
+    "stopped after %d of %d jumps, since the gate refuses nearly all draws; --no-gate "
+    "goes on"
+)
 
 
 def header(
@@ -123,6 +130,9 @@ def _write_all(
                 trajfile.append(output, chunk)
                 count = chunk.num_jumps - done
                 _, done, state = chunk
+                if done < total and outcome.is_hopeless(state):
+                    logging.warning(_STOPPED, done, total)
+                    break
                 now, note = time.monotonic(), ""
                 if mark is not None:
                     rate = (done - mark[1]) * per_jump / (now - mark[0])

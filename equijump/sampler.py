@@ -110,7 +110,7 @@ class Sampler:
             num_jumps: number of jumps of each replica.
             replicas: number of trajectories side by side.
             seed: seed of the random numbers.
-            chunk: frames that come at once.
+            chunk: frames that come at once, at most.
             asked: options of `sample`.
 
         Raises:
@@ -143,8 +143,18 @@ class Sampler:
     def _frames(
         self, drawn: Iterator[Chunk], plan: Plan, weights: Weights
     ) -> Iterator[Float32[np.ndarray, "num_frames num_replicas num_atoms 3"]]:
-        """Yields frames, and keeps what came of them up to there."""
+        """Yields frames, and keeps what came of them up to there.
+
+        Where the gate refuses nearly all draws, it warns as soon as that is seen.
+        """
+        is_told = False
         for chunk in drawn:
+            if not is_told and outcome.is_hopeless(chunk.state):
+                is_told = True
+                logging.warning(
+                    "the gate refuses nearly all draws: most frames will repeat the "
+                    "one before; gate=False shows the draws"
+                )
             found = outcome.summary_of(chunk.state, chunk.num_jumps, plan.jump_time)
             self.summary = outcome.with_confidence(found, plan, weights)
             yield chunk.frames

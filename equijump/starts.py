@@ -3,6 +3,7 @@
 Positions are in Å.
 """
 
+import glob
 import hashlib
 import os
 import re
@@ -15,9 +16,11 @@ from absl import logging
 from jaxtyping import Float32
 
 from common.errors import UsageError
-from equijump import builder, ends, protonation, repair
-from equijump.data import frames
+from equijump import builder, ends, protonation, repair, strain
+from equijump.data import files, frames
+from equijump.data.residues import TOKENS, slot_of
 from equijump.data.topology import System, difference, fit_to, is_same, reordered
+from equijump.replicas import pdb_path
 from equijump.transferable import how_to_make, outside, sequence_of
 from equijump.weights import Molecule, Weights
 
@@ -101,17 +104,32 @@ def _read(request: Request, at_most: int) -> list[Given]:
     if hasattr(start, "xyz"):
         return [_given("start", frames.from_mdtraj, (start, "start"), request, at_most)]
     is_one = isinstance(start, str | os.PathLike)
-    paths: Sequence[Any] = [start] if is_one else start
-    if not paths:
+    names: Sequence[Any] = [start] if is_one else start
+    named = [pair for name in names for pair in _files(str(name))]
+    if not named:
         raise UsageError("--start: expected a file, found none")
-    read = frames.read_structures
-    return [_given(p, read, (p, request.topology), request, at_most) for p in paths]
+    read, topology = frames.read_structures, request.topology
+    return [_given(n, read, (path, topology), request, at_most) for n, path in named]
+
+
+def _files(name: str) -> list[tuple[str, str | Path]]:
+    """Returns files as they were named, with their paths: of a pattern all of them.
+
+    A name without a file may be that of a packaged structure, as `cln025`.
+    """
+    if glob.has_magic(name):
+        return [(str(path), path) for path in files.matching("--start", name)]
+    path = pdb_path(name)
+    return [(name, name if path == Path(name) else path)]
 
 
 def _given(
     path: Any, read: Any, what: tuple[Any, ...], request: Request, at_most: int
 ) -> Given:
-    """Reads one file, what residues lack built, and puts caps on if asked."""
+    """Reads one file, what residues lack built, and puts caps on if asked.
+
+    What is wrong with its geometry is told.
+    """
     states: list[str] = []
 
     def complete(topology: Any, *more: Any) -> Any:
@@ -121,6 +139,7 @@ def _given(
     system, positions = read(*what, at_most, request.select, complete)
     if request.add_caps:
         system, positions = ends.add_caps(system, positions, str(path))
+    _tell_strain(str(path), system, positions)
     return Given(str(path), f"--start={path}", system, positions, tuple(states))
 
 
@@ -149,6 +168,7 @@ def serve(
     Raises:
         UsageError: The network cannot serve them.
     """
+    given = [_with_sulphur(one, num_types) for one in given]
     for one in given:
         _check_types(one, num_types)
     is_known = any(is_same(m.system, given[0].system) for m in molecules.values())
@@ -160,6 +180,7 @@ def serve(
         found = [_like_first(given[0], one) for one in given]
         states = [state for one in given for state in one.states]
         outer = outside(weights.transferable, system, list(dict.fromkeys(states)))
+        outer += _turned(given)
         _tell_outside(weights.name, given[0].source, outer)
         system = fit_to(system, num_types, given[0].source)
     order = in_turn(tuple(map(len, found)))[:replicas]
@@ -183,6 +204,38 @@ def _matched(
     return name, [positions for _, positions in matched]
 
 
+def _with_sulphur(one: Given, num_types: int) -> Given:
+    """Returns a structure with MET for MSE where the network does not know MSE.
+
+    Slots of both are the same; selenium, in the place of sulphur, is .1 Å too far out.
+    """
+    system, selenium = one.system, TOKENS["MSE"]
+    is_mse = system.tokens == selenium
+    if num_types >= selenium or not is_mse.any():
+        return one
+    rows = np.flatnonzero(is_mse).tolist()
+    residues, atoms = list(system.residue_names), list(system.atom_names)
+    for row in rows:
+        residues[row] = "MET"
+        atoms[system.slot_atoms[row, slot_of(selenium, "SE")]] = "SD"
+    made = system._replace(
+        tokens=np.where(is_mse, TOKENS["MET"], system.tokens).astype(np.int32),
+        residue_names=tuple(residues),
+        atom_names=tuple(atoms),
+    )
+    numbers = ", ".join(f"MSE{row + 1}" for row in rows[:4])
+    logging.warning("%s: %s taken as MET, which the network knows", one.source, numbers)
+    return one._replace(system=made)
+
+
+def _turned(given: Sequence[Given]) -> list[str]:
+    """Returns in words which residues are D amino acids; networks know L ones."""
+    each = (strain.turned(one.system, one.positions) for one in given)
+    names = list(dict.fromkeys(name for names in each for name in names))
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return [f"D handedness of {', '.join(names[:4])}{more}"] if names else []
+
+
 def _check_types(one: Given, num_types: int) -> None:
     """Raises `UsageError` for a residue that the network cannot read."""
     try:
@@ -194,10 +247,12 @@ def _check_types(one: Given, num_types: int) -> None:
 def name_of(one: Given) -> str:
     """Returns the name of files of a rollout that starts from a structure.
 
-    >>> name_of(Given("my peptide.v2.pdb", "--start=...", None, None))
+    >>> name_of(Given("my peptide.v2.pdb.gz", "--start=...", None, None))
     'my_peptide.v2'
     """
-    stem = Path(one.source).stem if one.flag.startswith("--start") else one.source
+    stem = one.source
+    if one.flag.startswith("--start"):
+        stem = Path(stem.removesuffix(".gz")).stem
     stem = re.sub(r"[^\w.+-]+", "_", stem, flags=re.ASCII).strip("._")
     if len(stem) > _LONGEST_NAME:
         digest = hashlib.sha256(stem.encode()).hexdigest()[:6]
@@ -214,6 +269,18 @@ def _like_first(first: Given, one: Given) -> Float32[np.ndarray, "_ num_atoms 3"
             f"{difference(first.system, one.system)}; roll them out one by one"
         )
     return reordered(one.positions, one.system, first.system)
+
+
+def _tell_strain(
+    source: str, system: System, positions: Float32[np.ndarray, "_ num_atoms 3"]
+) -> None:
+    found = strain.strained(system, positions)
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        logging.warning(
+            "%s: strained, %s%s; the gate compares jumps with the start and may refuse "
+            "all of them: minimise it first", source, ", ".join(found[:3]), more,
+        )  # fmt: skip
 
 
 def _tell_outside(name: str, source: str, outer: Sequence[str]) -> None:

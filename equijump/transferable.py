@@ -6,12 +6,13 @@ the trajectories that train.
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from equijump import ends
-from equijump.data.residues import CAPS, RESIDUES, TOKENS
+from equijump.data.residues import CAPS, NUM_TYPES, RESIDUES, TOKENS
 from equijump.data.topology import System, all_bonds
 
 OPENMM_NS = 0.0757
@@ -189,6 +190,9 @@ def how_to_make(system: System, flag: str) -> str:
     name, _, value = flag.removesuffix(" --no-add_caps").partition("=")
     caps = " --caps" if "ACE" in names_of(sequence_of(system)) else ""
     given = f"--pdb={value}" if name == "--start" else f"--sequence={value}{caps}"
+    if max(system.tokens) > NUM_TYPES:  # Of which force fields know nothing.
+        given += " --replace_nonstandard"
+        flag = f"--start=md/{Path(value).stem}.pdb"
     return (
         f"to make one: equijump simulate {given} --replicas=8 "
         f"--length={DATA_NS / 8:g} --output=md ({DATA_NS:g} ns, about "

@@ -156,10 +156,11 @@ class _Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses all arguments, `~` at the start of a value being the home folder.
 
-        An unknown flag is answered with the nearest one.
+        A flag of several values takes them as `--flag=a b` as well as `--flag a b`. An
+        unknown flag is answered with the nearest one.
         """
         given = sys.argv[1:] if args is None else args
-        given = [with_home_in_flag(argument) for argument in given]
+        given = [word for argument in given for word in self._words(argument)]
         parsed, unknown = self.parse_known_args(given, namespace)
         if unknown:
             name = unknown[0].split("=")[0]
@@ -167,6 +168,15 @@ class _Parser(argparse.ArgumentParser):
             meant = f", did you mean {near[0]}?" if near else "; --help lists all"
             self.error(f"unknown argument {unknown[0]!r}{meant}")
         return parsed
+
+    def _words(self, argument: str) -> list[str]:
+        """Returns a flag of several values and its first value apart."""
+        argument = with_home_in_flag(argument)
+        flag, equals, value = argument.partition("=")
+        action = self._option_string_actions.get(flag)
+        takes_several = action is not None and action.nargs in ("+", "*")
+        apart = equals and takes_several and not value.startswith("-")
+        return [flag, value] if apart else [argument]
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)

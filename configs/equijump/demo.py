@@ -1,4 +1,4 @@
-"""EquiJump on alanine dipeptide for a minute or two: shows training, no more.
+"""EquiJump on alanine dipeptide for half a minute: shows training, no more.
 
     equijump train --config=demo --workdir=workdir/mine
 
@@ -12,6 +12,6 @@ from common.runs import config as configs
 
 def get_config() -> ml_collections.ConfigDict:
     config = configs.find("equijump", "ala2").get_config()
-    config.train.update(num_steps=1_000, batch_size=64, warmup_steps=50)
-    config.train.update(ema_decay=0.99, eval_every=500)
+    config.train.update(num_steps=600, batch_size=64, warmup_steps=50)
+    config.train.update(ema_decay=0.99, eval_every=300)
     return config

@@ -37,6 +37,14 @@ _WITH_TOPOLOGY = frozenset((
 ))  # fmt: skip
 _TEXT = frozenset((*_WITH_TOPOLOGY, ".xyz", ".xyz.gz", ".mdcrd", ".crd")) - _HDF5
 _WITHOUT_POSITIONS = frozenset((".prmtop", ".parm7", ".prm7", ".psf"))
+_SEQUENCES = frozenset((".fa", ".fasta", ".faa", ".seq"))
+_TRAJECTORIES = frozenset((
+    ".xtc", ".trr", ".dcd", ".nc", ".netcdf", ".ncdf", ".ncrst", ".binpos", ".mdcrd",
+    ".crd", ".rst7", ".restrt", ".inpcrd", ".xyz", ".xyz.gz", ".lammpstrj", ".dtr",
+    ".stk", ".arc", ".hoomdxml", ".tng", ".gsd",
+))  # fmt: skip
+"""Formats of positions that need a topology beside them."""
+
 _GZIP = b"\x1f\x8b"
 _PACKED = frozenset((
     ".pdb.gz", ".gro.gz", ".cif.gz", ".xyz.gz", ".pdbx.gz", ".mmcif.gz",
@@ -103,6 +111,7 @@ def find_topology(flag: str, path: Path, names: Container[str] | None = None) ->
                 return beside
     if not path.is_file():
         raise UsageError(f"expected a trajectory, found no {path}")
+    _check_name(path)
     others = [f for f in sorted(path.parent.iterdir()) if suffix_of(f) in TOPOLOGIES]
     if len(others) == 1:
         return others[0]
@@ -111,6 +120,21 @@ def find_topology(flag: str, path: Path, names: Container[str] | None = None) ->
         f"{', '.join(TOPOLOGIES[:4])} ... in its folder and none of its name; name "
         f"one by {flag}"
     )
+
+
+def _check_name(path: Path) -> None:
+    """Raises `UsageError` for a file whose name tells no format that is read."""
+    end = suffix_of(path)
+    if end in _TRAJECTORIES:
+        return
+    told = f"{path}: expected a structure or a trajectory, found a name that "
+    if end in _SEQUENCES:
+        raise UsageError(f"{told}sequences have; give the letters by --sequence")
+    if end == ".ent":
+        new = path.with_suffix(".pdb").name
+        raise UsageError(f"{told}ends in .ent; rename it to {new} if it is a PDB file")
+    ends = f"ends in {end}" if end else "tells no format"
+    raise UsageError(f"{told}{ends}; convert it to PDB or XTC, or rename it")
 
 
 def matching(flag: str, pattern: str) -> list[Path]:
@@ -128,6 +152,8 @@ def matching(flag: str, pattern: str) -> list[Path]:
         told = f"none at {pattern}"
         if Path(pattern).is_dir():
             told = f"the folder {pattern}; give a pattern, as {Path(pattern, '*.xtc')}"
+        elif flag.startswith("config."):
+            told += f"; give yours by --{flag}"
         raise UsageError(f"{flag}: expected files, found {told}")
     return found
 
@@ -159,6 +185,8 @@ def load_topology(path: Path) -> Any:
     import mdtraj
 
     _check_container(path)
+    if path.is_file() and not path.stat().st_size:
+        raise UsageError(f"{path}: expected a topology, found an empty file")
     try:
         if suffix_of(path) in _HDF5:
             return _from_child(path)

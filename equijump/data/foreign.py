@@ -67,6 +67,8 @@ def describe(path: Path) -> str | None:
                 names = archive.namelist()
             return _archive(names) if suffix == ".npz" else _files(names)
     except DAMAGE:
+        if not path.stat().st_size:
+            return "an empty file"
         return f"a damaged {suffix} file"
     if suffix in (".tar", ".tgz") or path.name.lower().endswith(".tar.gz"):
         return "an archive of files; unpack it, and give what is in it"

@@ -279,7 +279,7 @@ def _pack(request: Request, writer: store.Writer) -> None:
     if len(times) < 2:
         raise UsageError(
             f"{path}: expected two frames or more, found {len(times)}; give a "
-            "trajectory"
+            "trajectory: a structure is for --start of sample, --native of evaluate"
         )
     step = find_spacing(path, times, request.spacing, request.flag)
     found = divide.divided(writer, [(0, len(times))], intact)

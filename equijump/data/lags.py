@@ -183,8 +183,18 @@ def refusal(
             f"config.data.lags: expected multiples of {trajectory.spacing:g} ps to "
             f"{TOLERANCE:.0%}, the spacing of {trajectory.name}, found {lag:g} ps"
         )
-    needed = (1 + max(1, num_before)) * num_blocks * max(1, frames)
-    if count <= needed:
+    parts = (1 + max(1, num_before)) * num_blocks
+    needed = parts * max(1, frames)
+    times = trajectory.times
+    if times is not None:
+        span = float(times[segment.stop - 1] - times[segment.start])
+        if span <= parts * lag:
+            return (
+                f"{trajectory.name}: expected more than {parts * lag:g} ps for lags "
+                f"up to {lag:g} ps, found {span:g} ps; give longer trajectories, or "
+                "smaller --config.data.lags"
+            )
+    elif count <= needed:
         return (
             f"{trajectory.name}: expected more than {needed} frames for lags up to "
             f"{lag:g} ps, found {count}; give longer trajectories, or smaller "

@@ -193,7 +193,8 @@ def _by_sequence(
         raise UsageError(
             f"config.data.held_out: expected less than {len(order)}, as many "
             f"{data.split}s as the data have, found {data.held_out}; give more data, "
-            "or another --config.data.split"
+            "a smaller --config.data.held_out, or --config.data.split=time, which "
+            "holds out the end of each trajectory"
         )
     is_held = np.isin(groups, order[: data.held_out])
     logging.info("%d of %d %ss are held out", data.held_out, len(order), data.split)

@@ -166,7 +166,7 @@ def fit_to(system: System, num_types: int, source: str) -> System:
         raise UsageError(
             f"{source}: expected residue types that the network was trained with, "
             f"found {RESIDUES[system.tokens[row] - 1].name} as residue {row + 1}; "
-            "train a network with this version"
+            "train a network on such residues"
         )
     width = num_slots_of(num_types)
     slots = np.full((len(system.tokens), width), -1, np.int32)

@@ -25,13 +25,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Imported late, so that --help and mistakes on the command line are quick.
     from common.commands.report import show
-    from equijump.evaluate import measure, report
+    from equijump.evaluate import inputs, measure, origin, report
 
     sides = _read(arguments)
     settings = measure.Settings(
         arguments.lag, arguments.num_resamples, arguments.seed, arguments.suite
     )
     result = measure.evaluate(*sides[:2], settings, sides[2], cli.progress)
+    paths = inputs.find_files("--trajectory", arguments.trajectory)
+    result["origin"] = origin.read(paths)
     page = report.to_html(result)
     folder = Path(arguments.output)
     show(result, page, report.print_report, folder, "equijump evaluate")
@@ -41,9 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _read(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
-    """Returns the trajectory, its reference, and the native structure if there is one.
+    """Returns the trajectory, its reference, and the native structure.
 
-    The first two are `inputs.Replicas` of the same system.
+    The first two are `inputs.Replicas` of the same system. The last two are None where
+    there are none.
     """
     from equijump.evaluate import inputs
 
@@ -59,21 +62,30 @@ def _read(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
         found = inputs.find_files("--reference", arguments.reference)
     else:
         found = inputs.packaged_reference(trajectory.system)
-    reference = inputs.read(
-        "--reference",
-        found,
-        arguments.reference_topology if arguments.reference else None,
-        arguments.reference_spacing,
-        finite=True,
-        select=arguments.select if arguments.reference else "",
-    )
-    inputs.check_same(
-        reference.system, trajectory.system, "--trajectory", trajectory.names[0]
-    )
+    reference = _read_reference(arguments, found) if found else None
+    if reference is not None:
+        inputs.check_same(
+            reference.system, trajectory.system, "--trajectory", trajectory.names[0]
+        )
     native = None
     if arguments.native:
-        native = inputs.read_native(Path(arguments.native), reference.system)
+        system = (reference or trajectory).system
+        native = inputs.read_native(Path(arguments.native), system)
     return trajectory, reference, native
+
+
+def _read_reference(arguments: argparse.Namespace, found: Sequence[Path]) -> Any:
+    from equijump.evaluate import inputs
+
+    is_given = bool(arguments.reference)
+    return inputs.read(
+        "--reference",
+        found,
+        arguments.reference_topology if is_given else None,
+        arguments.reference_spacing,
+        finite=True,
+        select=arguments.select if is_given else "",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         help="files or patterns to compare with; by default what is packaged of the "
-        "same system",
+        "same system, or nothing",
     )
     add(
         "--reference_topology",
@@ -139,7 +151,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"--num_resamples: expected 2 or more, found {arguments.num_resamples}"
         )
-    for name in ("reference_topology", "reference_spacing"):
+    for name in ("reference_topology", "reference_spacing", "suite"):
         if getattr(arguments, name) and not arguments.reference:
             raise UsageError(f"--{name}: expected --reference beside it, found none")
     folder, overwrite = Path(arguments.output), arguments.overwrite

@@ -4,6 +4,7 @@ Atoms are put in the order of slots, so that files may list them in any order. P
 are in Å, times in ps.
 """
 
+import contextlib
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from common.errors import UsageError
+from equijump import ends
 from equijump.data import files, frames
 from equijump.data.packed import Lazy, view
 from equijump.data.residues import RESIDUES
@@ -51,17 +53,10 @@ def find_files(flag: str, patterns: Sequence[str]) -> list[Path]:
 
 
 def packaged_reference(system: System) -> list[Path]:
-    """Returns the packaged trajectories of the same system.
-
-    Raises:
-        UsageError: There are none.
-    """
+    """Returns the packaged trajectories of the same system; none of most systems."""
     names = [RESIDUES[token - 1].name for token in system.tokens]
     if names != ["ACE", "ALA", "NME"]:
-        raise UsageError(
-            "--reference: expected trajectories to compare with, found none: only "
-            f"those of ACE-ALA-NME are packaged, and this is {describe(system)}"
-        )
+        return []
     return sorted(PACKAGED.glob("ala2_300K_*.xtc"))
 
 
@@ -114,12 +109,19 @@ def read(
 def read_native(path: Path, system: System) -> Float[np.ndarray, "num_atoms 3"]:
     """Returns the first frame of a file in Å, atoms in the order of slots.
 
+    Where the system has caps that the file lacks, they are put on.
+
     Raises:
         UsageError: It cannot be read or is another system.
     """
     if not path.is_file():
         raise UsageError(f"--native: expected a file with positions, found no {path}")
     system_of, starts = frames.read_structures(path, None, 1)
+    if difference(system, system_of):
+        with contextlib.suppress(UsageError):  # Which caps would not mend.
+            capped = ends.add_caps(system_of, starts, str(path))
+            if not difference(system, capped[0]):
+                system_of, starts = capped
     check_same(system, system_of, "--native", path.name)
     return starts[0, slot_order(system_of)].astype(np.float64)
 

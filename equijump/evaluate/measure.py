@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from common import __version__
+from equijump.data.packed import Lazy
 from equijump.evaluate import (
     distributions,
     dynamics,
@@ -54,7 +55,7 @@ def versions() -> dict[str, str]:
 
 def evaluate(
     trajectory: inputs.Replicas,
-    reference: inputs.Replicas,
+    reference: inputs.Replicas | None,
     settings: Settings,
     native: Float[np.ndarray, "num_atoms 3"] | None = None,
     show: Show = silent,
@@ -63,17 +64,22 @@ def evaluate(
 
     Args:
         trajectory: replicas to be judged; replicas that broke are counted and left out.
-        reference: reference of the same system.
+        reference: reference of the same system; None describes the trajectories alone,
+            and the report has nothing of a second side.
         settings: lag, resamples and seed.
         native: structure that frames are compared with, in Å. Where None it is the
-            first frame of the reference for a protein, and a peptide has none.
+            first frame of the reference for a protein, or of a trajectory that is
+            alone; a peptide has none.
         show: function that shows the progress of a stage, see `sides.Show`.
 
     Raises:
         UsageError: Trajectories do not suit the lag.
         RunError: All replicas broke.
     """
-    whole, lost = sides.keep_whole(trajectory, reference, show)
+    is_alone = reference is None
+    usual = _first_frames(trajectory) if is_alone else reference
+    whole, lost = sides.keep_whole(trajectory, usual, show)
+    reference = whole if is_alone else reference
     prepared = sides.prepare(whole, reference, settings.lag, settings.seed, show)
     resamples = resampling.draw(
         *(len(prepared.sides[name].positions) for name in NAMES),
@@ -83,9 +89,10 @@ def evaluate(
     told = "" if native is None else "the file given"
     if native is None and geometry.is_protein(prepared.system):
         native = np.asarray(reference.positions[0][0], np.float64)
-        told = "the first frame of the reference"
+        told = f"the first frame of the {NAMES[0] if is_alone else NAMES[1]}"
     seen = structure.measure(prepared, native, show)
-    norm, judged = _judge(prepared, show)
+    norm, judged = _judge(prepared, show, is_alone)
+    models = _fit(prepared, resamples, show, is_alone)
     report = {
         "versions": versions(),
         "definitions": definitions(norm),
@@ -98,39 +105,86 @@ def evaluate(
         "spacing": prepared.spacing,
         "num_resamples": settings.num_resamples,
         "seed": settings.seed,
-        **_compare(prepared, resamples, _fit(prepared, resamples, show), seen, show),
+        **_compare(prepared, resamples, models, seen, show),
         "structure": seen and structure.to_json(seen, prepared, told),
         "folding": folding.measure(seen, prepared, resamples),
         "mdgen": _mdgen(prepared, settings.seed) if settings.suite == "mdgen" else None,
         "validity": judged,
         "viewer": viewer.make_scenes(prepared),
     }
-    return plain(report)
+    return plain(_alone(report) if is_alone else report)
+
+
+def _first_frames(replicas: inputs.Replicas) -> inputs.Replicas:
+    """Returns where replicas start, which says what is whole if nothing else does."""
+    numbers = list(range(len(replicas.positions)))
+    first = Lazy(lambda number: replicas.positions[number][:1], numbers)
+    return replicas._replace(positions=first)
+
+
+_OF_TWO = ("js", "low", "high", "root", "js_msm_reweighted")
+
+
+def _alone(report: dict[str, Any]) -> dict[str, Any]:
+    """Returns a report without its second side, which was the first one again."""
+    kept = _without_reference(report)
+    for entry in kept["distributions"].values():
+        entry.update(dict.fromkeys(_OF_TWO))
+    words = {"floor": _HALVES, "interval": _RESAMPLED, "clash": _CLASHES}
+    kept["definitions"] = {**kept["definitions"], **words}
+    return {**kept, "reference": None}
+
+
+def _without_reference(entry: Any) -> Any:
+    if not isinstance(entry, dict):
+        return entry
+    items = entry.items()
+    return {k: _without_reference(v) for k, v in items if k != "reference"}
+
+
+_HALVES = "mean divergence between random halves of the trajectories"
+_RESAMPLED = "95 % of resamples of units with replacement"
+_CLASHES = (
+    "two atoms with more than three bonds between them nearer than "
+    f"{validity.CLASH_ALONE:g} of the sum of their van der Waals radii (Bondi)"
+)
 
 
 def _fit(
-    prepared: Prepared, resamples: resampling.Resamples, show: Show
+    prepared: Prepared, resamples: resampling.Resamples, show: Show, is_alone: bool
 ) -> dict[str, dynamics.Models]:
-    """Fits the Markov models of both sides."""
-    weights = {name: getattr(resamples, name) for name in NAMES}
+    """Fits the Markov models of both sides, once where they are the same."""
+    names = NAMES[:1] if is_alone else NAMES
+    weights = {name: getattr(resamples, name) for name in names}
     total = sum(map(len, weights.values()))
     with show(total, "Markov models", "resamples") as advance:
-        return {
+        found = {
             name: dynamics.fit_models(prepared.sides[name], prepared, rows, advance)
             for name, rows in weights.items()
         }
+    return {name: found.get(name, found[NAMES[0]]) for name in NAMES}
 
 
-def _judge(prepared: Prepared, show: Show) -> tuple[validity.Norm, dict[str, Any]]:
-    """Returns what the reference says is right, and the validity of both sides."""
-    system, units = prepared.system, {n: s.positions for n, s in prepared.sides.items()}
+def _judge(
+    prepared: Prepared, show: Show, is_alone: bool
+) -> tuple[validity.Norm, dict[str, Any]]:
+    """Returns what the reference says is right, and the validity of both sides.
+
+    Of a trajectory that is alone the handedness is that of its starts.
+    """
+    system, names = prepared.system, NAMES[:1] if is_alone else NAMES
+    units = {name: prepared.sides[name].positions for name in names}
     total = sum(len(x) for side in units.values() for x in side)
     with show(total, "closest atoms", "frames") as advance:
         close = {
             name: validity.closest_atoms(sides.Watched(side, advance), system)
             for name, side in units.items()
         }
-    norm = validity.norm_of(units["reference"], system, close["reference"])
+    norm = validity.norm_of(units[names[-1]], system, close[names[-1]])
+    if is_alone:
+        starts = [unit[:1] for unit in units[names[-1]]]
+        signs = validity.norm_of(starts, system).signs
+        norm = norm._replace(signs=signs, clash=validity.CLASH_ALONE)
     with show(total, "bonds and angles", "frames") as advance:
         return norm, {
             name: validity.measure(

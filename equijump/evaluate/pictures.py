@@ -7,7 +7,7 @@ import matplotlib.figure
 import numpy as np
 
 from equijump.evaluate.plots import COLOURS, array, free_energy
-from equijump.evaluate.sides import NAMES
+from equijump.evaluate.sides import there
 
 _COURSES = {
     "rmsd": "RMSD to native (Å)", "q": "native contacts Q", "rg": "Rg (Å)",
@@ -20,19 +20,21 @@ _FAR = 0.6  # Opacity of trajectories after the first.
 def plot_courses(report: dict[str, Any]) -> matplotlib.figure.Figure:
     """Draws RMSD, native contacts and size against time, both sides on one scale."""
     series = report["structure"]["series"]
-    there = [name for name in _COURSES if name in series["reference"][0]]
-    rows = there[:3]
+    names = there(series)
+    rows = [name for name in _COURSES if name in series[names[0]][0]][:3]
     figure = matplotlib.figure.Figure((10, 2.1 * len(rows)), layout="constrained")
-    panels = figure.subplots(len(rows), 2, squeeze=False, sharex="col", sharey="row")
+    panels = figure.subplots(
+        len(rows), len(names), squeeze=False, sharex="col", sharey="row"
+    )
     for line, what in zip(panels, rows, strict=True):
-        for axes, side in zip(line, NAMES, strict=True):
+        for axes, side in zip(line, names, strict=True):
             for place, course in enumerate(series[side]):
                 times = array(course["times"]) / 1000.0
                 width, alpha = (1.1, 1.0) if place == 0 else (0.7, _FAR)
                 axes.plot(times, course[what], lw=width, alpha=alpha)
             axes.grid(alpha=0.25)
         line[0].set_ylabel(_COURSES[what])
-    for axes, side in zip(panels[0], NAMES, strict=True):
+    for axes, side in zip(panels[0], names, strict=True):
         axes.set_title(f"{side}, {len(series[side])} of them")
     for axes in panels[-1]:
         axes.set_xlabel("time (ns)")
@@ -58,7 +60,7 @@ def plot_residues(report: dict[str, Any]) -> matplotlib.figure.Figure:
     panels = figure.subplots(len(rows), 1, squeeze=False, sharex=True)[:, 0]
     places = np.arange(len(found["residues"]))
     for axes, (name, title) in zip(panels, rows, strict=True):
-        for shift, side in zip((-0.2, 0.2), NAMES, strict=True):
+        for shift, side in zip((-0.2, 0.2), there(found["rmsf"]), strict=False):
             values, colour = array(found[name][side]), COLOURS[side]
             if name == "rmsf":
                 axes.plot(places, values, "o-", ms=3, color=colour, label=side)
@@ -93,19 +95,21 @@ def contact_map(shares: list[float], size: int) -> np.ndarray:
 def plot_contacts(report: dict[str, Any]) -> matplotlib.figure.Figure:
     """Draws how often two CA are within 8 Å on both sides, and the difference."""
     found = report["structure"]
-    size = len(found["residues"])
-    maps = [contact_map(found["contacts"][side], size) for side in NAMES]
-    figure = matplotlib.figure.Figure((11, 3.6), layout="constrained")
-    panels = figure.subplots(1, 3, sharex=True, sharey=True)
-    for axes, title, values in zip(panels, NAMES, maps, strict=False):
+    size, names = len(found["residues"]), there(found["contacts"])
+    maps = [contact_map(found["contacts"][side], size) for side in names]
+    count = len(maps) + (len(maps) > 1)
+    figure = matplotlib.figure.Figure((3.7 * count, 3.6), layout="constrained")
+    panels = figure.subplots(1, count, squeeze=False, sharex=True, sharey=True)[0]
+    for axes, title, values in zip(panels, names, maps, strict=False):
         image = axes.imshow(values, vmin=0, vmax=1, cmap="viridis", origin="lower")
         axes.set_title(title)
     figure.colorbar(image, ax=panels[:2], shrink=0.8, label="share of frames")
-    image = panels[2].imshow(
-        maps[0] - maps[1], vmin=-1, vmax=1, cmap="RdBu_r", origin="lower"
-    )
-    panels[2].set_title("trajectory less reference")
-    figure.colorbar(image, ax=panels[2], shrink=0.8)
+    if len(maps) > 1:
+        image = panels[2].imshow(
+            maps[0] - maps[1], vmin=-1, vmax=1, cmap="RdBu_r", origin="lower"
+        )
+        panels[2].set_title("trajectory less reference")
+        figure.colorbar(image, ax=panels[2], shrink=0.8)
     for axes in panels:
         _residue_ticks(axes, found["residues"], _FEW_TICKS)
     step = -(-size // _FEW_TICKS)
@@ -119,10 +123,11 @@ def plot_slow_map(report: dict[str, Any]) -> matplotlib.figure.Figure | None:
     entry = report["distributions"].get("TIC1, TIC2")
     if entry is None:
         return None
-    figure = matplotlib.figure.Figure((9, 3.8), layout="constrained")
-    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    names = there(entry["counts"])
+    figure = matplotlib.figure.Figure((4.5 * len(names), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False, sharex=True, sharey=True)[0]
     first, second = map(array, entry["edges"])
-    for axes, side in zip(panels, NAMES, strict=True):
+    for axes, side in zip(panels, names, strict=True):
         energy = free_energy(entry["counts"][side]).reshape(len(first) - 1, -1)
         image = axes.pcolormesh(first, second, energy.T, vmin=0, vmax=8)
         axes.set(title=side, xlabel="TIC1")

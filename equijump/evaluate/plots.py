@@ -7,7 +7,7 @@ import matplotlib.figure
 import numpy as np
 
 from common.commands.report import html_figure
-from equijump.evaluate.sides import NAMES
+from equijump.evaluate.sides import there
 
 COLOURS = {"trajectory": "tab:blue", "reference": "0.35"}
 _MOST_MAPS = 12
@@ -19,18 +19,27 @@ def array(values: Any) -> np.ndarray:
     return np.array(values, dtype=float)
 
 
+def fall(pair: tuple[str, dict[str, Any]]) -> float:
+    """Returns what sorts distributions: the most different first."""
+    entry = pair[1]
+    return -(entry["floor"] if entry["js"] is None else entry["js"])
+
+
 def plot_ramachandran(report: dict[str, Any]) -> matplotlib.figure.Figure | None:
     """Draws free energies over phi and psi, of both sides on one scale of colours."""
     found = report["distributions"].items()
     entries = [pair for pair in found if pair[1]["kind"] == "ramachandran"]
     if not entries:
         return None
-    entries = sorted(entries, key=lambda pair: -pair[1]["js"])[:_MOST_MAPS]
-    figure = matplotlib.figure.Figure((8, 3.6 * len(entries)), layout="constrained")
-    panels = figure.subplots(len(entries), 2, squeeze=False, sharex=True, sharey=True)
+    entries, names = sorted(entries, key=fall)[:_MOST_MAPS], there(report)
+    size = (4.0 * len(names), 3.6 * len(entries))
+    figure = matplotlib.figure.Figure(size, layout="constrained")
+    panels = figure.subplots(
+        len(entries), len(names), squeeze=False, sharex=True, sharey=True
+    )
     for row, (name, entry) in zip(panels, entries, strict=True):
         edges = np.degrees(entry["edges"][0])
-        for axes, side in zip(row, NAMES, strict=True):
+        for axes, side in zip(row, names, strict=True):
             energy = free_energy(entry["counts"][side]).reshape(len(edges) - 1, -1)
             image = axes.pcolormesh(edges, edges, energy.T, vmin=0, vmax=8)
             axes.set_title(f"{name}, {side}", fontsize=9)
@@ -81,7 +90,7 @@ def plot_side_chains(report: dict[str, Any]) -> matplotlib.figure.Figure | None:
     """Draws free energies of torsions of side chains, those that differ most."""
     found = report["distributions"].items()
     entries = [pair for pair in found if " chi" in pair[0]]
-    entries = sorted(entries, key=lambda pair: -pair[1]["js"])[:_MOST_MAPS]
+    entries = sorted(entries, key=fall)[:_MOST_MAPS]
     return _curves(entries) if entries else None
 
 
@@ -90,7 +99,7 @@ def _curves(entries: list[tuple[str, dict[str, Any]]]) -> matplotlib.figure.Figu
     figure = matplotlib.figure.Figure(figsize=(10, 2.8 * num_rows))
     for index, (name, entry) in enumerate(entries):
         axes = figure.add_subplot(num_rows, 3, index + 1)
-        for side in NAMES:
+        for side in there(entry["counts"]):
             _plot_free_energy(axes, entry, side)
         axes.set_xlabel(f"{name} ({entry['unit']})" if entry["unit"] else name)
         axes.set_ylabel("free energy (kT)")
@@ -105,7 +114,7 @@ def plot_time_scales(report: dict[str, Any]) -> matplotlib.figure.Figure:
     figure = matplotlib.figure.Figure(figsize=(7, 4))
     axes = figure.add_subplot()
     lags = array(models["lags"])
-    for side in NAMES:
+    for side in there(models):
         scales = models[side]["time_scales"]
         for place in range(len(scales[0])):
             value, low, high = (
@@ -129,7 +138,7 @@ def plot_correlations(report: dict[str, Any]) -> matplotlib.figure.Figure:
     figure = matplotlib.figure.Figure(figsize=(9, 3.4))
     panels = figure.subplots(1, len(found), squeeze=False)[0]
     for axes, (signal, entry) in zip(panels, found.items(), strict=True):
-        for side in NAMES:
+        for side in there(entry):
             colour = COLOURS[side]
             low, high = array(entry[side]["band"])
             axes.plot(entry["times"], entry[side]["values"], color=colour, label=side)

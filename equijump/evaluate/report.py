@@ -1,13 +1,14 @@
 """What the report of an evaluation shows: a caption, warnings, tables, an HTML page."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 from rich.console import Console
 
 from common.commands.report import html_figure, html_page, html_table, print_tables
-from equijump.evaluate import pictures, plots, tables, viewer
-from equijump.evaluate.sides import NAMES
+from equijump.evaluate import origin, pictures, plots, tables, viewer
+from equijump.evaluate.sides import there
 
 MANY_REPEATED, FEW_COVERED = 0.5, 0.5
 """Shares of frames that repeat the one before, and that a Markov model covers, from
@@ -17,7 +18,7 @@ which a report warns."""
 def warnings(report: dict[str, Any]) -> list[str]:
     """Returns in words what makes figures of a report mean little, with the remedy."""
     found = []
-    for name in NAMES:
+    for name in there(report):
         repeated = report["validity"][name]["repeated_fraction"]
         if repeated is not None and repeated > MANY_REPEATED:
             found.append(
@@ -38,29 +39,38 @@ def warnings(report: dict[str, Any]) -> list[str]:
 def _caption(report: dict[str, Any]) -> str:
     sides = [
         f"{side['nanoseconds']:.4g} ns in {side['units']}"
-        for side in (report[name] for name in NAMES)
+        for side in (report[name] for name in there(report))
     ]
     lost = len(report["trajectory"]["lost"])
     left_out = (
         f" ({lost} of {tables.num_replicas(report)} replicas lost)" if lost else ""
     )
+    against = f"against {sides[1]}" if len(sides) > 1 else "without a reference"
     return ". ".join([
-        f"{report['system']}: {sides[0]}{left_out} against {sides[1]}, every "
+        f"{report['system']}: {sides[0]}{left_out} {against}, every "
         f"{report['spacing']:g} ps; states: {report['models']['states']}",
+        *_native(report),
         *_words(report),
         *(f"Warning: {line}" for line in warnings(report)),
     ])  # fmt: skip
 
 
+def _native(report: dict[str, Any]) -> list[str]:
+    """Returns what is taken for the native structure, in words."""
+    native = report["structure"] and report["structure"]["native"]
+    return [f"Native is {native}"] if native else []
+
+
 def _words(report: dict[str, Any]) -> list[str]:
     """Returns what data of either side do not allow, in words."""
-    found = [(name, report["models"][name]["word"]) for name in NAMES]
+    found = [(name, report["models"][name]["word"]) for name in there(report)]
     return [f"Of the {name}, {word}" for name, word in found if word]
 
 
 def print_report(report: dict[str, Any], console: Console) -> None:
     """Prints the tables of a report."""
-    console.print(_caption(report), highlight=False)
+    for line in (_caption(report), *origin.lines_of(report.get("origin"))):
+        console.print(line, highlight=False)
     shown = [
         tables.glance_rows(report),
         tables.divergence_rows(report, whole=False),
@@ -80,7 +90,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
 
 def _worst_first(report: dict[str, Any]) -> dict[str, Any]:
     """Returns a report whose distributions are in falling order of divergence."""
-    found = sorted(report["distributions"].items(), key=lambda pair: -pair[1]["js"])
+    found = sorted(report["distributions"].items(), key=plots.fall)
     return {**report, "distributions": dict(found)}
 
 
@@ -110,7 +120,9 @@ def to_html(report: dict[str, Any]) -> str:
         html_figure(figure, title)
         for title, figure in pictures.make_pictures(report).items()
     ]
+    told = [escape(line) for line in origin.lines_of(report.get("origin"))]
     parts = [
+        *([f"<p>{'<br>'.join(told)}</p>"] if told else []),
         *seen,
         *([] if has_structure else torsions),
         viewer.to_html(report["viewer"]),

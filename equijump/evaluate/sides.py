@@ -39,6 +39,15 @@ Show = Callable[[int, str, str], AbstractContextManager[Callable[..., None]]]
 """Shows a stage of so many units of work: `common.commands.progress.progress`."""
 
 
+def there(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the sides that an entry of a report has.
+
+    >>> there({"trajectory": 1.0}), there({"trajectory": {}, "reference": None})
+    (('trajectory',), ('trajectory',))
+    """
+    return tuple(name for name in NAMES if entry.get(name) is not None)
+
+
 @contextlib.contextmanager
 def silent(total: int, description: str, unit: str) -> Iterator[Callable[..., None]]:
     """Shows no progress."""
@@ -229,8 +238,12 @@ def prepare(
             )
             for name, side in cut.items()
         }
-    tics, of_what = _slow_coordinates(cut, angles, lags[0] * every["reference"], show)
-    lag = lags[0] * every["reference"]
+    try:
+        lag = lags[0] * every["reference"]
+        tics, of_what = _slow_coordinates(cut, angles, lag, show)
+    except UsageError as error:
+        flag = "trajectory" if trajectory is reference else "reference"
+        raise UsageError(f"--{flag}: {error}") from error
     states, num_states, what = find_states(torsions, angles, tics, seed, of_what, lag)
     sides = {
         name: Side(
@@ -279,17 +292,14 @@ def _slow_coordinates(
         function, units, what = partial(_circular, turns=turns), angles, "torsions"
     else:
         raise UsageError(
-            "--reference: expected a system with torsions of heavy atoms, found "
+            "expected a system with torsions of heavy atoms, found "
             f"{inputs.describe(system)}"
         )
     dimensions = kinetics.MAX_DIMENSIONS
     total = _num_frames(replicas) + sum(map(len, units["reference"]))
     with show(total, "slow coordinates", "frames") as advance:
         watched = {name: Watched(side, advance) for name, side in units.items()}
-        try:
-            tica = features.fit_tica(watched["reference"], function, lag, dimensions)
-        except UsageError as error:
-            raise UsageError(f"--reference: {error}") from error
+        tica = features.fit_tica(watched["reference"], function, lag, dimensions)
         return {
             name: tuple(features.project(tica, unit, function) for unit in side)
             for name, side in watched.items()

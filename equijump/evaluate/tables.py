@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from common.commands.report import Rows, number
-from equijump.evaluate.sides import NAMES
+from equijump.evaluate.sides import NAMES, there
 
 _MOST_ROWS = 16
 """Rows of one kind on the terminal; beyond them their mean is shown."""
@@ -29,7 +29,10 @@ def divergence_rows(report: dict[str, Any], whole: bool = True) -> Rows:
         report: result of `measure.evaluate`.
         whole: true to list kinds of many rows; else their means.
     """
+    is_alone = report["reference"] is None
     rows = [["", "JS, nats (95 %)", "floor", "√JS", "√floor", "MSM JS"]]
+    if is_alone:
+        rows = [["halves of the trajectories", "JS, nats", "√JS"]]
     kinds: dict[str, list[tuple[str, Any]]] = {}
     for name, entry in report["distributions"].items():
         kinds.setdefault(entry["kind"], []).append((name, entry))
@@ -38,9 +41,9 @@ def divergence_rows(report: dict[str, Any], whole: bool = True) -> Rows:
             columns = {c: [entry[c] for _, entry in entries] for c in ("js", *_REST)}
             mean = {column: _mean(values) for column, values in columns.items()}
             name = f"{len(entries)} of {kind}, mean"
-            rows.append(_divergence_row(name, {**mean, "low": None}))
-        else:
-            rows += [_divergence_row(*entry) for entry in entries]
+            entries = [(name, {**mean, "low": None})]
+        make = _halves_row if is_alone else _divergence_row
+        rows += [make(*entry) for entry in entries]
     return rows
 
 
@@ -56,6 +59,10 @@ def _divergence_row(name: str, entry: dict[str, Any]) -> list[str]:
     return [name, _estimate(entry, 4, "js"), *rest]
 
 
+def _halves_row(name: str, entry: dict[str, Any]) -> list[str]:
+    return [name, number(entry["floor"], 4), number(entry["floor_root"], 3)]
+
+
 def time_rows(report: dict[str, Any], whole: bool = True) -> Rows:
     """Returns a header and one row per time, weight or mean, of both sides.
 
@@ -65,20 +72,20 @@ def time_rows(report: dict[str, Any], whole: bool = True) -> Rows:
     """
     found = [*_model_times(report["models"])]
     for signal, entry in report["correlations"].items():
-        pair = {n: entry[n]["decay_time"] for n in NAMES}
+        pair = {n: entry[n]["decay_time"] for n in there(entry)}
         found.append((f"decay of {signal} to 1/e, ps", pair, 1))
     if whole or len(report["basins"]) <= 2:
         found += _basin_entries(report["basins"])
-    models = report["models"]
-    for basin in models["reference"]["weights"]:
-        pair = {n: models[n]["weights"][basin] for n in NAMES}
+    models, names = report["models"], there(report)
+    for basin in models[names[-1]]["weights"]:
+        pair = {n: models[n]["weights"][basin] for n in names}
         found.append((f"{basin}, MSM-reweighted", pair, 3))
     for name, entry in report["distributions"].items():
         if entry["means"]:
             found.append((f"mean {name} {entry['unit']}".strip(), entry["means"], 3))
-    rows = [["estimate (95 %)", *NAMES]]
+    rows = [["estimate (95 %)", *names]]
     for name, sides, digits in found:
-        pair = [sides[side] for side in NAMES]
+        pair = [sides[side] for side in names]
         if any(entry["value"] is not None for entry in pair):
             rows.append([name, *(_estimate(entry, digits) for entry in pair)])
     return rows
@@ -89,22 +96,24 @@ Entry = tuple[str, dict[str, Any], int]
 
 
 def _model_times(models: dict[str, Any]) -> Iterator[Entry]:
+    names = there(models)
     for index, lag in enumerate(models["lags"]):
-        for place in range(len(models["reference"]["time_scales"][index])):
+        for place in range(len(models[names[-1]]["time_scales"][index])):
             if place == 0 or index == 0:
-                pair = {n: models[n]["time_scales"][index][place] for n in NAMES}
+                pair = {n: models[n]["time_scales"][index][place] for n in names}
                 yield f"time-scale {place + 1}, lag {lag:g}, ps", pair, 1
-    for passage in models["reference"]["passage_times"]:
-        pair = {n: models[n]["passage_times"][passage] for n in NAMES}
+    for passage in models[names[-1]]["passage_times"]:
+        pair = {n: models[n]["passage_times"][passage] for n in names}
         yield f"passage {passage}, ps", pair, 1
 
 
 def _basin_entries(basins: dict[str, Any]) -> Iterator[Entry]:
     for label, sides in basins.items():
-        for basin in sides["reference"]["weights"]:
-            pair = {n: sides[n]["weights"][basin] for n in NAMES}
+        names = there(sides)
+        for basin in sides[names[-1]]["weights"]:
+            pair = {n: sides[n]["weights"][basin] for n in names}
             yield f"{label} in {basin}", pair, 3
-        pair = {n: sides[n]["crossings_per_ns"] for n in NAMES}
+        pair = {n: sides[n]["crossings_per_ns"] for n in names}
         yield f"{label} crossings per ns", pair, 2
 
 
@@ -114,11 +123,11 @@ def chapman_rows(report: dict[str, Any]) -> Rows:
     A cell has the probability to be in the same set as predicted by the model of the
     first lag, and as estimated by that of a longer one.
     """
-    models = report["models"]
-    rows = [["in the same set: predicted, estimated", *NAMES]]
-    for index, step in enumerate(models["reference"]["chapman_kolmogorov"]):
+    models, names = report["models"], there(report)
+    rows = [["in the same set: predicted, estimated", *names]]
+    for index, step in enumerate(models[names[-1]]["chapman_kolmogorov"]):
         for name in step["predicted"]:
-            tests = [models[side]["chapman_kolmogorov"][index] for side in NAMES]
+            tests = [models[side]["chapman_kolmogorov"][index] for side in names]
             pairs = [(t["predicted"][name], t["estimated"][name]) for t in tests]
             if any(None not in pair for pair in pairs):
                 cells = [", ".join(map(number, pair)) for pair in pairs]
@@ -128,13 +137,13 @@ def chapman_rows(report: dict[str, Any]) -> Rows:
 
 def coverage_rows(report: dict[str, Any]) -> Rows:
     """Returns a header, and what the Markov models of the first lag cover."""
-    models = report["models"]
+    models, names = report["models"], there(report)
     states = [
-        f"{models[n]['connected_states']} of {models['num_states']}" for n in NAMES
+        f"{models[n]['connected_states']} of {models['num_states']}" for n in names
     ]
-    frames = [_percent(models[name]["covered_frames"], 1) for name in NAMES]
+    frames = [_percent(models[name]["covered_frames"], 1) for name in names]
     return [
-        ["covered by the Markov model", *NAMES],
+        ["covered by the Markov model", *names],
         ["states that connect", *states],
         ["frames in them, %", *frames],
     ]
@@ -154,11 +163,13 @@ def validity_rows(report: dict[str, Any]) -> Rows:
         "flips per residue and ns": lambda v: number(mean(v["flips_per_ns"])),
         "frames like the one before, %": lambda v: _percent(v["repeated_fraction"]),
     }
-    rows = [["validity", *NAMES]]
+    names = there(report)
     num_lost, num_all = len(report["trajectory"]["lost"]), num_replicas(report)
-    rows.append(["replicas lost", f"{num_lost} of {num_all}", "–"])
-    return rows + [
-        [name, *(line(found[side]) for side in NAMES)] for name, line in lines.items()
+    lost = [f"{num_lost} of {num_all}", "–"][: len(names)]
+    return [
+        ["validity", *names],
+        ["replicas lost", *lost],
+        *([name, *(line(found[n]) for n in names)] for name, line in lines.items()),
     ]
 
 
@@ -173,10 +184,11 @@ def num_replicas(report: dict[str, Any]) -> int:
 
 def stationarity_rows(report: dict[str, Any], whole: bool = True) -> Rows:
     """Returns a header and the divergence between first and last third of each side."""
-    rows = [["first third against last, JS, nats", *NAMES, "floor"]]
+    names = there(report)
+    rows = [["first third against last, JS, nats", *names, "floor"]]
     for name, entry in report["distributions"].items():
         if whole or entry["kind"] in ("ramachandran", "tic", "tics"):
-            cells = [number(entry["thirds"][side]) for side in NAMES]
+            cells = [number(entry["thirds"][side]) for side in names]
             rows.append([name, *cells, number(entry["floor"])])
     return rows if whole or len(rows) <= _MOST_ROWS else []
 
@@ -204,23 +216,24 @@ def glance_rows(report: dict[str, Any]) -> Rows:
     """
     if report["structure"] is None:
         return []
-    rows = [["at a glance (95 %)", *NAMES, "JS, nats", "floor"]]
+    names = there(report)
+    rows = [["at a glance (95 %)", *names, "JS, nats", "floor"]]
     folded = report["folding"]
     if folded:
-        share = [_estimate(folded[side]["folded"], 3) for side in NAMES]
+        share = [_estimate(folded[side]["folded"], 3) for side in names]
         rows.append(["folded (Q of .5 or more)", *share, "–", "–"])
         for name in ("folding_time", "unfolding_time"):
-            if any(folded[side][name]["value"] is not None for side in NAMES):
-                cells = [_estimate(folded[side][name], 1) for side in NAMES]
+            if any(folded[side][name]["value"] is not None for side in names):
+                cells = [_estimate(folded[side][name], 1) for side in names]
                 rows.append([f"{name.replace('_', ' ')}, ps", *cells, "–", "–"])
-        counts = [f"{folded[n]['foldings']}, {folded[n]['unfoldings']}" for n in NAMES]
+        counts = [f"{folded[n]['foldings']}, {folded[n]['unfoldings']}" for n in names]
         rows.append(["foldings, unfoldings", *counts, "–", "–"])
     for kind, label in _GLANCES.items():
         entry = report["distributions"].get(kind)
         if entry:
-            means = [_estimate(entry["means"][side], 3) for side in NAMES]
+            means = [_estimate(entry["means"][side], 3) for side in names]
             rows.append([label, *means, number(entry["js"]), number(entry["floor"])])
-    return rows
+    return [row[:-2] for row in rows] if report["reference"] is None else rows
 
 
 _GLANCES = {

@@ -18,6 +18,9 @@ BROKEN = 1.8
 CLASH = 0.8
 """Largest share of the sum of van der Waals radii at which two atoms may clash."""
 
+CLASH_ALONE = 0.65
+"""The same without a reference: 2.0 Å for N and O, which molecular dynamics avoids."""
+
 CLASH_QUANTILE = 0.001
 """Share of the reference's frames that may clash at most."""
 

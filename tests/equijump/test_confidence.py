@@ -81,6 +81,15 @@ def test_what_was_never_calibrated_is_named():
     assert inside.beyond == ()
 
 
+def test_an_estimate_beyond_all_bounds_says_no_more():
+    wild = confidence.Estimate(None, (148.4, 148.4, 148.4), ("refused",), 42)
+    told = confidence.describe(wild)
+    assert "slowest times off by a factor of 100 or more, by 42" in told
+    assert told.endswith("beyond them in draws refused")
+    open_ended = wild._replace(time_factor=(20.0, 2.0, 148.4))
+    assert "a factor of 20 (2 to 100 or more)" in confidence.describe(open_ended)
+
+
 def test_estimates_are_errors_that_can_be():
     calibration = confidence.fit(measured(40), 10.0)
     found = confidence.estimate(calibration, features(50.0))

@@ -187,7 +187,7 @@ def test_the_end_of_a_name_tells_the_format(tmp_path):
         ("run.PDB", lambda text: text, "a name in capitals; rename it to run.pdb"),
         ("run.pdb", gzip.compress, "a compressed file; rename it to run.pdb.gz"),
         ("run.pdb.gz", lambda text: text, "not compressed; rename it to run.pdb"),
-        ("run.pdb", lambda text: b"", "no atoms, damage, or another format; write it"),
+        ("run.pdb", lambda text: b"", "expected a topology, found an empty file"),
         (
             "run.pdb",
             lambda text: b"END\n",

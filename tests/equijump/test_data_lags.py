@@ -232,3 +232,6 @@ def test_what_is_not_served_is_told_by_its_cause():
     assert "frames that are 300 ps apart to 25%" in lags.refusal(
         300.0, whole(jittered(1_000))
     )
+    assert "expected more than 60 ps for lags up to 30 ps, found 45.5 ps" in (
+        lags.refusal(30.0, whole(logarithmic(10)))
+    )

@@ -564,7 +564,7 @@ def save_glycine(folder):
         (["--trajectory=RUN", "--native=no.pdb"], "found no no.pdb"),
         (["--trajectory=RUN", "--refrence=a"], "did you mean --reference"),
         (["--reference=a"], "--trajectory"),
-        (["--trajectory=GLY"], "only those of ACE-ALA-NME are packaged, and this is"),
+        (["--trajectory=GLY", "--suite=mdgen"], "--suite: expected --reference"),
         (
             ["--trajectory=GLY", "--reference=PACKAGED"],
             "--trajectory: expected ACE-ALA-NME (10 heavy atoms), found ACE-GLY-NME",

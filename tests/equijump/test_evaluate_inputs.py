@@ -1,10 +1,13 @@
 """Tests of finding, reading and preparing what is compared."""
 
+import mdtraj
 import numpy as np
 import pytest
 
 from common.errors import RunError, UsageError
+from equijump import builder
 from equijump.data import files
+from equijump.data.topology import in_slot_order, to_topology
 from equijump.evaluate import inputs, sides, validity
 from tests.equijump.test_data_topology_order import make_system
 from tests.equijump.test_data_whole import two_molecules
@@ -59,8 +62,24 @@ def test_no_topology_or_several_are_told(tmp_path, beside, count):
 def test_only_the_dipeptide_has_a_packaged_reference():
     found = inputs.packaged_reference(make_system(["ACE", "ALA", "NME"]))
     assert len(found) == 8
-    with pytest.raises(UsageError, match=r"this is GLY-GLY \(8 heavy atoms\)"):
-        inputs.packaged_reference(GLYCINES)
+    assert inputs.packaged_reference(GLYCINES) == []
+
+
+def test_a_native_structure_without_caps_gets_those_of_the_system(tmp_path):
+    capped = builder.build(("ACE", "GLY", "ALA", "SER", "NME"), 1, 0)
+    free = builder.build(("GLY", "ALA", "SER"), 1, 3)
+    path = tmp_path / "native.pdb"
+    made = mdtraj.Trajectory(free.positions / 10.0, to_topology(free.system))
+    made.save(str(path))
+    found = inputs.read_native(path, in_slot_order(capped.system))
+    assert found.shape == (len(capped.system.kept), 3)
+    expected = free.positions[0, free.system.slot_atoms[:, 1]]
+    apart = lambda x: np.linalg.norm(x[:, None] - x, axis=-1)
+    order = in_slot_order(capped.system).slot_atoms[1:4, 1]
+    np.testing.assert_allclose(apart(found[order]), apart(expected), atol=2e-3)
+    other = in_slot_order(builder.build(("ACE", "GLY", "GLY", "NME"), 1, 0).system)
+    with pytest.raises(UsageError, match="--native: expected ACE-GLY-GLY-NME"):
+        inputs.read_native(path, other)
 
 
 def test_long_systems_are_described_by_their_ends():

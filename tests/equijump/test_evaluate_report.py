@@ -1,5 +1,7 @@
 """Tests of what an evaluation tells where it can tell little, and of its chunks."""
 
+import json
+
 import numpy as np
 import pytest
 from absl import logging
@@ -71,7 +73,8 @@ def test_a_mean_of_missing_values_is_a_dash_and_never_zero():
         "kind": "torsion", "js": 0.25, "low": 0.1, "high": 0.3, "floor": 0.01,
         "root": 0.5, "floor_root": 0.1, "js_msm_reweighted": None,
     }  # fmt: skip
-    found = {"distributions": {f"chi{i}": entry for i in range(40)}}
+    entries = {f"chi{i}": entry for i in range(40)}
+    found = {"reference": {}, "distributions": entries}
     _, row = tables.divergence_rows(found, whole=False)
     assert row == ["40 of torsion, mean", "0.2500", "0.0100", "0.500", "0.100", "–"]
     found["distributions"]["chi3"] = {**entry, "js_msm_reweighted": 0.5}
@@ -177,3 +180,64 @@ def test_slow_coordinates_take_as_many_distances_as_frames_bear(monkeypatch):
         _, what = sides._slow_coordinates(both, {}, 1, sides.silent)
         assert seen.pop() == expected
         assert what == f"{expected} of 1770 CA distances"
+
+
+@pytest.fixture(scope="module")
+def alone(packaged):
+    """The first three of four trajectories, with nothing to compare them with."""
+    return measure.evaluate(side(packaged, *packaged.positions[:3]), None, FEW)
+
+
+def test_trajectories_without_a_reference_are_described_alone(alone):
+    assert alone["reference"] is None
+    assert "reference" not in json.dumps({**alone, "reference": None}).replace(
+        '"reference": null', ""
+    ).replace(json.dumps(alone["definitions"]), "")
+    entry = alone["distributions"]["ALA2 phi, psi"]
+    assert entry["js"] is entry["root"] is entry["low"] is None
+    assert 0.0 < entry["floor"] < 0.1
+    halves = table(tables.divergence_rows(alone))["ALA2 phi, psi"]
+    assert halves == {
+        "JS, nats": f"{entry['floor']:.4f}", "√JS": f"{entry['floor_root']:.3f}"
+    }  # fmt: skip
+    times = table(tables.time_rows(alone))
+    assert all(row.keys() == {"trajectory"} for row in times.values())
+    assert "time-scale 1, lag 10, ps" in times
+    assert table(tables.validity_rows(alone))["replicas lost"] == {
+        "trajectory": "0 of 3"
+    }
+
+
+def test_the_page_of_trajectories_alone_has_one_side(alone):
+    page = report.to_html(alone)
+    assert "without a reference" in page
+    assert page.count('<figure class="viewer"') == 1
+    assert "Halves of the reference" not in page
+    assert "random halves of the trajectories" in page
+
+
+def test_the_page_says_what_made_a_rollout(alone):
+    record = {"checkpoint": "a<b", "settings": {"lag": 10.0}, "dynamics": "ff14SB"}
+    page = report.to_html({**alone, "origin": record})
+    assert "rollout by a&lt;b, jumps of 10 ps<br>times and weights are those of" in page
+    assert "rollout by" not in report.to_html(alone)
+
+
+def test_without_a_reference_the_starts_say_what_is_whole_and_which_hand_is_right(
+    packaged,
+):
+    ours = side(packaged, *packaged.positions[:3])
+    ours.positions[0][5:] *= 2.5
+    ours.positions[1][1:] *= -1.0
+    ours.positions[2][1:] *= -1.0
+    found = measure.evaluate(ours, None, FEW)
+    (lost,) = found["trajectory"]["lost"]
+    assert (lost["name"], lost["frame"]) == ("replica 0", 5)
+    assert found["validity"]["trajectory"]["wrong_hand_fraction"] > 0.99
+
+
+def test_trajectories_alone_that_stand_still_are_refused_by_their_flag(packaged):
+    ours = side(packaged, packaged.positions[0])
+    ours.positions[0][:] = ours.positions[0][0]
+    with pytest.raises(UsageError, match="--trajectory: expected trajectories that"):
+        measure.evaluate(ours, None, FEW)

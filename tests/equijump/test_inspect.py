@@ -85,6 +85,7 @@ def test_bad_files_are_one_line_each_and_others_are_told(tmp_path, ala2, capsys)
     assert "found arrays arr_0 without names of atoms" in lines[1]
     assert "expected files, found none" in lines[2]
     assert "expected files, found none" in lines[3]
+    assert not any("--config" in line for line in lines[2:])
     assert all(line.startswith("equijump inspect: ") for line in lines)
 
 
@@ -163,3 +164,25 @@ def test_what_reads_a_file_or_folder_is_guessed(tmp_path, ala2, topology):
     assert found == expected
     assert guess.entry_of(f"{tmp_path}/gen") == f"mdgen:{tmp_path}/gen"
     assert guess.entry_of("mdcath:x@320") == "mdcath:x@320"
+
+
+def test_one_structure_is_told_and_how_to_roll_it_out(tmp_path, ala2, capsys):
+    path = tmp_path / "mine.pdb"
+    ala2[0].save(str(path))
+    status, out, err = run(capsys, path)
+    assert (status, err) == (0, "")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines == [
+        f"{path}: structure",
+        "system ACE-A-NME (3 residues, 10 heavy atoms)",
+        "frames 1",
+        "training no: one structure is no trajectory; equijump sample "
+        f"--start={path} rolls it out",
+    ]
+    assert json.loads(run(capsys, "--json", path)[1])[0]["frames"] == [1, 1]
+
+
+def test_a_mistyped_source_is_answered_with_the_nearest(capsys):
+    status, _, err = run(capsys, "mdcat:sets/*.h5")
+    assert status == 2
+    assert "found mdcat; did you mean mdcath:sets/*.h5?" in err

@@ -339,7 +339,7 @@ def test_structures_that_are_left_over_are_told(files, monkeypatch):
     monkeypatch.setattr(starts.logging, "warning", lambda t, *a: told.append(t % a))
     choose(replicas=4, start=files)
     choose(replicas=6, start=files)
-    assert told == [
+    assert [line for line in told if "strained" not in line] == [
         "--start: 4 replicas leave structures over: b.xtc (2 used), c.xtc (1 used); "
         "give more --replicas"
     ]

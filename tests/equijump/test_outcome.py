@@ -80,3 +80,11 @@ def test_where_nothing_came_of_a_rollout_it_fails_with_the_remedy(columns, told)
 def test_where_little_came_of_a_rollout_it_warns(columns, told, warnings):
     outcome.check(summary(*columns))
     assert any(told in line for line in warnings)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "passed", "expected"),
+    [(999, 0, False), (1_000, 9, True), (1_000, 10, False), (10**6, 0, True)],
+)
+def test_a_rollout_is_hopeless_after_a_thousand_draws(drawn, passed, expected):
+    assert outcome.is_hopeless(state([drawn], [passed], [0])) is expected

@@ -102,6 +102,20 @@ def test_jumps_are_counted_over_chunks():
     np.testing.assert_array_equal(chunks[-1].state.num_accepted, 7)
 
 
+def test_with_a_gate_the_first_chunk_is_short_and_later_ones_grow():
+    given = {"starts": starts(50) * np.float32(10.0), "chunk": 16}
+    _, chunks = roll(add_one, 40, **given, max_redraws=10)
+    assert [len(chunk.frames) for chunk in chunks] == [2, 4, 8, 16, 10]
+    assert [chunk.num_jumps for chunk in chunks] == [2, 6, 14, 30, 40]
+    _, whole = roll(add_one, 40, **given)  # Without a gate, which lets these pass.
+    joined = lambda parts: np.concatenate([part.frames for part in parts])
+    passed = np.asarray(chunks[-1].state.num_accepted) == 40
+    assert passed.sum() > 25
+    np.testing.assert_allclose(
+        joined(chunks)[:, passed], joined(whole)[:, passed], atol=1e-3
+    )
+
+
 def test_frames_that_are_kept_are_every_so_many_jumps():
     _, whole = roll(add_one, 6)
     _, some = roll(add_one, 6, every=2)

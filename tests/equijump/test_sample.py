@@ -282,6 +282,21 @@ def test_a_rollout_that_never_moves_fails_and_keeps_its_files(
     assert read(folder).n_frames == 7
 
 
+def test_a_rollout_that_the_gate_refuses_is_stopped_early(
+    packaged, tmp_path, frozen, monkeypatch, capsys
+):
+    told = []
+    monkeypatch.setattr(
+        sample.logging, "warning", lambda line, *rest: told.append(line % rest)
+    )
+    folder = tmp_path / "out"
+    given = [f"--checkpoint={packaged}", f"--output={folder}", "--num_jumps=50000"]
+    assert cli.run("equijump sample", sample.main, [*given, "--replicas=50"]) == 3
+    assert told[0].startswith("stopped after 2 of 50000 jumps, since the gate refuses")
+    assert "0 of 1100 draws passed the gate" in capsys.readouterr().err
+    assert read(folder).n_frames == 3
+
+
 def test_python_warns_of_a_rollout_that_never_moves(packaged, frozen, monkeypatch):
     told = []
     monkeypatch.setattr(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from common.errors import UsageError
-from equijump import builder, options, protonation, starts
+from equijump import builder, options, protonation, starts, transferable
 from equijump.data.topology import to_topology
 from equijump.transferable import Transferable
 from tests.equijump.test_data_topology_order import make_system
@@ -188,3 +188,68 @@ def hydrogens(name, *atoms):
 )
 def test_protonation_is_known_by_names_and_hydrogens(name, atoms, is_unusual):
     assert hydrogens(name, *atoms) == ([f"{name}3"] if is_unusual else [])
+
+
+def test_selenomethionine_is_taken_as_methionine(tmp_path, told):
+    system = make_system(["ACE", "MSE", "ALA", "NME"])
+    positions = np.zeros((1, len(system.kept), 3), "f4")
+    one = starts.Given("mine.pdb", "--start=mine.pdb", system, positions)
+    found = options.choose(general(), given=[one])
+    assert found.system.residue_names == ("ACE", "MET", "ALA", "NME")
+    assert "SE" not in found.system.atom_names
+    assert "SD" in found.system.atom_names
+    assert told[0] == "mine.pdb: MSE2 taken as MET, which the network knows"
+
+
+def test_commands_for_a_modified_residue_replace_it_and_start_from_what_is_written():
+    system = make_system(["ACE", "SEP", "NME"])
+    told = transferable.how_to_make(system, "--start=in/mine.pdb")
+    assert "simulate --pdb=in/mine.pdb --replace_nonstandard --replicas" in told
+    assert told.endswith("equijump sample --checkpoint=run --start=md/mine.pdb")
+    usual = make_system(["ACE", "SER", "NME"])
+    told = transferable.how_to_make(usual, "--start=in/mine.pdb")
+    assert "nonstandard" not in told
+    assert told.endswith("--start=in/mine.pdb")
+
+
+def test_a_start_is_a_packaged_name_or_a_pattern_too(tmp_path, told):
+    assert options.choose(general(), start="cln025").name == "cln025"
+    for seed in range(3):
+        name = f"a{seed}.pdb"
+        file_of(tmp_path, "ACE", "ALA", "NME", name=name, seed=seed)
+    found = options.choose(general(), replicas=3, start=str(tmp_path / "a?.pdb"))
+    apart = [np.linalg.norm(x[0] - x[-1]) for x in found.starts]
+    assert len(set(apart)) == 3
+    with pytest.raises(UsageError, match=r"--start: expected files, found none at .*b"):
+        options.choose(general(), start=str(tmp_path / "b?.pdb"))
+
+
+def test_d_amino_acids_and_strain_are_told(tmp_path, told):
+    found = builder.build(("ACE", "ALA", "NME"), 1, 0)
+    mirrored = mdtraj.Trajectory(-found.positions / 10.0, to_topology(found.system))
+    assert options.choose(general(), start=mirrored).outside == (
+        "D handedness of ALA2",
+    )
+    long = found.positions.copy()
+    long[:, 0] += 0.25 * (long[:, 0] - long[:, 1])
+    options.choose(
+        general(), start=mdtraj.Trajectory(long / 10.0, to_topology(found.system))
+    )
+    assert any("strained" in line and "minimise it first" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.ent", r"ends in \.ent; rename it to a\.pdb"),
+        ("a.fasta", "give the letters by --sequence"),
+        ("a", "tells no format"),
+        ("a.sdf", r"ends in \.sdf; convert it to PDB"),
+        ("a.pdb", "an empty file"),
+        ("a.npz", "an empty file"),
+    ],
+)
+def test_a_file_of_no_use_says_why(name, text, tmp_path):
+    (tmp_path / name).write_text("" if text == "an empty file" else "ATOM")
+    with pytest.raises(UsageError, match=text):
+        options.choose(general(), start=tmp_path / name)

@@ -7,6 +7,7 @@ pattern of files, which `trajectories` reads. To add a data set, write a module 
 What holds for all frames of a trajectory, as the temperature, is in its `conditions`.
 """
 
+import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import ml_collections
@@ -71,6 +72,7 @@ def read_stated(data: ml_collections.ConfigDict) -> Iterator[Trajectory]:
     for index, entry in enumerate(data.sources):
         name, _, argument = entry.partition(":")
         if name not in SOURCES:
+            _check_name(name, argument)
             name, argument = "files", entry
         for trajectory in SOURCES[name](argument, data):
             found = dict(trajectory.conditions)
@@ -81,6 +83,16 @@ def read_stated(data: ml_collections.ConfigDict) -> Iterator[Trajectory]:
                 found["temperature"] = given
             _check(trajectory.name, found)
             yield trajectory._replace(conditions=found)
+
+
+def _check_name(name: str, argument: str) -> None:
+    """Raises `UsageError` for what looks like a mistyped name of a source."""
+    near = difflib.get_close_matches(name, SOURCES, n=1)
+    if argument and near:
+        raise UsageError(
+            f"config.data.sources: expected a source of {', '.join(SOURCES)}, found "
+            f"{name}; did you mean {near[0]}:{argument}?"
+        )
 
 
 def _check_temperature(name: str, given: float, stated: Mapping[str, float]) -> None:

@@ -227,3 +227,14 @@ def test_a_full_disk_is_told_with_one_remedy(told, capsys):
 
     assert cli.run("symphony train", main, []) == 3
     assert capsys.readouterr().err.count("make room") == 1
+
+
+@pytest.mark.parametrize(
+    "given", [["--start=a", "b"], ["--start", "a", "b"], ["--start=a", "--start=b"]]
+)
+def test_a_flag_of_several_values_takes_them_with_or_without_an_equals_sign(given):
+    parser = cli.argument_parser("demo", "Shows.")
+    parser.add_argument("--start", nargs="+", action="extend")
+    parser.add_argument("--seed", type=int, default=0)
+    parsed = parser.parse_args([*given, "--seed=3"])
+    assert (parsed.start, parsed.seed) == (["a", "b"], 3)
