@@ -51,6 +51,8 @@ class Settings(NamedTuple):
         unroll: number of jumps of the network that lead to the source, see
             `self_rollout`.
         num_steps: evaluations of the network in a jump of the sampler.
+        median_level: level of noise around which times are drawn, see
+            `foellmer.draw_time`; the transport's own law where 0.
         alignment: method of `alignment.rotation_target`, for pairs without a source on
             their path.
         random_frames: true if no pair has one, see `equijump.build.has_random_frames`.
@@ -65,6 +67,7 @@ class Settings(NamedTuple):
     unroll: int = 0
     num_steps: int = 10
     alignment: str = "single"
+    median_level: float = 0.0
     random_frames: bool = False
 
 
@@ -155,7 +158,8 @@ def noise_pair(model: EquiJump, settings: Settings, batch: Batch, keys: Keys) ->
     scales = scales_of(
         settings.statistics, lag, settings.noise_factor, batch, scene.tree
     )
-    t = transport.draw_time(keys.time)
+    level = settings.median_level
+    t = transport.draw_time(keys.time, *([level] if level else []))
     z = paths.draw_noise(keys.noise, mask, roots=roots_of(mask, scene.tree))
     x_t = paths.noised(transport.path(t), scales, origin, x_1, z)
     return Noised(scene, x_0, x_1, x_t, origin, scales, t, z, lag.mask)

@@ -9,6 +9,7 @@ from equijump import build, loss
 from equijump import cloud as clouds
 from equijump.data import crops, splits
 from equijump.data.residues import RESIDUES
+from equijump.transport import foellmer
 
 
 def _check_data(config: ml_collections.ConfigDict) -> None:
@@ -58,13 +59,19 @@ def _check_temperatures(config: ml_collections.ConfigDict) -> None:
         )
 
 
+def _check_foellmer(config: ml_collections.ConfigDict) -> None:
+    if build.TRANSPORTS[config.transport.kind] is foellmer:
+        return
+    for name in ("unroll", "median_level"):
+        if config.loss[name]:
+            raise UsageError(
+                f"config.loss.{name}: expected 0 with a transport other than foellmer, "
+                f"found {config.loss[name]}"
+            )
+
+
 def _check_unroll(config: ml_collections.ConfigDict) -> None:
-    transport, unroll = build.TRANSPORTS[config.transport.kind], config.loss.unroll
-    if unroll and not hasattr(transport, "remake"):
-        raise UsageError(
-            "config.loss.unroll: expected 0 with a transport other than foellmer, "
-            f"found {unroll}"
-        )
+    unroll = config.loss.unroll
     if unroll and config.data.ensemble_share:
         raise UsageError(
             f"config.loss.unroll: expected 0 with data.ensemble_share, found {unroll}"
@@ -126,6 +133,7 @@ RULES = Rules(
         "loss.kind": loss.KINDS,
         "loss.alignment": ("single", "mode", "laplace1", "exact"),
         "loss.unroll": Range(0),
+        "loss.median_level": Range(0.0, 1e3),
         "sample.num_steps": Range(1),
     },
     (
@@ -134,6 +142,7 @@ RULES = Rules(
         _check_crop,
         _check_method,
         _check_temperatures,
+        _check_foellmer,
         _check_unroll,
         _check_kind,
         _check_alignment,

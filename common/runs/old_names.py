@@ -93,6 +93,7 @@ FIELDS: tuple[Added | Renamed | Removed, ...] = (
     Added(("equijump",), "data.num_clusters", 0),
     Added(("equijump",), "loss.alignment", "single"),
     Added(("equijump",), "loss.unroll", 0),
+    Added(("equijump",), "loss.median_level", 0.0),
     Added(("equijump",), "data.select", ""),
     Added(("equijump",), "data.weights", ()),
     Added(("equijump",), "data.split", "trajectory"),

@@ -56,6 +56,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.loss.kind = "quadratic"  # Or "vector_map".
     config.loss.alignment = "single"  # Or another where no source is on the path.
     config.loss.unroll = 0  # Jumps of the network's own that lead to the source.
+    config.loss.median_level = 0.0  # Of noise, of foellmer; its own if 0.
 
     config.train = train_group(batch_size=128, num_validation=4_000)  # Pairs.
 

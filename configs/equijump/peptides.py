@@ -21,5 +21,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.update(num_channels=48, num_layers=3)
     config.model.update(num_hidden=96, num_condition=64, num_edge_feats=32)
     config.model.update(cloud="chain", refresh_neighbours=True)
+    config.loss.median_level = 0.5  # Bonds turn by half of their noise, 2 Å.
     config.train.update(num_steps=60_000, batch_size=64)
     return config

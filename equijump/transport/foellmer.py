@@ -78,17 +78,17 @@ def time_of(level: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     return jnp.square(root)
 
 
-def draw_time(key: Key[Array, ""]) -> Time:
+def draw_time(key: Key[Array, ""], median: float = MEDIAN) -> Time:
     r"""Draws a time of training, or zero.
 
-    The logarithm of the level has the density $1 / \cosh$ around that of `MEDIAN`:
+    The logarithm of the level has the density $1 / \cosh$ around that of the median:
     what of an end is decided there is learnt last, and levels far from it, of which a
     log-uniform draw has most, teach little.
     """
     key_level, key_blind = jax.random.split(key)
-    highest, lowest = (math.atan(level / MEDIAN) for level in TRAINED)
+    highest, lowest = (math.atan(level / median) for level in TRAINED)
     angle = jax.random.uniform(key_level, (), minval=lowest, maxval=highest)
-    level = MEDIAN * jnp.tan(angle)
+    level = median * jnp.tan(angle)
     return jnp.where(jax.random.uniform(key_blind) < BLIND_SHARE, 0.0, time_of(level))
 
 

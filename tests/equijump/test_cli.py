@@ -34,6 +34,13 @@ from equijump import cli
         (
             [
                 "train", "--workdir=a", "--config=tiny",
+                "--config.transport.kind=ddpm", "--config.loss.median_level=.5",
+            ],
+            "config.loss.median_level: expected 0 with a transport other than foellmer",
+        ),
+        (
+            [
+                "train", "--workdir=a", "--config=tiny",
                 "--config.sample.method=heun",
             ],
             "config.sample.method: expected one of bridge, euler_maruyama, found heun",

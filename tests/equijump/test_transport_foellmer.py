@@ -30,9 +30,11 @@ def test_levels_of_noise_fall_evenly_in_their_root():
     assert (float(last.kept[-1]), float(last.noise[-1])) == (0.0, 0.0)
 
 
-def test_training_draws_levels_around_the_displacement_and_the_begin_of_a_jump():
+@pytest.mark.parametrize("median", [foellmer.MEDIAN, 0.5])
+def test_training_draws_levels_around_their_median_and_the_begin_of_a_jump(median):
     keys = jax.random.split(jax.random.key(0), 20_000)
-    times = np.asarray(jax.vmap(foellmer.draw_time)(keys))
+    draw = jax.vmap(foellmer.draw_time, (0, None))
+    times = np.asarray(draw(keys, median))
     assert np.mean(times == 0.0) == pytest.approx(foellmer.BLIND_SHARE, abs=0.01)
     levels = (1.0 - times[times > 0]) / np.sqrt(times[times > 0])
     high, low = foellmer.TRAINED
@@ -40,7 +42,7 @@ def test_training_draws_levels_around_the_displacement_and_the_begin_of_a_jump()
     assert levels.max() < high * 1.01
     # Of its logarithm the density is 1 / cosh, cut at both ends.
     edges = np.linspace(np.log(low), np.log(high), 9)
-    density = lambda x: 1.0 / np.cosh(x - np.log(foellmer.MEDIAN))
+    density = lambda x: 1.0 / np.cosh(x - np.log(median))
     masses = [quad(density, *pair)[0] for pair in itertools.pairwise(edges)]
     shares = np.histogram(np.log(levels), edges)[0] / len(levels)
     np.testing.assert_allclose(shares, masses / np.sum(masses), atol=0.01)
