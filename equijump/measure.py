@@ -137,8 +137,12 @@ def _shape(
     by_slot: Callable[..., np.ndarray],
     shape: Float[np.ndarray, "batch num_nodes num_slots num_shape"],
 ) -> Float[np.ndarray, "2 num_tokens num_slots num_shape"]:
-    """Returns mean and standard deviation of the features of each slot of each type."""
+    """Returns mean and standard deviation of the features of each slot of each type.
+
+    Four decimals are enough: they are kept as text.
+    """
     features = np.moveaxis(shape, -1, 0)
     mean = np.stack([by_slot(feature) for feature in features], axis=-1)
     square = np.stack([by_slot(feature**2) for feature in features], axis=-1)
-    return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 0.0))])
+    std = np.sqrt(np.maximum(square - mean**2, 0.0))
+    return np.round(np.stack([mean, std]), 4)

@@ -37,6 +37,14 @@ def test_bonds_have_their_lengths(run):
     np.testing.assert_allclose(lengths[[2, 3, 4]], [1.53, 1.23, 1.53], atol=0.03)
 
 
+def test_the_shape_at_bonds_is_that_of_alanine(run):
+    mean, std = run[2].shape[:, TOKENS["ALA"], 2]  # From CA to C.
+    assert mean[0] == pytest.approx(1.53, abs=0.03)
+    assert mean[1] == pytest.approx(np.cos(np.radians(180.0 - 110.0)), abs=0.06)
+    assert 0.02 < std[0] < 0.05
+    assert 0.02 < std[1] < 0.12
+
+
 def test_the_loss_is_finite_with_and_without_a_source(run):
     config, segments, found = run
     batch = pairs.batch_at(segments.training, segments.lags, 8, 3, seed=0, step=0)
