@@ -29,6 +29,28 @@ from symphony.arrays import (
     Species,
     Vector,
 )
+from symphony.limits import (
+    CROWDED,
+    FULL,
+    MOST_TRIES,
+    REASONS,
+    STOPPED,
+    STUCK,
+    TRIES,
+    Allowed,
+    Census,
+    Limits,
+    Progress,
+    allow,
+    begin,
+    choose_returning,
+    clashes,
+    judge,
+    no_limits,
+    take_census,
+)
+from symphony.masks import draw_masked, is_empty, log_masked, mask_logits
+from symphony.valence import Table, table_of
 
 
 class Settings(NamedTuple):
@@ -72,12 +94,16 @@ class Placement(NamedTuple):
         species: index of its species.
         position: position of the new atom, in Å.
         log_likelihood: log-likelihood of this step in nats; positions per Å³.
+        log_constrained: the same under the masks; None without any.
+        stuck: true if the masks leave nothing to draw; None without any.
     """
 
     stop: Flag
     species: Index
     position: Vector
     log_likelihood: Scalar
+    log_constrained: Scalar | None = None
+    stuck: Flag | None = None
 
 
 class Decoder(NamedTuple):
@@ -102,6 +128,8 @@ class Slot(NamedTuple):
             first species, focus, species and position (Å⁻³) of drawn atoms, stop.
         index: number of the molecule of the seed; -1 in an empty slot.
         cache: features that the model keeps of the placed atoms.
+        limits: what the molecule may become; None without limits.
+        progress: how far it is within them; None without limits.
     """
 
     fragment: Fragment
@@ -113,18 +141,23 @@ class Slot(NamedTuple):
     log_likelihood: Scalar
     index: Index
     cache: Any
+    limits: Limits | None = None
+    progress: Progress | None = None
 
 
 class Start(NamedTuple):
-    """Atoms that every molecule starts from, possibly none; in the order of placement.
+    """Atoms that a molecule starts from, possibly none; in the order of placement.
 
     Attributes:
         positions: positions of the atoms, in Å.
         species: indices into the species table.
+        limits: what the molecule may become, see `symphony.limits`; None where every
+            molecule of a call is free.
     """
 
     positions: Float[np.ndarray, "num_given 3"]
     species: Int[np.ndarray, " num_given"]
+    limits: Limits | None = None
 
 
 class Finished(NamedTuple):
@@ -136,6 +169,9 @@ class Finished(NamedTuple):
         species: indices into the species table.
         stopped: false if it would have grown beyond the largest number of atoms.
         log_likelihood: log-likelihood in nats, see `Slot`.
+        log_constrained: log-likelihood under the limits; None without limits.
+        reason: why it did not stop, where there are limits.
+        num_redrawn: draws that were taken back, where there are limits.
     """
 
     index: int
@@ -143,11 +179,18 @@ class Finished(NamedTuple):
     species: Int[np.ndarray, " num_atoms"]
     stopped: bool
     log_likelihood: float
+    log_constrained: float | None = None
+    reason: str | None = None
+    num_redrawn: int = 0
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def empty_slots(
-    decoder: Decoder, model: nn.Module, capacity: int, num_slots: int
+    decoder: Decoder,
+    model: nn.Module,
+    capacity: int,
+    num_slots: int,
+    limited: bool = False,
 ) -> Slot:
     """Returns that many slots that hold nothing and are done."""
     zero, species = jnp.array(0, jnp.int32), jnp.zeros(capacity, jnp.int32)
@@ -163,6 +206,9 @@ def empty_slots(
         index=zero - 1,
         cache=decoder.empty_cache(model, capacity),
     )
+    if limited:
+        free = no_limits(capacity, len(model.atomic_numbers))
+        blank = blank._replace(limits=free, progress=begin(capacity))
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_slots, *x.shape)), blank)
 
 
@@ -172,16 +218,20 @@ def first_or_next(
     settings: Settings,
     fragment: Fragment,
     drawn: Placement,
+    allowed: Allowed | None = None,
 ) -> Placement:
     """Returns what was drawn, or a first atom at the origin where there is none yet."""
-    species = jax.random.categorical(key, logits / settings.focus_temperature)
+    masked = None if allowed is None else mask_logits(logits, allowed.first)
+    species = draw_masked(key, logits, masked, settings.focus_temperature)
     first = Placement(
         stop=jnp.array(False),
         species=species.astype(jnp.int32),
         position=jnp.zeros(3),
         log_likelihood=jax.nn.log_softmax(logits)[species],
+        log_constrained=log_masked(masked, species),
+        stuck=None if masked is None else is_empty(masked),
     )
-    return _where(fragment.num_atoms == 0, first, drawn)
+    return where(fragment.num_atoms == 0, first, drawn)
 
 
 def advance(
@@ -197,6 +247,8 @@ def advance(
     A slot at the largest size may still stop; if it would place an atom, it is done and
     has not stopped.
     """
+    if slot.limits is not None:
+        return _advance_within(decoder, model, slot, seed_key, settings, mode)
     fragment = slot.fragment
     new, capacity = fragment.num_atoms, fragment.species.shape[0]
     key = jax.random.fold_in(jax.random.fold_in(seed_key, slot.index), new)
@@ -209,16 +261,140 @@ def advance(
         log_likelihood=jnp.zeros(()),
     )
     is_given = new < slot.num_given
-    step = _where(is_given, given, drawn)
+    step = where(is_given, given, drawn)
     after = _grow(decoder, model, slot, step, settings)
     is_full = new >= jnp.maximum(settings.max_atoms, slot.num_given)
     true, total = jnp.array(True), after.log_likelihood
     stopped = slot._replace(log_likelihood=total, done=true, stopped=true)
-    after = _where(is_full, slot._replace(done=is_full), after)
-    return _where(slot.done, slot, _where(step.stop, stopped, after))
+    after = where(is_full, slot._replace(done=is_full), after)
+    return where(slot.done, slot, where(step.stop, stopped, after))
 
 
-def _where(condition: Flag, yes: Any, no: Any) -> Any:
+def _advance_within(
+    decoder: Decoder,
+    model: nn.Module,
+    slot: Slot,
+    seed_key: RandomKey,
+    settings: Settings,
+    mode: str,
+) -> Slot:
+    """Takes one step of a slot with limits; see `advance` and `symphony.limits`.
+
+    An atom that closes the way to the end is taken back, and the step drawn anew.
+    """
+    table, limits = table_of(tuple(model.atomic_numbers)), slot.limits
+    before = _census(table, slot)
+    allowed = allow(limits, before)
+    new, tries = slot.fragment.num_atoms, slot.progress.tries
+    key = jax.random.fold_in(jax.random.fold_in(seed_key, slot.index), new)
+    key = jax.lax.select(tries == 0, key, jax.random.fold_in(key, tries))
+    drawn = decoder.decide(
+        model, slot.cache, slot.fragment, key, settings, mode, allowed
+    )
+    is_given = new < slot.num_given
+    is_heavy = jnp.asarray(table.is_heavy)[drawn.species]
+    slot = _begin_closing(slot, before, drawn, ~is_given & ~is_heavy)
+    step, is_drawn = _choose_step(table, slot, drawn)
+    grown = _grow(decoder, model, slot, step, settings)
+    in_reach, in_place = judge(limits, before, _census(table, grown))
+    in_place &= ~clashes(limits, step.position, is_heavy)
+    places = is_drawn & ~step.stop & ~step.stuck
+    is_bad = places & ~(in_reach & in_place)
+    is_full = new >= jnp.maximum(settings.max_atoms, slot.num_given)
+    reason = jnp.select(
+        [is_drawn & step.stop & ~step.stuck, is_full, is_drawn & step.stuck],
+        [STOPPED, FULL, STUCK],
+        CROWDED,
+    )
+    return _settle(slot, grown, step, reason, is_bad, in_place)
+
+
+def _census(table: Table, slot: Slot) -> Census:
+    fragment = slot.fragment
+    atoms = (fragment.positions, fragment.species, fragment.num_atoms)
+    return take_census(table, slot.limits, slot.progress, *atoms)
+
+
+def _begin_closing(
+    slot: Slot, before: Census, drawn: Placement, no_heavy: Flag
+) -> Slot:
+    """Lets hydrogens that wait come back once no heavy atom is drawn any more."""
+    limits, progress = slot.limits, slot.progress
+    closes = no_heavy | drawn.stop | drawn.stuck
+    closes &= (slot.fragment.num_atoms >= slot.num_given) & (limits.num_kept > 0)
+    closes &= progress.num_returning < 0
+    order, count = choose_returning(limits, before, slot.fragment.positions)
+    begun = progress._replace(returning=order, num_returning=count)
+    return slot._replace(progress=where(closes & ~slot.done, begun, progress))
+
+
+def _choose_step(table: Table, slot: Slot, drawn: Placement) -> tuple[Placement, Flag]:
+    """Returns a given atom, a hydrogen that comes back, or what was drawn; and which.
+
+    The second value is true for what was drawn.
+    """
+    limits, progress = slot.limits, slot.progress
+    new, last = slot.fragment.num_atoms, slot.fragment.species.shape[0] - 1
+    at, turn = jnp.minimum(new, last), jnp.minimum(progress.returned, last)
+    nothing = drawn._replace(
+        stop=jnp.array(False),
+        log_likelihood=jnp.zeros(()),
+        log_constrained=jnp.zeros(()),
+        stuck=jnp.array(False),
+    )
+    given = nothing._replace(
+        species=slot.given_species[at], position=slot.given_positions[at]
+    )
+    back = nothing._replace(
+        species=jnp.int32(np.argmin(table.is_heavy)),
+        position=limits.kept[progress.returning[turn]],
+    )
+    is_given, comes = new < slot.num_given, progress.num_returning > progress.returned
+    step = where(is_given, given, where(comes, back, drawn))
+    return step, ~is_given & ~comes
+
+
+def _settle(
+    slot: Slot,
+    grown: Slot,
+    step: Placement,
+    reason: Index,
+    is_bad: Flag,
+    in_place: Flag,
+) -> Slot:
+    """Returns the slot after a step: grown, ended, or as it was and to be drawn anew.
+
+    Args:
+        slot: slot before the step.
+        grown: slot with the atom of the step.
+        step: what was drawn or given.
+        reason: why it ends, if it does.
+        is_bad: true if the atom closes the way to the end.
+        in_place: false if the atom cannot stay.
+    """
+    progress = slot.progress
+    again = is_bad & (progress.tries < TRIES) & (progress.all_tries < MOST_TRIES)
+    again &= reason != FULL
+    ends = (reason != CROWDED) | (is_bad & ~again & ~in_place)
+    stops = reason == STOPPED
+    more = progress.num_returning > progress.returned
+    came = more & ~ends & (slot.fragment.num_atoms >= slot.num_given)
+    log_p = jnp.where((ends & ~stops) | again, 0.0, step.log_constrained)
+    progress = progress._replace(
+        tries=jnp.where(again, progress.tries + 1, 0),
+        all_tries=progress.all_tries + again,
+        returned=progress.returned + came,
+        reason=jnp.where(ends, reason, progress.reason),
+        log_likelihood=progress.log_likelihood + log_p,
+    )
+    log_p = jnp.where(stops, step.log_likelihood, 0.0)
+    stays = slot._replace(log_likelihood=slot.log_likelihood + log_p)
+    after = where(ends | again, stays, grown)
+    after = after._replace(progress=progress, done=ends, stopped=stops)
+    return where(slot.done, slot, after)
+
+
+def where(condition: Flag, yes: Any, no: Any) -> Any:
     """Chooses between two trees of arrays."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
@@ -294,25 +470,41 @@ def compiler_options() -> dict[str, Any]:
     return {"xla_backend_optimization_level": 1}
 
 
+class Given(NamedTuple):
+    """What new molecules begin with, an entry a slot.
+
+    Attributes:
+        num_given: atoms of the start.
+        positions: positions of these atoms, in Å.
+        species: indices into the species table.
+        limits: what the molecules may become; None without limits.
+    """
+
+    num_given: Int[np.ndarray, " num_slots"]
+    positions: Float[np.ndarray, "num_slots num_nodes 3"]
+    species: Int[np.ndarray, "num_slots num_nodes"]
+    limits: Limits | None
+
+
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def refill(
     decoder: Decoder,
     model: nn.Module,
     slots: Slot,
     indices: Int[Array, " num_slots"],
-    num_given: Int[Array, " num_slots"],
-    given_positions: Float[Array, "num_slots num_nodes 3"],
-    given_species: Int[Array, "num_slots num_nodes"],
+    given: Any,
 ) -> Slot:
-    """Begins a molecule wherever `indices` is not negative."""
+    """Begins a molecule wherever `indices` is not negative, with what is `Given`."""
     taken = indices >= 0
-    num_slots, capacity = given_species.shape
-    fresh = empty_slots(decoder, model, capacity, num_slots)._replace(
-        num_given=num_given,
-        given_positions=given_positions,
-        given_species=given_species,
+    num_slots, capacity = given.species.shape
+    limited = given.limits is not None
+    fresh = empty_slots(decoder, model, capacity, num_slots, limited)._replace(
+        num_given=given.num_given,
+        given_positions=given.positions,
+        given_species=given.species,
         index=indices,
         done=jnp.zeros_like(taken),
+        limits=given.limits,
     )
 
     def choose(new: Array, old: Array) -> Array:
@@ -333,6 +525,7 @@ def generate(
     num_slots: int,
     capacity: int,
     steps_per_call: int = 4,
+    limited: bool = False,
 ) -> Iterator[Finished]:
     """Yields molecules as they finish.
 
@@ -350,6 +543,7 @@ def generate(
         num_slots: molecules under construction at a time.
         capacity: largest number of atoms that a slot holds.
         steps_per_call: steps between two looks at what has finished.
+        limited: true where the starts have limits.
 
     Raises:
         ValueError: A slot holds fewer atoms than a molecule may have.
@@ -358,7 +552,7 @@ def generate(
         least = f"max_atoms, {int(settings.max_atoms)}"
         raise ValueError(f"capacity: expected at least {least}, found {capacity}")
     run, seed_key = make_run(decoder, model, mode), jax.random.key(seed)
-    slots = empty_slots(decoder, model, capacity, num_slots)
+    slots = empty_slots(decoder, model, capacity, num_slots, limited)
     held = np.full(num_slots, -1)
     while True:
         new = np.full(num_slots, -1, np.int32)
@@ -369,8 +563,8 @@ def generate(
         if np.all(held < 0):
             return
         if taken:
-            starts = _stack_starts(new, start, capacity)
-            slots = refill(decoder, model, slots, new, *starts)
+            given = _stack_starts(new, start, capacity)
+            slots = refill(decoder, model, slots, new, given)
         slots = run(params, slots, seed_key, settings, steps_per_call)
         ready = np.flatnonzero(np.asarray(slots.done) & (held >= 0))
         held[ready] = -1
@@ -379,17 +573,24 @@ def generate(
 
 def _stack_starts(
     indices: Int[np.ndarray, " num_slots"], start: Callable[[int], Start], capacity: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns counts, positions and species of the atoms that new molecules have."""
+) -> Given:
+    """Returns what new molecules begin with; zeros for slots that begin none."""
     num_given = np.zeros(len(indices), np.int32)
     positions = np.zeros((len(indices), capacity, 3), np.float32)
     species = np.zeros((len(indices), capacity), np.int32)
+    limits: list[Limits | None] = [None] * len(indices)
     for slot in np.flatnonzero(indices >= 0):
         given = start(int(indices[slot]))
         count = len(given.species)
         num_given[slot] = count
         positions[slot, :count], species[slot, :count] = given.positions, given.species
-    return num_given, positions, species
+        limits[slot] = given.limits
+    known = next((one for one in limits if one is not None), None)
+    stacked = None
+    if known is not None:
+        rows = [known if one is None else one for one in limits]
+        stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *rows)
+    return Given(num_given, positions, species, stacked)
 
 
 def _harvest(slots: Slot, ready: Int[np.ndarray, " num_ready"]) -> Iterator[Finished]:
@@ -399,8 +600,10 @@ def _harvest(slots: Slot, ready: Int[np.ndarray, " num_ready"]) -> Iterator[Fini
     fragment = jax.tree.map(np.asarray, slots.fragment)
     index, stopped = np.asarray(slots.index), np.asarray(slots.stopped)
     log_likelihood = np.asarray(slots.log_likelihood)
+    progress = jax.tree.map(np.asarray, slots.progress)
     for slot in ready:
         num_atoms = fragment.num_atoms[slot]
+        within = {} if progress is None else _within(progress, slot)
         yield Finished(
             index=int(index[slot]),
             # Copies: the buffers go to the next step.
@@ -408,4 +611,14 @@ def _harvest(slots: Slot, ready: Int[np.ndarray, " num_ready"]) -> Iterator[Fini
             species=fragment.species[slot, :num_atoms].copy(),
             stopped=bool(stopped[slot]),
             log_likelihood=float(log_likelihood[slot]),
+            **within,
         )
+
+
+def _within(progress: Progress, slot: Any) -> dict[str, Any]:
+    """Returns what a molecule with limits has beside; arrays of all slots."""
+    return {
+        "log_constrained": float(progress.log_likelihood[slot]),
+        "reason": REASONS.get(int(progress.reason[slot])),
+        "num_redrawn": int(progress.all_tries[slot]),
+    }

@@ -50,6 +50,10 @@ class Sample(NamedTuple):
         name: name in the file that it was read from, if it was.
         unjudged: why nothing is known of its bonds, `crash` or `timeout`; None where
             they were judged, or not yet looked at.
+        log_constrained: log-likelihood in nats of the same path under the law that the
+            wishes of a user leave; None where there are none.
+        reason: why it did not stop, where there are wishes.
+        num_fixed: atoms of a fragment, which come first and never move.
     """
 
     index: int
@@ -61,6 +65,9 @@ class Sample(NamedTuple):
     moved: float | None = None
     name: str | None = None
     unjudged: str | None = None
+    log_constrained: float | None = None
+    reason: str | None = None
+    num_fixed: int = 0
 
 
 def finish(sample: Sample) -> tuple[Any, dict[str, Any]]:
@@ -91,17 +98,22 @@ def _record(sample: Sample, smiles: str | None) -> dict[str, Any]:
         "valid": smiles is not None and sample.stopped,
         "smiles": smiles,
     }
-    unjudged = {} if sample.unjudged is None else {"unjudged": sample.unjudged}
-    return {**record, **unjudged, **_numbers(sample)}
+    words = {"unjudged": sample.unjudged, "unfinished": sample.reason}
+    words = {name: word for name, word in words.items() if word is not None}
+    return {**record, **words, **_numbers(sample)}
 
 
 def _numbers(sample: Sample) -> dict[str, float]:
     """Returns the log-likelihood, and how far refinement moved the molecule."""
     numbers = {}
-    if sample.log_likelihood is not None:
-        name = "log_likelihood"
-        name = name if sample.moved is None else f"{name}_before_refinement"
-        numbers[name] = round(sample.log_likelihood, 4)
+    known = {
+        "log_likelihood": sample.log_likelihood,
+        "log_likelihood_constrained": sample.log_constrained,
+    }
+    for name, value in known.items():
+        if value is not None:
+            name = name if sample.moved is None else f"{name}_before_refinement"
+            numbers[name] = round(value, 4)
     if sample.moved is not None:
         numbers["moved"] = round(sample.moved, 4)
     return numbers
@@ -199,7 +211,8 @@ def _bond_task(sample: Sample) -> dict[str, Any]:
 def write(output: molfile.Output, sample: Sample, smiles: str | None, sdf: str) -> bool:
     """Appends a molecule to the files; returns whether it is valid."""
     record = _record(sample, smiles)
-    names = ("index", "seed", "stopped", "valid", *_numbers(sample))
+    names = ("index", "seed", "stopped", "valid", "unfinished", *_numbers(sample))
+    names = [name for name in names if name in record]
     frame = molfile.to_extxyz(
         sample.atomic_numbers,
         sample.positions,
@@ -280,12 +293,13 @@ def header(
 ) -> dict[str, Any]:
     """Returns what decides the molecules, for the head of the manifest."""
     settings = options._asdict()
-    core = settings.pop("core")
+    core, wishes = settings.pop("core"), settings.pop("wishes")
     if not options.conditions:
         del settings["conditions"]
     if core is not None:
         atoms = zip(core[0].tolist(), core[1].tolist(), strict=True)
         settings["start"] = [[number, *position] for number, position in atoms]
+    settings |= {k: v for k, v in wishes._asdict().items() if v not in (None, False)}
     if refiner is not None:
         settings["refine"] = denoiser.settings_of(refiner)
     return {

@@ -17,10 +17,12 @@ from symphony.weights import Weights, load_weights
 
 CHOICES = (
     "temperature_focus", "temperature_position", "basin_temperature", "max_atoms",
-    "start", "fragment", "basin",
+    "start", "fragment", "basin", "formula", "num_atoms", "max_heavy", "elements",
+    "attach", "keep_hydrogens",
 )  # fmt: skip
 REFINER = "refine_qm9"
 CONDITION_HELP = "name=number of a property, as gap=6.5; once for each"
+KEEP_HELP = "those of --attach stay where valence allows; else they are drawn anew"
 SLOTS_HELP = (
     f"molecules built at a time (default: {sampler.CPU_SLOTS} on a CPU, "
     f"{sampler.ACCELERATOR_SLOTS} elsewhere)"
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.announce_device()
     head = manifest.header(weights, options, seed, refiner)
     draw = partial(sampler.draw, weights, options, seed, end=total, num_slots=slots)
-    make = partial(_make, draw, refiner, options)
+    make = partial(_make, draw, refiner)
     with molfile.open_output(arguments.output, head, arguments.overwrite) as output:
         written = manifest.write_all(output, make, total, "sampling")
     everything = molfile.paths_of(arguments.output).extxyz
@@ -56,12 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _make(
     draw: Callable[[int], Iterator[Sample]],
     refiner: Refiner | None,
-    options: Options,
     first: int,
 ) -> Iterator[Sample]:
     """Yields molecules from the first on; a refined one is so in its own batch."""
     begin = first if refiner is None else start_of_batch(first)
-    made = sampler.refined(draw(begin), refiner, options)
+    made = sampler.refined(draw(begin), refiner)
     return itertools.islice(made, first - begin, None)
 
 
@@ -97,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--refiner", default=REFINER, help="weights of --refine, or a folder")
     add("--start", help="symbol of the element of the first atom")
     add("--fragment", help="file with one molecule to start from")
+    add("--formula", help="of every molecule, as C7H10O2")
+    add("--num_atoms", help="atoms with hydrogens, as 18 or 12-20")
+    count("--max_heavy", help="largest number of atoms heavier than hydrogen")
+    add("--elements", help="that may be added, as C,N,O,H")
+    add("--attach", help="atoms of --fragment that may grow, from 0, as 3,5")
+    add("--keep_hydrogens", action="store_true", help=KEEP_HELP)
     add("--condition", action="append", default=[], help=CONDITION_HELP)
     count("--max_atoms", help="largest size; by the config")
     count("--num_slots", help=SLOTS_HELP)

@@ -5,7 +5,7 @@ Molecule `i` of a seed is the same however many are asked for. Positions are in 
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,14 +16,15 @@ import numpy as np
 from common.commands import cli
 from common.commands.environment import pinned, step_by_step
 from common.errors import UsageError
-from symphony import build, manifest, starts
+from symphony import build, manifest, starts, targets
 from symphony.arrays import HostPositions
 from symphony.conditions import names_of, some_known
-from symphony.generate import Finished, Settings, generate
+from symphony.generate import Finished, Settings, Start, generate
 from symphony.kinds.denoiser import sample as denoiser
 from symphony.kinds.denoiser.sample import Refiner, load_refiner
 from symphony.manifest import Sample
-from symphony.options import Options, choose
+from symphony.options import Core, Options, choose
+from symphony.targets import Target
 from symphony.weights import Weights, load_weights
 
 CPU_SLOTS, ACCELERATOR_SLOTS = 16, 256
@@ -106,7 +107,7 @@ class Sampler:
         if refiner is not None:
             check_refiner(self.weights, options, refiner)
         drawn = draw(self.weights, options, seed, first, num_molecules, num_slots)
-        return self._counted(step_by_step(refined(drawn, refiner, options)))
+        return self._counted(step_by_step(refined(drawn, refiner)))
 
     def _counted(self, samples: Iterator[Sample]) -> Iterator[Sample]:
         """Yields molecules and keeps `summary` up to them."""
@@ -161,9 +162,7 @@ def check_refiner(weights: Weights, options: Options, refiner: Refiner) -> None:
     denoiser.check_species(refiner, sorted(known), f"molecules of {weights.name}")
 
 
-def refined(
-    samples: Iterator[Sample], refiner: Refiner | None, options: Options
-) -> Iterator[Sample]:
+def refined(samples: Iterator[Sample], refiner: Refiner | None) -> Iterator[Sample]:
     """Yields molecules refined, or as they are without a refiner, in order.
 
     The atoms of a fragment stay where they are.
@@ -171,13 +170,12 @@ def refined(
     if refiner is None:
         yield from samples
         return
-    num_fixed = 0 if options.core is None else len(options.core[0])
     while batch := list(itertools.islice(samples, denoiser.BATCH)):
         moved = denoiser.refine(
             refiner,
             [one.atomic_numbers for one in batch],
             [one.positions for one in batch],
-            [np.arange(len(one.atomic_numbers)) < num_fixed for one in batch],
+            [np.arange(len(one.atomic_numbers)) < one.num_fixed for one in batch],
             [one.index for one in batch],
             batch[0].seed,
         )
@@ -216,24 +214,102 @@ def _draw(
     weights: Weights, options: Options, seed: int, first: int, end: int, num_slots: int
 ) -> Iterator[Sample]:
     config, core = weights.config, options.core
+    if options.wishes:
+        target = targets.make_target(core, options.wishes, config, capacity_of(options))
+        yield from draw_targets(
+            weights, options, seed, range(first, end), num_slots, lambda index: target
+        )
+        return
     order_of = starts.orders(weights, core, seed)
+    start = partial(starts.start, core, order_of, config)
     species_table = np.array(config.data.species, np.uint8)
-    finished = generate(
-        build.kind_of(config).decoder,
-        weights.model,
-        weights.params,
-        iter(range(first, end)),
-        seed,
-        _settings(config, options),
-        partial(starts.start, core, order_of, config),
-        mode=_mode(options),
-        num_slots=num_slots,
-        capacity=4 * -(-options.max_atoms // 4),
-    )
+    indices = iter(range(first, end))
+    finished = _generate(weights, options, seed, indices, num_slots, start, False)
     for one in _in_order(finished, first):
         numbers = species_table[one.species]
         atoms = starts.put_back(core, numbers, one.positions)
-        yield Sample(one.index, seed, *atoms, one.stopped, one.log_likelihood)
+        num_fixed = 0 if core is None else len(core[0])
+        yield Sample(
+            one.index, seed, *atoms, one.stopped, one.log_likelihood,
+            num_fixed=num_fixed,
+        )  # fmt: skip
+
+
+def draw_targets(
+    weights: Weights,
+    options: Options,
+    seed: int,
+    indices: range,
+    num_slots: int,
+    target_of: Callable[[int], Target],
+) -> Iterator[Sample]:
+    """Yields molecules that each have a target of their own, in order.
+
+    Args:
+        weights: trained model.
+        options: checked options; those of the core and wishes are in the targets.
+        seed: seed of the random numbers.
+        indices: numbers of the molecules of the seed, one after another.
+        num_slots: molecules under construction at a time.
+        target_of: function from the index of a molecule to what it shall be.
+    """
+    config = weights.config
+    species_table = np.array(config.data.species, np.uint8)
+    orders: dict[int, Callable[[int], Any]] = {}
+
+    def start(index: int) -> Start:
+        target = target_of(index)
+        known = orders.setdefault(id(target), _orders_of(weights, target, seed))
+        return targets.start(target, known(index), config)
+
+    finished = _generate(
+        weights, options, seed, iter(indices), num_slots, start, limited=True
+    )
+    for one in _in_order(finished, indices.start):
+        numbers = species_table[one.species]
+        *atoms, count = targets.put_back(target_of(one.index), numbers, one.positions)
+        yield Sample(
+            one.index, seed, *atoms, one.stopped, one.log_likelihood,
+            log_constrained=one.log_constrained, reason=one.reason, num_fixed=count,
+        )  # fmt: skip
+
+
+def _orders_of(weights: Weights, target: Target, seed: int) -> Callable[[int], Any]:
+    """Returns the function that draws in which order the first atoms are taken in."""
+    core = target.core
+    if core is None:
+        return starts.orders(weights, None, seed)
+    first: Core = (core[0][target.first], core[1][target.first])
+    return starts.orders(weights, first, seed)
+
+
+def _generate(
+    weights: Weights,
+    options: Options,
+    seed: int,
+    indices: Iterator[int],
+    num_slots: int,
+    start: Callable[[int], Start],
+    limited: bool,
+) -> Iterator[Finished]:
+    return generate(
+        build.kind_of(weights.config).decoder,
+        weights.model,
+        weights.params,
+        indices,
+        seed,
+        _settings(weights.config, options),
+        start,
+        mode=_mode(options),
+        num_slots=num_slots,
+        capacity=capacity_of(options),
+        limited=limited,
+    )
+
+
+def capacity_of(options: Options) -> int:
+    """Returns the number of atoms that a slot holds."""
+    return 4 * -(-options.max_atoms // 4)
 
 
 def _settings(config: Any, options: Options) -> Settings:
