@@ -8,7 +8,8 @@ from functools import partial
 
 from common.commands import cli
 from common.errors import UsageError
-from symphony import manifest, molfile, sampler
+from symphony import acceptance, manifest, molfile, sampler
+from symphony.acceptance import Gate
 from symphony.conditions import parse
 from symphony.kinds.denoiser.sample import Refiner, load_refiner, start_of_batch
 from symphony.manifest import Sample
@@ -20,9 +21,13 @@ CHOICES = (
     "start", "fragment", "basin", "formula", "num_atoms", "max_heavy", "elements",
     "attach", "keep_hydrogens",
 )  # fmt: skip
+GATE = ("until_valid", "accept", "max_draws", "diverse")
 REFINER = "refine_qm9"
 CONDITION_HELP = "name=number of a property, as gap=6.5; once for each"
 KEEP_HELP = "those of --attach stay where valence allows; else they are drawn anew"
+DRAWS_HELP = (
+    f"draws of --until_valid at most (default: {acceptance.DRAWS_FOR_EACH} for each)"
+)
 SLOTS_HELP = (
     f"molecules built at a time (default: {sampler.CPU_SLOTS} on a CPU, "
     f"{sampler.ACCELERATOR_SLOTS} elsewhere)"
@@ -42,17 +47,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = choose(weights, **choices, conditions=parse(arguments.condition))
     seed, total, slots = arguments.seed, arguments.num_molecules, arguments.num_slots
     sampler.check_numbers(seed, total, slots)
+    gate = make_gate(arguments)
     refiner = _load_refiner(arguments, weights, options)
     cli.announce_device()
-    head = manifest.header(weights, options, seed, refiner)
-    draw = partial(sampler.draw, weights, options, seed, end=total, num_slots=slots)
+    head = manifest.header(weights, options, seed, refiner, gate)
+    end = sampler.end_of(total, gate)
+    draw = partial(sampler.draw, weights, options, seed, end=end, num_slots=slots)
     make = partial(_make, draw, refiner)
     with molfile.open_output(arguments.output, head, arguments.overwrite) as output:
-        written = manifest.write_all(output, make, total, "sampling")
-    everything = molfile.paths_of(arguments.output).extxyz
-    more = f"; all, with those that failed, in {everything}"
-    manifest.tell(arguments.output, written, more)
+        written = manifest.write_all(output, make, total, "sampling", gate)
+    tell(arguments.output, written, gate)
     return 0
+
+
+def make_gate(arguments: argparse.Namespace) -> Gate | None:
+    """Returns the gate that flags ask for; None where every draw is a molecule."""
+    total = arguments.num_molecules
+    terms = acceptance.choose(total, **{n: getattr(arguments, n) for n in GATE})
+    return None if terms is None else Gate(terms, total)
+
+
+def tell(path: str, written: manifest.Written, gate: Gate | None) -> None:
+    """Prints what was written, and where the molecules lie that failed."""
+    everything = molfile.paths_of(path).extxyz
+    if gate is not None:
+        manifest.tell_accepted(path, gate, f"; all, with those, in {everything}")
+        return
+    more = f"; all, with those that failed, in {everything}"
+    manifest.tell(path, written, more)
 
 
 def _make(
@@ -105,10 +127,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--attach", help="atoms of --fragment that may grow, from 0, as 3,5")
     add("--keep_hydrogens", action="store_true", help=KEEP_HELP)
     add("--condition", action="append", default=[], help=CONDITION_HELP)
+    add_gate(parser)
     count("--max_atoms", help="largest size; by the config")
     count("--num_slots", help=SLOTS_HELP)
     add("--overwrite", action="store_true", help="replace what --output has")
     return parser
+
+
+def add_gate(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `symphony.acceptance`."""
+    add = parser.add_argument
+    names = ", ".join(acceptance.NAMES)
+    add("--until_valid", action="store_true", help="go on until so many are accepted")
+    add("--accept", help=f"what is: {names} (default: {acceptance.NAMES[0]})")
+    add("--max_draws", type=int, default=None, help=DRAWS_HELP)
+    add("--diverse", action="store_true", help="no two of one canonical SMILES")
 
 
 if __name__ == "__main__":

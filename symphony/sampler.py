@@ -3,6 +3,7 @@
 Molecule `i` of a seed is the same however many are asked for. Positions are in Å.
 """
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -12,11 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from common.commands import cli
 from common.commands.environment import pinned, step_by_step
 from common.errors import UsageError
-from symphony import build, manifest, starts, targets
+from symphony import acceptance, build, manifest, starts, targets
+from symphony.acceptance import Gate
 from symphony.arrays import HostPositions
 from symphony.conditions import names_of, some_known
 from symphony.generate import Finished, Settings, Start, generate
@@ -39,11 +42,16 @@ class Summary(NamedTuple):
         num_finished: those that stopped before they had `max_atoms`.
         num_valid: finished ones whose bonds were perceived; None where nobody asked
             for bonds.
+        num_accepted: those that were accepted, see `symphony.acceptance`; None where
+            nothing of the kind was asked.
+        num_duplicates: those rejected since there was one of the same SMILES.
     """
 
     num_molecules: int
     num_finished: int
     num_valid: int | None
+    num_accepted: int | None = None
+    num_duplicates: int = 0
 
 
 MOST = 2**31 - 1
@@ -65,16 +73,62 @@ class Sampler:
         self.weights = weights
         self.summary: Summary | None = None
 
-    def sample(self, num_molecules: int, seed: int = 0, **keywords: Any) -> list[Any]:
+    def sample(
+        self,
+        num_molecules: int,
+        seed: int = 0,
+        *,
+        until_valid: bool = False,
+        accept: str | None = None,
+        max_draws: int | None = None,
+        diverse: bool = False,
+        **keywords: Any,
+    ) -> list[Any]:
         """Returns as RDKit molecules those whose bonds could be perceived.
 
         Each has one conformer and the properties that `symphony sample` writes.
+
+        Args:
+            num_molecules: number of draws, or of accepted molecules with `until_valid`.
+            seed: seed of the random numbers.
+            until_valid: true to go on until so many are accepted; see `accept`.
+            accept: `xyz2mol_hueckel`, `strict`, `edm` or `posebusters`.
+            max_draws: draws, at most; what was accepted until then is returned.
+            diverse: true for no two of one canonical SMILES.
+            **keywords: see `stream`.
         """
+        terms = acceptance.choose(
+            num_molecules, until_valid, accept, max_draws, diverse
+        )
+        if terms is not None:
+            return self._accepted(Gate(terms, num_molecules), seed, **keywords)
         drawn = self.stream(num_molecules, seed, **keywords)
         finished = [manifest.finish(sample) for sample in drawn]
         num_valid = sum(record["valid"] for _, record in finished)
         self.summary = self.summary._replace(num_valid=num_valid)
         return [mol for mol, _ in finished if mol is not None]
+
+    def _accepted(self, gate: Gate, seed: int, **keywords: Any) -> list[Any]:
+        """Returns the molecules that a gate accepts, until it has enough."""
+        mols, num_valid = [], 0
+        drawn = self.stream(end_of(gate.num_wanted, gate), seed, **keywords)
+        with contextlib.closing(drawn):
+            for sample in drawn:
+                mol, record = manifest.finish(sample, gate.terms.preset)
+                sdf = "" if mol is None else _to_sdf(mol)
+                reason = gate.judge(sample, record["smiles"], sdf)
+                num_valid += record["valid"]
+                mols += [mol] if reason is None else []
+                if gate.is_done:
+                    break
+        if gate.terms.until_valid and len(mols) < gate.num_wanted:
+            logging.warning("%s; raise max_draws", gate.describe())
+        self.summary = self.summary._replace(
+            num_valid=num_valid,
+            num_accepted=gate.num_accepted,
+            num_duplicates=gate.rejected[acceptance.DUPLICATE],
+        )
+        return mols
 
     def sample_positions(
         self, num_molecules: int, seed: int = 0, **keywords: Any
@@ -117,6 +171,18 @@ class Sampler:
                 summary.num_molecules + 1, summary.num_finished + sample.stopped, None
             )
             yield sample
+
+
+def _to_sdf(mol: Any) -> str:
+    from rdkit import Chem
+
+    return Chem.SDWriter.GetText(mol)
+
+
+def end_of(num_molecules: int, gate: Gate | None) -> int:
+    """Returns how many molecules of a seed are drawn, at most."""
+    most = None if gate is None else gate.terms.max_draws
+    return min(num_molecules if most is None else most, MOST)
 
 
 def load(name_or_path: str | os.PathLike[str] = "qm9") -> Sampler:

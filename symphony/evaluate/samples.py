@@ -140,8 +140,10 @@ def _faults(
             f"records in its manifest; found {num_read + num_unreadable}. If the "
             "sampler was interrupted, run it again"
         )
-    # An SDF alone has the molecules with bonds, in the order of the manifest.
-    with_bonds = [record for record in manifest if record.get("smiles") is not None]
+    # An SDF alone has the molecules with bonds, in the order of the manifest, but for
+    # those that a gate rejected.
+    kept = [record for record in manifest if record.get("accepted", True)]
+    with_bonds = [record for record in kept if record.get("smiles") is not None]
     read = next((some for some in (manifest, with_bonds) if len(some) == num_read), [])
     for index, record in enumerate(read):
         if record.get("stopped") is False:
