@@ -32,6 +32,7 @@ from symphony.arrays import (
 from symphony.limits import (
     CROWDED,
     FULL,
+    HOPELESS,
     MOST_TRIES,
     REASONS,
     STOPPED,
@@ -296,17 +297,17 @@ def _advance_within(
     slot = _begin_closing(slot, before, drawn, ~is_given & ~is_heavy)
     step, is_drawn = _choose_step(table, slot, drawn)
     grown = _grow(decoder, model, slot, step, settings)
-    in_reach, in_place = judge(limits, before, _census(table, grown))
-    in_place &= ~clashes(limits, step.position, is_heavy)
+    verdict = judge(limits, before, _census(table, grown))
+    in_place = verdict.in_place & ~clashes(limits, step.position, is_heavy)
     places = is_drawn & ~step.stop & ~step.stuck
-    is_bad = places & ~(in_reach & in_place)
+    is_bad = places & ~(verdict.in_reach & in_place)
     is_full = new >= jnp.maximum(settings.max_atoms, slot.num_given)
     reason = jnp.select(
         [is_drawn & step.stop & ~step.stuck, is_full, is_drawn & step.stuck],
         [STOPPED, FULL, STUCK],
-        CROWDED,
+        jnp.where(in_place, HOPELESS, CROWDED),
     )
-    return _settle(slot, grown, step, reason, is_bad, in_place)
+    return _settle(slot, grown, step, reason, is_bad, in_place & ~verdict.hopeless)
 
 
 def _census(table: Table, slot: Slot) -> Census:
@@ -360,7 +361,7 @@ def _settle(
     step: Placement,
     reason: Index,
     is_bad: Flag,
-    in_place: Flag,
+    may_stay: Flag,
 ) -> Slot:
     """Returns the slot after a step: grown, ended, or as it was and to be drawn anew.
 
@@ -370,12 +371,12 @@ def _settle(
         step: what was drawn or given.
         reason: why it ends, if it does.
         is_bad: true if the atom closes the way to the end.
-        in_place: false if the atom cannot stay.
+        may_stay: false if the molecule ends where such an atom is not drawn anew.
     """
     progress = slot.progress
     again = is_bad & (progress.tries < TRIES) & (progress.all_tries < MOST_TRIES)
     again &= reason != FULL
-    ends = (reason != CROWDED) | (is_bad & ~again & ~in_place)
+    ends = (reason <= STUCK) | (is_bad & ~again & ~may_stay)
     stops = reason == STOPPED
     more = progress.num_returning > progress.returned
     came = more & ~ends & (slot.fragment.num_atoms >= slot.num_given)

@@ -27,17 +27,18 @@ from symphony.valence import Bonds, Table, find_bonds
 UNLIMITED = 10_000
 """Number of atoms where there is no limit."""
 
-TRIES, MOST_TRIES = 4, 8
+TRIES, MOST_TRIES = 6, 12
 """Draws that are taken back, at most, in one step and in one molecule."""
 
 CLASH = 1.4
 """Å; a heavy atom nearer than this to a hydrogen of another atom is out of place."""
 
-STOPPED, FULL, STUCK, CROWDED = range(4)
+STOPPED, FULL, STUCK, CROWDED, HOPELESS = range(5)
 REASONS = {
     FULL: "max_atoms",
     STUCK: "no atom that may grow has an open valence",
     CROWDED: "no place that is free",
+    HOPELESS: "its bonds leave other hydrogens than those asked for",
 }
 """Why a molecule did not stop, by the number in `Progress`."""
 
@@ -235,9 +236,8 @@ def _allowed_species(limits: Limits, census: Census) -> Bool[Array, " num_specie
     opens = jnp.where(census.num_atoms > 0, growing - 2, 0) + valence
     heavy_after = jnp.where(limits.exact, census.heavy_left - 1, 0)
     more_heavy &= (opens > 0) | (heavy_after == 0)
-    more_heavy &= size_of(census) + 1 + valence - 2 * jnp.minimum(valence, 3) <= (
-        limits.most_atoms
-    )
+    size = size_of(census) + 1 + _least_gain(valence, 3)
+    more_heavy &= limits.exact | (size <= limits.most_atoms)
     begin_closing = ~limits.exact | (census.heavy_left == 0)
     begin_closing &= size_of(census) >= limits.fewest_atoms
     hydrogen = ~limits.heavy_first | census.closing | begin_closing
@@ -252,14 +252,22 @@ def size_of(census: Census) -> Index:
     return census.num_atoms + jnp.sum(census.bonds.needed)
 
 
-def judge(limits: Limits, before: Census, after: Census) -> tuple[Flag, Flag]:
-    """Returns whether a placed atom keeps the end in reach, and whether it may stay.
+class Verdict(NamedTuple):
+    """What is said of a placed atom.
 
-    Args:
-        limits: what the molecule may become.
-        before: what was there before the atom.
-        after: what is there with it.
+    Attributes:
+        in_reach: true if the end is likely to be reached from it.
+        in_place: true if it may stay where it is.
+        hopeless: true if no end is in reach.
     """
+
+    in_reach: Flag
+    in_place: Flag
+    hopeless: Flag
+
+
+def judge(limits: Limits, before: Census, after: Census) -> Verdict:
+    """Judges an atom by what was there before it, and what is there with it."""
     new = before.num_atoms
     is_new = jnp.arange(len(after.bonds.room)) == new
     is_heavy = after.num_heavy > before.num_heavy
@@ -268,31 +276,41 @@ def judge(limits: Limits, before: Census, after: Census) -> tuple[Flag, Flag]:
     # Of its neighbours none has a bond too many.
     in_reach = ~jnp.any(touched & (before.bonds.room <= 0))
     in_reach &= is_heavy | (jnp.sum(touched) <= 1)
-    in_reach &= ~is_heavy | _hydrogens_in_reach(limits, after)
-    return in_reach | (new == 0), in_place | (new == 0)
+    in_reach &= ~is_heavy | _hydrogens_fit(limits, after, most_bonds=2, tolerance=0)
+    # Open valences are known but for one, seldom; and triple bonds there are.
+    fits = _hydrogens_fit(limits, after, most_bonds=3, tolerance=1)
+    return Verdict(in_reach | (new == 0), in_place | (new == 0), is_heavy & ~fits)
 
 
-def _hydrogens_in_reach(limits: Limits, census: Census) -> Flag:
-    """Returns whether the hydrogens to come can be as many as are left."""
+def _hydrogens_fit(
+    limits: Limits, census: Census, most_bonds: int, tolerance: int
+) -> Flag:
+    """Returns whether the hydrogens to come can be as many as are asked for.
+
+    Args:
+        limits: what the molecule may become.
+        census: what is placed.
+        most_bonds: bonds, at most, that each heavy atom to come has with those before.
+        tolerance: open valences that may be wrong.
+    """
     needed = jnp.sum(census.bonds.needed)
     left = jnp.where(census.is_heavy, census.left, 0)
-    exact_left = jnp.sum(jnp.where(census.is_heavy, 0, census.left))
+    hydrogens = jnp.sum(jnp.where(census.is_heavy, 0, census.left))
     most = needed + jnp.sum(left * (census.valence - 2))
-    fewest = needed + jnp.sum(left * _least_gain(census.valence))
-    in_window = (fewest <= exact_left) & (exact_left <= most)
-    is_small = size_of(census) <= limits.most_atoms
+    fewest = needed + jnp.sum(left * _least_gain(census.valence, most_bonds))
+    in_window = (fewest - tolerance <= hydrogens) & (hydrogens <= most + tolerance)
+    is_small = size_of(census) - tolerance <= limits.most_atoms
     # At the last heavy atom the size is what it is.
     at_end = census.num_heavy >= limits.most_heavy
-    is_large = ~at_end | (size_of(census) >= limits.fewest_atoms)
+    is_large = ~at_end | (size_of(census) + tolerance >= limits.fewest_atoms)
     return jnp.where(limits.exact, in_window, is_small & is_large)
 
 
-def _least_gain(valence: Int[Array, " num_species"]) -> Int[Array, " num_species"]:
-    """Returns the change of needed hydrogens by an atom that closes a ring or pi bond.
-
-    More at once, as a triple bond does, is drawn again a few times first.
-    """
-    return valence - 2 * jnp.minimum(valence, 2)
+def _least_gain(
+    valence: Int[Array, " num_species"], most_bonds: int
+) -> Int[Array, " num_species"]:
+    """Returns the change of needed hydrogens by an atom of so many bonds, at most."""
+    return valence - 2 * jnp.minimum(valence, most_bonds)
 
 
 def clashes(limits: Limits, point: Vector, is_heavy: Flag) -> Flag:

@@ -119,6 +119,20 @@ def _check_wishes(
         )
 
 
+def check_change(
+    wanted: Wishes, weights: Weights, max_atoms: int, core: Core, name: str
+) -> None:
+    """Refuses what cannot become of the molecule of a name; see `wishes.check`."""
+    table = tuple(weights.config.data.species)
+    molecule = data.make_molecules(np.array([len(core[0])]), *core)
+    try:
+        _check_geometry(molecule, weights.config, "atoms that stay")
+        wishes.check_attach(wanted, *core, table)
+        wishes.check(wanted, weights, max_atoms, wishes.staying(wanted, *core))
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error
+
+
 def _cannot_grow(wanted: Wishes, config: Any, numbers: UInt8[np.ndarray, " n"]) -> bool:
     """Returns whether heavy atoms have to come that cannot: after a hydrogen."""
     if wanted.formula is None or wanted.attach is not None or not config.heavy_first:

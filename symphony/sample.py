@@ -24,6 +24,7 @@ CHOICES = (
 GATE = ("until_valid", "accept", "max_draws", "diverse")
 REFINER = "refine_qm9"
 CONDITION_HELP = "name=number of a property, as gap=6.5; once for each"
+OUTPUT_HELP = "an SDF; .extxyz and .jsonl beside"
 KEEP_HELP = "those of --attach stay where valence allows; else they are drawn anew"
 DRAWS_HELP = (
     f"draws of --until_valid at most (default: {acceptance.DRAWS_FOR_EACH} for each)"
@@ -111,7 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--checkpoint", default="qm9", help="packaged weights or a run's folder")
     add("--num_molecules", type=int, default=100, help="how many, failed ones counted")
     add("--seed", type=int, default=0, help="of the random numbers")
-    add("--output", default="molecules.sdf", help="an SDF; .extxyz and .jsonl beside")
+    add(
+        "-o",
+        "--output",
+        default="molecules.sdf",
+        help="an SDF; .extxyz and .jsonl beside",
+    )
     number("--temperature_focus", help="of stop, focus and species; 1: as trained")
     number("--temperature_position", help="of the density of positions; 1: as trained")
     number("--basin_temperature", help="narrows each mode of the position; 1: does not")

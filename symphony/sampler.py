@@ -214,11 +214,17 @@ def draw(
     Raises:
         UsageError: A number is out of range; before anything is drawn.
     """
-    if num_slots is None:
-        on_cpu = jax.default_backend() == "cpu"
-        num_slots = CPU_SLOTS if on_cpu else ACCELERATOR_SLOTS
+    num_slots = choose_slots(num_slots)
     check_numbers(seed, end, num_slots)
     return _draw(weights, options, seed, first, end, num_slots)
+
+
+def choose_slots(num_slots: int | None) -> int:
+    """Returns the number of molecules built at a time; the device's where None."""
+    if num_slots is not None:
+        return num_slots
+    on_cpu = jax.default_backend() == "cpu"
+    return CPU_SLOTS if on_cpu else ACCELERATOR_SLOTS
 
 
 def check_refiner(weights: Weights, options: Options, refiner: Refiner) -> None:

@@ -135,13 +135,22 @@ def judged(limits, species, positions=CHAIN):
 
 
 @pytest.mark.parametrize(
-    ("hydrogens", "in_reach"), [(8, True), (6, False), (4, False), (10, False)]
+    ("hydrogens", "in_reach", "hopeless"),
+    [(8, True, False), (7, False, False), (6, False, True), (10, False, True)],
 )
 def test_the_last_heavy_atom_must_leave_the_hydrogens_of_the_formula(
-    hydrogens, in_reach
+    hydrogens, in_reach, hopeless
 ):
     limits = limits_of(**formula(hydrogens, 3, 0, 0))
-    assert judged(limits, [C, C, C]) == (in_reach, True)
+    assert judged(limits, [C, C, C]) == (in_reach, True, hopeless)
+
+
+def test_there_is_hope_while_atoms_have_to_come():
+    # Three of six carbons in a saturated chain: triple bonds may follow.
+    benzene = limits_of(**formula(6, 6, 0, 0))
+    assert judged(benzene, [C, C, C]) == (False, True, False)
+    carbon = limits_of(**formula(2, 6, 0, 0))
+    assert judged(carbon, [C, C, C, C]) == (False, True, True)
 
 
 def test_unsaturation_that_is_too_much_is_taken_back():
@@ -149,8 +158,15 @@ def test_unsaturation_that_is_too_much_is_taken_back():
     double[1] = [1.33, 0, 0]
     double[2] = [2.1, 1.25, 0]
     ethylene = limits_of(**formula(6, 2, 0, 1))
-    assert judged(ethylene, [C, C, O]) == (True, True)
-    assert judged(ethylene, [C, C, O], double) == (False, True)
+    assert judged(ethylene, [C, C, O]) == (True, True, False)
+    assert judged(ethylene, [C, C, O], double) == (False, True, True)
+
+
+def test_a_size_that_cannot_be_is_hopeless():
+    wants = lambda low, high: limits_of(fewest_atoms=low, most_atoms=high, most_heavy=3)
+    assert judged(wants(11, 11), [C, C, C]) == (True, True, False)
+    assert judged(wants(8, 9), [C, C, C]) == (False, True, True)
+    assert judged(wants(13, 14), [C, C, C]) == (False, True, True)
 
 
 def test_an_atom_on_one_that_may_not_grow_cannot_stay():
@@ -158,8 +174,8 @@ def test_an_atom_on_one_that_may_not_grow_cannot_stay():
     limits = limits_of(may_grow=grows)
     ring = CHAIN.copy()
     ring[2] = [0.65, 1.4, 0.0]  # Bonded to both.
-    assert judged(limits, [C, C, C]) == (True, True)
-    assert judged(limits, [C, C, C], ring) == (True, False)
+    assert judged(limits, [C, C, C]) == (True, True, False)
+    assert judged(limits, [C, C, C], ring) == (True, False, False)
 
 
 def test_what_the_core_had_bounds_its_bonds():
