@@ -169,7 +169,10 @@ def run(
             change.wishes, weights, chosen.max_atoms, change.core, name
         )
     cli.announce_device()
-    make = partial(_make, weights, chosen, changes, names, flags, total)
+    make = partial(
+        grow, weights, chosen, changes, names, flags.num_molecules, flags.seed,
+        flags.num_slots,
+    )  # fmt: skip
     head = _header(weights, chosen, flags, changes)
     with molfile.open_output(flags.output, head, flags.overwrite) as output:
         written = manifest.write_all(output, make, total, doing)
@@ -210,17 +213,29 @@ def _most_atoms(weights: Weights, changes: Sequence[Change]) -> int:
     return max(int(weights.config.sample.max_atoms), *sizes)
 
 
-def _make(
+def grow(
     weights: Weights,
     chosen: Options,
     changes: Sequence[Change],
     names: Sequence[str],
-    flags: argparse.Namespace,
-    total: int,
-    first: int,
+    number: int,
+    seed: int,
+    num_slots: int | None,
+    first: int = 0,
 ) -> Iterator[Sample]:
-    """Yields the molecules from one on, those of one input after another."""
-    number, capacity = flags.num_molecules, sampler.capacity_of(chosen)
+    """Yields what becomes of molecules, those of one input after another.
+
+    Args:
+        weights: trained model.
+        chosen: temperatures and largest size.
+        changes: what shall become of each molecule.
+        names: names of the molecules.
+        number: draws for each.
+        seed: seed of the random numbers.
+        num_slots: molecules under construction at a time; the device's where None.
+        first: index of the first draw.
+    """
+    capacity = sampler.capacity_of(chosen)
     known: dict[int, Target] = {}
 
     def target_of(index: int) -> Target:
@@ -232,11 +247,10 @@ def _make(
             )
         return known[which]
 
-    slots = sampler.choose_slots(flags.num_slots)
-    indices = range(first, total)
-    for one in sampler.draw_targets(
-        weights, chosen, flags.seed, indices, slots, target_of
-    ):
+    slots = sampler.choose_slots(num_slots)
+    indices = range(first, len(changes) * number)
+    drawn = sampler.draw_targets(weights, chosen, seed, indices, slots, target_of)
+    for one in drawn:
         name = names[one.index // number]
         name = name if number == 1 else f"{name}_{one.index % number}"
         yield one._replace(name=name)

@@ -36,7 +36,7 @@ CLASH = 1.4
 STOPPED, FULL, STUCK, CROWDED, HOPELESS = range(5)
 REASONS = {
     FULL: "max_atoms",
-    STUCK: "no atom that may grow has an open valence",
+    STUCK: "no open valence for what is left",
     CROWDED: "no place that is free",
     HOPELESS: "its bonds leave other hydrogens than those asked for",
 }

@@ -1,5 +1,6 @@
 """Tests of constrained sampling with small random weights, one compiled program."""
 
+import itertools
 import json
 from collections import Counter
 
@@ -8,7 +9,8 @@ import pytest
 
 import symphony
 from common.runs import checkpoints
-from symphony import formula, manifest, sample
+from symphony import complete, edit, formula, manifest, sample
+from symphony.data.xyz import read_xyz
 from tests.symphony import small
 from tests.symphony.test_wishes import ETHANOL, NUMBERS
 
@@ -136,3 +138,55 @@ def test_the_command_writes_both_log_likelihoods(packaged, tmp_path, monkeypatch
     assert all("log_likelihood_constrained" in line for line in lines)
     frames = output.with_suffix(".extxyz").read_text()
     assert frames.count("log_likelihood_constrained=") == 4
+
+
+def write_ethanol(path, atoms):
+    symbols = {6: "C", 8: "O", 1: "H"}
+    rows = [
+        f"{symbols[int(NUMBERS[atom])]} {' '.join(map(str, ETHANOL[atom]))}"
+        for atom in atoms
+    ]
+    path.write_text("\n".join([str(len(rows)), "ethanol", *rows, ""]))
+    return path
+
+
+def frames_of(output):
+    with output.with_suffix(".extxyz").open("rb") as file:
+        found = read_xyz(file, "out").molecules
+    for start, end in itertools.pairwise(found.offsets):
+        yield found.atomic_numbers[start:end], found.positions[start:end]
+
+
+def test_a_part_is_regrown_and_the_rest_stays(packaged, tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "with_bonds", small.with_bonds)
+    source = write_ethanol(tmp_path / "in.xyz", range(9))
+    output = tmp_path / "edited.sdf"
+    more = ["--num_molecules=6", "--num_slots=4", "-o", str(output), "--keep_formula"]
+    argv = [str(source), "--remove=2", f"--checkpoint={packaged}", *more]
+    assert edit.main(argv) == 0
+    core = ETHANOL[:2].astype(np.float32)
+    for numbers, positions in frames_of(output):
+        np.testing.assert_array_equal(positions[:2], core)
+        assert np.sum(numbers > 1) <= 3
+    head, *lines = map(
+        json.loads, output.with_suffix(".jsonl").read_text().splitlines()
+    )
+    assert head["settings"]["remove"] == "2"
+    assert len(lines) == 6
+    stopped = [line for line in lines if line["stopped"]]
+    assert all(line["formula"] == "C2H6O" for line in stopped)
+    assert "name=ethanol_0" in output.with_suffix(".extxyz").read_text()
+
+
+def test_a_lost_hydrogen_comes_back(packaged, tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "with_bonds", small.with_bonds)
+    source = write_ethanol(tmp_path / "in.xyz", [0, 1, 2, 3, 4, 6, 7, 8])
+    output = tmp_path / "completed.sdf"
+    argv = [str(source), f"--checkpoint={packaged}", "--num_slots=4", "-o", str(output)]
+    assert complete.main([*argv, "--num_molecules=4"]) == 0
+    for numbers, positions in frames_of(output):
+        assert numbers.tolist() == [6, 6, 8, 1, 1, 1, 1, 1, 1]
+        given = ETHANOL[[0, 1, 2, 3, 4, 6, 7, 8]].astype(np.float32)
+        np.testing.assert_array_equal(positions[:8], given)
+        # It is drawn from the carbon that lost it, within the reach of a step.
+        assert np.linalg.norm(positions[8] - ETHANOL[0]) < 2.61
