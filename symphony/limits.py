@@ -145,7 +145,9 @@ class Census(NamedTuple):
         bonds: bonds of the placed atoms.
         left: atoms of each species that may still come.
         is_heavy: true for heavy species.
-        valence: valence of each species.
+        valence: valence of each species, at most.
+        usual: valence of each species, at least.
+        is_known: true if the valences of all that is placed, and must come, are known.
         num_atoms: atoms placed.
         num_heavy: heavy ones among them.
         heavy_left: heavy atoms that still may come, by the limits of species.
@@ -156,6 +158,8 @@ class Census(NamedTuple):
     left: Int[Array, " num_species"]
     is_heavy: Bool[Array, " num_species"]
     valence: Int[Array, " num_species"]
+    usual: Int[Array, " num_species"]
+    is_known: Flag
     num_atoms: Index
     num_heavy: Index
     heavy_left: Index
@@ -178,12 +182,15 @@ def take_census(
     is_heavy = jnp.asarray(table.is_heavy)
     left = jnp.maximum(limits.most - counts, 0)
     num_heavy = jnp.sum(jnp.where(is_heavy, counts, 0))
+    present = (counts > 0) | (limits.exact & (left > 0))
     begun = (num_atoms > num_heavy) | (progress.num_returning >= 0)
     return Census(
         bonds=_known_bonds(limits, find_bonds(table, positions, species, placed)),
         left=left,
         is_heavy=is_heavy,
         valence=jnp.asarray(table.valence),
+        usual=jnp.asarray(table.usual),
+        is_known=jnp.all(jnp.asarray(table.is_known) | ~present),
         num_atoms=num_atoms,
         num_heavy=num_heavy,
         heavy_left=jnp.sum(jnp.where(is_heavy, left, 0)),
@@ -236,7 +243,7 @@ def _allowed_species(limits: Limits, census: Census) -> Bool[Array, " num_specie
     opens = jnp.where(census.num_atoms > 0, growing - 2, 0) + valence
     heavy_after = jnp.where(limits.exact, census.heavy_left - 1, 0)
     more_heavy &= (opens > 0) | (heavy_after == 0)
-    size = size_of(census) + 1 + _least_gain(valence, 3)
+    size = size_of(census) + 1 + _least_gain(census.usual, 3)
     more_heavy &= limits.exact | (size <= limits.most_atoms)
     begin_closing = ~limits.exact | (census.heavy_left == 0)
     begin_closing &= size_of(census) >= limits.fewest_atoms
@@ -296,14 +303,14 @@ def _hydrogens_fit(
     needed = jnp.sum(census.bonds.needed)
     left = jnp.where(census.is_heavy, census.left, 0)
     hydrogens = jnp.sum(jnp.where(census.is_heavy, 0, census.left))
-    most = needed + jnp.sum(left * (census.valence - 2))
-    fewest = needed + jnp.sum(left * _least_gain(census.valence, most_bonds))
+    most = needed + jnp.sum(left * (census.usual - 2))
+    fewest = needed + jnp.sum(left * _least_gain(census.usual, most_bonds))
     in_window = (fewest - tolerance <= hydrogens) & (hydrogens <= most + tolerance)
     is_small = size_of(census) - tolerance <= limits.most_atoms
     # At the last heavy atom the size is what it is.
     at_end = census.num_heavy >= limits.most_heavy
     is_large = ~at_end | (size_of(census) + tolerance >= limits.fewest_atoms)
-    return jnp.where(limits.exact, in_window, is_small & is_large)
+    return ~census.is_known | jnp.where(limits.exact, in_window, is_small & is_large)
 
 
 def _least_gain(

@@ -30,6 +30,9 @@ VALENCES = {
 }  # fmt: skip
 UNKNOWN_VALENCE = 12
 
+# Valences where an element has several, by which it takes hydrogens.
+_USUAL = {15: 3, 16: 2, 34: 2}
+
 _RADII = {
     1: 0.31, 5: 0.84, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57, 14: 1.11, 15: 1.07, 16: 1.05,
     17: 1.02, 34: 1.20, 35: 1.20, 53: 1.39,
@@ -53,6 +56,8 @@ class Table(NamedTuple):
 
     Attributes:
         valence: bonds of a neutral atom, at most.
+        usual: bonds of a neutral atom, at least; it takes hydrogens up to these.
+        is_known: true for species whose valence is known.
         single: length of a single bond, in Å.
         reach: distance below which two atoms are bonded, in Å.
         rounding: part of an order that makes one more.
@@ -60,6 +65,8 @@ class Table(NamedTuple):
     """
 
     valence: Any
+    usual: Any
+    is_known: Any
     single: Any
     reach: Any
     rounding: Any
@@ -80,9 +87,12 @@ def table_of(atomic_numbers: tuple[int, ...]) -> Table:
         for j, other in enumerate(atomic_numbers):
             single[i, j] = _SINGLE.get((min(one, other), max(one, other)), sums[i, j])
     valences = [VALENCES.get(n, UNKNOWN_VALENCE) for n in atomic_numbers]
+    usual = [_USUAL.get(n, v) for n, v in zip(atomic_numbers, valences, strict=True)]
     rounding = [_ROUNDING.get(n, _OTHER_ROUNDING) for n in atomic_numbers]
     return Table(
         valence=np.array(valences, np.int32),
+        usual=np.array(usual, np.int32),
+        is_known=np.array([n in VALENCES for n in atomic_numbers]),
         single=single.astype(np.float32),
         reach=(_REACH * sums).astype(np.float32),
         rounding=np.array(rounding, np.float32),
@@ -129,7 +139,8 @@ def find_bonds(
     neighbours = jnp.sum(bonded, axis=1, dtype=jnp.int32)
     hydrogens = neighbours - jnp.sum(between_heavy, axis=1, dtype=jnp.int32)
     valence = take(table.valence)[species]
-    needed = jnp.maximum(valence - used - hydrogens, 0)
+    needed = jnp.maximum(take(table.usual)[species] - used - hydrogens, 0)
+    needed = jnp.where(take(table.is_known)[species], needed, 0)
     return Bonds(
         bonded=bonded,
         room=jnp.where(placed, jnp.maximum(valence - neighbours, 0), 0),

@@ -11,6 +11,7 @@ from common.errors import RunError, UsageError
 from symphony import acceptance, manifest, molfile, sampler
 from symphony.acceptance import Gate, Terms
 from symphony.chemistry import bonds, edm
+from symphony.evaluate import samples
 from symphony.manifest import Sample
 from symphony.options import Options
 from symphony.sampler import Sampler
@@ -145,6 +146,21 @@ def test_the_sdf_has_the_accepted_and_the_others_lie_aside(tmp_path, monkeypatch
         True, False, True, True,
     ]  # fmt: skip
     assert output.with_suffix(".extxyz").read_text().count("rejected=") == 4
+
+
+def test_an_evaluation_counts_all_draws_and_tells_how_many_were_accepted(
+    tmp_path, monkeypatch
+):
+    output = tmp_path / "molecules.sdf"
+    write(output, gate_of(3, until_valid=True), monkeypatch)
+    found = samples.read_samples(output)
+    assert (len(found.molecules), found.num_accepted) == (7, 3)
+    assert samples.read_samples(output, 5).num_accepted == 2
+    # The SDF alone has the accepted ones; the others stay in the denominator.
+    output.with_suffix(".extxyz").unlink()
+    alone = samples.read_samples(output)
+    assert len(alone.molecules) == 7
+    assert alone.faults.count("not in the file") == 4
 
 
 def test_more_are_added_as_if_they_had_been_asked_for_at_once(tmp_path, monkeypatch):

@@ -45,3 +45,21 @@ def test_whole_molecules_need_nothing(molecules):
 def test_an_atom_alone_needs_all():
     bonds = valence.bonds_of(np.array([7], np.uint8), np.zeros((1, 3), "f4"), SPECIES)
     assert (bonds.needed[0], bonds.room[0]) == (3, 3)
+
+
+def test_sulfur_takes_hydrogens_up_to_two_and_bonds_up_to_six():
+    table = valence.table_of((1, 16, 26))
+    assert table.usual.tolist()[1] == 2
+    assert table.valence.tolist()[1] == 6
+    bonds = valence.bonds_of(
+        np.array([16], np.uint8), np.zeros((1, 3), np.float32), (1, 16, 26)
+    )
+    assert (bonds.needed[0], bonds.room[0]) == (2, 6)
+
+
+def test_nothing_is_said_of_what_an_unknown_element_needs():
+    bonds = valence.bonds_of(
+        np.array([26], np.uint8), np.zeros((1, 3), np.float32), (1, 16, 26)
+    )
+    assert bonds.needed[0] == 0
+    assert bonds.room[0] == valence.UNKNOWN_VALENCE
