@@ -26,10 +26,10 @@ from symphony.arrays import (
     Signals,
     Vector,
 )
-from symphony.generate import Fragment, Placement, Settings, first_or_next
 from symphony.limits import Allowed
 from symphony.masks import draw_masked, is_empty, log_masked, mask_logits, plus
 from symphony.model import NextAtom, Surroundings, Symphony
+from symphony.slots import Fragment, Placement, Settings, first_or_next
 
 SETTLE_STEPS = 32
 """Metropolis steps that bring a direction to the low temperature of its basin."""

@@ -18,147 +18,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from common.nn.conditions import Known
 from symphony.arrays import (
     Flag,
     HostPositions,
     Index,
-    Positions,
     RandomKey,
-    Scalar,
-    Species,
-    Vector,
 )
-from symphony.limits import (
-    CROWDED,
-    FULL,
-    HOPELESS,
-    MOST_TRIES,
-    REASONS,
-    STOPPED,
-    STUCK,
-    TRIES,
-    Allowed,
-    Census,
-    Limits,
-    Progress,
-    allow,
-    begin,
-    choose_returning,
-    clashes,
-    judge,
-    no_limits,
-    take_census,
+from symphony.constrained import advance_within
+from symphony.limits import REASONS, Limits, Progress, begin, no_limits
+from symphony.slots import (
+    Decoder,
+    Fragment,
+    Placement,
+    Settings,
+    Slot,
+    Start,
+    grow,
+    where,
 )
-from symphony.masks import draw_masked, is_empty, log_masked, mask_logits
-from symphony.valence import Table, table_of
-
-
-class Settings(NamedTuple):
-    """Settings of the sampler.
-
-    Attributes:
-        focus_temperature: temperature of stopping, focus and species.
-        position_temperature: temperature of the density of positions: a power of those
-            of radius and coarse direction, a width in the fine stage.
-        basin_temperature: temperature of each mode of the position; its weight stays.
-        conditions: conditions of the network, `noise_std` among them.
-        max_atoms: largest number of atoms; a larger molecule is ended, not stopped.
-    """
-
-    focus_temperature: Scalar
-    position_temperature: Scalar
-    basin_temperature: Scalar
-    conditions: dict[str, Known]
-    max_atoms: Index
-
-
-class Fragment(NamedTuple):
-    """The atoms of an unfinished molecule, padded to the capacity of a slot.
-
-    Attributes:
-        positions: positions of the atoms, in Å.
-        species: indices into the species table.
-        num_atoms: atoms placed so far.
-    """
-
-    positions: Positions
-    species: Species
-    num_atoms: Index
-
-
-class Placement(NamedTuple):
-    """Result of a step: a new atom, or the decision to stop.
-
-    Attributes:
-        stop: true if nothing is placed and the molecule is complete.
-        species: index of its species.
-        position: position of the new atom, in Å.
-        log_likelihood: log-likelihood of this step in nats; positions per Å³.
-        log_constrained: the same under the masks; None without any.
-        stuck: true if the masks leave nothing to draw; None without any.
-    """
-
-    stop: Flag
-    species: Index
-    position: Vector
-    log_likelihood: Scalar
-    log_constrained: Scalar | None = None
-    stuck: Flag | None = None
-
-
-class Decoder(NamedTuple):
-    """Functions of a model for the sampler; see `symphony.decisions`."""
-
-    empty_cache: Callable[..., Any]
-    extend_cache: Callable[..., Any]
-    decide: Callable[..., Placement]
-
-
-class Slot(NamedTuple):
-    """One molecule under construction.
-
-    Attributes:
-        fragment: atoms placed so far.
-        num_given: atoms of the start, which are placed before any is drawn.
-        given_positions: positions of the atoms of the start, in Å.
-        given_species: species of the start.
-        done: true once nothing more will be placed.
-        stopped: true once the network chose to stop.
-        log_likelihood: log-likelihood in nats of the path so far at temperature one:
-            first species, focus, species and position (Å⁻³) of drawn atoms, stop.
-        index: number of the molecule of the seed; -1 in an empty slot.
-        cache: features that the model keeps of the placed atoms.
-        limits: what the molecule may become; None without limits.
-        progress: how far it is within them; None without limits.
-    """
-
-    fragment: Fragment
-    num_given: Index
-    given_positions: Positions
-    given_species: Species
-    done: Flag
-    stopped: Flag
-    log_likelihood: Scalar
-    index: Index
-    cache: Any
-    limits: Limits | None = None
-    progress: Progress | None = None
-
-
-class Start(NamedTuple):
-    """Atoms that a molecule starts from, possibly none; in the order of placement.
-
-    Attributes:
-        positions: positions of the atoms, in Å.
-        species: indices into the species table.
-        limits: what the molecule may become, see `symphony.limits`; None where every
-            molecule of a call is free.
-    """
-
-    positions: Float[np.ndarray, "num_given 3"]
-    species: Int[np.ndarray, " num_given"]
-    limits: Limits | None = None
 
 
 class Finished(NamedTuple):
@@ -213,28 +90,6 @@ def empty_slots(
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_slots, *x.shape)), blank)
 
 
-def first_or_next(
-    key: RandomKey,
-    logits: Float[Array, " num_species"],
-    settings: Settings,
-    fragment: Fragment,
-    drawn: Placement,
-    allowed: Allowed | None = None,
-) -> Placement:
-    """Returns what was drawn, or a first atom at the origin where there is none yet."""
-    masked = None if allowed is None else mask_logits(logits, allowed.first)
-    species = draw_masked(key, logits, masked, settings.focus_temperature)
-    first = Placement(
-        stop=jnp.array(False),
-        species=species.astype(jnp.int32),
-        position=jnp.zeros(3),
-        log_likelihood=jax.nn.log_softmax(logits)[species],
-        log_constrained=log_masked(masked, species),
-        stuck=None if masked is None else is_empty(masked),
-    )
-    return where(fragment.num_atoms == 0, first, drawn)
-
-
 def advance(
     decoder: Decoder,
     model: nn.Module,
@@ -249,7 +104,7 @@ def advance(
     has not stopped.
     """
     if slot.limits is not None:
-        return _advance_within(decoder, model, slot, seed_key, settings, mode)
+        return advance_within(decoder, model, slot, seed_key, settings, mode)
     fragment = slot.fragment
     new, capacity = fragment.num_atoms, fragment.species.shape[0]
     key = jax.random.fold_in(jax.random.fold_in(seed_key, slot.index), new)
@@ -263,159 +118,12 @@ def advance(
     )
     is_given = new < slot.num_given
     step = where(is_given, given, drawn)
-    after = _grow(decoder, model, slot, step, settings)
+    after = grow(decoder, model, slot, step, settings)
     is_full = new >= jnp.maximum(settings.max_atoms, slot.num_given)
     true, total = jnp.array(True), after.log_likelihood
     stopped = slot._replace(log_likelihood=total, done=true, stopped=true)
     after = where(is_full, slot._replace(done=is_full), after)
     return where(slot.done, slot, where(step.stop, stopped, after))
-
-
-def _advance_within(
-    decoder: Decoder,
-    model: nn.Module,
-    slot: Slot,
-    seed_key: RandomKey,
-    settings: Settings,
-    mode: str,
-) -> Slot:
-    """Takes one step of a slot with limits; see `advance` and `symphony.limits`.
-
-    An atom that closes the way to the end is taken back, and the step drawn anew.
-    """
-    table, limits = table_of(tuple(model.atomic_numbers)), slot.limits
-    before = _census(table, slot)
-    allowed = allow(limits, before)
-    new, tries = slot.fragment.num_atoms, slot.progress.tries
-    key = jax.random.fold_in(jax.random.fold_in(seed_key, slot.index), new)
-    key = jax.lax.select(tries == 0, key, jax.random.fold_in(key, tries))
-    drawn = decoder.decide(
-        model, slot.cache, slot.fragment, key, settings, mode, allowed
-    )
-    is_given = new < slot.num_given
-    is_heavy = jnp.asarray(table.is_heavy)[drawn.species]
-    slot = _begin_closing(slot, before, drawn, ~is_given & ~is_heavy)
-    step, is_drawn = _choose_step(table, slot, drawn)
-    grown = _grow(decoder, model, slot, step, settings)
-    verdict = judge(limits, before, _census(table, grown))
-    in_place = verdict.in_place & ~clashes(limits, step.position, is_heavy)
-    places = is_drawn & ~step.stop & ~step.stuck
-    is_bad = places & ~(verdict.in_reach & in_place)
-    is_full = new >= jnp.maximum(settings.max_atoms, slot.num_given)
-    reason = jnp.select(
-        [is_drawn & step.stop & ~step.stuck, is_full, is_drawn & step.stuck],
-        [STOPPED, FULL, STUCK],
-        jnp.where(in_place, HOPELESS, CROWDED),
-    )
-    return _settle(slot, grown, step, reason, is_bad, in_place & ~verdict.hopeless)
-
-
-def _census(table: Table, slot: Slot) -> Census:
-    fragment = slot.fragment
-    atoms = (fragment.positions, fragment.species, fragment.num_atoms)
-    return take_census(table, slot.limits, slot.progress, *atoms)
-
-
-def _begin_closing(
-    slot: Slot, before: Census, drawn: Placement, no_heavy: Flag
-) -> Slot:
-    """Lets hydrogens that wait come back once no heavy atom is drawn any more."""
-    limits, progress = slot.limits, slot.progress
-    closes = no_heavy | drawn.stop | drawn.stuck
-    closes &= (slot.fragment.num_atoms >= slot.num_given) & (limits.num_kept > 0)
-    closes &= progress.num_returning < 0
-    order, count = choose_returning(limits, before, slot.fragment.positions)
-    begun = progress._replace(returning=order, num_returning=count)
-    return slot._replace(progress=where(closes & ~slot.done, begun, progress))
-
-
-def _choose_step(table: Table, slot: Slot, drawn: Placement) -> tuple[Placement, Flag]:
-    """Returns a given atom, a hydrogen that comes back, or what was drawn; and which.
-
-    The second value is true for what was drawn.
-    """
-    limits, progress = slot.limits, slot.progress
-    new, last = slot.fragment.num_atoms, slot.fragment.species.shape[0] - 1
-    at, turn = jnp.minimum(new, last), jnp.minimum(progress.returned, last)
-    nothing = drawn._replace(
-        stop=jnp.array(False),
-        log_likelihood=jnp.zeros(()),
-        log_constrained=jnp.zeros(()),
-        stuck=jnp.array(False),
-    )
-    given = nothing._replace(
-        species=slot.given_species[at], position=slot.given_positions[at]
-    )
-    back = nothing._replace(
-        species=jnp.int32(np.argmin(table.is_heavy)),
-        position=limits.kept[progress.returning[turn]],
-    )
-    is_given, comes = new < slot.num_given, progress.num_returning > progress.returned
-    step = where(is_given, given, where(comes, back, drawn))
-    return step, ~is_given & ~comes
-
-
-def _settle(
-    slot: Slot,
-    grown: Slot,
-    step: Placement,
-    reason: Index,
-    is_bad: Flag,
-    may_stay: Flag,
-) -> Slot:
-    """Returns the slot after a step: grown, ended, or as it was and to be drawn anew.
-
-    Args:
-        slot: slot before the step.
-        grown: slot with the atom of the step.
-        step: what was drawn or given.
-        reason: why it ends, if it does.
-        is_bad: true if the atom closes the way to the end.
-        may_stay: false if the molecule ends where such an atom is not drawn anew.
-    """
-    progress = slot.progress
-    again = is_bad & (progress.tries < TRIES) & (progress.all_tries < MOST_TRIES)
-    again &= reason != FULL
-    ends = (reason <= STUCK) | (is_bad & ~again & ~may_stay)
-    stops = reason == STOPPED
-    more = progress.num_returning > progress.returned
-    came = more & ~ends & (slot.fragment.num_atoms >= slot.num_given)
-    log_p = jnp.where((ends & ~stops) | again, 0.0, step.log_constrained)
-    progress = progress._replace(
-        tries=jnp.where(again, progress.tries + 1, 0),
-        all_tries=progress.all_tries + again,
-        returned=progress.returned + came,
-        reason=jnp.where(ends, reason, progress.reason),
-        log_likelihood=progress.log_likelihood + log_p,
-    )
-    log_p = jnp.where(stops, step.log_likelihood, 0.0)
-    stays = slot._replace(log_likelihood=slot.log_likelihood + log_p)
-    after = where(ends | again, stays, grown)
-    after = after._replace(progress=progress, done=ends, stopped=stops)
-    return where(slot.done, slot, after)
-
-
-def where(condition: Flag, yes: Any, no: Any) -> Any:
-    """Chooses between two trees of arrays."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
-
-
-def _grow(
-    decoder: Decoder, model: nn.Module, slot: Slot, step: Placement, settings: Settings
-) -> Slot:
-    """Returns the slot with one more atom, in its cache too."""
-    before = slot.fragment
-    at_new = jnp.arange(before.species.shape[0]) == before.num_atoms
-    fragment = Fragment(
-        positions=jnp.where(at_new[:, None], step.position, before.positions),
-        species=jnp.where(at_new, step.species, before.species),
-        num_atoms=before.num_atoms + 1,
-    )
-    return slot._replace(
-        fragment=fragment,
-        cache=decoder.extend_cache(model, slot.cache, fragment, settings.conditions),
-        log_likelihood=slot.log_likelihood + step.log_likelihood,
-    )
 
 
 @cache

@@ -22,11 +22,12 @@ from symphony import acceptance, build, manifest, starts, targets
 from symphony.acceptance import Gate
 from symphony.arrays import HostPositions
 from symphony.conditions import names_of, some_known
-from symphony.generate import Finished, Settings, Start, generate
+from symphony.generate import Finished, generate
 from symphony.kinds.denoiser import sample as denoiser
 from symphony.kinds.denoiser.sample import Refiner, load_refiner
 from symphony.manifest import Sample
 from symphony.options import Core, Options, choose
+from symphony.slots import Settings, Start
 from symphony.targets import Target
 from symphony.weights import Weights, load_weights
 

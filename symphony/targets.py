@@ -12,9 +12,9 @@ from jaxtyping import Int
 
 from symphony import data, wishes
 from symphony.arrays import AtomicNumbers, HostPositions
-from symphony.generate import Start
 from symphony.limits import UNLIMITED, Limits, no_limits
 from symphony.options import Core
+from symphony.slots import Start
 from symphony.wishes import Wishes
 
 

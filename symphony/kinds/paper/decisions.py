@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from common.nn.conditions import Conditions
 from symphony.arrays import RandomKey, Vector
 from symphony.decisions import draw_choice, draw_direction
-from symphony.generate import Fragment, Placement, Settings, first_or_next
 from symphony.kinds.paper.loss import log_mass, position_log_density
 from symphony.kinds.paper.model import JointDensity, PaperSymphony
 from symphony.limits import Allowed
 from symphony.masks import plus
+from symphony.slots import Fragment, Placement, Settings, first_or_next
 
 TARGET_WIDTH = 0.045
 """Radians, standard deviation per axis of the published angular target."""
@@ -50,7 +50,7 @@ def decide(
         cache: nothing.
         fragment: atoms so far.
         key: key of this step of this molecule.
-        settings: settings of the sampler, see `generate.Settings`.
+        settings: settings of the sampler, see `slots.Settings`.
         mode: `exact`, `tempered` or `basin`; see `generate.generate`.
         allowed: what may be drawn; anything where None.
     """
