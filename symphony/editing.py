@@ -160,7 +160,7 @@ def run(
     changer = make_changer(weights)
     changes, names = _read_changes(source, weights, changer)
     total = len(changes) * flags.num_molecules
-    sampler.check_numbers(flags.seed, flags.num_molecules, flags.num_slots)
+    sampler.check_numbers(flags.seed, total, flags.num_slots)
     chosen = options.choose(
         weights, basin=basin, max_atoms=_most_atoms(weights, changes)
     )

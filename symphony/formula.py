@@ -8,7 +8,7 @@ from common.errors import UsageError
 from symphony.data.elements import ATOMIC_NUMBERS, SYMBOLS
 from symphony.valence import VALENCES
 
-_PART = re.compile(r"([A-Z][a-z]?)(\d*)")
+_PART = re.compile(r"([A-Z][a-z]?)([0-9]{0,9})")
 
 
 def parse(text: str) -> dict[int, int]:

@@ -17,6 +17,8 @@ from symphony.data.elements import ATOMIC_NUMBERS, SYMBOLS
 from symphony.limits import UNLIMITED
 from symphony.weights import Weights
 
+_NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
+
 
 class Wishes(NamedTuple):
     """What molecules shall be; None where nothing is asked. All counts are of a whole.
@@ -70,7 +72,7 @@ def read(
 
 def _read_range(value: str | int | Sequence[int]) -> tuple[int, int]:
     text = str(value) if isinstance(value, str | int) else "-".join(map(str, value))
-    found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
+    found = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?", text)
     if not found or not 1 <= int(found[1]) <= int(found[2] or found[1]):
         raise UsageError(
             f"--num_atoms: expected a number or a range, as 18 or 12-20, found {text!r}"
@@ -98,7 +100,9 @@ def read_atoms(value: str | Sequence[int], flag: str) -> tuple[int, ...]:
     """
     words = value.split(",") if isinstance(value, str) else value
     words = [word for word in words if str(word).strip()]
-    if not words or not all(re.fullmatch(r"\s*\d+\s*", str(word)) for word in words):
+    if not words or not all(
+        re.fullmatch(r"\s*[0-9]{1,9}\s*", str(word)) for word in words
+    ):
         raise UsageError(
             f"{flag}: expected numbers of atoms from 0, as 3,5; found {value!r}"
         )
@@ -131,8 +135,10 @@ def check(
             f"--keep_hydrogens: expected weights that place heavy atoms first, found "
             f"{weights.name}; leave it out"
         )
-    if wishes.max_heavy is not None and wishes.max_heavy < 1:
-        raise UsageError(f"--max_heavy: expected at least 1, found {wishes.max_heavy}")
+    if wishes.max_heavy is not None and not 1 <= wishes.max_heavy <= UNLIMITED:
+        raise UsageError(
+            f"--max_heavy: expected 1 to {UNLIMITED}, found {wishes.max_heavy}"
+        )
     known, unseen = tuple(weights.config.data.species), weights.unseen
     if wishes.elements is not None:
         what = f"--elements={','.join(SYMBOLS[n - 1] for n in wishes.elements)}"
