@@ -175,7 +175,7 @@ def test_a_part_is_regrown_and_the_rest_stays(packaged, tmp_path, monkeypatch):
     assert len(lines) == 6
     stopped = [line for line in lines if line["stopped"]]
     assert all(line["formula"] == "C2H6O" for line in stopped)
-    assert "name=ethanol_0" in output.with_suffix(".extxyz").read_text()
+    assert "name=0_5" in output.with_suffix(".extxyz").read_text()
 
 
 def test_a_lost_hydrogen_comes_back(packaged, tmp_path, monkeypatch):
