@@ -4,7 +4,8 @@ r"""EquiJump for any capped peptide: one network, jumps of 10 to 500 ps at 300 K
         --config.data.sources="('peptides:sets/one/*.npz', 'peptides:sets/two/*.npz')"
 
 Each sequence comes equally often. `docs/data.md` says how to make such sets. An hour
-and a half of a core; the number to reach is a ratio of .7 for pairs (`docs/results.md`).
+and a half of a core; the number to reach is a ratio of .7 for pairs, by
+`docs/results.md`.
 """
 
 import ml_collections
