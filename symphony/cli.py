@@ -10,6 +10,7 @@ VERBS = {
     "sample": "build molecules: --num_molecules=100 --output=molecules.sdf",
     "refine": "refine molecules: --molecules=in.sdf --output=refined.sdf",
     "evaluate": "measure molecules: --samples=molecules.sdf --output=report",
+    "view": "look at molecules: molecules.sdf -o view.html",
     "package": "weights of a run, to give away: --workdir=workdir/qm9 --output=mine",
     "score": "log-likelihood of molecules: --molecules=in.sdf --output=scores.csv",
 }

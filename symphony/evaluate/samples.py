@@ -4,7 +4,7 @@ A record that cannot be parsed, a molecule that was never finished, or one that 
 file of molecules lacks but its manifest has, stays in the denominator. Units: Å.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,11 +37,24 @@ _SIZES = {".sdf": "sdf_bytes", ".extxyz": "extxyz_bytes"}
 
 
 class Samples(NamedTuple):
-    """Generated molecules and, for those that have no geometry to judge, why."""
+    """Generated molecules and, for those that have no geometry to judge, why.
 
-    molecules: list[Molecule]  # Without atoms where there is a fault.
+    Attributes:
+        molecules: molecules to judge, without atoms where there is a fault.
+        faults: why a molecule has nothing to judge; None where it has.
+        source: file that was read.
+        shown: molecules as they were read, those with a fault among them; behind them
+            `molecules` may have others that the file lacks.
+        names: names of these.
+        manifest: a record for each of these, where Symphony wrote the file; else None.
+    """
+
+    molecules: list[Molecule]
     faults: list[str | None]
-    source: str  # The file that was read.
+    source: str
+    shown: Sequence[Molecule] = ()
+    names: Sequence[str] = ()
+    manifest: Sequence[dict] | None = None
 
 
 class Reference(NamedTuple):
@@ -173,7 +186,7 @@ def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
     is_ours = _matches(manifest, path) is True
     drawn = () if is_ours else _find_drawings(records, str(path))
     _tell(records, str(path))
-    molecules = to_pairs(records.molecules)
+    molecules = shown = to_pairs(records.molecules)
     faults, lost = _faults(path, len(molecules), len(records.unreadable), manifest)
     for index, molecule in enumerate(molecules):
         drawing = screening.DRAWING if index in drawn else None
@@ -185,7 +198,23 @@ def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
     molecules += [_empty_molecule() for _ in lost]
     faults += lost
     _check_some(records, faults, str(path))
-    return Samples(molecules[:max_molecules], faults[:max_molecules], str(path))
+    return Samples(
+        molecules[:max_molecules],
+        faults[:max_molecules],
+        str(path),
+        shown[:max_molecules],
+        records.molecules.names[:max_molecules].tolist(),
+        _records_of(manifest, len(shown), max_molecules) if is_ours else None,
+    )
+
+
+def _records_of(
+    manifest: list[dict], num_read: int, max_molecules: int | None
+) -> list[dict]:
+    """Returns the record of each molecule that was read; see `_faults`."""
+    if len(manifest) != num_read:
+        manifest = [record for record in manifest if record.get("smiles") is not None]
+    return manifest[:max_molecules]
 
 
 def _fault_of(numbers: np.ndarray, positions: np.ndarray) -> str | None:
