@@ -128,21 +128,17 @@ function line(context, from, to, zoom, width, colour) {
   }
 }
 
-// One bond as one, two or three lines, each half in the colour of its atom.
-function stick(context, ends, order, colours, zoom) {
-  const [from, to] = ends;
+// Half a bond, from the ball of its atom to the middle, as one, two or three lines.
+function stick(context, from, to, order, colour, zoom) {
   const [dx, dy] = [to[0] - from[0], to[1] - from[1]];
   const length = Math.hypot(dx, dy) || 1;
   const count = order > 2.4 ? 3 : order > 1.2 ? 2 : 1;
   const width = zoom * STICK * (count > 1 ? 0.9 : 2);
-  const middle = from.map((x, k) => (x + to[k]) / 2);
-  context.lineCap = "butt";
   for (let index = 0; index < count; index++) {
     const away = (index - (count - 1) / 2) * 0.24;
     const move = ([x, y]) => [x - away * dy / length, y + away * dx / length];
     if (order === 1.5 && index) context.setLineDash([width * 1.4, width]);
-    line(context, move(from), move(middle), zoom, width, colours[0]);
-    line(context, move(middle), move(to), zoom, width, colours[1]);
+    line(context, move(from), move(to), zoom, width, colour);
     context.setLineDash([]);
   }
 }
@@ -162,9 +158,14 @@ function paint(context, scene, view) {
     context.drawImage(sprite(colours[atom]), x, y, 2 * radius, 2 * radius);
   }]));
   for (const [first, last, order = 1] of scene.bonds) {
-    const ends = [points[first], points[last]];
-    parts.push([(ends[0][2] + ends[1][2]) / 2 - 0.05, () =>
-      stick(context, ends, order, [colours[first], colours[last]], zoom)]);
+    const middle = points[first].map((x, k) => (x + points[last][k]) / 2);
+    for (const atom of [first, last]) {
+      const way = middle.map((x, k) => x - points[atom][k]);
+      const share = 0.8 * (RADII[scene.elements[atom]] || 0.4) / Math.hypot(...way);
+      const from = way.map((x, k) => points[atom][k] + Math.min(share, 1) * x);
+      parts.push([(from[2] + middle[2]) / 2, () =>
+        stick(context, from, middle, order, colours[atom], zoom)]);
+    }
   }
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, width, height);

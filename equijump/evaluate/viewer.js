@@ -17,7 +17,8 @@ function pdb(scene, positions) {
   return [...lines, "END"].join("\n");
 }
 
-// Returns a function that draws a frame with the library.
+// Returns a function that draws a frame with the library; of another trajectory of the
+// same system too.
 function molecular(figure, scene, positions, drawing) {
   const box = add(figure, "div", {});
   const view = drawing.createViewer(box, { backgroundColor: "white" });
@@ -40,11 +41,11 @@ function molecular(figure, scene, positions, drawing) {
   view.setStyle({}, style);
   view.zoomTo();
   view.zoom(0.85);
-  return (frame) => {
+  return (frame, now = positions, secondary = scene.secondary) => {
     const from = 3 * frame * atoms.length;
     atoms.forEach((atom, k) => {
-      [atom.x, atom.y, atom.z] = positions.subarray(from + 3 * k, from + 3 * k + 3);
-      atom.ss = KINDS[scene.secondary[frame][place[k]]] || "c";
+      [atom.x, atom.y, atom.z] = now.subarray(from + 3 * k, from + 3 * k + 3);
+      atom.ss = KINDS[secondary[frame][place[k]]] || "c";
     });
     view.setStyle({}, style);
     view.render();
@@ -56,8 +57,8 @@ function plain(figure, scene, positions) {
   const size = 3 * scene.elements.length;
   const show = turnable(figure, figure.clientWidth || 420, 340);
   let isNew = true;
-  return (frame) => {
-    const shown = positions.subarray(size * frame, size * (frame + 1));
+  return (frame, now = positions) => {
+    const shown = now.subarray(size * frame, size * (frame + 1));
     show({ ...scene, positions: shown }, isNew);
     isNew = false;
   };

@@ -21,7 +21,8 @@ figure.viewer canvas { border: 1px solid #ddd; display: block; cursor: grab; }
 figure.viewer div { position: relative; width: 420px; height: 340px; }
 figure.viewer input { width: 240px; vertical-align: middle; }
 """
-_SCRIPT = Path(__file__).with_name("viewer.js")
+SCRIPT = Path(__file__).with_name("viewer.js")
+"""Script that draws frames; `embed.SHARED` comes before it."""
 
 
 def make_scenes(prepared: Prepared) -> dict[str, Any]:
@@ -78,5 +79,5 @@ def to_html(scenes: dict[str, Any]) -> str:
         for name, scene in scenes.items()
     ]
     style = f"<style>{_STYLE}</style>"
-    scripts = embed.library(), embed.script(embed.SHARED), embed.script(_SCRIPT)
+    scripts = embed.library(), embed.script(embed.SHARED), embed.script(SCRIPT)
     return "\n".join(["<h2>Trajectories</h2>", style, *parts, *scripts])

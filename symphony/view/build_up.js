@@ -4,13 +4,14 @@
 const STAGE = { width: 698, height: 540 };
 const DENSITY = [[236, 231, 242], [201, 148, 199], [221, 28, 119], [122, 1, 119]];
 const MOST_FOCI = 6;
+const NATS = 10; // Below the highest density, at which shells fade out.
 
 function densityColour(share) {
   const place = Math.min(share, 1) * (DENSITY.length - 1);
   const low = Math.min(Math.floor(place), DENSITY.length - 2);
   const mixed = DENSITY[low].map((x, k) =>
     Math.round(x + (place - low) * (DENSITY[low + 1][k] - x)));
-  return `rgba(${mixed.join(",")},${(0.06 + 0.8 * Math.sqrt(share)).toFixed(2)})`;
+  return `rgba(${mixed.join(",")},${(0.16 + 0.74 * share ** 2).toFixed(2)})`;
 }
 
 function disc(context, x, y, radius, paint, isRing) {
@@ -51,9 +52,9 @@ class BuildUp {
     const choices = add(left, "div", {});
     this.shells = this.box(choices, "shells of directions");
     this.draws = this.box(choices, "positions drawn by the network");
-    add(choices, "span", { className: "hint", textContent: "density low " });
+    add(choices, "span", { className: "hint", textContent: "e⁻¹⁰ " });
     add(choices, "span", { className: "scale" });
-    add(choices, "span", { className: "hint", textContent: " high" });
+    add(choices, "span", { className: "hint", textContent: " of the highest density to 1" });
     this.told = add(section, "div", {});
     this.told.setAttribute("aria-live", "polite");
   }
@@ -93,6 +94,7 @@ class BuildUp {
     // The view fits the whole molecule, at every step.
     if (!this.wasShown) this.stage({ ...scene, positions: this.positions,
       elements: this.elements, bonds: [] });
+    if (!this.wasShown) this.stage.view.zoom *= 1.15;
     this.wasShown = true;
     this.stage(scene, false);
   }
@@ -143,9 +145,9 @@ class BuildUp {
     const shells = step.shells.map((shell) => decode(shell.values, this.data.log_unit));
     const highest = Math.max(...shells.map((values) => Math.max(...values)));
     return step.shells.flatMap(({ radius }, index) => turned.map((p, k) => {
-      const share = Math.exp(shells[index][k] - highest);
+      const share = Math.max(0, 1 + (shells[index][k] - highest) / NATS);
       const place = p.map((x, axis) => focus[axis] + radius * x);
-      const size = zoom * radius * spread * (share > 0.01 ? 1.15 : 0.25);
+      const size = zoom * radius * spread * (0.4 + 0.7 * share);
       return [place[2], () => disc(context, ...at(place), size, densityColour(share))];
     }));
   }
@@ -155,7 +157,8 @@ class BuildUp {
     const [count, total] = [this.place, this.elements.length];
     const isLast = count === total;
     const given = count < this.data.num_given ? " (given)" : "";
-    const next = isLast ? "stop" : `${this.elements[count]} comes next${given}`;
+    const end = this.data.stopped ? "stop" : "the end, at the largest size";
+    const next = isLast ? end : `${this.elements[count]} comes next${given}`;
     add(this.told, "h3", { textContent: `${count} of ${total} atoms placed: ${next}` });
     if (!step) {
       this.bars("First species", this.data.species, this.data.first,
@@ -163,9 +166,10 @@ class BuildUp {
       return;
     }
     this.bars("Stop or go on", ["stop", "go on"], [step.stop, 1 - step.stop],
-      isLast ? 0 : 1);
-    const chosen = isLast ? -1 : this.data.species.indexOf(this.elements[count]);
-    this.bars("Species of the next atom", this.data.species, step.species, chosen);
+      isLast && this.data.stopped ? 0 : isLast ? -1 : 1);
+    if (isLast && this.data.stopped) return;
+    this.bars("Species of the next atom", this.data.species, step.species,
+      isLast ? -1 : this.data.species.indexOf(this.elements[count]));
     const order = step.foci.map((_, atom) => atom)
       .sort((a, b) => step.foci[b] - step.foci[a]).slice(0, MOST_FOCI);
     if (step.focus !== undefined && !order.includes(step.focus)) {

@@ -113,6 +113,7 @@ def make(
         "checkpoint": weights.name,
         "order": "file" if is_own else "drawn",
         "is_refined": "refine" in origin.header.get("settings", {}),
+        "stopped": not is_own or drawn.manifest[index].get("stopped") is not False,
         "num_given": origin.num_given if is_own else 0,
         "atoms": order.tolist(),
         "species": symbols,

@@ -30,7 +30,7 @@ from symphony.arrays import (
 from symphony.generate import compiler_options, in_full_precision
 from symphony.model import NextAtom, Surroundings, Symphony
 
-NUM_SHELLS, NUM_DIRECTIONS, NUM_DRAWS = 3, 400, 60
+NUM_SHELLS, NUM_DIRECTIONS, NUM_DRAWS = 3, 900, 60
 """Radii at which directions are shown, directions of each, and draws of a position."""
 
 _NUM_RADII = 256
