@@ -14,7 +14,7 @@ from symphony.view import build_up, cards
 Show = Callable[[int, str, str], AbstractContextManager[Callable[..., None]]]
 """Shows a stage of so many units of work: `common.commands.progress.progress`."""
 
-_ORDERS = {
+ORDERS = {
     "file": "atoms in the order in which Symphony placed them",
     "drawn": "atoms in a drawn order, since Symphony did not write them in its own",
 }
@@ -100,7 +100,7 @@ def make_build_up(arguments: argparse.Namespace) -> str:
     words = [
         f"{made['name']}, molecule {arguments.build_up} of {drawn.source}",
         f"network {weights.name}",
-        _ORDERS[made["order"]],
+        ORDERS[made["order"]],
         *(["its atoms were moved by refinement since"] if made["is_refined"] else []),
     ]
     parts = [_STYLE, build_up.to_html(made)]

@@ -17,10 +17,18 @@ from typing import NamedTuple
 
 COMMANDS = [
     f"symphony.{verb}"
-    for verb in ("train", "sample", "score", "refine", "evaluate", "package")
+    for verb in ("train", "sample", "score", "refine", "evaluate", "view", "package")
 ] + [
     f"equijump.{verb}"
-    for verb in ("train", "sample", "evaluate", "simulate", "inspect", "package")
+    for verb in (
+        "train",
+        "sample",
+        "evaluate",
+        "view",
+        "simulate",
+        "inspect",
+        "package",
+    )
 ]
 PIPE = b"a pipe"
 _MEASURES = ["symphony.evaluate.measure", "equijump.evaluate.measure", "rdkit.Chem"]
