@@ -156,6 +156,13 @@ function paint(context, scene, view) {
     const radius = zoom * (RADII[element] || 0.4);
     const [x, y] = [zoom * points[atom][0] - radius, -zoom * points[atom][1] - radius];
     context.drawImage(sprite(colours[atom]), x, y, 2 * radius, 2 * radius);
+    if (scene.colours && !"CH".includes(element)) {
+      context.font = `bold ${Math.round(1.1 * radius)}px system-ui, sans-serif`;
+      context.textAlign = "center";
+      context.textBaseline = "middle";
+      context.fillStyle = "#111";
+      context.fillText(element, x + radius, y + 1.05 * radius);
+    }
   }]));
   for (const [first, last, order = 1] of scene.bonds) {
     const middle = points[first].map((x, k) => (x + points[last][k]) / 2);

@@ -169,7 +169,8 @@ def _order_of(
         return order
     config = ml_collections.FrozenConfigDict(weights.config)
     arrays = _padded(weights, numbers, positions)
-    drawn = build.draw_cut(config, jax.random.key(seed), *arrays)
+    draw = jax.jit(build.draw_cut, static_argnums=0)
+    drawn = draw(config, jax.random.key(seed), *arrays)
     if not bool(drawn.complete):
         raise UsageError(
             "--build_up: expected atoms that hang together over the steps of "

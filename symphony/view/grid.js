@@ -117,7 +117,6 @@ class Grid {
     this.convention = Math.max(usual, 0);
     this.makeTools();
     this.makeParts();
-    this.choose(0);
     this.recolour();
     library().catch(() => null).then((drawing) => {
       this.stage = makeStage(this.box, drawing);
@@ -325,7 +324,6 @@ class Grid {
   }
 
   choose(place) {
-    if (!this.shown) this.refresh();
     this.place = Math.min(Math.max(place, 0), Math.max(this.shown.length - 1, 0));
     const step = CARD.height + CARD.gap;
     const top = Math.floor(this.place / this.columns()) * step;
