@@ -44,8 +44,7 @@ def describe(header: Mapping[str, Any]) -> str:
     most = header["settings"].get("max_redraws")
     if most is None:
         return f"no gate: {draws} draws of {result['num_replicas']} replicas"
-    share = f"{passed / draws:.1%}" if draws else "none"
     return (
-        f"the gate refused {draws - passed} of {draws} draws ({share} passed; a jump "
-        f"is drawn again up to {most} times, then the frame repeats)"
+        f"the gate refused {draws - passed} of {draws} draws (a jump is drawn again up "
+        f"to {most} times, then the frame repeats)"
     )

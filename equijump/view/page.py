@@ -8,7 +8,6 @@ import numpy as np
 from absl import logging
 
 from common.commands.report import html_page
-from common.errors import UsageError
 from common.pages import embed
 from common.runs.weights import versions
 from equijump.evaluate import inputs, viewer
@@ -53,11 +52,6 @@ def make(
         made.append(trace.values)
         counts = counts + trace.counts
         advance()
-    if not any(one["num_frames"] for one in made):
-        raise UsageError(
-            f"--trajectory: expected frames of finite positions, found none in "
-            f"{paths[0].name}"
-        )
     data = {
         **viewer.describe_system(replicas.system),
         "residues": list(traces.residues_of(replicas.system)),
@@ -95,7 +89,8 @@ def _caption(
     folders = {path.parent: path for path in paths}
     told = [gate.read(path) for path in folders.values()]
     words = [
-        f"{inputs.describe(replicas.system)}: {len(paths)} trajectories, "
+        f"{inputs.describe(replicas.system)}: {len(paths)} "
+        f"{'trajectory' if len(paths) == 1 else 'trajectories'}, "
         f"{total / 1000:.4g} ns in all, a frame each {replicas.spacing:g} ps",
         *([f"shown each {shown:g} ps"] if shown > replicas.spacing else []),
         *(gate.describe(header) for header in told if header is not None),

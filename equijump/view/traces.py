@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from common.errors import UsageError
 from common.pages import embed
 from equijump.data.residues import RESIDUES
 from equijump.data.topology import System
@@ -64,13 +65,22 @@ def residues_of(system: System) -> dict[str, tuple[int, int]]:
 
 
 def bonds_of(replicas: Replicas, count: int) -> Bonds:
-    """Returns the bonds, and the median of each length over frames of all."""
+    """Returns the bonds, and the median of each length over frames of all.
+
+    Raises:
+        UsageError: No frame has finite positions.
+    """
     system = replicas.system
     found = []
     for positions in replicas.positions:
         frames = np.asarray(positions[:: _every(len(positions), count)])
         finite = np.isfinite(frames).all(axis=(1, 2))
         found.append(geometry.distances_of(frames[finite], system.bonds))
+    if not any(map(len, found)):
+        raise UsageError(
+            "--trajectory: expected frames of finite positions, found none in "
+            f"{replicas.names[0]}"
+        )
     names = _atom_names(system)
     pairs = [f"{names[i]} – {names[j]}" for i, j in system.bonds.tolist()]
     return Bonds(pairs, np.median(np.concatenate(found), axis=0))

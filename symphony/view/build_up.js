@@ -52,9 +52,9 @@ class BuildUp {
     const choices = add(left, "div", {});
     this.shells = this.box(choices, "shells of directions");
     this.draws = this.box(choices, "positions drawn by the network");
-    add(choices, "span", { className: "hint", textContent: "e⁻¹⁰ " });
+    add(choices, "span", { className: "hint", textContent: "density e⁻¹⁰ " });
     add(choices, "span", { className: "scale" });
-    add(choices, "span", { className: "hint", textContent: " of the highest density to 1" });
+    add(choices, "span", { className: "hint", textContent: " 1" });
     this.told = add(section, "div", {});
     this.told.setAttribute("aria-live", "polite");
   }

@@ -16,7 +16,7 @@ Show = Callable[[int, str, str], AbstractContextManager[Callable[..., None]]]
 
 ORDERS = {
     "file": "atoms in the order in which Symphony placed them",
-    "drawn": "atoms in a drawn order, since Symphony did not write them in its own",
+    "drawn": "atoms in a drawn order, since symphony sample did not write the file",
 }
 
 _STYLE = "<style>body { max-width: 1240px; margin: 1em auto; }</style>"

@@ -6,7 +6,7 @@ densities of directions per steradian, log-likelihoods in nats.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -84,6 +84,7 @@ def directions() -> Float[np.ndarray, "num_directions 3"]:
     return found.astype(np.float32)
 
 
+@cache
 def make_steps(model: Symphony) -> Callable[..., tuple[Array, Step]]:
     """Returns the compiled function that evaluates all steps of an order.
 

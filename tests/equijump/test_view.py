@@ -7,6 +7,7 @@ import mdtraj
 import numpy as np
 import pytest
 
+from common.errors import UsageError
 from equijump import cli
 from equijump.evaluate import geometry, inputs
 from equijump.view import gate, traces
@@ -132,7 +133,9 @@ def test_what_the_gate_did_is_read_beside_the_trajectories(packaged, tmp_path):
     out = tmp_path / "v.html"
     assert view("--trajectory", tmp_path / "ala2_*.xtc", f"--output={out}") == 0
     text = out.read_text()
-    assert "The gate refused 2 of 40 draws (95.0% passed; a jump is drawn again" in text
+    assert (
+        "The gate refused 2 of 40 draws (a jump is drawn again up to 10 times" in text
+    )
     first, second = page_data(out, "trajectories")["trajectories"]
     assert first["events"] == []
     assert second["events"] == [{"time": 120.0, "what": "geometry broke (sample.json)"}]
@@ -201,3 +204,13 @@ def test_the_trace_moves_with_the_frames_in_a_browser(data, folder, tmp_path):
     assert told["last"].startswith("2000 ps")
     assert told["moves"]
     assert told["across"] <= 1280
+
+
+def test_trajectories_without_any_finite_frame_are_refused(packaged):
+    spoilt = packaged._replace(
+        positions=tuple(
+            positions * np.float32("nan") for positions in packaged.positions
+        )
+    )
+    with pytest.raises(UsageError, match="expected frames of finite positions"):
+        traces.bonds_of(spoilt, 500)
