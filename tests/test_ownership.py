@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.commands import cli, files
+from common.pages import own
 from equijump.cli import VERBS as EQUIJUMP
 from symphony.cli import VERBS as SYMPHONY
 
@@ -39,6 +40,12 @@ STARTED = {
 }
 """Flags of commands that go on with their own files, and one of the files."""
 
+PAGES = {
+    "symphony view": (["none.sdf", "--output=view.html"], "none.sdf: expected a file"),
+    "equijump view": (["none.xtc", "--output=view.html"], "none.xtc"),
+}
+"""Flags of commands that write one sealed page, and what is told where they may."""
+
 WRITES_NOTHING = {"equijump inspect"}
 
 
@@ -61,7 +68,7 @@ def contents(folder):
 
 
 def test_every_command_is_in_the_table():
-    known = {*SEALED, *STARTED, *WRITES_NOTHING}
+    known = {*SEALED, *STARTED, *PAGES, *WRITES_NOTHING}
     assert known == {
         *(f"symphony {verb}" for verb in SYMPHONY),
         *(f"equijump {verb}" for verb in EQUIJUMP),
@@ -102,6 +109,22 @@ def test_own_files_are_replaced_unless_they_were_edited(command, folder, capfd):
     assert f"{record}: expected no file, or one as" in run(command, flags, capfd)[1]
 
 
+@pytest.mark.parametrize("command", PAGES)
+def test_a_page_is_replaced_only_where_it_is_as_the_command_left_it(
+    command, folder, capfd
+):
+    flags, passes = PAGES[command]
+    page = folder / "view.html"
+    page.write_text("mine")
+    assert f"or one as {command} left it" in run(command, flags, capfd)[1]
+    assert page.read_text() == "mine"
+    assert passes in run(command, [*flags, "--overwrite"], capfd)[1]
+    own.write(command, page, "<p>seen\n")
+    assert passes in run(command, flags, capfd)[1]
+    page.write_text(page.read_text().replace("seen", "edited"))
+    assert f"or one as {command} left it" in run(command, flags, capfd)[1]
+
+
 @pytest.mark.parametrize("command", STARTED)
 def test_what_goes_on_refuses_files_of_others(command, folder, capfd):
     flags, name = STARTED[command]
@@ -122,6 +145,8 @@ LINKED = SEALED | {
     "equijump train": (["--config=tiny", "--workdir=."], ["metrics.jsonl"], ""),
     "equijump sample": (["--output=.", "--overwrite"], ["sample.json"], ""),
     "equijump simulate": (["--sequence=AA", "--output=."], ["simulate.json"], ""),
+    "symphony view": (["a.sdf", "--output=view.html"], ["view.html"], ""),
+    "equijump view": (["a.xtc", "--output=view.html"], ["view.html"], ""),
 }
 
 

@@ -4,49 +4,61 @@
 WebGL, a plain drawing of sticks takes its place.
 """
 
-import base64
-import gzip
 import html
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from common.pages import embed
+from equijump.data.topology import System
 from equijump.evaluate import geometry, structure
 from equijump.evaluate.sides import NAMES, Prepared
 
 NUM_FRAMES = 200
-_RESOLUTION = 0.01  # Å
 _STYLE = """
 figure.viewer { display: inline-block; margin: 0 1em 1em 0; width: 420px; }
 figure.viewer canvas { border: 1px solid #ddd; display: block; cursor: grab; }
 figure.viewer div { position: relative; width: 420px; height: 340px; }
 figure.viewer input { width: 240px; vertical-align: middle; }
 """
-_SCRIPT = Path(__file__).with_name("viewer.js")
-_LIBRARY = Path(__file__).parent / "3dmol" / "3Dmol-min.js"
-"""3Dmol.js 2.5.5, BSD-3-Clause; its licence lies beside it."""
+SCRIPT = Path(__file__).with_name("viewer.js")
+"""Script that draws frames; `embed.SHARED` comes before it."""
 
 
 def make_scenes(prepared: Prepared) -> dict[str, Any]:
-    """Returns frames of the first trajectory of each side, superposed on its first.
+    """Returns frames of the first trajectory of each side; see `make_scene`."""
+    scenes = {}
+    for name in NAMES:
+        side = prepared.sides[name]
+        positions = side.positions[0][:: side.every]
+        every = -(-len(positions) // NUM_FRAMES)
+        frames, spacing = positions[::every], every * prepared.spacing
+        scenes[name] = make_scene(frames, prepared.system, spacing)
+    return scenes
 
-    Positions are base64 of little-endian int16 in 0.01 Å, frame by frame.
+
+def make_scene(
+    frames: geometry.Positions, system: System, spacing: float
+) -> dict[str, Any]:
+    """Returns frames of a trajectory as the page draws them, superposed on the first.
+
+    Args:
+        frames: positions in Å, atoms in the order of slots; `embed.pack` packs them.
+        system: system of the atoms.
+        spacing: time between the frames, in ps.
     """
-    return {name: _make_scene(prepared, name) for name in NAMES}
-
-
-def _make_scene(prepared: Prepared, name: str) -> dict[str, Any]:
-    side = prepared.sides[name]
-    positions = side.positions[0][:: side.every]
-    every = -(-len(positions) // NUM_FRAMES)
-    frames = positions[::every]
     centred = frames[0] - frames[0].mean(axis=0)
-    moved = np.round(geometry.superposed(frames, centred) / _RESOLUTION)
-    limits = np.iinfo(np.int16)
-    packed = np.clip(moved, limits.min, limits.max).astype("<i2")
-    system = prepared.system
+    return {
+        **describe_system(system),
+        "secondary": structure.secondary_of(frames, system),
+        "num_frames": len(frames),
+        "spacing": spacing,
+        "positions": embed.pack(geometry.superposed(frames, centred)),
+    }
+
+
+def describe_system(system: System) -> dict[str, Any]:
+    """Returns names, elements and bonds of the atoms of a scene."""
     topology = structure.named_topology(system)
     return {
         "is_protein": geometry.is_protein(system),
@@ -54,12 +66,8 @@ def _make_scene(prepared: Prepared, name: str) -> dict[str, Any]:
             [a.name, a.residue.name, a.residue.resSeq, a.residue.chain.index]
             for a in topology.atoms
         ],
-        "secondary": structure.secondary_of(frames, system),
-        "elements": [atom[0] for atom in prepared.system.atom_names],
-        "bonds": prepared.system.bonds.tolist(),
-        "num_frames": len(frames),
-        "spacing": every * prepared.spacing,
-        "positions": base64.b64encode(packed.tobytes()).decode("ascii"),
+        "elements": [atom[0] for atom in system.atom_names],
+        "bonds": system.bonds.tolist(),
     }
 
 
@@ -71,8 +79,5 @@ def to_html(scenes: dict[str, Any]) -> str:
         for name, scene in scenes.items()
     ]
     style = f"<style>{_STYLE}</style>"
-    script = f"<script>{_SCRIPT.read_text('utf-8')}</script>"
-    packed = base64.b64encode(gzip.compress(_LIBRARY.read_bytes(), mtime=0))
-    kept = '<script type="text/plain" id="molecule-library">'
-    library = f"{kept}{packed.decode('ascii')}</script>"
-    return "\n".join(["<h2>Trajectories</h2>", style, *parts, library, script])
+    scripts = embed.library(), embed.script(embed.SHARED), embed.script(SCRIPT)
+    return "\n".join(["<h2>Trajectories</h2>", style, *parts, *scripts])

@@ -38,6 +38,7 @@ _PLAIN_ATOM = re.compile(_NUMBERS.pattern + r" ([A-Z][a-z]?) {1,2}[ \d-]{2}")
 _SYMBOL_COLUMN = 31
 _V3000_ATOM = re.compile(r"(M  V30 +\d+ +)(\S+)( .*)")
 _CONTINUED = re.compile(r"-[ \t]*\nM  V30 ")
+_FIELD = re.compile(r">[^<]*<([^>]+)>")
 _END = "M  END"
 _LARGEST = 99_999.0  # Å; no larger number has place in its columns
 
@@ -410,3 +411,41 @@ def read_sdf(
         tags=np.array(parsed.tags, np.int8),
         notes=_notes(num_undivided, leftovers, parsed.marks),
     )
+
+
+def read_fields(file: BufferedIOBase, source: str) -> Iterator[dict[str, str]]:
+    """Yields the data fields of each record that `read_sdf` reads, as text.
+
+    Args:
+        file: file opened for bytes.
+        source: name of the file in messages.
+
+    Raises:
+        UsageError: The file ends within a record.
+    """
+    from rdkit import rdBase
+
+    with rdBase.BlockLogs(), as_text(file) as text:
+        for record, _ in _records(text, source):
+            if not any(map(str.strip, record.lines)):
+                continue
+            try:
+                _read_record(record)
+            except UnreadableError:
+                continue
+            yield _fields(record.lines)
+
+
+def _fields(lines: list[str]) -> dict[str, str]:
+    """Returns the data fields of a record; lines of a field become one."""
+    found: dict[str, list[str]] = {}
+    values: list[str] | None = None
+    for line in lines:
+        head = _FIELD.match(line)
+        if head:
+            values = found.setdefault(head.group(1), [])
+        elif not line.strip():
+            values = None
+        elif values is not None:
+            values.append(line.strip())
+    return {name: " ".join(values) for name, values in found.items()}

@@ -37,6 +37,8 @@ _BOX = re.compile(r"(?<![\w.-])Lattice\s*=")
 _NO_BOX = re.compile(r'(?<![\w.-])pbc\s*=\s*"?\s*(?:F\w*\s*){3}', re.IGNORECASE)
 _COUNT = re.compile(r"\s*(\d{1,9})(?:\s+[^\d\s.+-].*)?\s*", re.DOTALL | re.ASCII)
 _QM9_COMMENT = re.compile(r"gdb\s+(\d{1,6})\s")
+_PAIR = re.compile(r'(?:^|\s)([\w.-]+)\s*=\s*(?:"([^"]*)"|(\S+))')
+_NO_FIELDS = ("Properties", "Lattice", "pbc", "name")
 _QM9_LINES = 3
 _SYMBOL_COLUMNS = ("species", "symbols", "element", "z", "numbers", "atomic_numbers")
 _FRAMES_AT_ONCE = 256
@@ -340,3 +342,26 @@ def read_xyz(
         UsageError: A frame has no number of atoms, or the file ends within it.
     """
     return collect(_frames(file, source), properties)
+
+
+def read_fields(file: BufferedIOBase, source: str) -> Iterator[dict[str, str]]:
+    """Yields what `name=value` says in the comment of each frame that is read.
+
+    Args:
+        file: file opened for bytes.
+        source: name of the file in messages.
+
+    Raises:
+        UsageError: A frame has no number of atoms, or the file ends within it.
+    """
+    frames = _frames(file, source)
+    while some := list(itertools.islice(frames, _FRAMES_AT_ONCE)):
+        for frame, atoms in zip(some, _read_frames(some), strict=True):
+            if not isinstance(atoms, UnreadableError):
+                yield _fields(frame.comment)
+
+
+def _fields(comment: str) -> dict[str, str]:
+    """Returns the words of a comment but for the columns and the box."""
+    pairs = {m.group(1): m.group(2) or m.group(3) for m in _PAIR.finditer(comment)}
+    return {name: value for name, value in pairs.items() if name not in _NO_FIELDS}

@@ -13,6 +13,7 @@ from typing import Any
 from common import __version__
 from symphony.chemistry import bonds, pool
 from symphony.evaluate import conventions, distributions, poses, samples
+from symphony.view import cards
 
 # The bonds that distributions are measured on; the data's strained cages need it.
 BOND_PRESET = "xyz2mol_hueckel"
@@ -176,6 +177,7 @@ def evaluate(
         "sizes": measure_sizes(drawn.molecules, reference.molecules),
         "geometry": None,
         "poses": None,
+        "viewer": cards.make(drawn, judged, cards.NUM_CARDS),
     }
     drawn_bonds = judged.perceptions.get(BOND_PRESET)
     if drawn_bonds is not None and num_perceived:

@@ -15,6 +15,7 @@ from common.commands.report import (
     print_tables,
 )
 from symphony.evaluate import conventions
+from symphony.view import cards
 
 
 def _percent(fraction: float | None) -> str:
@@ -204,6 +205,16 @@ def make_plots(report: dict[str, Any]) -> list[str]:
     return plots
 
 
+def _molecules(report: dict[str, Any]) -> list[str]:
+    """Returns the grid of the molecules that the report has."""
+    viewer = report["viewer"]
+    if viewer is None:
+        return []
+    shown, total = len(viewer["molecules"]), viewer["num_molecules"]
+    words = "" if shown == total else f": the first {shown} of {total}"
+    return [f"<h2>Molecules{words}</h2>", cards.to_html(viewer)]
+
+
 def to_html(report: dict[str, Any]) -> str:
     """Returns one page that needs nothing beside it."""
     definitions = [["convention", "definition", "invalid because"]]
@@ -214,6 +225,7 @@ def to_html(report: dict[str, Any]) -> str:
     parts = [
         html_table(convention_rows(report)),
         html_table(definitions, text=True),
+        *_molecules(report),
         *make_plots(report),
         "<h2>Distances from the data</h2>",
         *(html_table(rows) for rows in tables if rows),

@@ -4,7 +4,7 @@ A record that cannot be parsed, a molecule that was never finished, or one that 
 file of molecules lacks but its manifest has, stays in the denominator. Units: Å.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,12 +37,26 @@ _SIZES = {".sdf": "sdf_bytes", ".extxyz": "extxyz_bytes"}
 
 
 class Samples(NamedTuple):
-    """Generated molecules and, for those that have no geometry to judge, why."""
+    """Generated molecules and, for those that have no geometry to judge, why.
 
-    molecules: list[Molecule]  # Without atoms where there is a fault.
+    Attributes:
+        molecules: molecules to judge, without atoms where there is a fault.
+        faults: why a molecule has nothing to judge; None where it has.
+        source: file that was read.
+        shown: molecules as they were read, those with a fault among them; behind them
+            `molecules` may have others that the file lacks.
+        names: names of these.
+        manifest: a record for each of these, where Symphony wrote the file; else None.
+        num_accepted: molecules that the gate of the sampler accepted; None without one.
+    """
+
+    molecules: list[Molecule]
     faults: list[str | None]
-    source: str  # The file that was read.
-    num_accepted: int | None = None  # By the gate of the sampler; None without one.
+    source: str
+    shown: Sequence[Molecule] = ()
+    names: Sequence[str] = ()
+    manifest: Sequence[dict] | None = None
+    num_accepted: int | None = None
 
 
 class Reference(NamedTuple):
@@ -141,17 +155,24 @@ def _faults(
             f"records in its manifest; found {num_read + num_unreadable}. If the "
             "sampler was interrupted, run it again"
         )
-    # An SDF alone has the molecules with bonds, in the order of the manifest, but for
-    # those that a gate rejected.
-    kept = [record for record in manifest if record.get("accepted", True)]
-    with_bonds = [record for record in kept if record.get("smiles") is not None]
-    read = next((some for some in (manifest, with_bonds) if len(some) == num_read), [])
+    read = _records_of(manifest, num_read)
     for index, record in enumerate(read):
         if record.get("stopped") is False:
             faults[index] = "never finished"
     if read is manifest:
         return faults, [UNREADABLE] * num_unreadable
     return faults, ["not in the file"] * (len(manifest) - num_read)
+
+
+def _records_of(manifest: list[dict], num_read: int) -> list[dict]:
+    """Returns the records of the molecules that were read; none where none fit.
+
+    An SDF alone has the molecules with bonds, in the order of the manifest, but for
+    those that a gate rejected.
+    """
+    kept = [record for record in manifest if record.get("accepted", True)]
+    with_bonds = [record for record in kept if record.get("smiles") is not None]
+    return next((some for some in (manifest, with_bonds) if len(some) == num_read), [])
 
 
 def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
@@ -176,7 +197,7 @@ def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
     is_ours = _matches(manifest, path) is True
     drawn = () if is_ours else _find_drawings(records, str(path))
     _tell(records, str(path))
-    molecules = to_pairs(records.molecules)
+    molecules = shown = to_pairs(records.molecules)
     faults, lost = _faults(path, len(molecules), len(records.unreadable), manifest)
     for index, molecule in enumerate(molecules):
         drawing = screening.DRAWING if index in drawn else None
@@ -188,8 +209,15 @@ def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
     molecules += [_empty_molecule() for _ in lost]
     faults += lost
     _check_some(records, faults, str(path))
-    kept = (molecules[:max_molecules], faults[:max_molecules], str(path))
-    return Samples(*kept, _count_accepted(manifest, max_molecules))
+    return Samples(
+        molecules[:max_molecules],
+        faults[:max_molecules],
+        str(path),
+        shown[:max_molecules],
+        records.molecules.names[:max_molecules].tolist(),
+        _records_of(manifest, len(shown))[:max_molecules] if is_ours else None,
+        _count_accepted(manifest, max_molecules),
+    )
 
 
 def _count_accepted(

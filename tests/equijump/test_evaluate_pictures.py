@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from equijump.evaluate import pictures, viewer
+from common.pages import embed
+from equijump.evaluate import pictures
 from equijump.evaluate import report as write_report
 from tests.equijump.test_evaluate_structure import helix, report  # noqa: F401
 
@@ -45,8 +46,8 @@ def test_torsions_are_in_falling_order_of_divergence(report, page):  # noqa: F81
 
 def test_the_library_of_molecules_is_in_the_page_and_unpacks(page):
     packed = re.search(r'id="molecule-library">([^<]*)<', page).group(1)
-    assert gzip.decompress(base64.b64decode(packed)) == viewer._LIBRARY.read_bytes()
-    assert "BSD-3-Clause" in viewer._LIBRARY.with_name("LICENSE").read_text()
+    assert gzip.decompress(base64.b64decode(packed)) == embed.LIBRARY.read_bytes()
+    assert "BSD-3-Clause" in embed.LIBRARY.with_name("LICENSE").read_text()
     assert "http" not in page
 
 

@@ -13,6 +13,7 @@ READERS = {
     "--molecules": ("symphony", "score", "--num_orders=1"),
     "--fragment": ("symphony", "sample", "--num_molecules=1"),
     "--molecules=": ("symphony", "refine"),
+    "--molecules==": ("symphony", "view"),
     "--samples": ("symphony", "evaluate", "--reference=good.sdf"),
     "--reference": ("symphony", "evaluate", "--samples=good.sdf"),
     "--config.data.path": ("symphony", "train", "--config=tiny", "--workdir=run"),

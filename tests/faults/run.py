@@ -25,11 +25,20 @@ COMMANDS = [
         "edit",
         "complete",
         "evaluate",
+        "view",
         "package",
     )
 ] + [
     f"equijump.{verb}"
-    for verb in ("train", "sample", "evaluate", "simulate", "inspect", "package")
+    for verb in (
+        "train",
+        "sample",
+        "evaluate",
+        "view",
+        "simulate",
+        "inspect",
+        "package",
+    )
 ]
 PIPE = b"a pipe"
 _MEASURES = ["symphony.evaluate.measure", "equijump.evaluate.measure", "rdkit.Chem"]

@@ -34,6 +34,7 @@ def make_report(geometry=True, poses=False):
         },
         "geometry": None,
         "poses": None,
+        "viewer": None,
     }
     if geometry:
         found["geometry"] = {
