@@ -28,7 +28,7 @@ from benchmarks import report, timing
 from common.nn.conditions import known
 from common.runs import training
 from configs.symphony import qm9_cpu, qm9_paper
-from symphony import build, data, generate, weights
+from symphony import build, data, generate, slots, weights
 
 # Seconds are of CPU time.
 REFERENCE = {
@@ -157,7 +157,7 @@ def sampling(name: str, num_molecules: int) -> tuple[Line, Line]:
     loaded = weights.load_weights(name)
     config, params, model = loaded.config, loaded.params, loaded.model
     decoder = build.kind_of(config).decoder
-    settings = generate.Settings(
+    settings = slots.Settings(
         *(jnp.ones(()) for _ in range(3)),
         conditions=known({"noise_std": jnp.zeros(())}),
         max_atoms=jnp.array(config.sample.max_atoms, jnp.int32),
@@ -169,7 +169,7 @@ def sampling(name: str, num_molecules: int) -> tuple[Line, Line]:
     compilation = timing.cpu_seconds(
         timing.block(run, params, done, jax.random.key(0), settings, 4)
     )
-    nothing = generate.Start(np.zeros((0, 3), np.float32), np.zeros(0, np.int32))
+    nothing = slots.Start(np.zeros((0, 3), np.float32), np.zeros(0, np.int32))
     begin = time.process_time()
     drawn = generate.generate(
         decoder, model, params, iter(range(num_molecules)), 0, settings,

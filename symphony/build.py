@@ -15,7 +15,6 @@ from common.runs.config import Rules
 from symphony import decisions, loss, rules
 from symphony.arrays import RandomKey, Scalar
 from symphony.data import Batch, Molecules
-from symphony.generate import Decoder
 from symphony.kinds import stepwise
 from symphony.kinds.denoiser import build as denoiser
 from symphony.kinds.paper import decisions as paper_decisions
@@ -24,6 +23,7 @@ from symphony.kinds.paper.model import PaperSymphony
 from symphony.kinds.stepwise import Totals
 from symphony.kinds.stepwise import draw_cut as draw_cut
 from symphony.model import Symphony
+from symphony.slots import Decoder
 
 
 class Kind(NamedTuple):

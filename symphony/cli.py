@@ -9,6 +9,8 @@ VERBS = {
     "train": "train a model: --config=qm9 --workdir=workdir/qm9",
     "sample": "build molecules: --num_molecules=100 --output=molecules.sdf",
     "refine": "refine molecules: --molecules=in.sdf --output=refined.sdf",
+    "edit": "regrow a part: in.sdf --remove=7,8,9 --num_molecules=20 -o edited.sdf",
+    "complete": "add missing hydrogens, or a part: in.sdf -o completed.sdf",
     "evaluate": "measure molecules: --samples=molecules.sdf --output=report",
     "package": "weights of a run, to give away: --workdir=workdir/qm9 --output=mine",
     "score": "log-likelihood of molecules: --molecules=in.sdf --output=scores.csv",

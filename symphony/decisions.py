@@ -26,8 +26,10 @@ from symphony.arrays import (
     Signals,
     Vector,
 )
-from symphony.generate import Fragment, Placement, Settings, first_or_next
+from symphony.limits import Allowed
+from symphony.masks import draw_masked, is_empty, log_masked, mask_logits, plus
 from symphony.model import NextAtom, Surroundings, Symphony
+from symphony.slots import Fragment, Placement, Settings, first_or_next
 
 SETTLE_STEPS = 32
 """Metropolis steps that bring a direction to the low temperature of its basin."""
@@ -113,12 +115,15 @@ def decide(
     key: RandomKey,
     settings: Settings,
     mode: str,
+    allowed: Allowed | None = None,
 ) -> Placement:
     """Draws one step: the first species, or stop or an atom; see `draw_next`."""
     embedded = embed_fragment(model, cache, fragment)
     placed = _placed(fragment)
-    drawn = draw_next(model, key, settings, mode, fragment.positions, placed, *embedded)
-    return first_or_next(key, model.first_species, settings, fragment, drawn)
+    drawn = draw_next(
+        model, key, settings, mode, fragment.positions, placed, *embedded, allowed
+    )
+    return first_or_next(key, model.first_species, settings, fragment, drawn, allowed)
 
 
 class Choice(NamedTuple):
@@ -129,12 +134,16 @@ class Choice(NamedTuple):
         focus: index of the focus; 0 at a stop.
         species: species of the new atom; 0 at a stop.
         log_likelihood: log-likelihood at temperature one, in nats.
+        log_constrained: the same under the masks; None without any.
+        stuck: true if the masks leave nothing; None without any.
     """
 
     stop: Flag
     focus: Index
     species: Index
     log_likelihood: Scalar
+    log_constrained: Scalar | None = None
+    stuck: Flag | None = None
 
 
 def draw_choice(
@@ -142,12 +151,17 @@ def draw_choice(
     stop: Scalar,
     focus_species: Float[Array, "num_nodes num_species"],
     settings: Settings,
+    allowed: Allowed | None = None,
 ) -> Choice:
-    """Draws stop, or focus and species, from their logits."""
+    """Draws stop, or focus and species, from their logits, of what is allowed."""
     num_species = focus_species.shape[1]
     # Stop comes first: what is drawn shall not depend on the rows of padding.
     logits = jnp.concatenate([stop[None], focus_species.reshape(-1)])
-    chosen = jax.random.categorical(key, logits / settings.focus_temperature)
+    masked = None
+    if allowed is not None:
+        mask = (allowed.stop[None], allowed.focus_species.reshape(-1))
+        masked = mask_logits(logits, jnp.concatenate(mask))
+    chosen = draw_masked(key, logits, masked, settings.focus_temperature)
     stops = chosen == 0
     pair = jnp.maximum(chosen - 1, 0)
     return Choice(
@@ -155,6 +169,8 @@ def draw_choice(
         focus=pair // num_species,
         species=(pair % num_species).astype(jnp.int32),
         log_likelihood=jax.nn.log_softmax(logits)[chosen],
+        log_constrained=log_masked(masked, chosen),
+        stuck=None if masked is None else is_empty(masked),
     )
 
 
@@ -167,6 +183,7 @@ def draw_next(
     placed: NodeMask,
     node_feats: Features,
     next_atom: NextAtom,
+    allowed: Allowed | None = None,
 ) -> Placement:
     """Draws stop, focus and species, radius and direction, in this order.
 
@@ -179,10 +196,11 @@ def draw_next(
         placed: true for the atoms there are.
         node_feats: output of the trunk.
         next_atom: logits of the one step there is.
+        allowed: what may be drawn; anything where None.
     """
     keys = jax.random.split(key, 5)
     choice = draw_choice(
-        keys[0], next_atom.stop[0], next_atom.focus_species[0], settings
+        keys[0], next_atom.stop[0], next_atom.focus_species[0], settings, allowed
     )
     focus, species = choice.focus[None], choice.species[None]
     condition = model.position_condition(node_feats, next_atom, focus, species)
@@ -214,6 +232,8 @@ def draw_next(
         species=choice.species,
         position=positions[choice.focus] + radius * direction,
         log_likelihood=choice.log_likelihood + log_position,
+        log_constrained=plus(choice.log_constrained, log_position),
+        stuck=choice.stuck,
     )
 
 

@@ -18,113 +18,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from common.nn.conditions import Known
 from symphony.arrays import (
     Flag,
     HostPositions,
     Index,
-    Positions,
     RandomKey,
-    Scalar,
-    Species,
-    Vector,
 )
-
-
-class Settings(NamedTuple):
-    """Settings of the sampler.
-
-    Attributes:
-        focus_temperature: temperature of stopping, focus and species.
-        position_temperature: temperature of the density of positions: a power of those
-            of radius and coarse direction, a width in the fine stage.
-        basin_temperature: temperature of each mode of the position; its weight stays.
-        conditions: conditions of the network, `noise_std` among them.
-        max_atoms: largest number of atoms; a larger molecule is ended, not stopped.
-    """
-
-    focus_temperature: Scalar
-    position_temperature: Scalar
-    basin_temperature: Scalar
-    conditions: dict[str, Known]
-    max_atoms: Index
-
-
-class Fragment(NamedTuple):
-    """The atoms of an unfinished molecule, padded to the capacity of a slot.
-
-    Attributes:
-        positions: positions of the atoms, in Å.
-        species: indices into the species table.
-        num_atoms: atoms placed so far.
-    """
-
-    positions: Positions
-    species: Species
-    num_atoms: Index
-
-
-class Placement(NamedTuple):
-    """Result of a step: a new atom, or the decision to stop.
-
-    Attributes:
-        stop: true if nothing is placed and the molecule is complete.
-        species: index of its species.
-        position: position of the new atom, in Å.
-        log_likelihood: log-likelihood of this step in nats; positions per Å³.
-    """
-
-    stop: Flag
-    species: Index
-    position: Vector
-    log_likelihood: Scalar
-
-
-class Decoder(NamedTuple):
-    """Functions of a model for the sampler; see `symphony.decisions`."""
-
-    empty_cache: Callable[..., Any]
-    extend_cache: Callable[..., Any]
-    decide: Callable[..., Placement]
-
-
-class Slot(NamedTuple):
-    """One molecule under construction.
-
-    Attributes:
-        fragment: atoms placed so far.
-        num_given: atoms of the start, which are placed before any is drawn.
-        given_positions: positions of the atoms of the start, in Å.
-        given_species: species of the start.
-        done: true once nothing more will be placed.
-        stopped: true once the network chose to stop.
-        log_likelihood: log-likelihood in nats of the path so far at temperature one:
-            first species, focus, species and position (Å⁻³) of drawn atoms, stop.
-        index: number of the molecule of the seed; -1 in an empty slot.
-        cache: features that the model keeps of the placed atoms.
-    """
-
-    fragment: Fragment
-    num_given: Index
-    given_positions: Positions
-    given_species: Species
-    done: Flag
-    stopped: Flag
-    log_likelihood: Scalar
-    index: Index
-    cache: Any
-
-
-class Start(NamedTuple):
-    """Atoms that every molecule starts from, possibly none; in the order of placement.
-
-    Attributes:
-        positions: positions of the atoms, in Å.
-        species: indices into the species table.
-    """
-
-    positions: Float[np.ndarray, "num_given 3"]
-    species: Int[np.ndarray, " num_given"]
+from symphony.constrained import advance_within
+from symphony.limits import REASONS, Limits, Progress, begin, no_limits
+from symphony.slots import (
+    Decoder,
+    Fragment,
+    Placement,
+    Settings,
+    Slot,
+    Start,
+    grow,
+    where,
+)
 
 
 class Finished(NamedTuple):
@@ -136,6 +47,9 @@ class Finished(NamedTuple):
         species: indices into the species table.
         stopped: false if it would have grown beyond the largest number of atoms.
         log_likelihood: log-likelihood in nats, see `Slot`.
+        log_constrained: log-likelihood under the limits; None without limits.
+        reason: why it did not stop, where there are limits.
+        num_redrawn: draws that were taken back, where there are limits.
     """
 
     index: int
@@ -143,11 +57,18 @@ class Finished(NamedTuple):
     species: Int[np.ndarray, " num_atoms"]
     stopped: bool
     log_likelihood: float
+    log_constrained: float | None = None
+    reason: str | None = None
+    num_redrawn: int = 0
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def empty_slots(
-    decoder: Decoder, model: nn.Module, capacity: int, num_slots: int
+    decoder: Decoder,
+    model: nn.Module,
+    capacity: int,
+    num_slots: int,
+    limited: bool = False,
 ) -> Slot:
     """Returns that many slots that hold nothing and are done."""
     zero, species = jnp.array(0, jnp.int32), jnp.zeros(capacity, jnp.int32)
@@ -163,25 +84,10 @@ def empty_slots(
         index=zero - 1,
         cache=decoder.empty_cache(model, capacity),
     )
+    if limited:
+        free = no_limits(capacity, len(model.atomic_numbers))
+        blank = blank._replace(limits=free, progress=begin(capacity))
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_slots, *x.shape)), blank)
-
-
-def first_or_next(
-    key: RandomKey,
-    logits: Float[Array, " num_species"],
-    settings: Settings,
-    fragment: Fragment,
-    drawn: Placement,
-) -> Placement:
-    """Returns what was drawn, or a first atom at the origin where there is none yet."""
-    species = jax.random.categorical(key, logits / settings.focus_temperature)
-    first = Placement(
-        stop=jnp.array(False),
-        species=species.astype(jnp.int32),
-        position=jnp.zeros(3),
-        log_likelihood=jax.nn.log_softmax(logits)[species],
-    )
-    return _where(fragment.num_atoms == 0, first, drawn)
 
 
 def advance(
@@ -197,6 +103,8 @@ def advance(
     A slot at the largest size may still stop; if it would place an atom, it is done and
     has not stopped.
     """
+    if slot.limits is not None:
+        return advance_within(decoder, model, slot, seed_key, settings, mode)
     fragment = slot.fragment
     new, capacity = fragment.num_atoms, fragment.species.shape[0]
     key = jax.random.fold_in(jax.random.fold_in(seed_key, slot.index), new)
@@ -209,36 +117,13 @@ def advance(
         log_likelihood=jnp.zeros(()),
     )
     is_given = new < slot.num_given
-    step = _where(is_given, given, drawn)
-    after = _grow(decoder, model, slot, step, settings)
+    step = where(is_given, given, drawn)
+    after = grow(decoder, model, slot, step, settings)
     is_full = new >= jnp.maximum(settings.max_atoms, slot.num_given)
     true, total = jnp.array(True), after.log_likelihood
     stopped = slot._replace(log_likelihood=total, done=true, stopped=true)
-    after = _where(is_full, slot._replace(done=is_full), after)
-    return _where(slot.done, slot, _where(step.stop, stopped, after))
-
-
-def _where(condition: Flag, yes: Any, no: Any) -> Any:
-    """Chooses between two trees of arrays."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
-
-
-def _grow(
-    decoder: Decoder, model: nn.Module, slot: Slot, step: Placement, settings: Settings
-) -> Slot:
-    """Returns the slot with one more atom, in its cache too."""
-    before = slot.fragment
-    at_new = jnp.arange(before.species.shape[0]) == before.num_atoms
-    fragment = Fragment(
-        positions=jnp.where(at_new[:, None], step.position, before.positions),
-        species=jnp.where(at_new, step.species, before.species),
-        num_atoms=before.num_atoms + 1,
-    )
-    return slot._replace(
-        fragment=fragment,
-        cache=decoder.extend_cache(model, slot.cache, fragment, settings.conditions),
-        log_likelihood=slot.log_likelihood + step.log_likelihood,
-    )
+    after = where(is_full, slot._replace(done=is_full), after)
+    return where(slot.done, slot, where(step.stop, stopped, after))
 
 
 @cache
@@ -294,25 +179,41 @@ def compiler_options() -> dict[str, Any]:
     return {"xla_backend_optimization_level": 1}
 
 
+class Given(NamedTuple):
+    """What new molecules begin with, an entry a slot.
+
+    Attributes:
+        num_given: atoms of the start.
+        positions: positions of these atoms, in Å.
+        species: indices into the species table.
+        limits: what the molecules may become; None without limits.
+    """
+
+    num_given: Int[np.ndarray, " num_slots"]
+    positions: Float[np.ndarray, "num_slots num_nodes 3"]
+    species: Int[np.ndarray, "num_slots num_nodes"]
+    limits: Limits | None
+
+
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def refill(
     decoder: Decoder,
     model: nn.Module,
     slots: Slot,
     indices: Int[Array, " num_slots"],
-    num_given: Int[Array, " num_slots"],
-    given_positions: Float[Array, "num_slots num_nodes 3"],
-    given_species: Int[Array, "num_slots num_nodes"],
+    given: Any,
 ) -> Slot:
-    """Begins a molecule wherever `indices` is not negative."""
+    """Begins a molecule wherever `indices` is not negative, with what is `Given`."""
     taken = indices >= 0
-    num_slots, capacity = given_species.shape
-    fresh = empty_slots(decoder, model, capacity, num_slots)._replace(
-        num_given=num_given,
-        given_positions=given_positions,
-        given_species=given_species,
+    num_slots, capacity = given.species.shape
+    limited = given.limits is not None
+    fresh = empty_slots(decoder, model, capacity, num_slots, limited)._replace(
+        num_given=given.num_given,
+        given_positions=given.positions,
+        given_species=given.species,
         index=indices,
         done=jnp.zeros_like(taken),
+        limits=given.limits,
     )
 
     def choose(new: Array, old: Array) -> Array:
@@ -333,6 +234,7 @@ def generate(
     num_slots: int,
     capacity: int,
     steps_per_call: int = 4,
+    limited: bool = False,
 ) -> Iterator[Finished]:
     """Yields molecules as they finish.
 
@@ -350,6 +252,7 @@ def generate(
         num_slots: molecules under construction at a time.
         capacity: largest number of atoms that a slot holds.
         steps_per_call: steps between two looks at what has finished.
+        limited: true where the starts have limits.
 
     Raises:
         ValueError: A slot holds fewer atoms than a molecule may have.
@@ -358,7 +261,7 @@ def generate(
         least = f"max_atoms, {int(settings.max_atoms)}"
         raise ValueError(f"capacity: expected at least {least}, found {capacity}")
     run, seed_key = make_run(decoder, model, mode), jax.random.key(seed)
-    slots = empty_slots(decoder, model, capacity, num_slots)
+    slots = empty_slots(decoder, model, capacity, num_slots, limited)
     held = np.full(num_slots, -1)
     while True:
         new = np.full(num_slots, -1, np.int32)
@@ -369,8 +272,8 @@ def generate(
         if np.all(held < 0):
             return
         if taken:
-            starts = _stack_starts(new, start, capacity)
-            slots = refill(decoder, model, slots, new, *starts)
+            given = _stack_starts(new, start, capacity)
+            slots = refill(decoder, model, slots, new, given)
         slots = run(params, slots, seed_key, settings, steps_per_call)
         ready = np.flatnonzero(np.asarray(slots.done) & (held >= 0))
         held[ready] = -1
@@ -379,17 +282,24 @@ def generate(
 
 def _stack_starts(
     indices: Int[np.ndarray, " num_slots"], start: Callable[[int], Start], capacity: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns counts, positions and species of the atoms that new molecules have."""
+) -> Given:
+    """Returns what new molecules begin with; zeros for slots that begin none."""
     num_given = np.zeros(len(indices), np.int32)
     positions = np.zeros((len(indices), capacity, 3), np.float32)
     species = np.zeros((len(indices), capacity), np.int32)
+    limits: list[Limits | None] = [None] * len(indices)
     for slot in np.flatnonzero(indices >= 0):
         given = start(int(indices[slot]))
         count = len(given.species)
         num_given[slot] = count
         positions[slot, :count], species[slot, :count] = given.positions, given.species
-    return num_given, positions, species
+        limits[slot] = given.limits
+    known = next((one for one in limits if one is not None), None)
+    stacked = None
+    if known is not None:
+        rows = [known if one is None else one for one in limits]
+        stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *rows)
+    return Given(num_given, positions, species, stacked)
 
 
 def _harvest(slots: Slot, ready: Int[np.ndarray, " num_ready"]) -> Iterator[Finished]:
@@ -399,8 +309,10 @@ def _harvest(slots: Slot, ready: Int[np.ndarray, " num_ready"]) -> Iterator[Fini
     fragment = jax.tree.map(np.asarray, slots.fragment)
     index, stopped = np.asarray(slots.index), np.asarray(slots.stopped)
     log_likelihood = np.asarray(slots.log_likelihood)
+    progress = jax.tree.map(np.asarray, slots.progress)
     for slot in ready:
         num_atoms = fragment.num_atoms[slot]
+        within = {} if progress is None else _within(progress, slot)
         yield Finished(
             index=int(index[slot]),
             # Copies: the buffers go to the next step.
@@ -408,4 +320,14 @@ def _harvest(slots: Slot, ready: Int[np.ndarray, " num_ready"]) -> Iterator[Fini
             species=fragment.species[slot, :num_atoms].copy(),
             stopped=bool(stopped[slot]),
             log_likelihood=float(log_likelihood[slot]),
+            **within,
         )
+
+
+def _within(progress: Progress, slot: Any) -> dict[str, Any]:
+    """Returns what a molecule with limits has beside; arrays of all slots."""
+    return {
+        "log_constrained": float(progress.log_likelihood[slot]),
+        "reason": REASONS.get(int(progress.reason[slot])),
+        "num_redrawn": int(progress.all_tries[slot]),
+    }

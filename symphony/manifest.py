@@ -3,23 +3,25 @@
 RDKit is imported by the processes that perceive bonds, and by `finish`.
 """
 
+import contextlib
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from common.commands import cli, outcome
 from common.errors import RunError
 from common.runs.weights import versions
 from symphony import molfile
+from symphony.acceptance import BOND_PRESET as BOND_PRESET
+from symphony.acceptance import Gate
 from symphony.arrays import AtomicNumbers, HostPositions
 from symphony.kinds.denoiser import sample as denoiser
 from symphony.kinds.denoiser.sample import Refiner
 from symphony.options import Options
 from symphony.weights import Weights
-
-BOND_PRESET = "xyz2mol_hueckel"
 
 BOND_SECONDS, CLOCK_FACTOR = 10.0, 10
 """CPU time for the bonds of one molecule; the clock may show a multiple of it."""
@@ -50,6 +52,10 @@ class Sample(NamedTuple):
         name: name in the file that it was read from, if it was.
         unjudged: why nothing is known of its bonds, `crash` or `timeout`; None where
             they were judged, or not yet looked at.
+        log_constrained: log-likelihood in nats of the same path under the law that the
+            wishes of a user leave; None where there are none.
+        reason: why it did not stop, where there are wishes.
+        num_fixed: atoms of a fragment, which come first and never move.
     """
 
     index: int
@@ -61,18 +67,25 @@ class Sample(NamedTuple):
     moved: float | None = None
     name: str | None = None
     unjudged: str | None = None
+    log_constrained: float | None = None
+    reason: str | None = None
+    num_fixed: int = 0
 
 
-def finish(sample: Sample) -> tuple[Any, dict[str, Any]]:
+def finish(sample: Sample, preset: str = BOND_PRESET) -> tuple[Any, dict[str, Any]]:
     """Perceives the bonds of a molecule.
 
+    Args:
+        sample: molecule.
+        preset: convention for the bonds, see `symphony.chemistry.bonds.perceive`.
+
     Returns:
-        An RDKit molecule with properties, or None if the convention `xyz2mol_hueckel`
-        finds no bonds; and the molecule's record for the manifest.
+        An RDKit molecule with properties, or None if the convention finds no bonds; and
+        the molecule's record for the manifest.
     """
     from symphony.chemistry import bonds
 
-    mol = bonds.perceive(sample.atomic_numbers, sample.positions, BOND_PRESET)
+    mol = bonds.perceive(sample.atomic_numbers, sample.positions, preset)
     record = _record(sample, None if mol is None else bonds.write_smiles(mol))
     if mol is not None:
         fields = {**_properties(sample), "smiles": record["smiles"]}
@@ -91,17 +104,22 @@ def _record(sample: Sample, smiles: str | None) -> dict[str, Any]:
         "valid": smiles is not None and sample.stopped,
         "smiles": smiles,
     }
-    unjudged = {} if sample.unjudged is None else {"unjudged": sample.unjudged}
-    return {**record, **unjudged, **_numbers(sample)}
+    words = {"unjudged": sample.unjudged, "unfinished": sample.reason}
+    words = {name: word for name, word in words.items() if word is not None}
+    return {**record, **words, **_numbers(sample)}
 
 
 def _numbers(sample: Sample) -> dict[str, float]:
     """Returns the log-likelihood, and how far refinement moved the molecule."""
     numbers = {}
-    if sample.log_likelihood is not None:
-        name = "log_likelihood"
-        name = name if sample.moved is None else f"{name}_before_refinement"
-        numbers[name] = round(sample.log_likelihood, 4)
+    known = {
+        "log_likelihood": sample.log_likelihood,
+        "log_likelihood_constrained": sample.log_constrained,
+    }
+    for name, value in known.items():
+        if value is not None:
+            name = name if sample.moved is None else f"{name}_before_refinement"
+            numbers[name] = round(value, 4)
     if sample.moved is not None:
         numbers["moved"] = round(sample.moved, 4)
     return numbers
@@ -120,7 +138,9 @@ def _name(sample: Sample) -> str:
     return f"seed{sample.seed}_{sample.index}"
 
 
-def with_bonds(samples: Iterator[Sample]) -> Iterator[tuple[Sample, str | None, str]]:
+def with_bonds(
+    samples: Iterator[Sample], preset: str = BOND_PRESET
+) -> Iterator[tuple[Sample, str | None, str]]:
     """Yields molecules with their SMILES and their record of an SDF, in order.
 
     Bonds are perceived in other processes while the next molecules are built; one that
@@ -129,7 +149,7 @@ def with_bonds(samples: Iterator[Sample]) -> Iterator[tuple[Sample, str | None, 
     Raises:
         RunError: The processes die of everything that they are given.
     """
-    yield from _without_lost_workers(_perceived(samples))
+    yield from _without_lost_workers(_perceived(samples, preset))
 
 
 def _without_lost_workers(
@@ -163,7 +183,9 @@ def _check_crashes(held: list[tuple[Sample, str | None, str]], most: int) -> Non
         )
 
 
-def _perceived(samples: Iterator[Sample]) -> Iterator[tuple[Sample, str | None, str]]:
+def _perceived(
+    samples: Iterator[Sample], preset: str
+) -> Iterator[tuple[Sample, str | None, str]]:
     """Yields molecules with their SMILES and their record of an SDF, in order."""
     from symphony.chemistry import pool
 
@@ -180,14 +202,14 @@ def _perceived(samples: Iterator[Sample]) -> Iterator[tuple[Sample, str | None, 
     with pool.Stream(module, most, CLOCK_FACTOR * BOND_SECONDS) as stream:
         for sample in samples:
             waiting.append(sample)
-            stream.submit(_bond_task(sample))
+            stream.submit(_bond_task(sample, preset))
             yield from map(pair, stream.ready())
         yield from map(pair, stream.rest())
 
 
-def _bond_task(sample: Sample) -> dict[str, Any]:
+def _bond_task(sample: Sample, preset: str = BOND_PRESET) -> dict[str, Any]:
     return {
-        "preset": BOND_PRESET,
+        "preset": preset,
         "time_limit": BOND_SECONDS,
         "atomic_numbers": sample.atomic_numbers.tolist(),
         "positions": sample.positions.tolist(),
@@ -196,10 +218,26 @@ def _bond_task(sample: Sample) -> dict[str, Any]:
     }
 
 
-def write(output: molfile.Output, sample: Sample, smiles: str | None, sdf: str) -> bool:
-    """Appends a molecule to the files; returns whether it is valid."""
-    record = _record(sample, smiles)
-    names = ("index", "seed", "stopped", "valid", *_numbers(sample))
+def write(
+    output: molfile.Output,
+    sample: Sample,
+    smiles: str | None,
+    sdf: str,
+    verdict: Mapping[str, Any] = MappingProxyType({}),
+) -> bool:
+    """Appends a molecule to the files; returns whether it is valid.
+
+    Args:
+        output: open files.
+        sample: molecule.
+        smiles: canonical SMILES; None without bonds.
+        sdf: its record of an SDF; empty where it is not to be there.
+        verdict: what a gate says of it.
+    """
+    record = {**_record(sample, smiles), **verdict}
+    names = ("index", "seed", "stopped", "valid", "unfinished", "accepted", "rejected")
+    names = [*names, *_numbers(sample)]
+    names = [name for name in names if name in record]
     frame = molfile.to_extxyz(
         sample.atomic_numbers,
         sample.positions,
@@ -230,6 +268,7 @@ def write_all(
     make: Callable[[int], Iterator[Sample]],
     total: int,
     doing: str,
+    gate: Gate | None = None,
 ) -> Written:
     """Makes the molecules that an output lacks, writes them, and shows progress.
 
@@ -238,7 +277,10 @@ def write_all(
         make: function of the index of the first molecule that yields the rest.
         total: number of molecules at the end.
         doing: word for the progress, as `sampling`.
+        gate: judge of which molecules the SDF gets, and of when there are enough.
     """
+    if gate is not None:
+        return _write_accepted(output, make, doing, gate)
     done, num_valid, num_unjudged, moved = output.num_done, 0, 0, []
     if done >= total:
         return Written(done, 0, [])
@@ -249,6 +291,49 @@ def write_all(
             moved.append(sample.moved)
             advance()
     return Written(done, num_valid, moved, num_unjudged)
+
+
+def _write_accepted(
+    output: molfile.Output,
+    make: Callable[[int], Iterator[Sample]],
+    doing: str,
+    gate: Gate,
+) -> Written:
+    """Writes molecules until the gate has enough; the SDF gets the accepted ones."""
+    gate.restore(output.records)
+    first, num_unjudged, moved = output.num_done, 0, []
+    if gate.is_done:
+        return Written(first, 0, [])
+    before = gate.num_accepted
+    reached = lambda: gate.num_accepted if gate.terms.until_valid else gate.num_draws
+    made = with_bonds(make(first), gate.terms.preset)
+    total = gate.num_wanted
+    with (
+        cli.progress(total, doing, "molecules", completed=reached()) as advance,
+        contextlib.closing(made),
+    ):
+        for sample, smiles, sdf in made:
+            done, reason = reached(), gate.judge(sample, smiles, sdf)
+            verdict = {"accepted": reason is None}
+            verdict |= {} if reason is None else {"rejected": reason}
+            write(output, sample, smiles, "" if reason else sdf, verdict)
+            num_unjudged += sample.unjudged is not None
+            moved.append(sample.moved)
+            if reached() > done:
+                advance()
+            if gate.is_done:
+                break
+    return Written(first, gate.num_accepted - before, moved, num_unjudged)
+
+
+def tell_accepted(path: str, gate: Gate, more: str) -> None:
+    """Prints how many molecules were accepted, those of earlier commands counted.
+
+    Raises:
+        RunError: They are fewer than were asked for.
+    """
+    sys.stdout.write(f"{path}: {gate.describe()}{more}\n")
+    gate.check()
 
 
 def tell(path: str, written: Written, more: str) -> None:
@@ -276,24 +361,31 @@ def tell(path: str, written: Written, more: str) -> None:
 
 
 def header(
-    weights: Weights, options: Options, seed: int, refiner: Refiner | None = None
+    weights: Weights,
+    options: Options,
+    seed: int,
+    refiner: Refiner | None = None,
+    gate: Gate | None = None,
 ) -> dict[str, Any]:
     """Returns what decides the molecules, for the head of the manifest."""
     settings = options._asdict()
-    core = settings.pop("core")
+    core, wishes = settings.pop("core"), settings.pop("wishes")
     if not options.conditions:
         del settings["conditions"]
     if core is not None:
         atoms = zip(core[0].tolist(), core[1].tolist(), strict=True)
         settings["start"] = [[number, *position] for number, position in atoms]
+    settings |= {k: v for k, v in wishes._asdict().items() if v not in (None, False)}
     if refiner is not None:
         settings["refine"] = denoiser.settings_of(refiner)
+    if gate is not None:
+        settings |= {"accept": gate.terms.accept, "diverse": gate.terms.diverse}
     return {
         "checkpoint": weights.name,
         "weights_sha256": weights.checksum,
         "config_sha256": weights.config_checksum,
         "seed": seed,
         "settings": settings,
-        "bonds": BOND_PRESET,
+        "bonds": BOND_PRESET if gate is None else gate.terms.preset,
         "versions": versions("symphony", "jax", "numpy", "rdkit"),
     }

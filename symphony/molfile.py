@@ -36,12 +36,16 @@ class Paths(NamedTuple):
 
 
 class Output(NamedTuple):
-    """The open files of one output, and how many molecules stood there before."""
+    """The open files of one output, and how many molecules stood there before.
+
+    `records` are the lines of the manifest about these.
+    """
 
     sdf: FileIO
     extxyz: FileIO
     manifest: FileIO
     num_done: int
+    records: list[dict[str, Any]]
 
 
 class Earlier(NamedTuple):
@@ -150,8 +154,8 @@ def open_output(
             earlier = None if overwrite else _find(paths, header)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}") from error
-        num_done = 0 if earlier is None else len(earlier.records)
-        output = Output(*files, num_done)
+        records = [] if earlier is None else earlier.records
+        output = Output(*files, len(records), records)
         _truncate(output, earlier)
         if earlier is None:
             _begin(output, header)

@@ -10,11 +10,12 @@ from absl import logging
 from jaxtyping import Float, UInt8
 
 from common.errors import UsageError
-from symphony import data
+from symphony import data, wishes
 from symphony.conditions import check as check_conditions
 from symphony.conditions import names_read
 from symphony.data.elements import ATOMIC_NUMBERS, SYMBOLS
 from symphony.weights import Weights, warn_of_unseen
+from symphony.wishes import Wishes
 
 # As a user gives it: atomic numbers and positions, of any type of number.
 Given = tuple[Any, Any]
@@ -38,6 +39,7 @@ class Options(NamedTuple):
         max_atoms: largest size; a molecule that would grow beyond it is ended.
         core: atomic numbers and positions (Å) that every molecule starts from.
         conditions: numbers of the properties that molecules shall have, by name.
+        wishes: formula, size, elements and atoms that may grow; see `Wishes`.
     """
 
     temperature_focus: float
@@ -46,6 +48,7 @@ class Options(NamedTuple):
     max_atoms: int
     core: Core | None
     conditions: dict[str, float]
+    wishes: Wishes = Wishes()
 
 
 def choose(
@@ -58,6 +61,7 @@ def choose(
     fragment: Any = None,
     basin: bool = False,
     conditions: Mapping[str, float] | None = None,
+    **asked: Any,
 ) -> Options:
     """Checks what is asked of a sampler.
 
@@ -73,6 +77,8 @@ def choose(
             first and never move.
         basin: true for a basin temperature of `BASIN_TEMPERATURE`.
         conditions: numbers by the names of conditions; others are unknown.
+        **asked: what molecules shall be: `formula`, `num_atoms`, `max_heavy`,
+            `elements`, `attach`, `keep_hydrogens`; see `symphony.wishes.read`.
 
     Raises:
         UsageError: A value is out of range, or the fragment cannot be used.
@@ -88,8 +94,52 @@ def choose(
         raise UsageError(f"--max_atoms: expected 1 to {MAX_ATOMS}, found {max_atoms}")
     given = {name: float(value) for name, value in (conditions or {}).items()}
     check_conditions(given, names_read(config), weights.name)
-    core = _choose_core(weights, max_atoms, start, fragment)
-    return Options(*temperatures, max_atoms, core, given)
+    wanted = wishes.read(**asked)
+    core = _choose_core(weights, max_atoms, start, fragment, wanted)
+    _check_wishes(wanted, weights, max_atoms, core)
+    return Options(*temperatures, max_atoms, core, given, wanted)
+
+
+def _check_wishes(
+    wanted: Wishes, weights: Weights, max_atoms: int, core: Core | None
+) -> None:
+    if not wanted:
+        return
+    species = tuple(weights.config.data.species)
+    if core is None:
+        wishes.check(wanted, weights, max_atoms)
+        return
+    wishes.check_attach(wanted, *core, species)
+    wishes.check(wanted, weights, max_atoms, wishes.staying(wanted, *core))
+    if _cannot_grow(wanted, weights.config.data, core[0]):
+        raise UsageError(
+            "--formula: expected a fragment without hydrogens, which these weights "
+            "place last, found some; name by --attach the atoms that may grow, and the "
+            "hydrogens are set aside"
+        )
+
+
+def check_change(
+    wanted: Wishes, weights: Weights, max_atoms: int, core: Core, name: str
+) -> None:
+    """Refuses what cannot become of the molecule of a name; see `wishes.check`."""
+    table = tuple(weights.config.data.species)
+    molecule = data.make_molecules(np.array([len(core[0])]), *core)
+    try:
+        _check_geometry(molecule, weights.config, "atoms that stay")
+        wishes.check_attach(wanted, *core, table)
+        wishes.check(wanted, weights, max_atoms, wishes.staying(wanted, *core))
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error
+
+
+def _cannot_grow(wanted: Wishes, config: Any, numbers: UInt8[np.ndarray, " n"]) -> bool:
+    """Returns whether heavy atoms have to come that cannot: after a hydrogen."""
+    if wanted.formula is None or wanted.attach is not None or not config.heavy_first:
+        return False
+    own = np.sum(numbers > 1)
+    heavy = sum(count for number, count in wanted.formula.items() if number > 1)
+    return bool(np.any(numbers == 1) and heavy > own)
 
 
 def _check_temperatures(focus: float, position: float, basin: float) -> None:
@@ -104,7 +154,11 @@ def _check_temperatures(focus: float, position: float, basin: float) -> None:
 
 
 def _choose_core(
-    weights: Weights, max_atoms: int, start: str | None, fragment: Any
+    weights: Weights,
+    max_atoms: int,
+    start: str | None,
+    fragment: Any,
+    wanted: Wishes,
 ) -> Core | None:
     """Returns the atoms that molecules start from; see `choose`."""
     if start is not None and fragment is not None:
@@ -121,7 +175,8 @@ def _choose_core(
     else:
         return None
     warn_of_unseen(weights, core[0], "start" if start else "fragment")
-    _warn_of_hydrogens(data_config, core[0])
+    if wanted.attach is None:
+        _warn_of_hydrogens(data_config, core[0])
     return core
 
 
@@ -131,7 +186,7 @@ def _warn_of_hydrogens(config: Any, atomic_numbers: UInt8[np.ndarray, " n"]) -> 
         logging.warning(
             "fragment: it has hydrogens, and these weights place every heavy atom "
             "before the first hydrogen: only hydrogens will be added; leave all of "
-            "them out for the fragment to grow"
+            "them out for the fragment to grow, or name the atoms that may by --attach"
         )
 
 

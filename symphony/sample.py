@@ -8,7 +8,8 @@ from functools import partial
 
 from common.commands import cli
 from common.errors import UsageError
-from symphony import manifest, molfile, sampler
+from symphony import acceptance, manifest, molfile, sampler
+from symphony.acceptance import Gate
 from symphony.conditions import parse
 from symphony.kinds.denoiser.sample import Refiner, load_refiner, start_of_batch
 from symphony.manifest import Sample
@@ -17,10 +18,17 @@ from symphony.weights import Weights, load_weights
 
 CHOICES = (
     "temperature_focus", "temperature_position", "basin_temperature", "max_atoms",
-    "start", "fragment", "basin",
+    "start", "fragment", "basin", "formula", "num_atoms", "max_heavy", "elements",
+    "attach", "keep_hydrogens",
 )  # fmt: skip
+GATE = ("until_valid", "accept", "max_draws", "diverse")
 REFINER = "refine_qm9"
 CONDITION_HELP = "name=number of a property, as gap=6.5; once for each"
+OUTPUT_HELP = "an SDF; .extxyz and .jsonl beside"
+KEEP_HELP = "those of --attach stay where valence allows; else they are drawn anew"
+DRAWS_HELP = (
+    f"draws of --until_valid at most (default: {acceptance.DRAWS_FOR_EACH} for each)"
+)
 SLOTS_HELP = (
     f"molecules built at a time (default: {sampler.CPU_SLOTS} on a CPU, "
     f"{sampler.ACCELERATOR_SLOTS} elsewhere)"
@@ -40,28 +48,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = choose(weights, **choices, conditions=parse(arguments.condition))
     seed, total, slots = arguments.seed, arguments.num_molecules, arguments.num_slots
     sampler.check_numbers(seed, total, slots)
+    gate = make_gate(arguments)
     refiner = _load_refiner(arguments, weights, options)
     cli.announce_device()
-    head = manifest.header(weights, options, seed, refiner)
-    draw = partial(sampler.draw, weights, options, seed, end=total, num_slots=slots)
-    make = partial(_make, draw, refiner, options)
+    head = manifest.header(weights, options, seed, refiner, gate)
+    end = sampler.end_of(total, gate)
+    draw = partial(sampler.draw, weights, options, seed, end=end, num_slots=slots)
+    make = partial(_make, draw, refiner)
     with molfile.open_output(arguments.output, head, arguments.overwrite) as output:
-        written = manifest.write_all(output, make, total, "sampling")
-    everything = molfile.paths_of(arguments.output).extxyz
-    more = f"; all, with those that failed, in {everything}"
-    manifest.tell(arguments.output, written, more)
+        written = manifest.write_all(output, make, total, "sampling", gate)
+    tell(arguments.output, written, gate)
     return 0
+
+
+def make_gate(arguments: argparse.Namespace) -> Gate | None:
+    """Returns the gate that flags ask for; None where every draw is a molecule."""
+    total = arguments.num_molecules
+    terms = acceptance.choose(total, **{n: getattr(arguments, n) for n in GATE})
+    return None if terms is None else Gate(terms, total)
+
+
+def tell(path: str, written: manifest.Written, gate: Gate | None) -> None:
+    """Prints what was written, and where the molecules lie that failed."""
+    everything = molfile.paths_of(path).extxyz
+    if gate is not None:
+        manifest.tell_accepted(path, gate, f"; all, with those, in {everything}")
+        return
+    more = f"; all, with those that failed, in {everything}"
+    manifest.tell(path, written, more)
 
 
 def _make(
     draw: Callable[[int], Iterator[Sample]],
     refiner: Refiner | None,
-    options: Options,
     first: int,
 ) -> Iterator[Sample]:
     """Yields molecules from the first on; a refined one is so in its own batch."""
     begin = first if refiner is None else start_of_batch(first)
-    made = sampler.refined(draw(begin), refiner, options)
+    made = sampler.refined(draw(begin), refiner)
     return itertools.islice(made, first - begin, None)
 
 
@@ -88,7 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--checkpoint", default="qm9", help="packaged weights or a run's folder")
     add("--num_molecules", type=int, default=100, help="how many, failed ones counted")
     add("--seed", type=int, default=0, help="of the random numbers")
-    add("--output", default="molecules.sdf", help="an SDF; .extxyz and .jsonl beside")
+    add(
+        "-o",
+        "--output",
+        default="molecules.sdf",
+        help="an SDF; .extxyz and .jsonl beside",
+    )
     number("--temperature_focus", help="of stop, focus and species; 1: as trained")
     number("--temperature_position", help="of the density of positions; 1: as trained")
     number("--basin_temperature", help="narrows each mode of the position; 1: does not")
@@ -97,11 +126,28 @@ def _parser() -> argparse.ArgumentParser:
     add("--refiner", default=REFINER, help="weights of --refine, or a folder")
     add("--start", help="symbol of the element of the first atom")
     add("--fragment", help="file with one molecule to start from")
+    add("--formula", help="of every molecule, as C7H10O2")
+    add("--num_atoms", help="atoms with hydrogens, as 18 or 12-20")
+    count("--max_heavy", help="largest number of atoms heavier than hydrogen")
+    add("--elements", help="that may be added, as C,N,O,H")
+    add("--attach", help="atoms of --fragment that may grow, from 0, as 3,5")
+    add("--keep_hydrogens", action="store_true", help=KEEP_HELP)
     add("--condition", action="append", default=[], help=CONDITION_HELP)
+    add_gate(parser)
     count("--max_atoms", help="largest size; by the config")
     count("--num_slots", help=SLOTS_HELP)
     add("--overwrite", action="store_true", help="replace what --output has")
     return parser
+
+
+def add_gate(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `symphony.acceptance`."""
+    add = parser.add_argument
+    names = ", ".join(acceptance.NAMES)
+    add("--until_valid", action="store_true", help="go on until so many are accepted")
+    add("--accept", help=f"what is: {names} (default: {acceptance.NAMES[0]})")
+    add("--max_draws", type=int, default=None, help=DRAWS_HELP)
+    add("--diverse", action="store_true", help="no two of one canonical SMILES")
 
 
 if __name__ == "__main__":

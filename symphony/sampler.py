@@ -3,27 +3,32 @@
 Molecule `i` of a seed is the same however many are asked for. Positions are in Å.
 """
 
+import contextlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from common.commands import cli
 from common.commands.environment import pinned, step_by_step
 from common.errors import UsageError
-from symphony import build, manifest, starts
+from symphony import acceptance, build, manifest, starts, targets
+from symphony.acceptance import Gate
 from symphony.arrays import HostPositions
 from symphony.conditions import names_of, some_known
-from symphony.generate import Finished, Settings, generate
+from symphony.generate import Finished, generate
 from symphony.kinds.denoiser import sample as denoiser
 from symphony.kinds.denoiser.sample import Refiner, load_refiner
 from symphony.manifest import Sample
-from symphony.options import Options, choose
+from symphony.options import Core, Options, choose
+from symphony.slots import Settings, Start
+from symphony.targets import Target
 from symphony.weights import Weights, load_weights
 
 CPU_SLOTS, ACCELERATOR_SLOTS = 16, 256
@@ -38,11 +43,16 @@ class Summary(NamedTuple):
         num_finished: those that stopped before they had `max_atoms`.
         num_valid: finished ones whose bonds were perceived; None where nobody asked
             for bonds.
+        num_accepted: those that were accepted, see `symphony.acceptance`; None where
+            nothing of the kind was asked.
+        num_duplicates: those rejected since there was one of the same SMILES.
     """
 
     num_molecules: int
     num_finished: int
     num_valid: int | None
+    num_accepted: int | None = None
+    num_duplicates: int = 0
 
 
 MOST = 2**31 - 1
@@ -64,16 +74,62 @@ class Sampler:
         self.weights = weights
         self.summary: Summary | None = None
 
-    def sample(self, num_molecules: int, seed: int = 0, **keywords: Any) -> list[Any]:
+    def sample(
+        self,
+        num_molecules: int,
+        seed: int = 0,
+        *,
+        until_valid: bool = False,
+        accept: str | None = None,
+        max_draws: int | None = None,
+        diverse: bool = False,
+        **keywords: Any,
+    ) -> list[Any]:
         """Returns as RDKit molecules those whose bonds could be perceived.
 
         Each has one conformer and the properties that `symphony sample` writes.
+
+        Args:
+            num_molecules: number of draws, or of accepted molecules with `until_valid`.
+            seed: seed of the random numbers.
+            until_valid: true to go on until so many are accepted; see `accept`.
+            accept: `xyz2mol_hueckel`, `strict`, `edm` or `posebusters`.
+            max_draws: draws, at most; what was accepted until then is returned.
+            diverse: true for no two of one canonical SMILES.
+            **keywords: see `stream`.
         """
+        terms = acceptance.choose(
+            num_molecules, until_valid, accept, max_draws, diverse
+        )
+        if terms is not None:
+            return self._accepted(Gate(terms, num_molecules), seed, **keywords)
         drawn = self.stream(num_molecules, seed, **keywords)
         finished = [manifest.finish(sample) for sample in drawn]
         num_valid = sum(record["valid"] for _, record in finished)
         self.summary = self.summary._replace(num_valid=num_valid)
         return [mol for mol, _ in finished if mol is not None]
+
+    def _accepted(self, gate: Gate, seed: int, **keywords: Any) -> list[Any]:
+        """Returns the molecules that a gate accepts, until it has enough."""
+        mols, num_valid = [], 0
+        drawn = self.stream(end_of(gate.num_wanted, gate), seed, **keywords)
+        with contextlib.closing(drawn):
+            for sample in drawn:
+                mol, record = manifest.finish(sample, gate.terms.preset)
+                sdf = "" if mol is None else _to_sdf(mol)
+                reason = gate.judge(sample, record["smiles"], sdf)
+                num_valid += record["valid"]
+                mols += [mol] if reason is None else []
+                if gate.is_done:
+                    break
+        if gate.terms.until_valid and len(mols) < gate.num_wanted:
+            logging.warning("%s; raise max_draws", gate.describe())
+        self.summary = self.summary._replace(
+            num_valid=num_valid,
+            num_accepted=gate.num_accepted,
+            num_duplicates=gate.rejected[acceptance.DUPLICATE],
+        )
+        return mols
 
     def sample_positions(
         self, num_molecules: int, seed: int = 0, **keywords: Any
@@ -106,7 +162,7 @@ class Sampler:
         if refiner is not None:
             check_refiner(self.weights, options, refiner)
         drawn = draw(self.weights, options, seed, first, num_molecules, num_slots)
-        return self._counted(step_by_step(refined(drawn, refiner, options)))
+        return self._counted(step_by_step(refined(drawn, refiner)))
 
     def _counted(self, samples: Iterator[Sample]) -> Iterator[Sample]:
         """Yields molecules and keeps `summary` up to them."""
@@ -116,6 +172,18 @@ class Sampler:
                 summary.num_molecules + 1, summary.num_finished + sample.stopped, None
             )
             yield sample
+
+
+def _to_sdf(mol: Any) -> str:
+    from rdkit import Chem
+
+    return Chem.SDWriter.GetText(mol)
+
+
+def end_of(num_molecules: int, gate: Gate | None) -> int:
+    """Returns how many molecules of a seed are drawn, at most."""
+    most = None if gate is None else gate.terms.max_draws
+    return min(num_molecules if most is None else most, MOST)
 
 
 def load(name_or_path: str | os.PathLike[str] = "qm9") -> Sampler:
@@ -147,11 +215,17 @@ def draw(
     Raises:
         UsageError: A number is out of range; before anything is drawn.
     """
-    if num_slots is None:
-        on_cpu = jax.default_backend() == "cpu"
-        num_slots = CPU_SLOTS if on_cpu else ACCELERATOR_SLOTS
+    num_slots = choose_slots(num_slots)
     check_numbers(seed, end, num_slots)
     return _draw(weights, options, seed, first, end, num_slots)
+
+
+def choose_slots(num_slots: int | None) -> int:
+    """Returns the number of molecules built at a time; the device's where None."""
+    if num_slots is not None:
+        return num_slots
+    on_cpu = jax.default_backend() == "cpu"
+    return CPU_SLOTS if on_cpu else ACCELERATOR_SLOTS
 
 
 def check_refiner(weights: Weights, options: Options, refiner: Refiner) -> None:
@@ -161,9 +235,7 @@ def check_refiner(weights: Weights, options: Options, refiner: Refiner) -> None:
     denoiser.check_species(refiner, sorted(known), f"molecules of {weights.name}")
 
 
-def refined(
-    samples: Iterator[Sample], refiner: Refiner | None, options: Options
-) -> Iterator[Sample]:
+def refined(samples: Iterator[Sample], refiner: Refiner | None) -> Iterator[Sample]:
     """Yields molecules refined, or as they are without a refiner, in order.
 
     The atoms of a fragment stay where they are.
@@ -171,13 +243,12 @@ def refined(
     if refiner is None:
         yield from samples
         return
-    num_fixed = 0 if options.core is None else len(options.core[0])
     while batch := list(itertools.islice(samples, denoiser.BATCH)):
         moved = denoiser.refine(
             refiner,
             [one.atomic_numbers for one in batch],
             [one.positions for one in batch],
-            [np.arange(len(one.atomic_numbers)) < num_fixed for one in batch],
+            [np.arange(len(one.atomic_numbers)) < one.num_fixed for one in batch],
             [one.index for one in batch],
             batch[0].seed,
         )
@@ -216,24 +287,102 @@ def _draw(
     weights: Weights, options: Options, seed: int, first: int, end: int, num_slots: int
 ) -> Iterator[Sample]:
     config, core = weights.config, options.core
+    if options.wishes:
+        target = targets.make_target(core, options.wishes, config, capacity_of(options))
+        yield from draw_targets(
+            weights, options, seed, range(first, end), num_slots, lambda index: target
+        )
+        return
     order_of = starts.orders(weights, core, seed)
+    start = partial(starts.start, core, order_of, config)
     species_table = np.array(config.data.species, np.uint8)
-    finished = generate(
-        build.kind_of(config).decoder,
-        weights.model,
-        weights.params,
-        iter(range(first, end)),
-        seed,
-        _settings(config, options),
-        partial(starts.start, core, order_of, config),
-        mode=_mode(options),
-        num_slots=num_slots,
-        capacity=4 * -(-options.max_atoms // 4),
-    )
+    indices = iter(range(first, end))
+    finished = _generate(weights, options, seed, indices, num_slots, start, False)
     for one in _in_order(finished, first):
         numbers = species_table[one.species]
         atoms = starts.put_back(core, numbers, one.positions)
-        yield Sample(one.index, seed, *atoms, one.stopped, one.log_likelihood)
+        num_fixed = 0 if core is None else len(core[0])
+        yield Sample(
+            one.index, seed, *atoms, one.stopped, one.log_likelihood,
+            num_fixed=num_fixed,
+        )  # fmt: skip
+
+
+def draw_targets(
+    weights: Weights,
+    options: Options,
+    seed: int,
+    indices: range,
+    num_slots: int,
+    target_of: Callable[[int], Target],
+) -> Iterator[Sample]:
+    """Yields molecules that each have a target of their own, in order.
+
+    Args:
+        weights: trained model.
+        options: checked options; those of the core and wishes are in the targets.
+        seed: seed of the random numbers.
+        indices: numbers of the molecules of the seed, one after another.
+        num_slots: molecules under construction at a time.
+        target_of: function from the index of a molecule to what it shall be.
+    """
+    config = weights.config
+    species_table = np.array(config.data.species, np.uint8)
+    orders: dict[int, Callable[[int], Any]] = {}
+
+    def start(index: int) -> Start:
+        target = target_of(index)
+        known = orders.setdefault(id(target), _orders_of(weights, target, seed))
+        return targets.start(target, known(index), config)
+
+    finished = _generate(
+        weights, options, seed, iter(indices), num_slots, start, limited=True
+    )
+    for one in _in_order(finished, indices.start):
+        numbers = species_table[one.species]
+        *atoms, count = targets.put_back(target_of(one.index), numbers, one.positions)
+        yield Sample(
+            one.index, seed, *atoms, one.stopped, one.log_likelihood,
+            log_constrained=one.log_constrained, reason=one.reason, num_fixed=count,
+        )  # fmt: skip
+
+
+def _orders_of(weights: Weights, target: Target, seed: int) -> Callable[[int], Any]:
+    """Returns the function that draws in which order the first atoms are taken in."""
+    core = target.core
+    if core is None:
+        return starts.orders(weights, None, seed)
+    first: Core = (core[0][target.first], core[1][target.first])
+    return starts.orders(weights, first, seed)
+
+
+def _generate(
+    weights: Weights,
+    options: Options,
+    seed: int,
+    indices: Iterator[int],
+    num_slots: int,
+    start: Callable[[int], Start],
+    limited: bool,
+) -> Iterator[Finished]:
+    return generate(
+        build.kind_of(weights.config).decoder,
+        weights.model,
+        weights.params,
+        indices,
+        seed,
+        _settings(weights.config, options),
+        start,
+        mode=_mode(options),
+        num_slots=num_slots,
+        capacity=capacity_of(options),
+        limited=limited,
+    )
+
+
+def capacity_of(options: Options) -> int:
+    """Returns the number of atoms that a slot holds."""
+    return 4 * -(-options.max_atoms // 4)
 
 
 def _settings(config: Any, options: Options) -> Settings:

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 
 from symphony import build, data
 from symphony.arrays import AtomicNumbers, HostPositions, Index, NodeIndices
-from symphony.generate import Start
 from symphony.options import Core
+from symphony.slots import Start
 from symphony.weights import Weights
 
 _ORDER_STREAM = 1_000_000  # Beyond every step of a molecule.

@@ -38,6 +38,7 @@ PRESETS = {
 # Judged on the molecule that "xyz2mol_hueckel" perceives.
 STRICT = "strict"
 STRICT_PARENT = "xyz2mol_hueckel"
+EDM = "edm"
 
 
 class Perception(NamedTuple):
@@ -136,12 +137,17 @@ def perceive(
         atomic_numbers: nuclear charges.
         positions: coordinates in Å.
         preset: key of `PRESETS`, or `"strict"`: one fragment, no atom with a
-            formal charge and no radical in what `"xyz2mol_hueckel"` perceives.
+            formal charge and no radical in what `"xyz2mol_hueckel"` perceives; or
+            `"edm"`: bonds by EDM's table of lengths.
 
     Returns:
         The sanitized molecule with explicit hydrogens, or None if the convention
         calls it invalid.
     """
+    if preset == EDM:
+        from symphony.chemistry import edm  # It judges by this module.
+
+        return edm.to_mol(atomic_numbers, positions)
     mol, status = _perceive_with_status(atomic_numbers, positions, preset)
     return mol if status == "valid" else None
 

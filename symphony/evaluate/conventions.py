@@ -12,8 +12,8 @@ from typing import NamedTuple
 import rdkit
 from absl import logging
 
-from symphony.chemistry import bonds, pool
-from symphony.evaluate import edm, samples
+from symphony.chemistry import bonds, edm, pool
+from symphony.evaluate import samples
 
 EDM = "edm"
 NAMES = (EDM, "xyz2mol", "xyz2mol_hueckel", "strict")

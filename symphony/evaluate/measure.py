@@ -166,7 +166,7 @@ def evaluate(
     )
     report = {
         "versions": versions(),
-        "samples": {"source": drawn.source, "num_molecules": len(drawn.molecules)},
+        "samples": _describe(drawn),
         "reference": {
             "source": reference.source,
             "num_molecules": len(reference.molecules),
@@ -196,3 +196,11 @@ def evaluate(
 
 def _progress_of(name: str, advance: conventions.Advance | None) -> pool.OnDone | None:
     return None if advance is None else partial(advance, name)
+
+
+def _describe(drawn: samples.Samples) -> dict[str, Any]:
+    """Returns what was judged, and how much of it a gate had accepted, if one did."""
+    told = {"source": drawn.source, "num_molecules": len(drawn.molecules)}
+    if drawn.num_accepted is not None:
+        told["num_accepted"] = drawn.num_accepted
+    return told

@@ -108,8 +108,10 @@ def reasons(report: dict[str, Any]) -> list[str]:
 
 def _caption(report: dict[str, Any]) -> str:
     samples, reference = report["samples"], report["reference"]
+    total, accepted = samples["num_molecules"], samples.get("num_accepted")
+    gate = "" if accepted is None else f" (accepted: {_percent(accepted / total)} %)"
     return (
-        f"{samples['num_molecules']} molecules of {samples['source']}, "
+        f"{total} molecules of {samples['source']}{gate}, "
         f"{reference['num_molecules']} of the data {reference['source']}; "
         f"RDKit {report['versions']['rdkit']}"
     )

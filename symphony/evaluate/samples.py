@@ -42,6 +42,7 @@ class Samples(NamedTuple):
     molecules: list[Molecule]  # Without atoms where there is a fault.
     faults: list[str | None]
     source: str  # The file that was read.
+    num_accepted: int | None = None  # By the gate of the sampler; None without one.
 
 
 class Reference(NamedTuple):
@@ -140,8 +141,10 @@ def _faults(
             f"records in its manifest; found {num_read + num_unreadable}. If the "
             "sampler was interrupted, run it again"
         )
-    # An SDF alone has the molecules with bonds, in the order of the manifest.
-    with_bonds = [record for record in manifest if record.get("smiles") is not None]
+    # An SDF alone has the molecules with bonds, in the order of the manifest, but for
+    # those that a gate rejected.
+    kept = [record for record in manifest if record.get("accepted", True)]
+    with_bonds = [record for record in kept if record.get("smiles") is not None]
     read = next((some for some in (manifest, with_bonds) if len(some) == num_read), [])
     for index, record in enumerate(read):
         if record.get("stopped") is False:
@@ -185,7 +188,16 @@ def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
     molecules += [_empty_molecule() for _ in lost]
     faults += lost
     _check_some(records, faults, str(path))
-    return Samples(molecules[:max_molecules], faults[:max_molecules], str(path))
+    kept = (molecules[:max_molecules], faults[:max_molecules], str(path))
+    return Samples(*kept, _count_accepted(manifest, max_molecules))
+
+
+def _count_accepted(
+    manifest: list[dict] | None, max_molecules: int | None
+) -> int | None:
+    """Returns how many of the draws a gate accepted; None where there was none."""
+    verdicts = [record.get("accepted") for record in (manifest or [])[:max_molecules]]
+    return sum(verdicts) if verdicts and None not in verdicts else None
 
 
 def _fault_of(numbers: np.ndarray, positions: np.ndarray) -> str | None:

@@ -11,7 +11,10 @@ from tests.faults.run import Case
 NUMBERS = {
     ("symphony", "sample"): (
         "num_molecules", "seed", "temperature_focus", "temperature_position",
-        "basin_temperature", "max_atoms", "num_slots",
+        "basin_temperature", "max_atoms", "num_slots", "max_heavy", "max_draws",
+    ),
+    ("symphony", "edit", "good.sdf", "--remove=0"): (
+        "num_molecules", "seed", "num_slots", "max_heavy",
     ),
     ("symphony", "score", "--molecules=good.sdf"): (
         "num_orders", "num_direction_samples", "seed",
@@ -35,7 +38,14 @@ NUMBERS = {
 """Flags that are numbers, by the command."""
 
 NAMES = {
-    ("symphony", "sample"): ("checkpoint", "start", "condition", "refiner"),
+    ("symphony", "sample"): (
+        "checkpoint", "start", "condition", "refiner", "formula", "num_atoms",
+        "elements", "attach", "accept",
+    ),
+    ("symphony", "edit", "good.sdf", "--remove=0"): (
+        "checkpoint", "formula", "num_atoms", "elements",
+    ),
+    ("symphony", "complete", "good.sdf"): ("checkpoint", "formula", "elements"),
     ("symphony", "evaluate", "--samples=good.sdf"): ("conventions", "reference_split"),
     ("symphony", "package", "--output=mine"): ("workdir", "which"),
     ("equijump", "sample"): (

@@ -17,7 +17,16 @@ from typing import NamedTuple
 
 COMMANDS = [
     f"symphony.{verb}"
-    for verb in ("train", "sample", "score", "refine", "evaluate", "package")
+    for verb in (
+        "train",
+        "sample",
+        "score",
+        "refine",
+        "edit",
+        "complete",
+        "evaluate",
+        "package",
+    )
 ] + [
     f"equijump.{verb}"
     for verb in ("train", "sample", "evaluate", "simulate", "inspect", "package")

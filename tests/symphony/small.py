@@ -138,9 +138,9 @@ def _blur_by(noise, key, direction, scale):
     return densities.exponential_map(direction, scale * tangent)
 
 
-def with_bonds(samples):
+def with_bonds(samples, preset=manifest.BOND_PRESET):
     """Stands for `manifest.with_bonds`: perceives in this process."""
     for one in samples:
-        task = manifest._bond_task(one)
+        task = manifest._bond_task(one, preset)
         words = task["preset"], task["name"], task["properties"]
         yield one, *bonds.to_sdf(one.atomic_numbers, one.positions, *words)

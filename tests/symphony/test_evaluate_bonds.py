@@ -6,8 +6,8 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 
 from common.errors import RunError
-from symphony.chemistry import bonds, pool
-from symphony.evaluate import conventions, edm, samples
+from symphony.chemistry import bonds, edm, pool
+from symphony.evaluate import conventions, samples
 from symphony.evaluate.samples import read_reference, read_samples
 
 GOLDEN = "symphony/packaged/gschnet_qm9_samples.npz"

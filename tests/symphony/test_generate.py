@@ -8,17 +8,10 @@ import numpy as np
 import pytest
 
 from symphony import build, decisions, likelihood
-from symphony.generate import (
-    Fragment,
-    Placement,
-    Settings,
-    Start,
-    first_or_next,
-    generate,
-    in_full_precision,
-)
+from symphony.generate import generate, in_full_precision
 from symphony.model import Surroundings
 from symphony.orders import Cut
+from symphony.slots import Fragment, Placement, Settings, Start, first_or_next
 from tests.symphony import small
 
 CAPACITY = 12  # Of the batched loop.

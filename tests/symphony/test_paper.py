@@ -14,10 +14,11 @@ from common.so3.grid import sphere_grid
 from common.so3.harmonics import spherical_harmonics
 from configs.symphony import qm9_paper, solids
 from symphony import build, densities
-from symphony.generate import Fragment, Settings, Start, generate
+from symphony.generate import generate
 from symphony.kinds.paper import decisions
 from symphony.kinds.paper import loss as paper_loss
 from symphony.kinds.paper.model import JointDensity, PaperSymphony
+from symphony.slots import Fragment, Settings, Start
 from tests.symphony import small
 
 ENTROPY = -3.3575  # Nats, of the angular target at inverse temperature 20, degree 5.

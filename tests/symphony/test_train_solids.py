@@ -11,8 +11,9 @@ import pytest
 
 from configs.symphony import qm9_cpu, solids, tetris
 from symphony import build, data, loss, train
-from symphony.generate import Settings, Start, generate
+from symphony.generate import generate
 from symphony.kinds.paper import loss as paper_loss
+from symphony.slots import Settings, Start
 from tests.symphony import small
 
 pytestmark = pytest.mark.slow

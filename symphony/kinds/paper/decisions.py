@@ -10,9 +10,11 @@ import jax.numpy as jnp
 from common.nn.conditions import Conditions
 from symphony.arrays import RandomKey, Vector
 from symphony.decisions import draw_choice, draw_direction
-from symphony.generate import Fragment, Placement, Settings, first_or_next
 from symphony.kinds.paper.loss import log_mass, position_log_density
 from symphony.kinds.paper.model import JointDensity, PaperSymphony
+from symphony.limits import Allowed
+from symphony.masks import plus
+from symphony.slots import Fragment, Placement, Settings, first_or_next
 
 TARGET_WIDTH = 0.045
 """Radians, standard deviation per axis of the published angular target."""
@@ -39,6 +41,7 @@ def decide(
     key: RandomKey,
     settings: Settings,
     mode: str,
+    allowed: Allowed | None = None,
 ) -> Placement:
     """Draws one step: the first species, or stop, or focus, species and position.
 
@@ -47,8 +50,9 @@ def decide(
         cache: nothing.
         fragment: atoms so far.
         key: key of this step of this molecule.
-        settings: settings of the sampler, see `generate.Settings`.
+        settings: settings of the sampler, see `slots.Settings`.
         mode: `exact`, `tempered` or `basin`; see `generate.generate`.
+        allowed: what may be drawn; anything where None.
     """
     del cache
     keys = jax.random.split(key, 3)
@@ -57,7 +61,7 @@ def decide(
     positions, species = fragment.positions, fragment.species
     pairs = model.pairs(positions, placed)
     logits = model.focus_species(species, positions, placed, pairs)
-    choice = draw_choice(keys[0], jnp.zeros(()), logits, settings)
+    choice = draw_choice(keys[0], jnp.zeros(()), logits, settings, allowed)
 
     feats = model.focus_feats(species, pairs, choice.focus)
     density = model.density(feats, choice.species)
@@ -69,8 +73,11 @@ def decide(
         species=choice.species,
         position=positions[choice.focus] + vector,
         log_likelihood=choice.log_likelihood + log_position,
+        log_constrained=plus(choice.log_constrained, log_position),
+        stuck=choice.stuck,
     )
-    return first_or_next(keys[2], model.first_species, settings, fragment, drawn)
+    first = model.first_species
+    return first_or_next(keys[2], first, settings, fragment, drawn, allowed)
 
 
 def draw_vector(

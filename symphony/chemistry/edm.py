@@ -115,12 +115,7 @@ def describe_molecule(
     fault = bonds.find_fault(atomic_numbers, positions)
     if fault is not None:
         return bonds.Perception(fault)
-    mol = Chem.RWMol()
-    for number in atomic_numbers:
-        mol.AddAtom(Chem.Atom(int(number)))
-    orders = bond_orders(atomic_numbers, positions)
-    for i, j in zip(*np.nonzero(np.triu(orders)), strict=True):
-        mol.AddBond(int(i), int(j), Chem.BondType.values[int(orders[i, j])])
+    mol = _bonded(atomic_numbers, positions)
     with rdBase.BlockLogs():
         try:
             Chem.SanitizeMol(mol)
@@ -130,6 +125,31 @@ def describe_molecule(
         except ValueError:
             return bonds.Perception("valence")
         return bonds.describe(largest)
+
+
+def _bonded(atomic_numbers: AtomicNumbers, positions: HostPositions) -> Chem.RWMol:
+    """Returns the molecule with the bonds of the table, not sanitized."""
+    mol = Chem.RWMol()
+    for number in atomic_numbers:
+        mol.AddAtom(Chem.Atom(int(number)))
+    orders = bond_orders(atomic_numbers, positions)
+    for i, j in zip(*np.nonzero(np.triu(orders)), strict=True):
+        mol.AddBond(int(i), int(j), Chem.BondType.values[int(orders[i, j])])
+    return mol
+
+
+def to_mol(atomic_numbers: AtomicNumbers, positions: HostPositions) -> Chem.Mol | None:
+    """Returns the table's molecule with its conformer, None where it is not valid.
+
+    See `describe_molecule` for what that means; all fragments are there.
+    """
+    if describe_molecule(atomic_numbers, positions).status != "valid":
+        return None
+    mol = _bonded(atomic_numbers, positions)
+    Chem.SanitizeMol(mol)
+    conformer = bonds.to_mol(atomic_numbers, positions).GetConformer()
+    mol.AddConformer(conformer, assignId=True)
+    return mol.GetMol()
 
 
 def validity(molecules: Sequence[bonds.Molecule]) -> bonds.Validity:

@@ -1,0 +1,203 @@
+"""What constrained sampling reaches: formulas, lost hydrogens, grown cores, and speed.
+
+Run: `python -m benchmarks.constraints --checkpoint=qm9 --draws=100`. It prints four
+tables and writes them to `--output`. `--only=formulas` makes one of them. Validity is
+`strict`: one fragment, no charges, no radicals, by xyz2mol with Hückel charges.
+"""
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rdkit import Chem
+from rdkit.Chem import AllChem
+from rich.console import Console
+
+import symphony
+from common.commands import cli
+from common.commands.report import Rows, print_tables
+from symphony import data, editing, formula, options
+from symphony.chemistry import bonds
+from symphony.manifest import Sample
+from symphony.sampler import Sampler
+
+FORMULAS = (
+    "C7H10O2", "C6H6", "CH4", "C5H9NO2", "C2H6O", "C9H20", "C8H8", "C7H12O2",
+    "C6H10N2O", "C8H14O", "C5H8N2O2", "C7H11NO", "C4H6O3", "C6H9NO2", "C7H6O2",
+    "C3H4N4O2", "C8H12O", "C5H5N3O", "H2O", "C9H12",
+)  # fmt: skip
+CORES = (
+    ("c1ccncc1", (0,)), ("c1ccccc1", (0, 3)), ("C1CCNCC1", (3,)), ("C1COCCN1", (5,)),
+    ("C1CNCCN1", (2, 5)), ("c1cnc[nH]1", (0,)), ("c1ccoc1", (1,)), ("c1ncncc1", (5,)),
+    ("O=C1CCCN1", (2,)), ("NC(=O)C1CC1", (3,)),
+)  # fmt: skip
+"""Cores of drugs with at most seven heavy atoms, and the atoms that may grow."""
+
+
+def judge(drawn: Sequence[Sample]) -> list[str | None]:
+    """Returns the SMILES of each molecule; None where invalid or unfinished."""
+    stopped = [one for one in drawn if one.stopped]
+    pairs = [(one.atomic_numbers, one.positions) for one in stopped]
+    found = iter(bonds.perceive_all(pairs, "strict"))
+    told = [next(found) if one.stopped else None for one in drawn]
+    return [
+        None if one is None or one.status != "valid" else one.graph_smiles
+        for one in told
+    ]
+
+
+def per_cent(values: Sequence[Any]) -> str:
+    """Returns the share of true values in per cent.
+
+    >>> per_cent([True, False, None, "C"])
+    '50.0'
+    """
+    return f"{100 * np.mean([bool(value) for value in values]):.1f}"
+
+
+def formulas(sampler: Sampler, draws: int) -> Rows:
+    """Returns how many draws meet a formula, and how many of these are valid."""
+    header = ["formula", "finished, %", "valid of finished, %", "distinct", "reasons"]
+    rows = [header]
+    for text in FORMULAS:
+        drawn = sampler.sample_positions(draws, formula=text)
+        finished = [one for one in drawn if one.stopped]
+        counts = [Counter(one.atomic_numbers.tolist()) for one in finished]
+        if wrong := [one for one in counts if formula.write(one) != text]:
+            raise AssertionError(f"{text}: found {formula.write(wrong[0])}")
+        smiles = judge(finished)
+        valid = [one for one in smiles if one]
+        reasons = Counter(one.reason for one in drawn if not one.stopped)
+        told = "; ".join(f"{count} {name}" for name, count in reasons.items())
+        share = per_cent(smiles) if smiles else "–"
+        done = per_cent([one.stopped for one in drawn])
+        rows.append([text, done, share, len({*valid}), told])
+    return rows
+
+
+def hydrogens(sampler: Sampler, count: int) -> Rows:
+    """Returns how many held-out molecules that lost a hydrogen are restored."""
+    species = tuple(sampler.weights.config.data.species)
+    held_out, _ = data.read_molecules("qm9-sample", species, 29, split="validation")
+    molecules = data.choose_molecules(held_out, count)
+    rng = np.random.default_rng(0)
+    whole, changes = [], []
+    for begin, end in zip(molecules.offsets[:-1], molecules.offsets[1:], strict=True):
+        numbers = molecules.atomic_numbers[begin:end]
+        positions = molecules.positions[begin:end]
+        lost = rng.choice(np.flatnonzero(numbers == 1)) if 1 in numbers else 0
+        stays = np.arange(len(numbers)) != lost
+        whole.append((numbers, positions))
+        core = (numbers[stays], positions[stays])
+        changes.append(editing.with_hydrogens(core, species, "molecule"))
+    chosen = options.choose(sampler.weights, basin=True)
+    names = [str(name) for name in molecules.names]
+    drawn = list(editing.grow(sampler.weights, chosen, changes, names, 1, 0, None))
+    before = [
+        one.graph_smiles if one.status == "valid" else None
+        for one in bonds.perceive_all(whole, "strict")
+    ]
+    after = judge(drawn)
+    same = [a == b for a, b in zip(before, after, strict=True) if b is not None]
+    known = [one for one in before if one is not None]
+    return [
+        ["molecules", "strictly valid before, %", "restored of these, %"],
+        [len(before), per_cent(before), per_cent(same) if known else "–"],
+    ]
+
+
+def embed(smiles: str) -> Any:
+    """Returns a molecule with hydrogens and a relaxed conformer."""
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    AllChem.EmbedMolecule(mol, randomSeed=0)
+    AllChem.MMFFOptimizeMolecule(mol)
+    return mol
+
+
+def cores(sampler: Sampler, draws: int) -> Rows:
+    """Returns how many draws of a core are valid, and how many still contain it."""
+    header = ["core", "attach", "finished, %", "valid, %", "grown of valid, %"]
+    rows = [[*header, "distinct", "with the core, %"]]
+    for smiles, attach in CORES:
+        drawn = sampler.sample_positions(draws, fragment=embed(smiles), attach=attach)
+        told = judge(drawn)
+        valid = [one for one in told if one]
+        pattern = Chem.MolFromSmiles(smiles)
+        core = Chem.MolToSmiles(pattern)
+        mols = [Chem.MolFromSmiles(one) for one in valid]
+        kept = [mol is not None and mol.HasSubstructMatch(pattern) for mol in mols]
+        rows.append(
+            [
+                smiles,
+                ",".join(map(str, attach)),
+                per_cent([one.stopped for one in drawn]),
+                per_cent(told),
+                per_cent([one != core for one in valid]) if valid else "–",
+                len({*valid}),
+                per_cent(kept) if kept else "–",
+            ]
+        )
+    return rows
+
+
+def speed(sampler: Sampler, draws: int) -> Rows:
+    """Returns the CPU time of a draw, compilation apart, with and without limits."""
+    asked = {
+        "nothing": {},
+        "max_heavy=9": {"max_heavy": 9},
+        "elements=C,N,O,H": {"elements": "C,N,O,H"},
+        "num_atoms=12-20": {"num_atoms": "12-20"},
+        "formula=C7H10O2": {"formula": "C7H10O2"},
+    }
+    rows = [["asked", "CPU-s for each draw", "of that without", "mean atoms"]]
+    free = None
+    for name, keywords in asked.items():
+        sampler.sample_positions(2, **keywords)
+        begin = time.process_time()
+        drawn = sampler.sample_positions(draws, seed=1, **keywords)
+        each = (time.process_time() - begin) / draws
+        free = free or each
+        mean = np.mean([len(one.atomic_numbers) for one in drawn])
+        rows.append([name, f"{each:.3f}", f"{each / free:.2f}", f"{mean:.1f}"])
+    return rows
+
+
+TABLES: dict[str, Callable[[Sampler, int], Rows]] = {
+    "formulas": formulas,
+    "hydrogens": hydrogens,
+    "cores": cores,
+    "speed": speed,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the benchmark and returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    sampler = symphony.load(arguments.checkpoint)
+    names = [arguments.only] if arguments.only else [*TABLES]
+    with Path(arguments.output).open("w") as file:
+        for name in names:
+            rows = TABLES[name](sampler, arguments.draws)
+            print_tables([rows], Console())
+            print_tables([rows], Console(file=file, width=160))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.argument_parser(
+        "benchmarks.constraints", "Measures constrained sampling."
+    )
+    add = parser.add_argument
+    add("--checkpoint", default="qm9", help="packaged weights or a run's folder")
+    add("--draws", type=int, default=100, help="of each formula, core; molecules")
+    add("--only", choices=tuple(TABLES), default=None, help="one table")
+    add("--output", default="constraints.txt", help="file of the tables")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.run("benchmarks.constraints", main))
