@@ -30,6 +30,7 @@ SEALED = {
 STARTED = {
     "symphony sample": (["--num_molecules=2", "--output=a.sdf"], "a.sdf"),
     "symphony refine": (["--molecules=MOLECULES", "--output=a.sdf"], "a.jsonl"),
+    "symphony properties": (["MOLECULES", "--output=a.npz"], "a.jsonl"),
     "symphony train": (["--config=tiny", "--workdir=."], "config.json"),
     "equijump train": (["--config=tiny", "--workdir=."], "metrics.jsonl"),
     "equijump sample": (["--num_jumps=2", "--replicas=2", "--output=."], "state.npz"),

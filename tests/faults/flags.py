@@ -19,6 +19,9 @@ NUMBERS = {
     ("symphony", "score", "--molecules=good.sdf"): (
         "num_orders", "num_direction_samples", "seed",
     ),
+    ("symphony", "properties", "good.sdf", "--output=out.sdf"): (
+        "num_molecules", "num_workers",
+    ),
     ("symphony", "refine", "--molecules=good.sdf"): ("noise", "num_steps", "seed"),
     ("symphony", "evaluate", "--samples=good.sdf"): (
         "max_molecules", "num_perceived", "num_workers", "time_limit",
@@ -47,6 +50,7 @@ NAMES = {
     ),
     ("symphony", "complete", "good.sdf"): ("checkpoint", "formula", "elements"),
     ("symphony", "evaluate", "--samples=good.sdf"): ("conventions", "reference_split"),
+    ("symphony", "properties", "good.sdf", "--output=out.sdf"): ("with",),
     ("symphony", "package", "--output=mine"): ("workdir", "which"),
     ("equijump", "sample"): (
         "checkpoint", "sequence", "system", "method", "condition", "format",
