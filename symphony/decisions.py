@@ -92,13 +92,13 @@ def extend_cache(
 
 
 def embed_fragment(
-    model: Symphony, cache: Cache, fragment: Fragment
+    model: Symphony, cache: Cache, fragment: Fragment, conditions: Conditions
 ) -> tuple[Features, NextAtom]:
     """Returns the features of the atoms and the logits of the one step there is."""
     node_feats, messages = cache.layer_feats[-1], cache.messages[None]
     placed = _placed(fragment)[None]
     return node_feats, model.next_atom(
-        fragment.species, node_feats, messages, placed, cache.pair_feats
+        fragment.species, node_feats, messages, placed, cache.pair_feats, conditions
     )
 
 
@@ -118,12 +118,13 @@ def decide(
     allowed: Allowed | None = None,
 ) -> Placement:
     """Draws one step: the first species, or stop or an atom; see `draw_next`."""
-    embedded = embed_fragment(model, cache, fragment)
+    embedded = embed_fragment(model, cache, fragment, settings.conditions)
     placed = _placed(fragment)
     drawn = draw_next(
         model, key, settings, mode, fragment.positions, placed, *embedded, allowed
     )
-    return first_or_next(key, model.first_species, settings, fragment, drawn, allowed)
+    first = model.first_logits(settings.conditions)
+    return first_or_next(key, first, settings, fragment, drawn, allowed)
 
 
 class Choice(NamedTuple):
