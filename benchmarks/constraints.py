@@ -16,6 +16,7 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem import AllChem
 from rich.console import Console
+from rich.markup import escape
 
 import symphony
 from common.commands import cli
@@ -132,7 +133,7 @@ def cores(sampler: Sampler, draws: int) -> Rows:
         kept = [mol is not None and mol.HasSubstructMatch(pattern) for mol in mols]
         rows.append(
             [
-                smiles,
+                escape(smiles),
                 ",".join(map(str, attach)),
                 per_cent([one.stopped for one in drawn]),
                 per_cent(told),

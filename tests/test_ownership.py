@@ -31,6 +31,8 @@ STARTED = {
     "symphony sample": (["--num_molecules=2", "--output=a.sdf"], "a.sdf"),
     "symphony refine": (["--molecules=MOLECULES", "--output=a.sdf"], "a.jsonl"),
     "symphony properties": (["MOLECULES", "--output=a.npz"], "a.jsonl"),
+    "symphony edit": (["MOLECULES", "--remove=0", "--output=a.sdf"], "a.jsonl"),
+    "symphony complete": (["MOLECULES", "--output=a.sdf"], "a.jsonl"),
     "symphony train": (["--config=tiny", "--workdir=."], "config.json"),
     "equijump train": (["--config=tiny", "--workdir=."], "metrics.jsonl"),
     "equijump sample": (["--num_jumps=2", "--replicas=2", "--output=."], "state.npz"),
