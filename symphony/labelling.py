@@ -22,6 +22,7 @@ from symphony.data import sdf
 from symphony.data.npz import WHAT
 from symphony.data.opening import as_text, open_bytes
 from symphony.data.readers import read_file, suffix_of
+from symphony.data.sources.qm9_files import is_official
 from symphony.data.units import FIELD, format_units, parse_units
 
 WORKER = "symphony.chemistry.labels"
@@ -52,7 +53,7 @@ def read_input(path: Path) -> Input:
     Raises:
         UsageError: It cannot be read, or one of its records cannot.
     """
-    records = read_file(path, strict=True)
+    records = read_file(path)  # Of QM9's own files, what training reads, divided.
     if records.unreadable:
         name, reason = records.unreadable[0]
         raise UsageError(
@@ -60,7 +61,7 @@ def read_input(path: Path) -> Input:
             f"{len(records.unreadable)} that cannot, the first {name} ({reason}); "
             "take them out"
         )
-    if suffix_of(path) != ".sdf":
+    if not _has_bonds(path):
         return Input(path, records, None)
     with open_bytes(path) as file, as_text(file) as text:
         texts = [part for part in sdf.texts(text, str(path)) if part.strip()]
@@ -72,9 +73,13 @@ def read_input(path: Path) -> Input:
     return Input(path, records, texts)
 
 
+def _has_bonds(path: Path) -> bool:
+    return suffix_of(path) == ".sdf" and not is_official(path)
+
+
 def check_form(given: Path, output: Path) -> None:
     """Raises `UsageError` for an output that a file of molecules cannot become."""
-    has_bonds = suffix_of(given) == ".sdf"
+    has_bonds = _has_bonds(given)
     forms = OUTPUTS if has_bonds else OUTPUTS[1:]
     if output.suffix.lower() not in forms:
         why = "" if has_bonds else " (an input without bonds makes no SDF)"

@@ -12,6 +12,7 @@ NUMBERS = {
     ("symphony", "sample"): (
         "num_molecules", "seed", "temperature_focus", "temperature_position",
         "basin_temperature", "max_atoms", "num_slots", "max_heavy", "max_draws",
+        "guidance",
     ),
     ("symphony", "edit", "good.sdf", "--remove=0"): (
         "num_molecules", "seed", "num_slots", "max_heavy",
@@ -43,7 +44,7 @@ NUMBERS = {
 NAMES = {
     ("symphony", "sample"): (
         "checkpoint", "start", "condition", "refiner", "formula", "num_atoms",
-        "elements", "attach", "accept",
+        "elements", "attach", "accept", "property",
     ),
     ("symphony", "edit", "good.sdf", "--remove=0"): (
         "checkpoint", "formula", "num_atoms", "elements",
