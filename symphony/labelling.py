@@ -94,9 +94,17 @@ def choose(num_molecules: int, wanted: int | None) -> np.ndarray:
 
     >>> len(choose(10, 3))
     3
+
+    Raises:
+        UsageError: They are fewer than what is wanted.
     """
-    if wanted is None or wanted >= num_molecules:
+    if wanted is None:
         return np.arange(num_molecules)
+    if wanted > num_molecules:
+        raise UsageError(
+            f"--num_molecules: expected at most the {num_molecules} of the file, found "
+            f"{wanted}"
+        )
     rng = np.random.default_rng(0)
     return np.sort(rng.choice(num_molecules, wanted, replace=False))
 

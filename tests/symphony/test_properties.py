@@ -170,6 +170,7 @@ def test_a_command_that_was_interrupted_goes_on(folder, monkeypatch):
         (["in.sdf", "-o", "in.sdf"], "an output that is not the input"),
         (["in.xyz", "-o", "a.sdf"], "an input without bonds makes no SDF"),
         (["in.sdf", "-o", "a.sdf", "--num_molecules=0"], "expected at least 1"),
+        (["in.sdf", "-o", "a.sdf", "--num_molecules=4"], "at most the 3 of the file"),
         (["in.sdf", "-o", "a.sdf", "--num_workers=0"], "expected 1 to"),
         (["-o", "a.sdf"], "expected a file of molecules as first word"),
     ],
