@@ -8,7 +8,7 @@ r"""Symphony on QM9 with properties to ask for: gap, dipole moment, logP, rings.
 
 The first command labels a third of QM9, in some half an hour of one CPU core; the
 others train too, with hidden properties. It starts from the weights `qm9_cpu`. From
-`qm9`, the larger network, which takes 3.5 times as long for a step:
+`qm9`, the larger network:
 
     --config.train.start_from=qm9 --config.model.num_channels=128 \
         --config.model.num_layers=4
