@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 
 from common.errors import UsageError
 from common.runs.config import Rules
-from symphony import decisions, loss, rules
+from symphony import columns, decisions, loss, rules
 from symphony.arrays import RandomKey, Scalar
 from symphony.data import Batch, Molecules
 from symphony.kinds import stepwise
@@ -103,14 +103,19 @@ def make_loss(
     return loss_fn
 
 
+def _make(module: type[nn.Module], config: ml_collections.ConfigDict) -> nn.Module:
+    properties = columns.names_of(config)
+    given = {"properties": properties} if properties else {}
+    species = tuple(config.data.species)
+    return module(atomic_numbers=species, **config.model, **given)
+
+
 def _stepwise(
     module: type[nn.Module], terms: stepwise.Terms, values: Rules, *decide: Any
 ) -> Kind:
     """Returns a kind that builds a molecule atom by atom."""
     return Kind(
-        make=lambda config: module(
-            atomic_numbers=tuple(config.data.species), **config.model
-        ),
+        make=partial(_make, module),
         run=partial(stepwise.run, terms),
         totals=partial(stepwise.molecule_totals, terms),
         loss_name="nll",
@@ -121,6 +126,7 @@ def _stepwise(
         fixed=(
             "config.kind", "config.model.", "config.data.species",
             "config.data.nn_tolerance", "config.data.cutoff", "config.data.heavy_first",
+            "config.data.properties",
         ),
         decoder=Decoder(*decide),
     )  # fmt: skip

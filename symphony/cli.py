@@ -13,6 +13,7 @@ VERBS = {
     "complete": "add missing hydrogens, or a part: in.sdf -o completed.sdf",
     "evaluate": "measure molecules: --samples=molecules.sdf --output=report",
     "view": "look at molecules: molecules.sdf -o view.html",
+    "properties": "compute properties: in.sdf --with=gfn2,rdkit -o out.sdf",
     "package": "weights of a run, to give away: --workdir=workdir/qm9 --output=mine",
     "score": "log-likelihood of molecules: --molecules=in.sdf --output=scores.csv",
 }

@@ -4,6 +4,7 @@ r"""Draws one step of generation from Symphony's network, and keeps its features
 model; `symphony.kinds.paper.decisions` gives the same three for the paper's model.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -92,17 +93,17 @@ def extend_cache(
 
 
 def embed_fragment(
-    model: Symphony, cache: Cache, fragment: Fragment
+    model: Symphony, cache: Cache, fragment: Fragment, conditions: Conditions
 ) -> tuple[Features, NextAtom]:
     """Returns the features of the atoms and the logits of the one step there is."""
     node_feats, messages = cache.layer_feats[-1], cache.messages[None]
-    placed = _placed(fragment)[None]
+    placed = placed_of(fragment)[None]
     return node_feats, model.next_atom(
-        fragment.species, node_feats, messages, placed, cache.pair_feats
+        fragment.species, node_feats, messages, placed, cache.pair_feats, conditions
     )
 
 
-def _placed(fragment: Fragment) -> NodeMask:
+def placed_of(fragment: Fragment) -> NodeMask:
     """Marks the placed atoms, and one where there is none: its draw is discarded."""
     count = jnp.maximum(fragment.num_atoms, 1)
     return jnp.arange(fragment.species.shape[0]) < count
@@ -118,12 +119,13 @@ def decide(
     allowed: Allowed | None = None,
 ) -> Placement:
     """Draws one step: the first species, or stop or an atom; see `draw_next`."""
-    embedded = embed_fragment(model, cache, fragment)
-    placed = _placed(fragment)
+    embedded = embed_fragment(model, cache, fragment, settings.conditions)
+    placed = placed_of(fragment)
     drawn = draw_next(
         model, key, settings, mode, fragment.positions, placed, *embedded, allowed
     )
-    return first_or_next(key, model.first_species, settings, fragment, drawn, allowed)
+    first = model.first_logits(settings.conditions)
+    return first_or_next(key, first, settings, fragment, drawn, allowed)
 
 
 class Choice(NamedTuple):
@@ -152,16 +154,26 @@ def draw_choice(
     focus_species: Float[Array, "num_nodes num_species"],
     settings: Settings,
     allowed: Allowed | None = None,
+    steered: Sequence[Array] | None = None,
 ) -> Choice:
-    """Draws stop, or focus and species, from their logits, of what is allowed."""
+    """Draws stop, or focus and species, from their logits, of what is allowed.
+
+    Args:
+        key: key of the draw.
+        stop: logit of stopping.
+        focus_species: logits of focus and species.
+        settings: temperatures.
+        allowed: what may be drawn; anything where None.
+        steered: the two logits to draw from instead; see `symphony.guidance`.
+    """
     num_species = focus_species.shape[1]
     # Stop comes first: what is drawn shall not depend on the rows of padding.
-    logits = jnp.concatenate([stop[None], focus_species.reshape(-1)])
-    masked = None
-    if allowed is not None:
-        mask = (allowed.stop[None], allowed.focus_species.reshape(-1))
-        masked = mask_logits(logits, jnp.concatenate(mask))
-    chosen = draw_masked(key, logits, masked, settings.focus_temperature)
+    joined = lambda one, others: jnp.concatenate([one[None], others.reshape(-1)])
+    logits = joined(stop, focus_species)
+    mask = None if allowed is None else joined(allowed.stop, allowed.focus_species)
+    masked = None if mask is None else mask_logits(logits, mask)
+    drawn_by = logits if steered is None else joined(*steered)
+    chosen = draw_masked(key, drawn_by, mask, settings.focus_temperature)
     stops = chosen == 0
     pair = jnp.maximum(chosen - 1, 0)
     return Choice(
@@ -205,14 +217,8 @@ def draw_next(
     focus, species = choice.focus[None], choice.species[None]
     condition = model.position_condition(node_feats, next_atom, focus, species)
     mixture = jax.tree.map(lambda x: x[0], model.radial(condition))
-    low, high = model.min_radius, model.max_radius
     basin = settings.basin_temperature
-    if mode == "tempered":
-        radius = densities.sample_radius_tempered(
-            keys[1], mixture, low, high, settings.position_temperature
-        )
-    else:
-        radius = densities.sample_radius(keys[1], mixture, low, high, basin)
+    radius = draw_radius(model, mixture, settings, mode, keys[1])
     around = Surroundings(node_feats, positions, focus, placed[None])
     coefficients = model.coarse(condition, radius[None], around)[0]
     coarse = draw_direction(
@@ -235,6 +241,23 @@ def draw_next(
         log_constrained=plus(choice.log_constrained, log_position),
         stuck=choice.stuck,
     )
+
+
+def draw_radius(
+    model: Symphony,
+    mixture: densities.RadialMixture,
+    settings: Settings,
+    mode: str,
+    key: RandomKey,
+) -> Scalar:
+    """Draws a radius in Å from its density, as the mode asks; see `draw_direction`."""
+    low, high = model.min_radius, model.max_radius
+    if mode == "tempered":
+        return densities.sample_radius_tempered(
+            key, mixture, low, high, settings.position_temperature
+        )
+    basin = settings.basin_temperature
+    return densities.sample_radius(key, mixture, low, high, basin)
 
 
 def draw_direction(

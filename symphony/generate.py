@@ -34,7 +34,9 @@ from symphony.slots import (
     Slot,
     Start,
     grow,
+    num_properties,
     where,
+    with_scores,
 )
 
 
@@ -84,6 +86,8 @@ def empty_slots(
         index=zero - 1,
         cache=decoder.empty_cache(model, capacity),
     )
+    if num_properties(model):
+        blank = blank._replace(scores=jnp.zeros(num_properties(model)))
     if limited:
         free = no_limits(capacity, len(model.atomic_numbers))
         blank = blank._replace(limits=free, progress=begin(capacity))
@@ -103,6 +107,7 @@ def advance(
     A slot at the largest size may still stop; if it would place an atom, it is done and
     has not stopped.
     """
+    settings = with_scores(model, settings, slot)
     if slot.limits is not None:
         return advance_within(decoder, model, slot, seed_key, settings, mode)
     fragment = slot.fragment
@@ -187,12 +192,14 @@ class Given(NamedTuple):
         positions: positions of these atoms, in Å.
         species: indices into the species table.
         limits: what the molecules may become; None without limits.
+        scores: scores of the properties; None of a network without any.
     """
 
     num_given: Int[np.ndarray, " num_slots"]
     positions: Float[np.ndarray, "num_slots num_nodes 3"]
     species: Int[np.ndarray, "num_slots num_nodes"]
     limits: Limits | None
+    scores: Float[np.ndarray, "num_slots num_properties"] | None
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
@@ -214,6 +221,7 @@ def refill(
         index=indices,
         done=jnp.zeros_like(taken),
         limits=given.limits,
+        scores=given.scores,
     )
 
     def choose(new: Array, old: Array) -> Array:
@@ -272,7 +280,7 @@ def generate(
         if np.all(held < 0):
             return
         if taken:
-            given = _stack_starts(new, start, capacity)
+            given = _stack_starts(new, start, capacity, num_properties(model))
             slots = refill(decoder, model, slots, new, given)
         slots = run(params, slots, seed_key, settings, steps_per_call)
         ready = np.flatnonzero(np.asarray(slots.done) & (held >= 0))
@@ -281,25 +289,31 @@ def generate(
 
 
 def _stack_starts(
-    indices: Int[np.ndarray, " num_slots"], start: Callable[[int], Start], capacity: int
+    indices: Int[np.ndarray, " num_slots"],
+    start: Callable[[int], Start],
+    capacity: int,
+    num_scores: int,
 ) -> Given:
     """Returns what new molecules begin with; zeros for slots that begin none."""
     num_given = np.zeros(len(indices), np.int32)
     positions = np.zeros((len(indices), capacity, 3), np.float32)
     species = np.zeros((len(indices), capacity), np.int32)
     limits: list[Limits | None] = [None] * len(indices)
+    scores = np.zeros((len(indices), num_scores), np.float32) if num_scores else None
     for slot in np.flatnonzero(indices >= 0):
         given = start(int(indices[slot]))
         count = len(given.species)
         num_given[slot] = count
         positions[slot, :count], species[slot, :count] = given.positions, given.species
         limits[slot] = given.limits
+        if given.scores is not None:
+            scores[slot] = given.scores
     known = next((one for one in limits if one is not None), None)
     stacked = None
     if known is not None:
         rows = [known if one is None else one for one in limits]
         stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *rows)
-    return Given(num_given, positions, species, stacked)
+    return Given(num_given, positions, species, stacked, scores)
 
 
 def _harvest(slots: Slot, ready: Int[np.ndarray, " num_ready"]) -> Iterator[Finished]:

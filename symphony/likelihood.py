@@ -160,7 +160,7 @@ def order_terms(
     log_p = jnp.where(near.pair_mask, log_p, -jnp.inf)
     is_new = jax.nn.one_hot(new, num_nodes, dtype=bool) & near.pair_mask[:, None]
     terms = jax.nn.logsumexp(jnp.where(is_new, log_p[:, None], -jnp.inf), axis=0)
-    first = jax.nn.log_softmax(model.first_species)[cut.species[0]]
+    first = jax.nn.log_softmax(model.first_logits(conditions))[cut.species[0]]
     terms = jnp.where(jnp.arange(num_nodes) == 0, first, terms)
 
     last = jnp.sum(cut.node_mask) - 1

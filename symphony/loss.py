@@ -98,7 +98,7 @@ def step_terms(
     )
     around = Surroundings(node_feats, positions, focus, placed)
     radial, coarse, fine = _position_terms(model, condition, vectors, around, key)
-    first = jax.nn.log_softmax(model.first_species)[cut.species[0]]
+    first = jax.nn.log_softmax(model.first_logits(conditions))[cut.species[0]]
     masked = lambda mask, values: jnp.where(mask, values, 0.0)
     return StepTerms(
         first=-first,

@@ -56,6 +56,7 @@ class Sample(NamedTuple):
             wishes of a user leave; None where there are none.
         reason: why it did not stop, where there are wishes.
         num_fixed: atoms of a fragment, which come first and never move.
+        targets: numbers of the properties that it was asked to have, by name.
     """
 
     index: int
@@ -70,6 +71,7 @@ class Sample(NamedTuple):
     log_constrained: float | None = None
     reason: str | None = None
     num_fixed: int = 0
+    targets: Mapping[str, float] = MappingProxyType({})
 
 
 def finish(sample: Sample, preset: str = BOND_PRESET) -> tuple[Any, dict[str, Any]]:
@@ -110,7 +112,7 @@ def _record(sample: Sample, smiles: str | None) -> dict[str, Any]:
 
 
 def _numbers(sample: Sample) -> dict[str, float]:
-    """Returns the log-likelihood, and how far refinement moved the molecule."""
+    """Returns the log-likelihood, the targets, and how far refinement moved it."""
     numbers = {}
     known = {
         "log_likelihood": sample.log_likelihood,
@@ -122,7 +124,8 @@ def _numbers(sample: Sample) -> dict[str, float]:
             numbers[name] = round(value, 4)
     if sample.moved is not None:
         numbers["moved"] = round(sample.moved, 4)
-    return numbers
+    targets = {f"target_{name}": value for name, value in sample.targets.items()}
+    return {**numbers, **targets}
 
 
 def _properties(sample: Sample) -> dict[str, Any]:
@@ -370,8 +373,11 @@ def header(
     """Returns what decides the molecules, for the head of the manifest."""
     settings = options._asdict()
     core, wishes = settings.pop("core"), settings.pop("wishes")
-    if not options.conditions:
-        del settings["conditions"]
+    for name in ("conditions", "properties"):
+        if not settings[name]:
+            del settings[name]
+    if options.guidance == 1.0:
+        del settings["guidance"]
     if core is not None:
         atoms = zip(core[0].tolist(), core[1].tolist(), strict=True)
         settings["start"] = [[number, *position] for number, position in atoms]

@@ -20,10 +20,14 @@ def is_empty(masked: Logits) -> Flag:
 
 
 def draw_masked(
-    key: RandomKey, logits: Logits, masked: Logits | None, temperature: Scalar
+    key: RandomKey,
+    logits: Logits,
+    mask: Bool[Array, " num_choices"] | None,
+    temperature: Scalar,
 ) -> Index:
-    """Draws a number by its logits: the masked ones where they leave anything."""
-    if masked is not None:
+    """Draws a number by its logits, of those that a mask leaves if it leaves any."""
+    if mask is not None:
+        masked = mask_logits(logits, mask)
         logits = jnp.where(is_empty(masked), logits, masked)
     return jax.random.categorical(key, logits / temperature)
 

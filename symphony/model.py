@@ -44,6 +44,7 @@ from symphony.densities import (
     exponential_map,
     tangent_part,
 )
+from symphony.property_inputs import PropertyInputs
 
 
 class NextAtom(NamedTuple):
@@ -160,6 +161,8 @@ class Symphony(nn.Module):
         block: row of `common.nn.blocks.BLOCKS`, of the trunk.
         product: row of `common.nn.products.PRODUCTS`, of the trunk's messages.
         conditions: rows of `common.nn.conditions.CONDITIONS` that the network is given.
+        properties: names of standardised properties that it is given, any of which
+            may be hidden; see `symphony.columns`.
     """
 
     atomic_numbers: tuple[int, ...]
@@ -184,6 +187,7 @@ class Symphony(nn.Module):
     block: str
     product: str
     conditions: tuple[str, ...]
+    properties: tuple[str, ...] = ()
 
     def setup(self) -> None:
         width = self.num_channels
@@ -193,6 +197,9 @@ class Symphony(nn.Module):
         )
         self.embed_species = nn.Embed(num_species, width)
         self.embed_conditions = ConditionEmbedding(tuple(self.conditions), width)
+        if self.properties:
+            names = tuple(self.properties)
+            self.property_inputs = PropertyInputs(names, width, num_species)
         self.pair_hidden = nn.Dense(self.num_pair_feats)
         fields = {
             "irreps": format_irreps(uniform(self.max_degree, width)),
@@ -269,7 +276,15 @@ class Symphony(nn.Module):
     def embed(self, species: Species, conditions: Conditions) -> Features:
         """Embeds species and conditions of the molecule."""
         scalars = self.embed_species(species) + self.embed_conditions(conditions)
+        if self.properties:
+            scalars += self.property_inputs(conditions)["nodes"]
         return from_scalars(scalars, uniform(self.max_degree, self.num_channels))
+
+    def first_logits(self, conditions: Conditions) -> Float[Array, " num_species"]:
+        """Returns the logits of the species of the first atom."""
+        if not self.properties:
+            return self.first_species
+        return self.first_species + self.property_inputs(conditions)["first"]
 
     def focus_messages(
         self,
@@ -312,7 +327,7 @@ class Symphony(nn.Module):
         messages = self.focus_messages(node_feats, pair_feats)
         messages = jnp.einsum("tj,ijc->tic", placed.astype(messages.dtype), messages)
         return node_feats, self.next_atom(
-            species, node_feats, messages, placed, pair_feats
+            species, node_feats, messages, placed, pair_feats, conditions
         )
 
     def next_atom(
@@ -322,6 +337,7 @@ class Symphony(nn.Module):
         messages: Float[Array, "num_steps num_nodes twice_channels"],
         placed: PlacedMask,
         pair_feats: Float[Array, "num_nodes num_nodes num_pair_feats"],
+        conditions: Conditions,
     ) -> NextAtom:
         """Maps the sums of `focus_messages` over placed atoms to the logits.
 
@@ -344,7 +360,10 @@ class Symphony(nn.Module):
         pooled = jnp.concatenate(
             [total / count, total / 16.0, highest, count / 16.0, parity], -1
         )
-        pooled = nn.silu(self.focus_pool(pooled))
+        pooled = self.focus_pool(pooled)
+        if self.properties:
+            pooled += self.property_inputs(conditions)["pooled"]
+        pooled = nn.silu(pooled)
         weights = self.exchange_weights(pair_feats)
         senders = self.exchange_senders(hidden) * weight
         received = jnp.einsum("ijc,tjc->tic", weights, senders)

@@ -1,7 +1,7 @@
 """Options of the sampler, checked. Positions are in Å."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from absl import logging
 from jaxtyping import Float, UInt8
 
 from common.errors import UsageError
-from symphony import data, wishes
+from symphony import asking, data, wishes
 from symphony.conditions import check as check_conditions
 from symphony.conditions import names_read
 from symphony.data.elements import ATOMIC_NUMBERS, SYMBOLS
@@ -40,6 +40,9 @@ class Options(NamedTuple):
         core: atomic numbers and positions (Å) that every molecule starts from.
         conditions: numbers of the properties that molecules shall have, by name.
         wishes: formula, size, elements and atoms that may grow; see `Wishes`.
+        properties: ranges of targets by name of property, which molecules have in
+            turn; see `symphony.asking`.
+        guidance: strength of the guidance towards them; see `symphony.guidance`.
     """
 
     temperature_focus: float
@@ -49,6 +52,8 @@ class Options(NamedTuple):
     core: Core | None
     conditions: dict[str, float]
     wishes: Wishes = Wishes()
+    properties: tuple[asking.Asked, ...] = ()
+    guidance: float = 1.0
 
 
 def choose(
@@ -61,6 +66,8 @@ def choose(
     fragment: Any = None,
     basin: bool = False,
     conditions: Mapping[str, float] | None = None,
+    property: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    guidance: float = 1.0,
     **asked: Any,
 ) -> Options:
     """Checks what is asked of a sampler.
@@ -77,6 +84,10 @@ def choose(
             first and never move.
         basin: true for a basin temperature of `BASIN_TEMPERATURE`.
         conditions: numbers by the names of conditions; others are unknown.
+        property: targets by the names of properties, each a number, a pair of numbers
+            to draw from, or a word as `2:3`; in the units of the training data. Of
+            several such mappings, molecules have one each, in turn.
+        guidance: strength of the guidance towards them; 1 is the law as trained.
         **asked: what molecules shall be: `formula`, `num_atoms`, `max_heavy`,
             `elements`, `attach`, `keep_hydrogens`; see `symphony.wishes.read`.
 
@@ -94,10 +105,11 @@ def choose(
         raise UsageError(f"--max_atoms: expected 1 to {MAX_ATOMS}, found {max_atoms}")
     given = {name: float(value) for name, value in (conditions or {}).items()}
     check_conditions(given, names_read(config), weights.name)
+    targets = asking.read(property, guidance, weights)
     wanted = wishes.read(**asked)
     core = _choose_core(weights, max_atoms, start, fragment, wanted)
     _check_wishes(wanted, weights, max_atoms, core)
-    return Options(*temperatures, max_atoms, core, given, wanted)
+    return Options(*temperatures, max_atoms, core, given, wanted, *targets)
 
 
 def _check_wishes(

@@ -7,6 +7,7 @@ from common.generative import denoising
 from common.geometry import alignment
 from common.runs import rules
 from common.runs.config import Range, Rules
+from symphony import columns
 
 
 def _check_species(config: ml_collections.ConfigDict) -> None:
@@ -69,6 +70,7 @@ STEPWISE = Rules(
     (
         _check_species,
         _check_radii,
+        columns.check_names,
         rules.check_batch_size,
         rules.needs_condition("noise_std"),
     ),

@@ -8,7 +8,7 @@ from functools import partial
 
 from common.commands import cli
 from common.errors import UsageError
-from symphony import acceptance, manifest, molfile, sampler
+from symphony import acceptance, asking, manifest, molfile, sampler
 from symphony.acceptance import Gate
 from symphony.conditions import parse
 from symphony.kinds.denoiser.sample import Refiner, load_refiner, start_of_batch
@@ -19,12 +19,17 @@ from symphony.weights import Weights, load_weights
 CHOICES = (
     "temperature_focus", "temperature_position", "basin_temperature", "max_atoms",
     "start", "fragment", "basin", "formula", "num_atoms", "max_heavy", "elements",
-    "attach", "keep_hydrogens",
+    "attach", "keep_hydrogens", "guidance",
 )  # fmt: skip
 GATE = ("until_valid", "accept", "max_draws", "diverse")
 REFINER = "refine_qm9"
 CONDITION_HELP = "name=number of a property, as gap=6.5; once for each"
 OUTPUT_HELP = "an SDF; .extxyz and .jsonl beside"
+PROPERTY_HELP = (
+    "target of a property, as gap=0.25, or a range to draw from, as logP=2:3, in the "
+    "unit of the training data; once for each. An unknown name lists those of "
+    "--checkpoint. Packaged: "
+)
 KEEP_HELP = "those of --attach stay where valence allows; else they are drawn anew"
 DRAWS_HELP = (
     f"draws of --until_valid at most (default: {acceptance.DRAWS_FOR_EACH} for each)"
@@ -45,7 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     molfile.check(arguments.output, arguments.fragment)
     weights = load_weights(arguments.checkpoint)
     choices = {name: getattr(arguments, name) for name in CHOICES}
-    options = choose(weights, **choices, conditions=parse(arguments.condition))
+    given = {
+        "conditions": parse(arguments.condition),
+        "property": asking.parse(arguments.property),
+    }
+    options = choose(weights, **choices, **given)
     seed, total, slots = arguments.seed, arguments.num_molecules, arguments.num_slots
     sampler.check_numbers(seed, total, slots)
     gate = make_gate(arguments)
@@ -133,6 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--attach", help="atoms of --fragment that may grow, from 0, as 3,5")
     add("--keep_hydrogens", action="store_true", help=KEEP_HELP)
     add("--condition", action="append", default=[], help=CONDITION_HELP)
+    told = PROPERTY_HELP + asking.packaged().replace("%", "%%")
+    add("--property", action="append", default=[], help=told)
+    number("--guidance", help=f"towards --property. {asking.GOOD_GUIDANCE}")
     add_gate(parser)
     count("--max_atoms", help="largest size; by the config")
     count("--num_slots", help=SLOTS_HELP)

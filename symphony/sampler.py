@@ -18,7 +18,16 @@ from absl import logging
 from common.commands import cli
 from common.commands.environment import pinned, step_by_step
 from common.errors import UsageError
-from symphony import acceptance, build, manifest, starts, targets
+from symphony import (
+    acceptance,
+    asking,
+    build,
+    columns,
+    guidance,
+    manifest,
+    starts,
+    targets,
+)
 from symphony.acceptance import Gate
 from symphony.arrays import HostPositions
 from symphony.conditions import names_of, some_known
@@ -305,6 +314,7 @@ def _draw(
         yield Sample(
             one.index, seed, *atoms, one.stopped, one.log_likelihood,
             num_fixed=num_fixed,
+            targets=asking.targets_of(options.properties, seed, one.index),
         )  # fmt: skip
 
 
@@ -344,6 +354,7 @@ def draw_targets(
         yield Sample(
             one.index, seed, *atoms, one.stopped, one.log_likelihood,
             log_constrained=one.log_constrained, reason=one.reason, num_fixed=count,
+            targets=asking.targets_of(options.properties, seed, one.index),
         )  # fmt: skip
 
 
@@ -365,14 +376,22 @@ def _generate(
     start: Callable[[int], Start],
     limited: bool,
 ) -> Iterator[Finished]:
+    steers = options.guidance != 1.0
+    kind = build.kind_of(weights.config)
+
+    def start_asked(index: int) -> Start:
+        goals = asking.targets_of(options.properties, seed, index)
+        scores = asking.scores_of(goals, weights.columns)
+        return start(index)._replace(scores=scores)
+
     return generate(
-        build.kind_of(weights.config).decoder,
+        guidance.DECODER if steers else kind.decoder,
         weights.model,
         weights.params,
         indices,
         seed,
         _settings(weights.config, options),
-        start,
+        start_asked if weights.columns else start,
         mode=_mode(options),
         num_slots=num_slots,
         capacity=capacity_of(options),
@@ -386,13 +405,17 @@ def capacity_of(options: Options) -> int:
 
 
 def _settings(config: Any, options: Options) -> Settings:
-    given = {"noise_std": config.sample.noise_std, **options.conditions}
+    # A molecule has its own scores; these say which properties are asked for.
+    asked = dict.fromkeys(options.properties[0] if options.properties else (), 0.0)
+    given = {"noise_std": config.sample.noise_std, **options.conditions, **asked}
+    names = (*names_of(config), *columns.names_of(config))
     return Settings(
         focus_temperature=jnp.float32(options.temperature_focus),
         position_temperature=jnp.float32(options.temperature_position),
         basin_temperature=jnp.float32(options.basin_temperature),
-        conditions=some_known(given, names_of(config)),
+        conditions=some_known(given, names),
         max_atoms=jnp.int32(options.max_atoms),
+        guidance=jnp.float32(options.guidance),
     )
 
 

@@ -15,7 +15,7 @@ from absl import logging
 from common.commands import cli
 from common.errors import UsageError
 from common.runs.weights import versions
-from symphony import data
+from symphony import columns, data
 from symphony.conditions import names_read
 from symphony.data.elements import SYMBOLS
 from symphony.likelihood import Score, score_molecules
@@ -133,7 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         MAX_ATOMS,
         strict=True,
         properties=names_read(weights.config),
+        columns=[one.name for one in weights.columns],
     )
+    molecules = columns.standardise(molecules, weights.columns)
     warn_of_unseen(weights, molecules.atomic_numbers, arguments.molecules)
     cli.announce_device()
     check_connected(molecules, float(weights.config.data.cutoff), arguments.molecules)

@@ -33,6 +33,7 @@ class Settings(NamedTuple):
         basin_temperature: temperature of each mode of the position; its weight stays.
         conditions: conditions of the network, `noise_std` among them.
         max_atoms: largest number of atoms; a larger molecule is ended, not stopped.
+        guidance: strength of `symphony.guidance`; without effect on other decoders.
     """
 
     focus_temperature: Scalar
@@ -40,6 +41,7 @@ class Settings(NamedTuple):
     basin_temperature: Scalar
     conditions: dict[str, Known]
     max_atoms: Index
+    guidance: Scalar | float = 1.0
 
 
 class Fragment(NamedTuple):
@@ -100,6 +102,8 @@ class Slot(NamedTuple):
         cache: features that the model keeps of the placed atoms.
         limits: what the molecule may become; None without limits.
         progress: how far it is within them; None without limits.
+        scores: standard scores of the properties that it shall have, in the order of
+            the network; None of a network without properties.
     """
 
     fragment: Fragment
@@ -113,6 +117,7 @@ class Slot(NamedTuple):
     cache: Any
     limits: Limits | None = None
     progress: Progress | None = None
+    scores: Float[Array, " num_properties"] | None = None
 
 
 class Start(NamedTuple):
@@ -123,11 +128,28 @@ class Start(NamedTuple):
         species: indices into the species table.
         limits: what the molecule may become, see `symphony.limits`; None where every
             molecule of a call is free.
+        scores: standard scores of the properties that it shall have; see `Slot`.
     """
 
     positions: Float[np.ndarray, "num_given 3"]
     species: Int[np.ndarray, " num_given"]
     limits: Limits | None = None
+    scores: Float[np.ndarray, " num_properties"] | None = None
+
+
+def with_scores(model: nn.Module, settings: Settings, slot: Slot) -> Settings:
+    """Returns settings whose conditions are those of a slot's own molecule."""
+    if slot.scores is None:
+        return settings
+    own = zip(model.properties, slot.scores, strict=True)
+    masks = settings.conditions
+    given = {name: Known(score, masks[name].mask) for name, score in own}
+    return settings._replace(conditions={**masks, **given})
+
+
+def num_properties(model: nn.Module) -> int:
+    """Returns how many properties a network is given; some kinds take none."""
+    return len(model.properties) if hasattr(model, "properties") else 0
 
 
 def first_or_next(
@@ -137,10 +159,16 @@ def first_or_next(
     fragment: Fragment,
     drawn: Placement,
     allowed: Allowed | None = None,
+    steered: Float[Array, " num_species"] | None = None,
 ) -> Placement:
-    """Returns what was drawn, or a first atom at the origin where there is none yet."""
-    masked = None if allowed is None else mask_logits(logits, allowed.first)
-    species = draw_masked(key, logits, masked, settings.focus_temperature)
+    """Returns what was drawn, or a first atom at the origin where there is none yet.
+
+    Logits that are `steered` are drawn from in the place of those of the likelihood.
+    """
+    mask = None if allowed is None else allowed.first
+    masked = None if mask is None else mask_logits(logits, mask)
+    drawn_by = logits if steered is None else steered
+    species = draw_masked(key, drawn_by, mask, settings.focus_temperature)
     first = Placement(
         stop=jnp.array(False),
         species=species.astype(jnp.int32),

@@ -25,7 +25,7 @@ from common.runs import config as configs
 from common.runs import loop as run
 from common.runs import weights as trained_weights
 from common.runs import workdir as run_folder
-from symphony import build, conditions, data, weights
+from symphony import build, columns, conditions, data, weights
 
 VALIDATION_BATCH = 32
 
@@ -52,31 +52,46 @@ def load_data(
         species,
         config.data.max_atoms,
         properties=conditions.names_read(config),
+        columns=columns.names_of(config),
     )
     molecules, report = read(split="train")
     logging.info("training molecules: %s", data.describe(report))
     held_out, _ = read(split="validation")
     _check_properties(config, molecules)
+    measured = columns.measure(molecules, columns.names_of(config), config.data.path)
     prepare = partial(build.kind_of(config).prepare, config)
     molecules, held_out = prepare(molecules), prepare(held_out)
     buckets = data.choose_buckets(molecules.num_atoms, config.data.num_buckets)
     held_out = data.choose_molecules(held_out, config.train.num_validation)
     held_out = _at_most(buckets[-1], held_out, config.data.path)
-    packed = data.pack(molecules, species, buckets)
+    scored, held_out = (columns.standardise(m, measured) for m in (molecules, held_out))
+    packed = data.pack(scored, species, buckets)
     logging.info(
         "%d molecules in buckets of %s atoms, %.1f %% filled; %d held out",
         len(molecules.num_atoms), buckets, 100 * data.fill_ratio(packed),
         len(held_out.num_atoms),
     )  # fmt: skip
-    meta = _describe(molecules, species, buckets)
+    _tell_columns(measured)
+    meta = _describe(molecules, species, buckets) | columns.to_meta(measured)
     return packed, data.pack(held_out, species, buckets), meta
+
+
+def _tell_columns(measured: Sequence[columns.Column]) -> None:
+    for one in measured:
+        logging.info(
+            "property %s (unit: %s): known of %d molecules, mean %.4g, standard "
+            "deviation %.4g, 1 to 99 %% %.4g to %.4g",
+            one.name, one.unit or "none stated", one.num_known, one.mean, one.std,
+            one.low, one.high,
+        )  # fmt: skip
 
 
 def _check_properties(
     config: ml_collections.ConfigDict, molecules: data.Molecules
 ) -> None:
     """Raises `UsageError` for a condition that no training molecule states."""
-    for name, values in molecules.properties.items():
+    for name in conditions.names_read(config):
+        values = molecules.properties[name]
         if not np.any(np.isfinite(values)):
             raise UsageError(
                 f"{config.data.path}: expected {name}, named in "

@@ -11,6 +11,7 @@ from absl import logging
 from common.runs import weights
 from symphony import build
 from symphony.arrays import AtomicNumbers
+from symphony.columns import Column, from_meta
 from symphony.data.elements import SYMBOLS
 
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -27,6 +28,7 @@ class Weights(NamedTuple):
         checksum: SHA-256 of the parameters, by name and in float32.
         config_checksum: SHA-256 of the config.
         unseen: elements of the species table that no training molecule had.
+        columns: properties that molecules can be asked for; see `symphony.columns`.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Weights(NamedTuple):
     checksum: str
     config_checksum: str
     unseen: tuple[int, ...] = ()
+    columns: tuple[Column, ...] = ()
 
 
 def load_weights(
@@ -59,6 +62,7 @@ def load_weights(
         checksum=trained.checksum,
         config_checksum=trained.config_checksum,
         unseen=weights.build(trained, unseen_of),
+        columns=weights.build(trained, lambda one: from_meta(one.meta, one.config)),
     )
 
 

@@ -31,6 +31,7 @@ SEALED = {
 STARTED = {
     "symphony sample": (["--num_molecules=2", "--output=a.sdf"], "a.sdf"),
     "symphony refine": (["--molecules=MOLECULES", "--output=a.sdf"], "a.jsonl"),
+    "symphony properties": (["MOLECULES", "--output=a.npz"], "a.jsonl"),
     "symphony edit": (["MOLECULES", "--remove=0", "--output=a.sdf"], "a.jsonl"),
     "symphony complete": (["MOLECULES", "--output=a.sdf"], "a.jsonl"),
     "symphony train": (["--config=tiny", "--workdir=."], "config.json"),

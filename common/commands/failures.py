@@ -21,6 +21,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_WORDS = tuple(map(os.strerror, _FULL))
 _EXTRAS = {
     "openmm": "md", "pdbfixer": "md", "PeptideBuilder": "md", "posebusters": "eval",
+    "tblite": "eval",
 }  # fmt: skip
 BROKEN_PIPE = 128 + 13
 """Exit status of a program whose reader closed the pipe, as if SIGPIPE had ended it."""

@@ -89,6 +89,7 @@ FIELDS: tuple[Added | Renamed | Removed, ...] = (
     Added(("equijump",), "model.block", "equijump"),
     Added(("symphony", "denoiser", "equijump"), "model.product", "scalar"),
     Added(SYMPHONY, "train.start_from", ""),
+    Added(("symphony",), "data.properties", ()),
     Added(("equijump",), "data.ensemble_share", 0.0),
     Added(("equijump",), "data.num_clusters", 0),
     Added(("equijump",), "loss.alignment", "single"),

@@ -25,6 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.nn_tolerance = 0.125  # Å
     config.data.cutoff = 5.0  # Å, longest edge along which a molecule is cut.
     config.data.heavy_first = True
+    config.data.properties = ()  # Columns that condition it, as ("gap", "logP").
     config.data.noise_std = 0.05  # Å, largest coordinate noise; half the time zero.
 
     # Keyword arguments of `symphony.model.Symphony`.

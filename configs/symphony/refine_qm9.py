@@ -15,7 +15,7 @@ from common.runs import config as configs
 def get_config() -> ml_collections.ConfigDict:
     config = configs.find("symphony", "qm9_cpu").get_config()
     config.kind = "denoiser"
-    for name in ("nn_tolerance", "cutoff", "heavy_first", "noise_std"):
+    for name in ("nn_tolerance", "cutoff", "heavy_first", "noise_std", "properties"):
         del config.data[name]
     del config.sample
 

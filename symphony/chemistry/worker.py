@@ -11,41 +11,60 @@ import json
 import os
 import signal
 import sys
-from typing import IO
+from collections.abc import Callable
+from typing import IO, Any
 
 import numpy as np
 
 from symphony.chemistry import bonds
 
 
-def serve(requests: IO[str], answers: IO[str]) -> None:
+def serve(
+    requests: IO[str],
+    answers: IO[str],
+    answer_of: Callable[[dict[str, Any]], dict[str, Any]],
+) -> None:
     """Answers every line of `requests` by one line, after a first empty answer.
 
     The answer begins a line of its own, whatever was printed before.
+
+    Args:
+        requests: tasks, a line each.
+        answers: where their answers go.
+        answer_of: function of a task.
     """
     answers.write("\n{}\n")
     answers.flush()
     for line in requests:
         task = json.loads(line)
-        numbers = np.asarray(task["atomic_numbers"], np.uint8)
-        positions = np.asarray(task["positions"], np.float64).reshape(-1, 3)
         # RDKit heeds no Python signal handler; SIGPROF's default action ends it.
         signal.setitimer(signal.ITIMER_PROF, task["time_limit"])
-        molecule = numbers, positions, task["preset"]
-        if "properties" in task:
-            answer = bonds.to_sdf(*molecule, task["name"], task["properties"])
-        else:
-            answer = bonds.describe_molecule(*molecule)
+        answer = answer_of(task)
         signal.setitimer(signal.ITIMER_PROF, 0.0)
-        answers.write(json.dumps(answer._asdict()) + "\n")
+        answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-if __name__ == "__main__":
+def perceive(task: dict[str, Any]) -> dict[str, Any]:
+    """Answers a task with what a convention perceives, or a record of an SDF."""
+    numbers = np.asarray(task["atomic_numbers"], np.uint8)
+    positions = np.asarray(task["positions"], np.float64).reshape(-1, 3)
+    molecule = numbers, positions, task["preset"]
+    if "properties" in task:
+        return bonds.to_sdf(*molecule, task["name"], task["properties"])._asdict()
+    return bonds.describe_molecule(*molecule)._asdict()
+
+
+def run(answer_of: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Serves the process that started this one, until it closes the pipe."""
     # Ctrl-C is for the process that has the tasks; its end closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _answers = os.fdopen(os.dup(1), "w")
-    _nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(_nowhere, 1)
-    os.dup2(_nowhere, 2)
-    serve(sys.stdin, _answers)
+    answers = os.fdopen(os.dup(1), "w")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    serve(sys.stdin, answers, answer_of)
+
+
+if __name__ == "__main__":
+    run(perceive)

@@ -6,6 +6,7 @@ them. Nothing here reads a file, and nothing here needs RDKit.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +24,10 @@ class Molecules(NamedTuple):
         atomic_numbers: nuclear charge of each atom; 0 for a symbol of no element.
         positions: positions of the atoms, in Å.
         names: name of each molecule in its file, as text.
-        properties: for each condition that was asked for, a number per molecule, in
-            the unit of its row of `CONDITIONS`; NaN where unknown.
+        properties: for each condition or column that was asked for, a number per
+            molecule, in the unit of its row of `CONDITIONS` or that of the file; NaN
+            where unknown.
+        units: units of the properties that the file states.
     """
 
     num_atoms: Int32[np.ndarray, " num_molecules"]
@@ -33,6 +36,7 @@ class Molecules(NamedTuple):
     positions: Float32[np.ndarray, "total_atoms 3"]
     names: Shaped[np.ndarray, " num_molecules"]
     properties: Properties
+    units: Mapping[str, str] = MappingProxyType({})
 
 
 class Unreadable(NamedTuple):
@@ -79,6 +83,7 @@ def make_molecules(
     positions: Float[np.ndarray, "total_atoms 3"],
     names: Shaped[np.ndarray, " num_molecules"] | Sequence[str] | None = None,
     properties: Mapping[str, Any] | None = None,
+    units: Mapping[str, str] = MappingProxyType({}),
 ) -> Molecules:
     """Returns the packed form, with every array in its own type.
 
@@ -88,6 +93,7 @@ def make_molecules(
         positions: positions of the atoms, in Å.
         names: names of the molecules; their indices where None.
         properties: properties of the molecules, see `Molecules`; none where None.
+        units: units of the properties, as far as they are known.
     """
     offsets = np.zeros(len(num_atoms) + 1, np.int64)
     np.cumsum(num_atoms, out=offsets[1:])
@@ -106,6 +112,7 @@ def make_molecules(
             name: np.asarray(values, np.float32)
             for name, values in (properties or {}).items()
         },
+        units={name: units[name] for name in units if name in (properties or {})},
     )
 
 
@@ -127,6 +134,7 @@ def select(
         molecules.positions[atoms],
         molecules.names[chosen],
         {name: values[chosen] for name, values in molecules.properties.items()},
+        molecules.units,
     )
 
 
@@ -141,6 +149,7 @@ def concatenate(parts: Sequence[Molecules]) -> Molecules:
             name: np.concatenate([part.properties[name] for part in parts])
             for name in parts[0].properties
         },
+        parts[0].units,
     )
 
 

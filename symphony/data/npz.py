@@ -18,6 +18,7 @@ from common.commands.cli import atomic_path
 from common.commands.reading import Header, read_arrays
 from common.errors import UsageError
 from symphony.data.molecules import Molecules, Records, make_molecules
+from symphony.data.units import FIELD, format_units, parse_units
 from symphony.data.words import shown
 
 Arrays = Mapping[str, np.ndarray]
@@ -29,13 +30,13 @@ _SCALED = re.compile(r"positions_1e(\d)")
 _LONGEST_TEXT = 4096  # bytes of one name
 _KINDS = {
     "num_atoms": "iu", "atomic_numbers": "iu", "positions": "f", "names": "US",
-    "gdb_index": "iu", "split": "iub",
+    "gdb_index": "iu", "split": "iub", FIELD: "U",
 }  # fmt: skip
 """Kinds of NumPy types that the arrays may have; properties are numbers."""
 
 _IN_WORDS = {
     "iu": "integers", "iub": "integers", "f": "floats in Å", "US": "text",
-    "fiu": "numbers",
+    "U": "text", "fiu": "numbers",
 }  # fmt: skip
 
 
@@ -133,11 +134,12 @@ def _chooser(
         kinds = {**_KINDS, **dict.fromkeys(properties, "fiu")}
         kinds |= {position: "f" if position == "positions" else "iu"}
         ours = ("atomic_numbers", position, "names", "gdb_index", "split")
+        ours += (FIELD,) if properties and _states_units(headers) else ()
         wanted = dict.fromkeys((*ours, *properties))
         chosen = [name for name in wanted if name in headers]
         for name in chosen:
             _check_kind(name, headers[name], kinds[name], path)
-            shapes = {"atomic_numbers": (total,), position: (total, 3)}
+            shapes = {"atomic_numbers": (total,), position: (total, 3), FIELD: ()}
             expected = shapes.get(name, (num_molecules,))
             if headers[name].shape != expected:
                 raise UsageError(
@@ -147,6 +149,11 @@ def _chooser(
         return chosen
 
     return choose
+
+
+def _states_units(headers: Mapping[str, Header]) -> bool:
+    """Returns whether there is a text of units, which no other array is taken for."""
+    return FIELD in headers and headers[FIELD].dtype.kind == "U"
 
 
 def _check_numbers(arrays: Arrays, path: Path) -> None:
@@ -189,6 +196,7 @@ def read_npz(path: Path, properties: Sequence[str] = ()) -> Records:
         _positions(arrays),
         names,
         {name: arrays.get(name, unknown) for name in properties},
+        parse_units(str(arrays.get(FIELD, ""))),
     )
     return Records(molecules, _split(arrays, path), ())
 
@@ -208,8 +216,23 @@ def _split(arrays: Arrays, path: Path) -> np.ndarray | None:
     return np.where(outside, -1, split).astype(np.int8)
 
 
-def write_npz(molecules: Molecules, path: Path, compress: bool = True) -> None:
-    """Writes the form in Å; the file has its final name only once it is complete."""
+def write_npz(
+    molecules: Molecules,
+    path: Path,
+    compress: bool = True,
+    split: np.ndarray | None = None,
+) -> None:
+    """Writes the form in Å; the file has its final name only once it is complete.
+
+    Args:
+        molecules: molecules with their properties.
+        path: path of the archive.
+        compress: true to compress the arrays.
+        split: part of each molecule, see `Records`; none is written where None.
+    """
+    more = {} if split is None else {"split": split}
+    if molecules.units:
+        more[FIELD] = np.array(format_units(molecules.units))
     save = np.savez_compressed if compress else np.savez
     with atomic_path(path) as partial, partial.open("wb") as file:
         save(
@@ -219,4 +242,5 @@ def write_npz(molecules: Molecules, path: Path, compress: bool = True) -> None:
             positions=molecules.positions,
             names=molecules.names,
             **molecules.properties,
+            **more,
         )

@@ -137,13 +137,15 @@ def _check_is_file(path: Path, any_form: bool) -> None:
     )
 
 
-def _check_properties(molecules: Molecules, source: str) -> None:
+def _check_properties(
+    molecules: Molecules, properties: Sequence[str], source: str
+) -> None:
     """Raises `UsageError` for a property out of its range; warns of one of no molecule.
 
     A number in another unit is mostly out of range.
     """
-    for name, values in molecules.properties.items():
-        row = CONDITIONS[name]
+    for name in properties:
+        row, values = CONDITIONS[name], molecules.properties[name]
         bad = (values < row.low) | (values > row.high)
         if bad.any():
             worst = int(np.argmax(bad))
@@ -198,6 +200,7 @@ def read_molecules(
     split: str | None = None,
     properties: Sequence[str] = (),
     part: bool = False,
+    columns: Sequence[str] = (),
 ) -> tuple[Molecules, SkipReport]:
     """Reads molecules, leaves out those that cannot be used, and says which.
 
@@ -214,6 +217,7 @@ def read_molecules(
         properties: rows of `CONDITIONS` to read: arrays of an NPZ file, data fields of
             an SDF, `name=value` in the comments of an extended XYZ file, QM9's own.
         part: true for molecules that are not whole, whose hydrogens may be missing.
+        columns: further numeric columns to read from the same places, in any unit.
 
     Raises:
         UsageError: The file is missing, of no known form or truncated; more than 5 %
@@ -224,14 +228,15 @@ def read_molecules(
     if named.make is not None:
         molecules = named.make()
         unknown = np.full(len(molecules.num_atoms), np.nan, np.float32)
-        molecules = molecules._replace(properties=dict.fromkeys(properties, unknown))
+        names = (*properties, *columns)
+        molecules = molecules._replace(properties=dict.fromkeys(names, unknown))
         records = Records(molecules, None, ())
     else:
-        records = read_file(locate(path), properties, strict=strict)
+        records = read_file(locate(path), (*properties, *columns), strict=strict)
     notes = records.notes
     records, report = screen(records, species_table, max_atoms, source, strict)
     molecules = records.molecules
-    _check_properties(molecules, source)
+    _check_properties(molecules, properties, source)
     # Who reads the parts of a file one after another is told once.
     if split in (None, SPLITS[0]):
         _tell(report, notes, source)

@@ -16,6 +16,7 @@ from common.errors import UsageError
 from symphony.data.elements import ATOMIC_NUMBERS
 from symphony.data.molecules import Molecules, Records, Unreadable, make_molecules
 from symphony.data.opening import as_text
+from symphony.data.units import FIELD, parse_units
 from symphony.data.words import (
     ISOTOPES,
     MAX_NAME_LENGTH,
@@ -40,6 +41,7 @@ _V3000_ATOM = re.compile(r"(M  V30 +\d+ +)(\S+)( .*)")
 _CONTINUED = re.compile(r"-[ \t]*\nM  V30 ")
 _FIELD = re.compile(r">[^<]*<([^>]+)>")
 _END = "M  END"
+_FIELD = re.compile(r">[^<]*<([^>]*)>")
 _LARGEST = 99_999.0  # Å; no larger number has place in its columns
 
 
@@ -63,6 +65,7 @@ class _Parsed(NamedTuple):
     tags: array
     marks: list[int]
     values: dict[str, list[float]]
+    units: dict[str, str]
 
 
 def _add(parsed: _Parsed, record: _Record, mol: Any) -> None:
@@ -80,6 +83,8 @@ def _add(parsed: _Parsed, record: _Record, mol: Any) -> None:
     parsed.tags.append({"2D": 2, "3D": 3}.get(record.lines[1][20:22], 0))
     for name, value in fields.items():
         parsed.values[name].append(value)
+    if fields:
+        parsed.units.update(parse_units(_text_of(record, FIELD)))
 
 
 def _is_charged(mol: Any) -> bool:
@@ -98,11 +103,30 @@ def _molecules(parsed: _Parsed) -> Molecules:
         positions.reshape(-1, 3),
         parsed.names,
         parsed.values,
+        parsed.units,
     )
 
 
 def _title(record: _Record) -> str:
     return record.lines[0].strip()[:MAX_NAME_LENGTH] if record.lines else ""
+
+
+def field_name(line: str) -> str | None:
+    """Returns the name in the head of a data field; None for another line.
+
+    >>> field_name(">  <gap>  (1)")
+    'gap'
+    """
+    head = _FIELD.match(line)
+    return head and head.group(1)
+
+
+def _text_of(record: _Record, name: str) -> str:
+    """Returns the first line of a data field, empty where there is none."""
+    for index, line in enumerate(record.lines[:-1]):
+        if line.startswith(">") and field_name(line) == name:
+            return record.lines[index + 1].strip()
+    return ""
 
 
 def _field(record: _Record, name: str) -> float:
@@ -296,8 +320,16 @@ def _read_record(record: _Record) -> tuple[_Record, Any]:
     raise _fault(normal)
 
 
-def _texts(text: TextIOWrapper, source: str) -> Iterator[str]:
-    """Yields the text of each record, without its delimiter."""
+def texts(text: TextIOWrapper, source: str) -> Iterator[str]:
+    """Yields the text of each record of an SDF, without its delimiter.
+
+    Args:
+        text: the file.
+        source: name of the file in messages.
+
+    Raises:
+        UsageError: The file ends within a record.
+    """
     rest = ""
     while block := text.read(_CHUNK_CHARACTERS):
         rest, begin = rest + block, 0
@@ -322,7 +354,7 @@ def _texts(text: TextIOWrapper, source: str) -> Iterator[str]:
 def _records(text: TextIOWrapper, source: str) -> Iterator[tuple[_Record, bool]]:
     """Yields the records, and whether one follows another without a delimiter."""
     line = 1
-    for record in _texts(text, source):
+    for record in texts(text, source):
         lines = record.split("\n")
         for index, part in enumerate(_divide(_Record(lines, line))):
             yield part, index > 0
@@ -390,7 +422,8 @@ def read_sdf(
     from rdkit import rdBase
 
     values: dict[str, list[float]] = {name: [] for name in properties}
-    parsed = _Parsed(array("l"), array("B"), array("d"), [], array("b"), [0, 0], values)
+    atoms = array("l"), array("B"), array("d")
+    parsed = _Parsed(*atoms, [], array("b"), [0, 0], values, {})
     unreadable, leftovers, num_undivided = [], [], 0
     with rdBase.BlockLogs(), as_text(file) as text:
         for record, follows in _records(text, source):

@@ -18,6 +18,7 @@ from common.commands.reading import line_of
 from common.errors import UsageError
 from symphony.data.molecules import Records, Unreadable, make_molecules
 from symphony.data.opening import LONGEST_LINE, as_text
+from symphony.data.units import FIELD, parse_units
 from symphony.data.words import (
     ISOTOPES,
     MAX_NAME_LENGTH,
@@ -33,6 +34,7 @@ from symphony.data.words import (
 _PROPERTIES = re.compile(r'(?<![\w.-])Properties\s*=\s*(?:"([^"]*)"|(\S+))')
 _COLUMN = re.compile(r"([^\s]+?):([RISL]):(\d{1,3})(?::|$)")
 _NAME = re.compile(r'(?:^|\s)name\s*=\s*(?:"([^"]*)"|(\S+))')
+_UNITS = re.compile(rf'(?:^|\s){FIELD}\s*=\s*"([^"]*)"')
 _BOX = re.compile(r"(?<![\w.-])Lattice\s*=")
 _NO_BOX = re.compile(r'(?<![\w.-])pbc\s*=\s*"?\s*(?:F\w*\s*){3}', re.IGNORECASE)
 _COUNT = re.compile(r"\s*(\d{1,9})(?:\s+[^\d\s.+-].*)?\s*", re.DOTALL | re.ASCII)
@@ -207,6 +209,7 @@ class _Parsed(NamedTuple):
     positions: array
     names: list[str]
     values: dict[str, list[float]]
+    units: dict[str, str]
 
 
 def _add(parsed: _Parsed, frame: Frame, atoms: Any) -> None:
@@ -218,6 +221,9 @@ def _add(parsed: _Parsed, frame: Frame, atoms: Any) -> None:
     parsed.names.append(frame.name)
     for key, value in values.items():
         parsed.values[key].append(value)
+    stated = _UNITS.search(frame.comment) if values else None
+    if stated:
+        parsed.units.update(parse_units(stated.group(1)))
 
 
 def collect(frames: Iterable[Frame], properties: Sequence[str] = ()) -> Records:
@@ -228,7 +234,7 @@ def collect(frames: Iterable[Frame], properties: Sequence[str] = ()) -> Records:
         properties: names of the numbers to read from the comments.
     """
     values: dict[str, list[float]] = {name: [] for name in properties}
-    parsed = _Parsed(array("l"), array("B"), array("d"), [], values)
+    parsed = _Parsed(array("l"), array("B"), array("d"), [], values, {})
     unreadable, num_boxes, num_isotopes = [], 0, 0
     source = iter(frames)
     while some := list(itertools.islice(source, _FRAMES_AT_ONCE)):
@@ -248,6 +254,7 @@ def collect(frames: Iterable[Frame], properties: Sequence[str] = ()) -> Records:
             np.array(parsed.positions, np.float64).reshape(-1, 3).astype(np.float32),
             parsed.names,
             values,
+            parsed.units,
         )
     box = f"the periodic box of {num_boxes} molecules is not read: each is taken as it "
     notes = (f"{box}stands, unwrap those that cross it",) if num_boxes else ()

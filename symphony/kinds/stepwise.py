@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from common.errors import UsageError
 from common.nn.conditions import Conditions, known
-from symphony import data
+from symphony import columns, data
 from symphony.arrays import Positions, RandomKey, Scalar
 from symphony.conditions import names_of, some_known
 from symphony.orders import Cut, Law, cut, draw_cut_noise
@@ -50,7 +50,7 @@ def molecule_totals(
 
     Half of the molecules in training have none either; for the others its standard
     deviation is uniform up to `config.data.noise_std`. (The paper's model adds its own,
-    always.)
+    always.) Properties are hidden at random in training alone, see `columns.hide`.
     """
     key_cut, key_level, key_terms = jax.random.split(key, 3)
     drawn = draw_cut(config, key_cut, batch.positions, batch.species, batch.node_mask)
@@ -58,6 +58,10 @@ def molecule_totals(
     noise_std = jnp.where(coin < 0.5, 0.0, level) * config.data.noise_std
     noise_std = noise_std if train else jnp.zeros(())
     given = {**batch.conditions, **known({"noise_std": noise_std})}
+    if train and columns.names_of(config):
+        # Without properties, all draws are those of a run without them.
+        key_hide = jax.random.fold_in(key, 1)
+        given = columns.hide(key_hide, given, columns.names_of(config))
     return terms(model, drawn, given, key_terms)
 
 
@@ -75,7 +79,8 @@ def run(terms: Terms, config: ml_collections.ConfigDict, model: nn.Module) -> To
         order=jnp.arange(num_nodes, dtype=jnp.int32),
         complete=jnp.array(True),
     )
-    given = some_known({"noise_std": 0.0}, names_of(config))
+    names = (*names_of(config), *columns.names_of(config))
+    given = some_known({"noise_std": 0.0}, names)
     return terms(model, example, given, jax.random.key(0))
 
 

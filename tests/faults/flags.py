@@ -12,12 +12,16 @@ NUMBERS = {
     ("symphony", "sample"): (
         "num_molecules", "seed", "temperature_focus", "temperature_position",
         "basin_temperature", "max_atoms", "num_slots", "max_heavy", "max_draws",
+        "guidance",
     ),
     ("symphony", "edit", "good.sdf", "--remove=0"): (
         "num_molecules", "seed", "num_slots", "max_heavy",
     ),
     ("symphony", "score", "--molecules=good.sdf"): (
         "num_orders", "num_direction_samples", "seed",
+    ),
+    ("symphony", "properties", "good.sdf", "--output=out.sdf"): (
+        "num_molecules", "num_workers",
     ),
     ("symphony", "refine", "--molecules=good.sdf"): ("noise", "num_steps", "seed"),
     ("symphony", "evaluate", "--samples=good.sdf"): (
@@ -40,13 +44,14 @@ NUMBERS = {
 NAMES = {
     ("symphony", "sample"): (
         "checkpoint", "start", "condition", "refiner", "formula", "num_atoms",
-        "elements", "attach", "accept",
+        "elements", "attach", "accept", "property",
     ),
     ("symphony", "edit", "good.sdf", "--remove=0"): (
         "checkpoint", "formula", "num_atoms", "elements",
     ),
     ("symphony", "complete", "good.sdf"): ("checkpoint", "formula", "elements"),
     ("symphony", "evaluate", "--samples=good.sdf"): ("conventions", "reference_split"),
+    ("symphony", "properties", "good.sdf", "--output=out.sdf"): ("with",),
     ("symphony", "package", "--output=mine"): ("workdir", "which"),
     ("equijump", "sample"): (
         "checkpoint", "sequence", "system", "method", "condition", "format",

@@ -24,6 +24,7 @@ COMMANDS = [
         "refine",
         "edit",
         "complete",
+        "properties",
         "evaluate",
         "view",
         "package",

@@ -226,7 +226,7 @@ def test_kept_features_equal_one_pass_over_the_whole_molecule():
     @jax.jit
     def from_cache(cache, fragment):
         bound = model.bind(params)
-        return decisions.embed_fragment(bound, cache, fragment)
+        return decisions.embed_fragment(bound, cache, fragment, small.NO_NOISE)
 
     node_feats, next_atom = whole(in_given_order(positions, species))
     for step, cache in enumerate(caches):

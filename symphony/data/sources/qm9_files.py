@@ -27,6 +27,13 @@ HARTREE = 27.211386  # eV
 UNITS = dict.fromkeys(
     ["homo", "lumo", "gap", "zpve", "u0", "u298", "h298", "g298"], HARTREE
 )
+STATED = {
+    **dict.fromkeys(UNITS, "eV"), **dict.fromkeys("ABC", "GHz"), "mu": "D",
+    "alpha": "bohr^3", "r2": "bohr^2", "cv": "cal/mol/K",
+    **dict.fromkeys(["u0_atom", "u298_atom", "h298_atom", "g298_atom"], "kcal/mol"),
+}  # fmt: skip
+"""Units of the columns as they are read."""
+
 COMMENT = (
     "A", "B", "C", "mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "u0", "u298",
     "h298", "g298", "cv",
@@ -48,8 +55,14 @@ def read_official(path: Path, properties: Sequence[str] = ()) -> Records:
 
     Args:
         path: path of the file; a `gdb9.sdf.csv` beside an SDF is read with it.
-        properties: names of columns of the csv, as `gap`; energies in eV.
+        properties: names of columns of the csv, as `gap`; units are in `STATED`.
     """
+    records = _read(path, properties)
+    units = {name: STATED[name] for name in properties if name in STATED}
+    return records._replace(molecules=records.molecules._replace(units=units))
+
+
+def _read(path: Path, properties: Sequence[str]) -> Records:
     if path.suffix.lower() == ".zip":
         return _read_zip(path, properties)
     if path.suffix.lower() == ".sdf":

@@ -1,0 +1,235 @@
+r"""Draws steps that are steered towards properties: classifier-free guidance.
+
+The network gives two laws of a step, with the properties shown and hidden. Each factor
+of a step, one after another, is drawn from
+
+$$ p_w \propto p_{shown} \left( p_{shown} / p_{hidden} \right)^{w - 1}, $$
+
+normalised over that factor alone, given those before it: stop, focus and species
+together (and the first species) over their logits; the radius over its interval, the
+coarse direction over the sphere and the fine one over its plane, each by choosing one
+of `NUM_PROPOSALS` draws from the law shown, as the mode of the sampler has it, by the
+weight of the second factor. At $w = 1$ that is the law shown. Log-likelihoods are those
+of the law shown, whatever the guidance (Ho and Salimans, arXiv 2207.12598).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from common.nn.conditions import Conditions, Known
+from common.nn.features import Features
+from symphony import decisions, densities
+from symphony.arrays import RandomKey, Scalar, Vector
+from symphony.limits import Allowed
+from symphony.masks import plus
+from symphony.model import NextAtom, Surroundings, Symphony
+from symphony.slots import Decoder, Fragment, Placement, Settings, first_or_next
+
+NUM_PROPOSALS = 64
+"""Draws from which one is chosen; the law is exact in the limit of many."""
+
+Embedded = tuple[Features, NextAtom]
+
+
+class Caches(NamedTuple):
+    """Features of the placed atoms, with the properties shown and hidden."""
+
+    shown: decisions.Cache
+    hidden: decisions.Cache
+
+
+def without(model: Symphony, conditions: Conditions) -> dict[str, Known]:
+    """Returns conditions of which all properties are hidden."""
+    found = dict(conditions)
+    for name in model.properties:
+        value, mask = conditions[name]
+        found[name] = Known(value, jnp.zeros_like(mask))
+    return found
+
+
+def empty_cache(model: Symphony, capacity: int) -> Caches:
+    """Returns the caches of no atoms."""
+    return Caches(*[decisions.empty_cache(model, capacity)] * 2)
+
+
+def extend_cache(
+    model: Symphony, caches: Caches, fragment: Fragment, conditions: Conditions
+) -> Caches:
+    """Adds the last atom of a fragment to both caches."""
+    extend = partial(decisions.extend_cache, model)
+    hidden = without(model, conditions)
+    return Caches(
+        extend(caches.shown, fragment, conditions),
+        extend(caches.hidden, fragment, hidden),
+    )
+
+
+def steer(shown: Array, hidden: Array, guidance: Scalar | float) -> Array:
+    """Returns the logits of the guided law; what cannot be drawn stays so.
+
+    >>> steer(jnp.array([1.0, -jnp.inf]), jnp.array([0.0, -jnp.inf]), 2.0).tolist()
+    [2.0, -inf]
+    """
+    possible = jnp.isfinite(shown) & jnp.isfinite(hidden)
+    difference = jnp.where(possible, shown - hidden, 0.0)
+    return shown + (guidance - 1.0) * difference
+
+
+def choose(
+    key: RandomKey,
+    draw: Callable[[RandomKey], Array],
+    log_ratio: Callable[[Array], Float[Array, " num_draws"]],
+    guidance: Scalar | float,
+) -> Array:
+    """Returns one of many draws, by the power of the ratio of the two densities.
+
+    Args:
+        key: key of the draws.
+        draw: function that draws from the law shown.
+        log_ratio: logarithm of the density shown over that hidden, of many draws, up to
+            a constant.
+        guidance: strength; 1 takes any of the draws.
+    """
+    key_draws, key_choice = jax.random.split(key)
+    draws = jax.vmap(draw)(jax.random.split(key_draws, NUM_PROPOSALS))
+    weights = (guidance - 1.0) * log_ratio(draws)
+    return draws[jax.random.categorical(key_choice, weights)]
+
+
+def decide(
+    model: Symphony,
+    caches: Caches,
+    fragment: Fragment,
+    key: RandomKey,
+    settings: Settings,
+    mode: str,
+    allowed: Allowed | None = None,
+) -> Placement:
+    """Draws one step of the guided law; the arguments are those of `decisions`."""
+    shown, hidden = settings.conditions, without(model, settings.conditions)
+    embedded = (
+        decisions.embed_fragment(model, caches.shown, fragment, shown),
+        decisions.embed_fragment(model, caches.hidden, fragment, hidden),
+    )
+    drawn = draw_next(model, key, settings, mode, fragment, embedded, allowed)
+    first = model.first_logits(shown)
+    steered = steer(first, model.first_logits(hidden), settings.guidance)
+    return first_or_next(key, first, settings, fragment, drawn, allowed, steered)
+
+
+def draw_next(
+    model: Symphony,
+    key: RandomKey,
+    settings: Settings,
+    mode: str,
+    fragment: Fragment,
+    embedded: tuple[Embedded, Embedded],
+    allowed: Allowed | None,
+) -> Placement:
+    """Draws stop, focus and species, radius and direction, in this order.
+
+    Args:
+        model: network bound to its parameters.
+        key: key of this step of this molecule.
+        settings: temperatures, guidance and conditions.
+        mode: `exact`, `tempered` or `basin`, see `generate.generate`.
+        fragment: atoms placed so far.
+        embedded: features and logits, with the properties shown and hidden.
+        allowed: what may be drawn; anything where None.
+    """
+    keys = jax.random.split(key, 5)
+    logits = [(now.stop[0], now.focus_species[0]) for _, now in embedded]
+    steered = [steer(*pair, settings.guidance) for pair in zip(*logits, strict=True)]
+    choice = decisions.draw_choice(keys[0], *logits[0], settings, allowed, steered)
+    focus, species = choice.focus[None], choice.species[None]
+    around = [
+        Surroundings(
+            feats, fragment.positions, focus, decisions.placed_of(fragment)[None]
+        )
+        for feats, _ in embedded
+    ]
+    conditions = [model.position_condition(*one, focus, species) for one in embedded]
+    radius = _draw_radius(model, keys[1], settings, mode, conditions)
+    coefficients, direction = _draw_direction(
+        model, keys[2:4], settings, mode, conditions, radius, around
+    )
+    log_position = decisions.position_log_density(
+        model, keys[4], conditions[0], radius, direction, coefficients, around[0]
+    )
+    log_position = jnp.where(choice.stop, 0.0, log_position)
+    return Placement(
+        stop=choice.stop,
+        species=choice.species,
+        position=fragment.positions[choice.focus] + radius * direction,
+        log_likelihood=choice.log_likelihood + log_position,
+        log_constrained=plus(choice.log_constrained, log_position),
+        stuck=choice.stuck,
+    )
+
+
+def _draw_radius(
+    model: Symphony,
+    key: RandomKey,
+    settings: Settings,
+    mode: str,
+    conditions: list[Array],
+) -> Scalar:
+    mixtures = [jax.tree.map(lambda x: x[0], model.radial(one)) for one in conditions]
+    low, high = model.min_radius, model.max_radius
+
+    def log_ratio(radii: Array) -> Array:
+        shown, hidden = (
+            densities.radial_log_density(one, radii, low, high) for one in mixtures
+        )
+        return shown - hidden
+
+    draw = partial(decisions.draw_radius, model, mixtures[0], settings, mode)
+    return choose(key, draw, log_ratio, settings.guidance)
+
+
+def _draw_direction(
+    model: Symphony,
+    keys: Array,
+    settings: Settings,
+    mode: str,
+    conditions: list[Array],
+    radius: Scalar,
+    around: list[Surroundings],
+) -> tuple[Array, Vector]:
+    """Returns the signals of the coarse density shown, and a direction."""
+    pairs = list(zip(conditions, around, strict=True))
+    signals = [model.coarse(one, radius[None], place)[0] for one, place in pairs]
+
+    def coarse_ratio(directions: Array) -> Array:
+        logits = jax.vmap(densities.coarse_logits, (None, 0))
+        return logits(signals[0], directions) - logits(signals[1], directions)
+
+    draw = lambda key: decisions.draw_direction(
+        key, signals[0], model.grid, settings, mode, model.blur
+    )
+    coarse = choose(keys[0], draw, coarse_ratio, settings.guidance)
+    mixtures = [
+        jax.tree.map(lambda x: x[0], model.fine(one, radius[None], coarse[None], place))
+        for one, place in pairs
+    ]
+
+    fine = jax.vmap(densities.fine_log_density, (None, 0))
+
+    def fine_ratio(directions: Array) -> Array:
+        shown, hidden = (fine(m, directions) for m in mixtures)
+        return shown - hidden
+
+    tempered = mode == "tempered"
+    narrowing = (
+        settings.position_temperature if tempered else settings.basin_temperature
+    )
+    draw = lambda key: densities.sample_fine(key, mixtures[0], narrowing)
+    return signals[0], choose(keys[1], draw, fine_ratio, settings.guidance)
+
+
+DECODER = Decoder(empty_cache, extend_cache, decide)
