@@ -1,11 +1,15 @@
 """What constrained sampling reaches: formulas, lost hydrogens, grown cores, and speed.
 
-Run: `python -m benchmarks.constraints --checkpoint=qm9 --draws=100`. It prints four
-tables and writes them to `--output`. `--only=formulas` makes one of them. Validity is
-`strict`: one fragment, no charges, no radicals, by xyz2mol with Hückel charges.
+Run: `python -m benchmarks.constraints --checkpoint=qm9 --draws=100`. It prints five
+tables and writes them to `--output`; `--only=formulas` makes one of them anew and keeps
+the others. Validity is `strict`: one fragment, no charges, no radicals, by xyz2mol with
+Hückel charges.
 """
 
 import argparse
+import json
+import shlex
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,8 +23,10 @@ from rich.console import Console
 from rich.markup import escape
 
 import symphony
+from benchmarks import report
 from common.commands import cli
 from common.commands.report import Rows, print_tables
+from common.errors import UsageError
 from symphony import data, editing, formula, options
 from symphony.chemistry import bonds
 from symphony.manifest import Sample
@@ -31,6 +37,7 @@ FORMULAS = (
     "C6H10N2O", "C8H14O", "C5H8N2O2", "C7H11NO", "C4H6O3", "C6H9NO2", "C7H6O2",
     "C3H4N4O2", "C8H12O", "C5H5N3O", "H2O", "C9H12",
 )  # fmt: skip
+REFUSED = ("C2H9", "CH3", "C2H5F", "Xx2", "C99H2", "NH4+")
 CORES = (
     ("c1ccncc1", (0,)), ("c1ccccc1", (0, 3)), ("C1CCNCC1", (3,)), ("C1COCCN1", (5,)),
     ("C1CNCCN1", (2, 5)), ("c1cnc[nH]1", (0,)), ("c1ccoc1", (1,)), ("c1ncncc1", (5,)),
@@ -167,8 +174,22 @@ def speed(sampler: Sampler, draws: int) -> Rows:
     return rows
 
 
+def refused(sampler: Sampler, draws: int) -> Rows:
+    """Returns what is said of formulas that are refused before any work."""
+    rows = [["formula", "found"]]
+    for text in REFUSED:
+        try:
+            sampler.sample_positions(1, formula=text)
+        except UsageError as error:
+            rows.append([text, str(error)])
+        else:
+            raise AssertionError(f"{text}: expected to be refused")
+    return rows
+
+
 TABLES: dict[str, Callable[[Sampler, int], Rows]] = {
     "formulas": formulas,
+    "refused": refused,
     "hydrogens": hydrogens,
     "cores": cores,
     "speed": speed,
@@ -179,24 +200,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark and returns the exit status."""
     arguments = _parser().parse_args(argv)
     sampler = symphony.load(arguments.checkpoint)
-    names = [arguments.only] if arguments.only else [*TABLES]
-    with Path(arguments.output).open("w") as file:
-        for name in names:
-            rows = TABLES[name](sampler, arguments.draws)
-            print_tables([rows], Console())
-            print_tables([rows], Console(file=file, width=160))
+    words = sys.argv[1:] if argv is None else argv
+    command = f"python -m benchmarks.constraints {shlex.join(words)}".strip()
+    for name in [arguments.only] if arguments.only else [*TABLES]:
+        begin = time.process_time()
+        rows = TABLES[name](sampler, arguments.draws)
+        print_tables([rows], Console())
+        spent = round(time.process_time() - begin, 1)
+        keep(arguments.output, name, command, rows, spent)
     return 0
 
 
+def keep(path: Path, name: str, command: str, rows: Rows, spent: float) -> None:
+    """Writes a table beside those that a file has already.
+
+    Args:
+        path: JSON file.
+        name: name of the table.
+        command: what made it.
+        rows: header and rows.
+        spent: CPU-seconds that it took.
+    """
+    tables = json.loads(path.read_text("utf-8"))["tables"] if path.exists() else {}
+    head, *lines = rows
+    named = [dict(zip(head, line, strict=True)) for line in lines]
+    tables[name] = {"command": command, "cpu_seconds": spent, "rows": named}
+    report.write(path, tables=tables)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = cli.argument_parser(
-        "benchmarks.constraints", "Measures constrained sampling."
-    )
+    parser = report.parser(__doc__, "constraints")
     add = parser.add_argument
     add("--checkpoint", default="qm9", help="packaged weights or a run's folder")
     add("--draws", type=int, default=100, help="of each formula, core; molecules")
     add("--only", choices=tuple(TABLES), default=None, help="one table")
-    add("--output", default="constraints.txt", help="file of the tables")
     return parser
 
 
