@@ -104,7 +104,8 @@ def hydrogens(sampler: Sampler, count: int) -> Rows:
         changes.append(editing.with_hydrogens(core, species, "molecule"))
     chosen = options.choose(sampler.weights, basin=True)
     names = [str(name) for name in molecules.names]
-    drawn = list(editing.grow(sampler.weights, chosen, changes, names, 1, 0, None))
+    job = editing.Job(sampler.weights, chosen, changes, names, 1, 0, None)
+    drawn = list(editing.draw_all(job))
     before = [
         one.graph_smiles if one.status == "valid" else None
         for one in bonds.perceive_all(whole, "strict")

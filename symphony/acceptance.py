@@ -15,6 +15,9 @@ BOND_PRESET = "xyz2mol_hueckel"
 
 EDM, POSEBUSTERS, STRICT = "edm", "posebusters", "strict"
 NAMES = (BOND_PRESET, STRICT, EDM, POSEBUSTERS)
+CHOICES = ("until_valid", "accept", "max_draws", "diverse")
+"""Flags, and keywords of `choose`."""
+
 DRAWS_FOR_EACH = 1000
 """Draws for each molecule that is asked for, at most, where nothing else is said."""
 
@@ -148,11 +151,14 @@ class Gate:
             self._seen.add(smiles)
 
     @property
+    def num_reached(self) -> int:
+        """What counts towards the number that is asked for."""
+        return self.num_accepted if self.terms.until_valid else self.num_draws
+
+    @property
     def is_done(self) -> bool:
         """True once as many are accepted, or drawn, as are asked for."""
-        if self.terms.until_valid:
-            return self.num_accepted >= self.num_wanted or self.is_exhausted
-        return self.num_draws >= self.num_wanted
+        return self.num_reached >= self.num_wanted or self.is_exhausted
 
     @property
     def is_exhausted(self) -> bool:

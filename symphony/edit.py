@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from common.commands import cli
-from symphony import editing, wishes
+from symphony import changing, editing
 from symphony.weights import Weights
 
 COMMAND = "symphony edit"
@@ -19,15 +19,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the command; those of the process where None.
     """
     flags = _parser().parse_args(argv)
-    return editing.run(flags, partial(_changer, flags), flags.basin, "editing")
+    return changing.run(flags, partial(_changer, flags), flags.basin, "editing")
 
 
 def _changer(flags: argparse.Namespace, weights: Weights) -> editing.Changer:
-    names = ("formula", "num_atoms", "max_heavy", "elements")
-    asked = wishes.read(**{name: getattr(flags, name) for name in names})
-    removed = wishes.read_atoms(flags.remove, "--remove")
-    heavy_first = bool(weights.config.data.heavy_first)
-    return editing.without_atoms(removed, flags.keep_formula, asked, heavy_first)
+    asked = changing.given(flags, ("remove", "keep_formula", *changing.ASKED))
+    return editing.regrow(weights, **asked)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         "Removes atoms from the molecules of a file, with their hydrogens, and grows "
         "others in their place. All other atoms stay where they are.",
     )
-    editing.add_flags(parser, "edited.sdf")
+    changing.add_flags(parser, "edited.sdf")
     add = parser.add_argument
     add("--remove", required=True, help="atoms to remove, from 0, as 7,8,9")
     add("--keep_formula", action="store_true", help="the whole has the formula it had")

@@ -1,27 +1,26 @@
-"""Molecules of a file that are changed: what `symphony edit` and `complete` share.
+"""Molecules that are changed: what `symphony edit` and `complete` share.
 
 `without_atoms` makes the target of a molecule that regrows a part, `with_hydrogens` of
-one that only lacks hydrogens. Positions are in Å.
+one that only lacks hydrogens. A `Job` has many of them, and `draw` builds what becomes
+of them. Positions are in Å.
 """
 
-import argparse
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.commands import cli
 from common.errors import UsageError
-from symphony import data, manifest, molfile, options, sampler, targets, wishes
+from symphony import data, options, sampler, targets, wishes
 from symphony.data.elements import SYMBOLS
 from symphony.manifest import Sample
 from symphony.options import Core, Options
 from symphony.targets import Target
 from symphony.valence import VALENCES, bonds_of
-from symphony.weights import Weights, load_weights, warn_of_unseen
+from symphony.weights import Weights, warn_of_unseen
 from symphony.wishes import Wishes
 
 
@@ -42,6 +41,50 @@ class Change(NamedTuple):
 
 Changer = Callable[[Core, tuple[int, ...], str], Change]
 """`(molecule, species table, name) -> Change`."""
+
+Item = tuple[int, int]
+"""Number of a molecule, and number of one of its draws."""
+
+
+def regrow(
+    weights: Weights,
+    remove: str | Sequence[int],
+    keep_formula: bool = False,
+    formula: str | None = None,
+    num_atoms: str | int | Sequence[int] | None = None,
+    max_heavy: int | None = None,
+    elements: str | Sequence[str] | None = None,
+) -> Changer:
+    """Returns what `symphony edit` does to a molecule, by its flags."""
+    asked = wishes.read(formula, num_atoms, max_heavy, elements)
+    removed = wishes.read_atoms(remove, "--remove")
+    heavy_first = bool(weights.config.data.heavy_first)
+    return without_atoms(removed, keep_formula, asked, heavy_first)
+
+
+def complete(
+    weights: Weights,
+    formula: str | None = None,
+    num_atoms: str | int | Sequence[int] | None = None,
+    max_heavy: int | None = None,
+    elements: str | Sequence[str] | None = None,
+    attach: str | Sequence[int] | None = None,
+) -> Changer:
+    """Returns what `symphony complete` does to a molecule, by its flags."""
+    asked = wishes.read(formula, num_atoms, max_heavy, elements, attach)
+    if not asked:
+        return with_hydrogens
+    heavy_first = bool(weights.config.data.heavy_first)
+
+    def change(molecule: Core, species: tuple[int, ...], name: str) -> Change:
+        attach = asked.attach
+        if attach is None:
+            spare = wishes.open_valences(*molecule, species)
+            attach = tuple(int(atom) for atom in spare.nonzero()[0])
+        grown = asked._replace(attach=attach, keep_hydrogens=heavy_first)
+        return Change(molecule, grown)
+
+    return change
 
 
 def without_atoms(
@@ -112,86 +155,94 @@ def with_hydrogens(molecule: Core, species: tuple[int, ...], name: str) -> Chang
     return Change(molecule, wanted._replace(num_atoms=(low, high)), free)
 
 
-def add_flags(parser: argparse.ArgumentParser, output: str) -> None:
-    """Adds the flags that both commands have."""
-    add = parser.add_argument
-    add("molecules", nargs="?", help="file (.sdf, .xyz, .extxyz, .npz)")
-    add("--molecules", dest="molecules_flag", help="the same, by its name")
-    add("-o", "--output", default=output, help="an SDF; .extxyz and .jsonl beside")
-    add("--num_molecules", type=int, default=1, help="for each molecule of the file")
-    add("--checkpoint", default="qm9", help="packaged weights or a run's folder")
-    add("--seed", type=int, default=0, help="of the random numbers")
-    add("--formula", help="of the whole, as C7H10O2")
-    add("--num_atoms", help="of the whole, with hydrogens, as 18 or 12-20")
-    add("--max_heavy", type=int, default=None, help="atoms heavier than hydrogen")
-    add("--elements", help="that may be added, as C,N,O,H")
-    add("--num_slots", type=int, default=None, help="molecules built at a time")
-    add("--overwrite", action="store_true", help="replace what --output has")
+class Job(NamedTuple):
+    """Molecules, and what shall become of them.
+
+    Attributes:
+        weights: trained model.
+        options: temperatures and largest size.
+        changes: what shall become of each molecule.
+        names: names of the molecules.
+        number: draws of each, or accepted ones.
+        seed: seed of the random numbers.
+        num_slots: molecules under construction at a time; the device's where None.
+    """
+
+    weights: Weights
+    options: Options
+    changes: list[Change]
+    names: list[str]
+    number: int
+    seed: int
+    num_slots: int | None
 
 
-def input_of(flags: argparse.Namespace) -> str:
-    """Returns the file of molecules: the first word, or `--molecules`."""
-    given = [x for x in (flags.molecules, flags.molecules_flag) if x is not None]
-    if len(given) != 1:
-        found = "none" if not given else f"both {given[0]} and --molecules={given[1]}"
-        raise UsageError(
-            f"expected a file of molecules as first word or --molecules, found {found}"
-        )
-    return given[0]
-
-
-def run(
-    flags: argparse.Namespace,
-    make_changer: Callable[[Weights], Changer],
+def make_job(
+    weights: Weights,
+    source: Any,
+    changer: Changer,
+    number: int,
+    seed: int,
+    num_slots: int | None,
     basin: bool,
-    doing: str,
-) -> int:
-    """Runs a command that changes the molecules of a file; returns the exit status.
+) -> Job:
+    """Returns molecules with what shall become of them, all checked.
 
     Args:
-        flags: flags of the command.
-        make_changer: function of the weights that returns what changes a molecule.
+        weights: trained model.
+        source: file of molecules, an RDKit molecule with a conformer, or several.
+        changer: what changes a molecule.
+        number: draws of each, or accepted ones.
+        seed: seed of the random numbers.
+        num_slots: molecules under construction at a time; the device's where None.
         basin: true to narrow the modes of positions.
-        doing: word for the progress.
+
+    Raises:
+        UsageError: A molecule or a number cannot be used.
     """
-    source = input_of(flags)
-    molfile.check(flags.output, source)
-    weights = load_weights(flags.checkpoint)
-    changer = make_changer(weights)
-    changes, names = _read_changes(source, weights, changer)
-    total = len(changes) * flags.num_molecules
-    sampler.check_numbers(flags.seed, total, flags.num_slots)
+    molecules, told = _molecules_of(source, tuple(weights.config.data.species))
+    warn_of_unseen(weights, molecules.atomic_numbers, told)
+    changes = _changes_of(molecules, weights, changer, told)
+    sampler.check_numbers(seed, len(changes) * number, num_slots)
     chosen = options.choose(
         weights, basin=basin, max_atoms=_most_atoms(weights, changes)
     )
+    names = [str(name) for name in molecules.names]
     for change, name in zip(changes, names, strict=True):
         options.check_change(
             change.wishes, weights, chosen.max_atoms, change.core, name
         )
-    cli.announce_device()
-    make = partial(
-        grow, weights, chosen, changes, names, flags.num_molecules, flags.seed,
-        flags.num_slots,
-    )  # fmt: skip
-    head = _header(weights, chosen, flags, changes)
-    with molfile.open_output(flags.output, head, flags.overwrite) as output:
-        written = manifest.write_all(output, make, total, doing)
-    everything = molfile.paths_of(flags.output).extxyz
-    manifest.tell(
-        flags.output, written, f"; all, with those that failed, in {everything}"
+    return Job(weights, chosen, changes, names, number, seed, num_slots)
+
+
+def _molecules_of(source: Any, species: tuple[int, ...]) -> tuple[data.Molecules, str]:
+    """Returns the molecules of a file or of RDKit, and a word for messages."""
+    most = options.MAX_ATOMS - 1
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        molecules, _ = data.read_molecules(path, species, most, strict=True, part=True)
+        return molecules, str(source)
+    mols = [source] if hasattr(source, "GetConformer") else list(source)
+    if not mols:
+        raise UsageError("molecules: expected one or more, found none")
+    given = [options.to_arrays(*options.of_rdkit(mol, "molecules")) for mol in mols]
+    molecules = data.make_molecules(
+        np.array([len(numbers) for numbers, _ in given]),
+        np.concatenate([numbers for numbers, _ in given]),
+        np.concatenate([positions for _, positions in given]),
     )
-    return 0
+    titles = [mol.GetProp("_Name") if mol.HasProp("_Name") else "" for mol in mols]
+    names = [title or str(index) for index, title in enumerate(titles)]
+    records = data.Records(molecules._replace(names=np.array(names)), None, ())
+    data.screen(records, species, most, "molecules", strict=True)
+    return records.molecules, "molecules"
 
 
-def _read_changes(
-    source: str, weights: Weights, changer: Changer
-) -> tuple[list[Change], list[str]]:
-    """Returns what shall become of each molecule of a file, and their names."""
+def _changes_of(
+    molecules: data.Molecules, weights: Weights, changer: Changer, source: str
+) -> list[Change]:
+    """Returns what shall become of each molecule."""
     species = tuple(weights.config.data.species)
-    molecules, _ = data.read_molecules(
-        Path(source), species, options.MAX_ATOMS - 1, strict=True, part=True
-    )
-    warn_of_unseen(weights, molecules.atomic_numbers, source)
     changes = []
     for index, name in enumerate(molecules.names):
         atoms = slice(*molecules.offsets[index : index + 2])
@@ -201,7 +252,7 @@ def _read_changes(
                 f"{source}: expected molecules with a heavy atom, found {name} without"
             )
         changes.append(changer((numbers, positions), species, str(name)))
-    return changes, [str(name) for name in molecules.names]
+    return changes
 
 
 def _most_atoms(weights: Weights, changes: Sequence[Change]) -> int:
@@ -213,69 +264,40 @@ def _most_atoms(weights: Weights, changes: Sequence[Change]) -> int:
     return max(int(weights.config.sample.max_atoms), *sizes)
 
 
-def grow(
-    weights: Weights,
-    chosen: Options,
-    changes: Sequence[Change],
-    names: Sequence[str],
-    number: int,
-    seed: int,
-    num_slots: int | None,
-    first: int = 0,
-) -> Iterator[Sample]:
-    """Yields what becomes of molecules, those of one input after another.
+def draw(job: Job, items: Sequence[Item]) -> Iterator[Sample]:
+    """Yields what becomes of molecules, for each pair of a molecule and its draw.
 
-    Args:
-        weights: trained model.
-        chosen: temperatures and largest size.
-        changes: what shall become of each molecule.
-        names: names of the molecules.
-        number: draws for each.
-        seed: seed of the random numbers.
-        num_slots: molecules under construction at a time; the device's where None.
-        first: index of the first draw.
+    The index of a sample is that of its draw, whatever else is drawn.
     """
-    capacity = sampler.capacity_of(chosen)
+    capacity, count = sampler.capacity_of(job.options), len(job.changes)
     known: dict[int, Target] = {}
 
     def target_of(index: int) -> Target:
-        which = index // number
+        which = index % count
         if which not in known:
-            core, asked, spare = changes[which]
-            known[which] = targets.make_target(
-                core, asked, weights.config, capacity, spare
-            )
+            core, asked, spare = job.changes[which]
+            config = job.weights.config
+            known[which] = targets.make_target(core, asked, config, capacity, spare)
         return known[which]
 
-    slots = sampler.choose_slots(num_slots)
-    indices = range(first, len(changes) * number)
-    drawn = sampler.draw_targets(weights, chosen, seed, indices, slots, target_of)
-    for one in drawn:
-        name = names[one.index // number]
-        name = name if number == 1 else f"{name}_{one.index % number}"
-        yield one._replace(name=name)
-
-
-def _header(
-    weights: Weights,
-    chosen: Options,
-    flags: argparse.Namespace,
-    changes: Sequence[Change],
-) -> dict[str, Any]:
-    """Returns what decides the molecules."""
-    head = manifest.header(weights, chosen, flags.seed)
-    cores = data.make_molecules(
-        np.array([len(change.core[0]) for change in changes]),
-        np.concatenate([change.core[0] for change in changes]),
-        np.concatenate([change.core[1] for change in changes]),
+    slots = sampler.choose_slots(job.num_slots)
+    indices = [turn * count + which for which, turn in items]
+    drawn = sampler.draw_targets(
+        job.weights, job.options, job.seed, indices, slots, target_of
     )
-    asked = {
-        name: getattr(flags, name)
-        for name in ("remove", "keep_formula", "formula", "num_atoms", "max_heavy")
-        if getattr(flags, name, None)
-    }
-    return {
-        **head,
-        "settings": {**head["settings"], **asked, "for_each": flags.num_molecules},
-        "molecules_sha256": data.checksum(cores),
-    }
+    for (which, turn), one in zip(items, drawn, strict=True):
+        name = job.names[which]
+        yield one._replace(name=name if job.number == 1 else f"{name}_{turn}")
+
+
+def draw_all(job: Job, first: int = 0) -> Iterator[Sample]:
+    """Yields `job.number` draws of each molecule, those of one after another.
+
+    Args:
+        job: molecules.
+        first: number of the first draw of all.
+    """
+    numbers = range(first, len(job.changes) * job.number)
+    items = [divmod(index, job.number) for index in numbers]
+    for index, one in zip(numbers, draw(job, items), strict=True):
+        yield one._replace(index=index)

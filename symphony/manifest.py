@@ -308,25 +308,46 @@ def _write_accepted(
     if gate.is_done:
         return Written(first, 0, [])
     before = gate.num_accepted
-    reached = lambda: gate.num_accepted if gate.terms.until_valid else gate.num_draws
     made = with_bonds(make(first), gate.terms.preset)
     total = gate.num_wanted
     with (
-        cli.progress(total, doing, "molecules", completed=reached()) as advance,
+        cli.progress(total, doing, "molecules", completed=gate.num_reached) as advance,
         contextlib.closing(made),
     ):
         for sample, smiles, sdf in made:
-            done, reason = reached(), gate.judge(sample, smiles, sdf)
-            verdict = {"accepted": reason is None}
-            verdict |= {} if reason is None else {"rejected": reason}
-            write(output, sample, smiles, "" if reason else sdf, verdict)
+            done = gate.num_reached
+            write_judged(output, gate, sample, smiles, sdf)
             num_unjudged += sample.unjudged is not None
             moved.append(sample.moved)
-            if reached() > done:
+            if gate.num_reached > done:
                 advance()
             if gate.is_done:
                 break
     return Written(first, gate.num_accepted - before, moved, num_unjudged)
+
+
+def write_judged(
+    output: molfile.Output,
+    gate: Gate,
+    sample: Sample,
+    smiles: str | None,
+    sdf: str,
+    **more: Any,
+) -> None:
+    """Judges a molecule and appends it to the files, to the SDF if it is accepted.
+
+    Args:
+        output: open files.
+        gate: its judge.
+        sample: molecule.
+        smiles: canonical SMILES; None without bonds.
+        sdf: its record of an SDF.
+        **more: further values for its line of the manifest.
+    """
+    reason = gate.judge(sample, smiles, sdf)
+    verdict = {**more, "accepted": reason is None}
+    verdict |= {} if reason is None else {"rejected": reason}
+    write(output, sample, smiles, "" if reason else sdf, verdict)
 
 
 def tell_accepted(path: str, gate: Gate, more: str) -> None:

@@ -9,6 +9,7 @@ in Å.
 
 import contextlib
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -85,6 +86,15 @@ def to_extxyz(
         for number, position in zip(atomic_numbers.tolist(), positions, strict=True)
     ]
     return "\n".join([str(len(rows)), " ".join(words), *rows]) + "\n"
+
+
+def renumber(sdf: str, index: int) -> str:
+    r"""Returns a record of an SDF whose property `index` is another one.
+
+    >>> renumber(">  <index>  (1) \n7\n\n>  <seed>  (1) \n7\n", 3)
+    '>  <index>  (1) \n3\n\n>  <seed>  (1) \n7\n'
+    """
+    return re.sub(r"(>  <index>.*\n).*", rf"\g<1>{index}", sdf)
 
 
 def _coordinate(value: np.floating) -> str:

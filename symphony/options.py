@@ -177,7 +177,7 @@ def _choose_core(
         raise UsageError("expected one of --start and --fragment, found both")
     data_config = weights.config.data
     if hasattr(fragment, "GetConformer"):
-        fragment = _of_rdkit(fragment)
+        fragment = of_rdkit(fragment)
     if start is not None:
         core = _single_atom(start, data_config)
     elif isinstance(fragment, tuple):
@@ -202,11 +202,11 @@ def _warn_of_hydrogens(config: Any, atomic_numbers: UInt8[np.ndarray, " n"]) -> 
         )
 
 
-def _of_rdkit(mol: Any) -> Given:
+def of_rdkit(mol: Any, what: str = "fragment") -> Given:
     """Returns atomic numbers and positions of an RDKit molecule's first conformer."""
     if not mol.GetNumConformers() or not mol.GetConformer().Is3D():
         raise UsageError(
-            "fragment: expected a molecule with a conformer in three dimensions, found "
+            f"{what}: expected a molecule with a conformer in three dimensions, found "
             "none"
         )
     numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
@@ -244,7 +244,7 @@ def _check_core(
 ) -> Core:
     """Screens a fragment given as arrays like one from a file."""
     species = tuple(weights.config.data.species)
-    numbers, positions = _to_arrays(atomic_numbers, positions)
+    numbers, positions = to_arrays(atomic_numbers, positions)
     molecules = data.make_molecules(np.array([len(numbers)]), numbers, positions)
     records = data.Records(molecules, None, ())
     data.screen(records, species, max_atoms - 1, "fragment", strict=True)
@@ -252,7 +252,8 @@ def _check_core(
     return molecules.atomic_numbers, molecules.positions
 
 
-def _to_arrays(atomic_numbers: Any, positions: Any) -> Core:
+def to_arrays(atomic_numbers: Any, positions: Any) -> Core:
+    """Returns atoms that a user gave as arrays of the ordinary types."""
     numbers = np.asarray(atomic_numbers)
     if numbers.dtype.kind not in "iu" or np.any((numbers < 1) | (numbers > 118)):
         raise UsageError(

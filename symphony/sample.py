@@ -21,7 +21,6 @@ CHOICES = (
     "start", "fragment", "basin", "formula", "num_atoms", "max_heavy", "elements",
     "attach", "keep_hydrogens", "guidance",
 )  # fmt: skip
-GATE = ("until_valid", "accept", "max_draws", "diverse")
 REFINER = "refine_qm9"
 CONDITION_HELP = "name=number of a property, as gap=6.5; once for each"
 OUTPUT_HELP = "an SDF; .extxyz and .jsonl beside"
@@ -73,12 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_gate(arguments: argparse.Namespace) -> Gate | None:
     """Returns the gate that flags ask for; None where every draw is a molecule."""
     total = arguments.num_molecules
-    terms = acceptance.choose(total, **{n: getattr(arguments, n) for n in GATE})
+    given = {name: getattr(arguments, name) for name in acceptance.CHOICES}
+    terms = acceptance.choose(total, **given)
     return None if terms is None else Gate(terms, total)
 
 
-def tell(path: str, written: manifest.Written, gate: Gate | None) -> None:
-    """Prints what was written, and where the molecules lie that failed."""
+def tell(path: str, written: manifest.Written | None, gate: Gate | None) -> None:
+    """Prints what was written or accepted, and where the molecules lie that failed."""
     everything = molfile.paths_of(path).extxyz
     if gate is not None:
         manifest.tell_accepted(path, gate, f"; all, with those, in {everything}")

@@ -6,7 +6,7 @@ Molecule `i` of a seed is the same however many are asked for. Positions are in 
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -125,7 +125,7 @@ class Sampler:
         with contextlib.closing(drawn):
             for sample in drawn:
                 mol, record = manifest.finish(sample, gate.terms.preset)
-                sdf = "" if mol is None else _to_sdf(mol)
+                sdf = "" if mol is None else to_sdf(mol)
                 reason = gate.judge(sample, record["smiles"], sdf)
                 num_valid += record["valid"]
                 mols += [mol] if reason is None else []
@@ -138,6 +138,73 @@ class Sampler:
             num_accepted=gate.num_accepted,
             num_duplicates=gate.rejected[acceptance.DUPLICATE],
         )
+        return mols
+
+    def edit(
+        self,
+        molecules: Any,
+        remove: str | Sequence[int],
+        num_molecules: int = 1,
+        seed: int = 0,
+        **keywords: Any,
+    ) -> list[Any]:
+        """Regrows a part of molecules; returns RDKit molecules as `sample` does.
+
+        Args:
+            molecules: a file, an RDKit molecule with a conformer, or several of these.
+            remove: atoms to remove, counted from 0; their hydrogens go with them.
+            num_molecules: draws for each, or accepted molecules with `until_valid`.
+            seed: seed of the random numbers.
+            **keywords: `keep_formula`, `formula`, `num_atoms`, `max_heavy`,
+                `elements`, `basin`, `num_slots`; and those of `sample` that say what
+                is accepted, for each molecule.
+        """
+        from symphony import editing
+
+        return self._changed(
+            partial(editing.regrow, remove=remove), molecules, num_molecules, seed,
+            **keywords,
+        )  # fmt: skip
+
+    def complete(
+        self, molecules: Any, num_molecules: int = 1, seed: int = 0, **keywords: Any
+    ) -> list[Any]:
+        """Adds what molecules lack; returns RDKit molecules as `sample` does.
+
+        Args:
+            molecules: a file, an RDKit molecule with a conformer, or several of these.
+            num_molecules: draws for each, or accepted molecules with `until_valid`.
+            seed: seed of the random numbers.
+            **keywords: `formula`, `num_atoms`, `max_heavy`, `elements`, `attach`,
+                `num_slots`; and those of `sample` that say what is accepted. Without
+                the first of them, only hydrogens are added.
+        """
+        from symphony import editing
+
+        return self._changed(
+            editing.complete, molecules, num_molecules, seed, basin=True, **keywords
+        )
+
+    def _changed(
+        self,
+        changer_of: Callable[..., Any],
+        molecules: Any,
+        num_molecules: int,
+        seed: int,
+        basin: bool = False,
+        num_slots: int | None = None,
+        **keywords: Any,
+    ) -> list[Any]:
+        from symphony import editing, rounds
+
+        given = {n: keywords.pop(n) for n in acceptance.CHOICES if n in keywords}
+        terms = acceptance.choose(num_molecules, **given)
+        with pinned():
+            changer = changer_of(self.weights, **keywords)
+            job = editing.make_job(
+                self.weights, molecules, changer, num_molecules, seed, num_slots, basin
+            )
+        mols, self.summary = rounds.collect(job, terms)
         return mols
 
     def sample_positions(
@@ -183,7 +250,8 @@ class Sampler:
             yield sample
 
 
-def _to_sdf(mol: Any) -> str:
+def to_sdf(mol: Any) -> str:
+    """Returns the record of an SDF of a molecule."""
     from rdkit import Chem
 
     return Chem.SDWriter.GetText(mol)
@@ -307,7 +375,7 @@ def _draw(
     species_table = np.array(config.data.species, np.uint8)
     indices = iter(range(first, end))
     finished = _generate(weights, options, seed, indices, num_slots, start, False)
-    for one in _in_order(finished, first):
+    for one in _in_order(finished, range(first, end)):
         numbers = species_table[one.species]
         atoms = starts.put_back(core, numbers, one.positions)
         num_fixed = 0 if core is None else len(core[0])
@@ -322,7 +390,7 @@ def draw_targets(
     weights: Weights,
     options: Options,
     seed: int,
-    indices: range,
+    indices: Sequence[int],
     num_slots: int,
     target_of: Callable[[int], Target],
 ) -> Iterator[Sample]:
@@ -332,7 +400,7 @@ def draw_targets(
         weights: trained model.
         options: checked options; those of the core and wishes are in the targets.
         seed: seed of the random numbers.
-        indices: numbers of the molecules of the seed, one after another.
+        indices: numbers of the molecules of the seed, in order.
         num_slots: molecules under construction at a time.
         target_of: function from the index of a molecule to what it shall be.
     """
@@ -348,7 +416,7 @@ def draw_targets(
     finished = _generate(
         weights, options, seed, iter(indices), num_slots, start, limited=True
     )
-    for one in _in_order(finished, indices.start):
+    for one in _in_order(finished, indices):
         numbers = species_table[one.species]
         *atoms, count = targets.put_back(target_of(one.index), numbers, one.positions)
         yield Sample(
@@ -425,12 +493,13 @@ def _mode(options: Options) -> str:
     return "basin" if options.basin_temperature != 1.0 else "exact"
 
 
-def _in_order(finished: Iterator[Finished], first: int) -> Iterator[Finished]:
+def _in_order(
+    finished: Iterator[Finished], indices: Iterable[int]
+) -> Iterator[Finished]:
     """Holds molecules back until those before them have come."""
     waiting: dict[int, Finished] = {}
-    due = first
-    for molecule in finished:
-        waiting[molecule.index] = molecule
-        while due in waiting:
-            yield waiting.pop(due)
-            due += 1
+    for due in indices:
+        while due not in waiting:
+            molecule = next(finished)
+            waiting[molecule.index] = molecule
+        yield waiting.pop(due)

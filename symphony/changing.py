@@ -1,0 +1,108 @@
+"""The command line that `symphony edit` and `symphony complete` share."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from common.commands import cli
+from common.errors import UsageError
+from symphony import data, editing, manifest, molfile, rounds, sample
+from symphony.acceptance import Gate
+from symphony.editing import Changer, Job
+from symphony.weights import Weights, load_weights
+
+ASKED = ("formula", "num_atoms", "max_heavy", "elements")
+"""Flags of both commands, as keywords of what makes their changers."""
+
+
+def add_flags(parser: argparse.ArgumentParser, output: str) -> None:
+    """Adds the flags that both commands have."""
+    add = parser.add_argument
+    add("molecules", nargs="?", help="file (.sdf, .xyz, .extxyz, .npz)")
+    add("--molecules", dest="molecules_flag", help="the same, by its name")
+    add("-o", "--output", default=output, help="an SDF; .extxyz and .jsonl beside")
+    add("--num_molecules", type=int, default=1, help="for each molecule of the file")
+    add("--checkpoint", default="qm9", help="packaged weights or a run's folder")
+    add("--seed", type=int, default=0, help="of the random numbers")
+    add("--formula", help="of the whole, as C7H10O2")
+    add("--num_atoms", help="of the whole, with hydrogens, as 18 or 12-20")
+    add("--max_heavy", type=int, default=None, help="atoms heavier than hydrogen")
+    add("--elements", help="that may be added, as C,N,O,H")
+    sample.add_gate(parser)
+    add("--num_slots", type=int, default=None, help="molecules built at a time")
+    add("--overwrite", action="store_true", help="replace what --output has")
+
+
+def input_of(flags: argparse.Namespace) -> str:
+    """Returns the file of molecules: the first word, or `--molecules`."""
+    given = [x for x in (flags.molecules, flags.molecules_flag) if x is not None]
+    if len(given) != 1:
+        found = "none" if not given else f"both {given[0]} and --molecules={given[1]}"
+        raise UsageError(
+            f"expected a file of molecules as first word or --molecules, found {found}"
+        )
+    return given[0]
+
+
+def run(
+    flags: argparse.Namespace,
+    changer_of: Callable[[Weights], Changer],
+    basin: bool,
+    doing: str,
+) -> int:
+    """Runs a command that changes the molecules of a file; returns the exit status.
+
+    Args:
+        flags: flags of the command.
+        changer_of: function of the weights that returns what changes a molecule.
+        basin: true to narrow the modes of positions.
+        doing: word for the progress.
+    """
+    source = input_of(flags)
+    molfile.check(flags.output, source)
+    gate = sample.make_gate(flags)
+    weights = load_weights(flags.checkpoint)
+    job = editing.make_job(
+        weights, source, changer_of(weights), flags.num_molecules, flags.seed,
+        flags.num_slots, basin,
+    )  # fmt: skip
+    cli.announce_device()
+    head = _header(job, flags, gate)
+    with molfile.open_output(flags.output, head, flags.overwrite) as output:
+        if gate is None:
+            total, make = len(job.changes) * job.number, partial(editing.draw_all, job)
+            written = manifest.write_all(output, make, total, doing)
+            sample.tell(flags.output, written, None)
+            return 0
+        gates = rounds.Gates(gate.terms, job.number, len(job.changes))
+        rounds.write_all(output, partial(editing.draw, job), gates, doing)
+    sample.tell(flags.output, None, gates.together())
+    return 0
+
+
+def _header(job: Job, flags: argparse.Namespace, gate: Gate | None) -> dict[str, Any]:
+    """Returns what decides the molecules."""
+    head = manifest.header(job.weights, job.options, job.seed, gate=gate)
+    cores = data.make_molecules(
+        np.array([len(change.core[0]) for change in job.changes]),
+        np.concatenate([change.core[0] for change in job.changes]),
+        np.concatenate([change.core[1] for change in job.changes]),
+    )
+    asked = {
+        name: getattr(flags, name)
+        for name in ("remove", "keep_formula", "formula", "num_atoms", "max_heavy")
+        if getattr(flags, name, None)
+    }
+    return {
+        **head,
+        "settings": {**head["settings"], **asked, "for_each": job.number},
+        "molecules_sha256": data.checksum(cores),
+    }
+
+
+def given(flags: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """Returns flags by their names."""
+    return {name: getattr(flags, name) for name in names}
