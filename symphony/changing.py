@@ -91,11 +91,9 @@ def _header(job: Job, flags: argparse.Namespace, gate: Gate | None) -> dict[str,
         np.concatenate([change.core[0] for change in job.changes]),
         np.concatenate([change.core[1] for change in job.changes]),
     )
-    asked = {
-        name: getattr(flags, name)
-        for name in ("remove", "keep_formula", "formula", "num_atoms", "max_heavy")
-        if getattr(flags, name, None)
-    }
+    names = ("remove", "keep_formula", "attach", *ASKED)
+    asked = {name: getattr(flags, name, None) for name in names}
+    asked = {name: value for name, value in asked.items() if value}
     return {
         **head,
         "settings": {**head["settings"], **asked, "for_each": job.number},

@@ -28,6 +28,9 @@ from symphony.limits import (
 from symphony.slots import Decoder, Placement, Settings, Slot, grow, where
 from symphony.valence import Table, table_of
 
+LUCK = 1
+"""Folded into the key of a step for what `judge` draws."""
+
 
 def advance_within(
     decoder: Decoder,
@@ -55,7 +58,8 @@ def advance_within(
     slot = _begin_closing(slot, before, drawn, ~is_given & ~is_heavy)
     step, is_drawn = _choose_step(table, slot, drawn)
     grown = grow(decoder, model, slot, step, settings)
-    verdict = judge(limits, before, _census(table, grown))
+    luck = jax.random.uniform(jax.random.fold_in(key, LUCK))
+    verdict = judge(limits, before, _census(table, grown), luck)
     in_place = verdict.in_place & ~clashes(limits, step.position, is_heavy)
     places = is_drawn & ~step.stop & ~step.stuck
     is_bad = places & ~(verdict.in_reach & in_place)

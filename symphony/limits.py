@@ -22,6 +22,7 @@ from symphony.arrays import (
     Species,
     Vector,
 )
+from symphony.surplus import MOST_KNOWN, chance
 from symphony.valence import Bonds, Table, find_bonds
 
 UNLIMITED = 10_000
@@ -273,8 +274,16 @@ class Verdict(NamedTuple):
     hopeless: Flag
 
 
-def judge(limits: Limits, before: Census, after: Census) -> Verdict:
-    """Judges an atom by what was there before it, and what is there with it."""
+def judge(limits: Limits, before: Census, after: Census, luck: Scalar) -> Verdict:
+    """Judges an atom by what was there before it, and what is there with it.
+
+    Args:
+        limits: what the molecule may become.
+        before: what was placed before.
+        after: what is placed with it.
+        luck: random number from 0 to 1; an atom of a formula is in reach of the end
+            with its `symphony.surplus.chance`.
+    """
     new = before.num_atoms
     is_new = jnp.arange(len(after.bonds.room)) == new
     is_heavy = after.num_heavy > before.num_heavy
@@ -283,7 +292,11 @@ def judge(limits: Limits, before: Census, after: Census) -> Verdict:
     # Of its neighbours none has a bond too many.
     in_reach = ~jnp.any(touched & (before.bonds.room <= 0))
     in_reach &= is_heavy | (jnp.sum(touched) <= 1)
-    in_reach &= ~is_heavy | _hydrogens_fit(limits, after, most_bonds=2, tolerance=0)
+    fits = _hydrogens_fit(limits, after, most_bonds=2, tolerance=0)
+    num_left = jnp.sum(jnp.where(after.is_heavy, after.left, 0))
+    likely = luck < chance(_surplus(before), _surplus(after), num_left)
+    by_formula = limits.exact & after.is_known & (num_left < MOST_KNOWN)
+    in_reach &= ~is_heavy | jnp.where(by_formula, likely, fits)
     # Open valences are known but for one, seldom; and triple bonds there are.
     fits = _hydrogens_fit(limits, after, most_bonds=3, tolerance=1)
     return Verdict(in_reach | (new == 0), in_place | (new == 0), is_heavy & ~fits)
@@ -311,6 +324,12 @@ def _hydrogens_fit(
     at_end = census.num_heavy >= limits.most_heavy
     is_large = ~at_end | (size_of(census) + tolerance >= limits.fewest_atoms)
     return ~census.is_known | jnp.where(limits.exact, in_window, is_small & is_large)
+
+
+def _surplus(census: Census) -> Index:
+    """Returns the surplus of hydrogens; see `symphony.surplus`."""
+    gains = jnp.where(census.is_heavy, census.left * (census.usual - 2), -census.left)
+    return jnp.sum(census.bonds.needed) + jnp.sum(gains)
 
 
 def _least_gain(

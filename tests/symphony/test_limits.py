@@ -128,10 +128,11 @@ def test_elements_without_hydrogen_stop_where_nothing_is_open():
     assert allowed_of(limits, [C, O, O], dioxide)[1]
 
 
-def judged(limits, species, positions=CHAIN):
+def judged(limits, species, positions=CHAIN, luck=0.5):
     before = census_of(limits, species, positions, len(species) - 1)
     after = census_of(limits, species, positions)
-    return tuple(map(bool, limiting.judge(limits, before, after)))
+    verdict = limiting.judge(limits, before, after, jnp.float32(luck))
+    return tuple(map(bool, verdict))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Tests of draws of several molecules until enough of each are accepted."""
 
+import argparse
 import json
 
 import numpy as np
@@ -10,7 +11,16 @@ import symphony
 from common.commands import cli
 from common.errors import UsageError
 from common.runs import checkpoints
-from symphony import acceptance, editing, manifest, molfile, rounds, sampler
+from symphony import (
+    acceptance,
+    changing,
+    editing,
+    manifest,
+    molfile,
+    rounds,
+    sample,
+    sampler,
+)
 from symphony.manifest import Sample
 from symphony.rounds import Gates
 from symphony.sampler import Sampler
@@ -232,3 +242,23 @@ def test_python_refuses_molecules_without_positions(tiny):
         tiny.complete([])
     with pytest.raises(TypeError, match="attach"):
         tiny.edit(mol_of(range(9)), [2], attach=[1])
+
+
+def head_of(weights, *argv):
+    parser = argparse.ArgumentParser()
+    changing.add_flags(parser, "edited.sdf")
+    flags = parser.parse_args(argv)
+    changer = editing.regrow(weights, [2], **changing.given(flags, changing.ASKED))
+    job = editing.make_job(weights, mol_of(range(9)), changer, 1, 0, None, False)
+    return changing._header(job, flags, sample.make_gate(flags))
+
+
+def test_the_head_of_the_manifest_tells_what_decides_the_molecules(tiny):
+    plain, carbons = (
+        head_of(tiny.weights, *argv)["settings"] for argv in ([], ["--elements=C,H"])
+    )
+    assert carbons == {**plain, "elements": "C,H"}
+    gated = head_of(tiny.weights, "--accept=strict", "--until_valid")
+    assert (gated["settings"]["accept"], gated["bonds"]) == ("strict", "strict")
+    # More draws go on with the same files.
+    assert not {"until_valid", "max_draws"} & {*gated["settings"]}
