@@ -141,7 +141,7 @@ def cores(sampler: Sampler, draws: int) -> Rows:
         kept = [mol is not None and mol.HasSubstructMatch(pattern) for mol in mols]
         rows.append(
             [
-                escape(smiles),
+                smiles,
                 ",".join(map(str, attach)),
                 per_cent([one.stopped for one in drawn]),
                 per_cent(told),
@@ -206,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in [arguments.only] if arguments.only else [*TABLES]:
         begin = time.process_time()
         rows = TABLES[name](sampler, arguments.draws)
-        print_tables([rows], Console())
+        print_tables([[[escape(str(x)) for x in row] for row in rows]], Console())
         spent = round(time.process_time() - begin, 1)
         keep(arguments.output, name, command, rows, spent)
     return 0
