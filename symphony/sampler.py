@@ -69,10 +69,10 @@ MOST = 2**31 - 1
 
 
 class Sampler:
-    """Trained weights and the three ways to ask them for molecules.
+    """Trained weights and the ways to ask them for molecules.
 
-    Each takes the arguments of `stream`, among them the keywords of
-    `symphony.options.choose`: temperatures, `fragment`, `conditions`.
+    `sample` and `sample_positions` take the arguments of `stream`, among them the
+    keywords of `symphony.options.choose`: temperatures, `fragment`, `conditions`.
 
     Attributes:
         weights: parameters, model and config; see `Weights`.
