@@ -15,7 +15,8 @@ from common.nn.conditions import Known, known
 from equijump import cloud as clouds
 from equijump.cloud import Cloud, PerResidue
 from equijump.data.residues import CA_SLOT, NUM_SLOTS, NUM_TYPES, num_slots_of
-from equijump.model import EquiJump, Scene, make_scene
+from equijump.model import EquiJump
+from equijump.scene import Scene, make_scene
 from equijump.transport import TRANSPORTS, heads, paths
 from equijump.transport.paths import Scales, Shape
 

@@ -29,7 +29,8 @@ from equijump.build import Statistics, begin_path, make_predict, scales_of, scen
 from equijump.cloud import Cloud, from_cloud, roots_of, to_cloud
 from equijump.data.pairs import Batch
 from equijump.data.residues import CA_SLOT, exchanges, num_types_of
-from equijump.model import EquiJump, Scene
+from equijump.model import EquiJump
+from equijump.scene import Scene
 from equijump.transport import heads, paths
 
 KINDS = ("quadratic", "vector_map")

@@ -6,15 +6,14 @@ from right.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from common.nn.blocks import make_block
-from common.nn.conditions import ConditionEmbedding, Known
+from common.nn.conditions import ConditionEmbedding
 from common.nn.features import Features, add, from_scalars, scalars_of
 from common.nn.graph import Graph, make_graph
 from common.nn.linear import Linear
@@ -24,132 +23,32 @@ from common.so3.irreps import PSEUDOVECTOR, SCALAR, format_irreps, uniform
 from common.so3.vectors import safe_norm
 from equijump.cloud import (
     NUM_ALONG,
-    NUM_CLOSURES,
     NUM_SHAPE,
     Cloud,
-    PerResidue,
-    SlotMask,
     Tree,
-    along_axes,
     local_axes,
     positions_of,
-    shape_of,
     without_positions,
 )
 from equijump.data.residues import NUM_TYPES, num_slots_of
+from equijump.refinement import (
+    LENGTH,
+    NUM_AXES,
+    SPREAD,
+    Geometry,
+    Refinement,
+    geometry_of,
+)
+from equijump.scene import Scene, find_neighbours
 from equijump.transport import paths
+from equijump.transport.heads import Prior
 
 GROUP = "SO3"
 """Products of vectors include the cross product: all irreps count as even."""
 
-LENGTH = 1.5
-"""Å, a bond: the unit in which the network sees vectors."""
-
 RATIOS = -7.0, 3.0
 """Logarithms of noise over signal that are told apart; training draws from -5.5 to 1.6,
 and a frame that shows nothing but the source counts as the last."""
-
-
-class Scene(NamedTuple):
-    """What stays the same during a jump.
-
-    Attributes:
-        tokens: residue types, 0 for padding.
-        slot_mask: true for atoms.
-        senders: neighbours of each residue.
-        edge_mask: true for real neighbours.
-        offsets: place of the neighbour in the chain less that of the residue, from 0
-            for `-reach` on; the last value stands for another chain.
-        chains: number of the chain of each residue.
-        numbers: place of each residue in its chain.
-        conditions: numbers of `common.nn.conditions`; the lag, in ps, is unknown where
-            the source is hidden.
-        tree: tree of the clouds; None for vectors from CA.
-    """
-
-    tokens: PerResidue
-    slot_mask: SlotMask
-    senders: Int[Array, "num_nodes num_neighbours"]
-    edge_mask: Bool[Array, "num_nodes num_neighbours"]
-    offsets: Int[Array, "num_nodes num_neighbours"]
-    chains: Int[Array, " num_nodes"]
-    numbers: Int[Array, " num_nodes"]
-    conditions: dict[str, Known]
-    tree: Tree | None = None
-
-
-def make_scene(
-    positions: Float[Array, "num_nodes 3"],
-    tokens: PerResidue,
-    slot_mask: SlotMask,
-    chains: PerResidue,
-    numbers: PerResidue,
-    conditions: dict[str, Known],
-    num_neighbours: int,
-    reach: int,
-    tree: Tree | None = None,
-) -> Scene:
-    """Finds the neighbours of each residue: the nearest, those along the chain first.
-
-    Where the source is hidden, neighbours are those along the chain; the transport
-    finds others from its estimate of the end.
-
-    Args:
-        positions: positions of CA in the source frame, in Å.
-        tokens: residue types, 0 for padding.
-        slot_mask: true for atoms.
-        chains: number of the chain.
-        numbers: place in the chain.
-        conditions: numbers that the network is given, the lag among them.
-        num_neighbours: largest number of neighbours; fewer if there are fewer residues.
-        reach: places along the chain up to which a residue is always a neighbour.
-        tree: tree of the clouds; None for vectors from CA.
-    """
-    count = min(num_neighbours, len(tokens) - 1)
-    blank = jnp.zeros((len(tokens), count), jnp.int32)
-    scene = Scene(
-        tokens, slot_mask, blank, blank > 0, blank, chains, numbers, conditions, tree
-    )
-    # Without a source all positions count as one, and the chain decides.
-    positions = jnp.where(conditions["lag"].mask, positions, 0.0)
-    return find_neighbours(scene, positions, reach)
-
-
-def find_neighbours(
-    scene: Scene, positions: Float[Array, "*frames num_nodes 3"], reach: int
-) -> Scene:
-    """Returns a scene with other neighbours: those along the chain, then the nearest.
-
-    Of equally near residues those nearer along the chain come first.
-
-    Args:
-        scene: scene, whose number of neighbours stays.
-        positions: positions of CA, in Å; of several frames the least distance counts.
-        reach: places along the chain up to which a residue is always a neighbour.
-    """
-    count = scene.senders.shape[1]
-    real = scene.tokens > 0
-    same = scene.chains[:, None] == scene.chains[None]
-    along = scene.numbers[None] - scene.numbers[:, None]
-    index = jnp.arange(len(real))
-    between = jnp.abs(index[None] - index[:, None])
-    ties = jnp.where(same, jnp.abs(along), len(real) + between)
-    distances = safe_norm(positions[..., :, None, :] - positions[..., None, :, :])
-    if positions.ndim == 3:
-        distances = jnp.min(distances, axis=0)
-    distances += 1e-4 * ties
-    forced = same & (jnp.abs(along) <= reach)
-    far = 1e6 * (~(real[:, None] & real[None]) | jnp.eye(len(real), dtype=bool))
-    rank = jnp.where(forced, -1.0 / (1.0 + jnp.abs(along)), distances) + far
-    # Sorting all of a row takes five times as long; of equal ranks the first count.
-    senders = jax.lax.top_k(-rank, count)[1]
-    gather = lambda table: jnp.take_along_axis(table, senders, axis=1)
-    offsets = jnp.clip(gather(along), -reach, reach) + reach
-    return scene._replace(
-        senders=senders,
-        edge_mask=gather(far) == 0.0,
-        offsets=jnp.where(gather(same), offsets, 2 * reach + 1),
-    )
 
 
 class EquiJump(nn.Module):
@@ -173,6 +72,8 @@ class EquiJump(nn.Module):
         residue_types: types of residues, the first of `equijump.data.residues`.
         cloud: kind of cloud, see `equijump.cloud`. Other than "ca", noise is told
             for each slot, in units of its scale.
+        refinements: rounds in which the bonds of the estimate are seen again, see
+            `equijump.refinement`; none where slots hold no bonds.
         refresh_neighbours: true if neighbours are found from the estimate of the end
             too, at every step; else only where the source is hidden.
     """
@@ -193,6 +94,7 @@ class EquiJump(nn.Module):
     num_heads: int = 1
     residue_types: int = NUM_TYPES
     cloud: str = "ca"
+    refinements: int = 0
     refresh_neighbours: bool = False
 
     def setup(self) -> None:
@@ -222,12 +124,14 @@ class EquiJump(nn.Module):
         if self.cloud != "ca":
             self.local = [nn.Dense(size) for size in (self.num_hidden, width)]
             self.local_condition = nn.Dense(2 * self.num_hidden)
-            num_axes = 3 + NUM_CLOSURES
+            num_shares = NUM_AXES * self.num_heads * num_slots
             num_feats = NUM_SHAPE + 2 * NUM_ALONG
-            self.last_local = nn.Dense(num_axes * self.num_heads * num_slots)
-            self.last_linear = nn.Dense(
-                num_axes * self.num_heads * num_slots * num_feats
-            )
+            self.last_local = nn.Dense(num_shares)
+            self.last_linear = nn.Dense(num_shares * num_feats)
+            self.rounds = [
+                Refinement(self.num_hidden, self.num_heads)
+                for _ in range(self.refinements)
+            ]
         self.last_norm = RMSNorm()
         self.last_hidden = nn.Dense(self.num_hidden)
         self.last_gates = nn.Dense(self.num_heads * num_slots)
@@ -293,9 +197,10 @@ class EquiJump(nn.Module):
         heads = vectors.reshape(*vectors.shape[:2], self.num_heads, source.shape[1])
         heads = jnp.transpose(heads, (2, 0, 3, 1))
         if local.size:
-            axes = local_axes(estimate.mean, scene.tree)
             shares = self._shares(geometry, hidden, condition)
-            heads += jnp.einsum("nshk,knsx->hnsx", shares, axes)
+            heads += _along(shares, estimate.mean, scene.tree)
+            known = hidden, condition
+            heads = self._refine(heads, scene, source, estimate, scales.shape, known)
         return jnp.where(scene.slot_mask[..., None], heads, 0.0)
 
     def _geometry(
@@ -304,25 +209,37 @@ class EquiJump(nn.Module):
         source: Cloud,
         estimate: paths.Estimate,
         shape: paths.Shape | None,
-    ) -> Float[Array, "num_nodes num_slots num_feats"]:
-        """Returns the geometry around each bond; nothing where slots hold no bonds.
-
-        The shape of the estimate is told less that of the data, in units of what the
-        noise and the spread of the data leave open.
-        """
+    ) -> Geometry:
+        """Returns the geometry of the noised frame; nothing where no bonds are held."""
         if scene.tree is None:
             return jnp.zeros((*source.shape[:2], 0))
-        cloud, tree = estimate.mean, scene.tree
-        found = shape_of(cloud, tree)
-        if shape is not None:
-            spread = jnp.square(shape.std) + jnp.square(estimate.std / LENGTH)
-            found = (found - shape.mean) * jax.lax.rsqrt(spread + 1e-4)
-        others = source / LENGTH, estimate.displacement
-        return jnp.concatenate([found, along_axes(cloud, tree, others)], axis=-1)
+        others, spread = (source / LENGTH, estimate.displacement), estimate.std / LENGTH
+        return geometry_of(estimate.mean, scene.tree, shape, spread, others)
+
+    def _refine(
+        self,
+        heads: Float[Array, "num_heads num_nodes num_slots 3"],
+        scene: Scene,
+        source: Cloud,
+        estimate: paths.Estimate,
+        shape: paths.Shape | None,
+        known: tuple[Array, Array],
+    ) -> Float[Array, "num_heads num_nodes num_slots 3"]:
+        """Corrects the end of the jump, round by round; see `equijump.refinement`."""
+        prior = Prior(estimate.mean, estimate.std, estimate.along)
+        spread = jnp.minimum(estimate.std / LENGTH, SPREAD)
+        hidden, condition = known
+        for refinement in self.rounds:
+            end = prior.from_unit(heads[0])
+            others = source / LENGTH, estimate.displacement, heads[0]
+            geometry = geometry_of(end, scene.tree, shape, spread, others)
+            shares, hidden = refinement(geometry, hidden, condition)
+            heads += _along(shares, end, scene.tree)
+        return heads
 
     def _embed(
         self,
-        geometry: Float[Array, "num_nodes num_slots num_feats"],
+        geometry: Geometry,
         condition: Float[Array, "num_nodes num_condition"],
     ) -> Float[Array, "num_nodes num_hidden"]:
         """Embeds the geometry around all bonds of a residue."""
@@ -334,7 +251,7 @@ class EquiJump(nn.Module):
 
     def _shares(
         self,
-        geometry: Float[Array, "num_nodes num_slots num_feats"],
+        geometry: Geometry,
         hidden: Float[Array, "num_nodes num_hidden"],
         condition: Float[Array, "num_nodes num_condition"],
     ) -> Float[Array, "num_nodes num_slots num_heads num_axes"]:
@@ -343,7 +260,7 @@ class EquiJump(nn.Module):
         It is linear in the geometry around the bond, with weights of the condition,
         beside what the whole residue adds: so springs and rotamers are learnt at once.
         """
-        shape = *geometry.shape[:2], self.num_heads, 3 + NUM_CLOSURES
+        shape = *geometry.shape[:2], self.num_heads, NUM_AXES
         weights = self.last_linear(condition).reshape(*shape, geometry.shape[2])
         own = jnp.einsum("nshkf,nsf->nshk", weights, geometry)
         return own + self.last_local(hidden).reshape(shape)
@@ -402,6 +319,14 @@ class EquiJump(nn.Module):
         return make_graph(
             vectors, feats, envelope, self.max_degree, GROUP, scene.senders
         )
+
+
+def _along(
+    shares: Float[Array, "num_nodes num_slots num_heads num_axes"],
+    cloud: Cloud,
+    tree: Tree,
+) -> Float[Array, "num_heads num_nodes num_slots 3"]:
+    return jnp.einsum("nshk,knsx->hnsx", shares, local_axes(cloud, tree))
 
 
 def _from_vectors(vectors: Float[Array, "num_nodes num_vectors 3"]) -> Features:

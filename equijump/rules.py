@@ -87,6 +87,18 @@ def _check_kind(config: ml_collections.ConfigDict) -> None:
         )
 
 
+def _check_refinements(config: ml_collections.ConfigDict) -> None:
+    kind, cloud = config.transport.kind, config.model.cloud
+    if not config.model.refinements:
+        return
+    if cloud == "ca" or build.TRANSPORTS[kind].HEADS != ("end",):
+        raise UsageError(
+            f"config.model.refinements: expected 0 with model.cloud {cloud} and "
+            f"{kind}: rounds need bonds and the end of a jump, as with model.cloud "
+            f"chain and foellmer; found {config.model.refinements}"
+        )
+
+
 def _check_alignment(config: ml_collections.ConfigDict) -> None:
     method, kind = config.loss.alignment, config.transport.kind
     if method == "single":
@@ -124,6 +136,7 @@ RULES = Rules(
         "data.num_clusters": Range(0),
         "model.num_*": Range(1),
         "model.cloud": clouds.KINDS,
+        "model.refinements": Range(0, 8),
         "model.residue_types": Range(0, len(RESIDUES)),
         "model.max_degree": Range(1),
         "model.reach": Range(0),
@@ -145,6 +158,7 @@ RULES = Rules(
         _check_foellmer,
         _check_unroll,
         _check_kind,
+        _check_refinements,
         _check_alignment,
         rules.check_batch_size,
         rules.needs_condition("lag"),

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from absl import flags, logging
 
 from common import __version__
-from common.commands import environment, failures
+from common.commands import environment, failures, pages
 from common.commands.environment import announce_device as announce_device
 from common.commands.environment import check_platform as check_platform
 from common.commands.environment import use_compilation_cache as use_compilation_cache
@@ -114,6 +114,9 @@ def dispatch(
         found = f"; found {verb!r}" if verb else ""
         known = ", ".join(verbs)
         return _fail(program, f"expected a command of {known}{found}", 2)
+
+    if verb == "train" and argv is None:
+        pages.take_huge_pages()
 
     def main(argv: Sequence[str] | None) -> int | None:
         return importlib.import_module(f"{program}.{verb}").main(argv)

@@ -34,6 +34,13 @@ from equijump import cli
         (
             [
                 "train", "--workdir=a", "--config=tiny",
+                "--config.model.refinements=2",
+            ],
+            "config.model.refinements: expected 0 with model.cloud ca and foellmer",
+        ),
+        (
+            [
+                "train", "--workdir=a", "--config=tiny",
                 "--config.transport.kind=ddpm", "--config.loss.median_level=.5",
             ],
             "config.loss.median_level: expected 0 with a transport other than foellmer",
