@@ -54,7 +54,7 @@ def advance_within(
     is_heavy = jnp.asarray(table.is_heavy)[drawn.species]
     slot = _begin_closing(slot, before, drawn, ~is_given & ~is_heavy)
     step, is_drawn = _choose_step(table, slot, drawn)
-    grown = grow(decoder, model, slot, step, settings)
+    grown = grow(decoder, model, slot, step, settings, is_drawn)
     verdict = judge(limits, before, _census(table, grown))
     in_place = verdict.in_place & ~clashes(limits, step.position, is_heavy)
     places = is_drawn & ~step.stop & ~step.stuck

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float
+
 from common.commands import cli, outcome
 from common.errors import RunError
 from common.runs.weights import versions
@@ -57,6 +60,8 @@ class Sample(NamedTuple):
         reason: why it did not stop, where there are wishes.
         num_fixed: atoms of a fragment, which come first and never move.
         targets: numbers of the properties that it was asked to have, by name.
+        log_of_atoms: part of each atom in `log_likelihood`, of the step that placed it;
+            NaN for the atoms of a fragment. The rest is the part of stopping.
     """
 
     index: int
@@ -72,6 +77,7 @@ class Sample(NamedTuple):
     reason: str | None = None
     num_fixed: int = 0
     targets: Mapping[str, float] = MappingProxyType({})
+    log_of_atoms: Float[np.ndarray, " num_atoms"] | None = None
 
 
 def finish(sample: Sample, preset: str = BOND_PRESET) -> tuple[Any, dict[str, Any]]:
@@ -108,7 +114,11 @@ def _record(sample: Sample, smiles: str | None) -> dict[str, Any]:
     }
     words = {"unjudged": sample.unjudged, "unfinished": sample.reason}
     words = {name: word for name, word in words.items() if word is not None}
-    return {**record, **words, **_numbers(sample)}
+    of_atoms = {
+        f"{name}_of_atoms": [None if np.isnan(x) else round(x, 4) for x in values]
+        for name, values in _of_atoms(sample).items()
+    }
+    return {**record, **words, **_numbers(sample), **of_atoms}
 
 
 def _numbers(sample: Sample) -> dict[str, float]:
@@ -120,19 +130,33 @@ def _numbers(sample: Sample) -> dict[str, float]:
     }
     for name, value in known.items():
         if value is not None:
-            name = name if sample.moved is None else f"{name}_before_refinement"
-            numbers[name] = round(value, 4)
+            numbers[_full_name(sample, name)] = round(value, 4)
     if sample.moved is not None:
         numbers["moved"] = round(sample.moved, 4)
     targets = {f"target_{name}": value for name, value in sample.targets.items()}
     return {**numbers, **targets}
 
 
+def _full_name(sample: Sample, name: str) -> str:
+    """Returns the name of a log-likelihood, which is not that of a refined molecule."""
+    return name if sample.moved is None else f"{name}_before_refinement"
+
+
+def _of_atoms(sample: Sample) -> dict[str, list[float]]:
+    """Returns the numbers that each atom has, by name; NaN where one has none."""
+    if sample.log_of_atoms is None:
+        return {}
+    return {_full_name(sample, "log_likelihood"): sample.log_of_atoms.tolist()}
+
+
 def _properties(sample: Sample) -> dict[str, Any]:
     """Returns the fields of a molecule with bonds, but for its SMILES."""
     record = _record(sample, "")
     names = ("seed", "index", "stopped", "valid")
-    return {**_numbers(sample), **{name: record[name] for name in names}}
+    lists = {
+        f"{molfile.ATOMS}{k}": molfile.to_list(v) for k, v in _of_atoms(sample).items()
+    }
+    return {**_numbers(sample), **{name: record[name] for name in names}, **lists}
 
 
 def _name(sample: Sample) -> str:
@@ -245,6 +269,7 @@ def write(
         sample.atomic_numbers,
         sample.positions,
         {"name": _name(sample), **{name: record[name] for name in names}},
+        _of_atoms(sample),
     )
     molfile.append(output, record, sdf, frame)
     return record["valid"]

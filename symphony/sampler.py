@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from jaxtyping import Float
 
 from common.commands import cli
 from common.commands.environment import pinned, step_by_step
@@ -315,7 +316,17 @@ def _draw(
             one.index, seed, *atoms, one.stopped, one.log_likelihood,
             num_fixed=num_fixed,
             targets=asking.targets_of(options.properties, seed, one.index),
+            log_of_atoms=_atoms_last(one, num_fixed),
         )  # fmt: skip
+
+
+def _atoms_last(one: Finished, num_fixed: int) -> Float[np.ndarray, " num_atoms"]:
+    """Returns the parts of the drawn atoms, behind those of a fragment, which are NaN.
+
+    Atoms of a fragment that came back in between are in front in the end, too.
+    """
+    drawn = one.log_of_atoms[~np.isnan(one.log_of_atoms)]
+    return np.concatenate([np.full(num_fixed, np.nan, np.float32), drawn])
 
 
 def draw_targets(
@@ -355,6 +366,7 @@ def draw_targets(
             one.index, seed, *atoms, one.stopped, one.log_likelihood,
             log_constrained=one.log_constrained, reason=one.reason, num_fixed=count,
             targets=asking.targets_of(options.properties, seed, one.index),
+            log_of_atoms=_atoms_last(one, count),
         )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 from rdkit import Chem
 
 from common.errors import RunError
-from symphony import manifest, molfile, options
+from symphony import data, manifest, molfile, options
 from symphony.chemistry import pool
 from symphony.manifest import Sample, Written
 from symphony.weights import Weights
@@ -64,6 +64,42 @@ def test_a_molecule_from_a_file_has_no_likelihood_and_keeps_its_name():
     assert manifest._numbers(read) == {}
     assert manifest._name(read) == "mine"
     assert manifest._name(SAMPLE) == "seed7_2"
+
+
+def test_atoms_have_their_parts_in_every_file(tmp_path, in_process):
+    terms = np.array([np.nan, -1.0, -2.25, -3.5, 1.1236], np.float32)
+    path = tmp_path / "molecules.sdf"
+    made = lambda first: iter([SAMPLE._replace(index=0, log_of_atoms=terms)])
+    with molfile.open_output(path, {"seed": 7}, overwrite=False) as output:
+        manifest.write_all(output, made, 1, "sampling")
+    (mol,) = Chem.SDMolSupplier(str(path), removeHs=False)
+    assert not mol.GetAtomWithIdx(0).HasProp("log_likelihood")
+    read = [mol.GetAtomWithIdx(i).GetDoubleProp("log_likelihood") for i in range(1, 5)]
+    assert read == [-1.0, -2.25, -3.5, 1.1236]
+    record = json.loads(path.with_suffix(".jsonl").read_text().splitlines()[1])
+    assert record["log_likelihood_of_atoms"] == [None, *read]
+    head, _, *rows = path.with_suffix(".extxyz").read_text().splitlines()[1:]
+    assert head.startswith("Properties=species:S:1:pos:R:3:log_likelihood:R:1 ")
+    assert [float(row.split()[4]) for row in rows] == read
+    read_back, _ = data.read_molecules(str(path.with_suffix(".extxyz")), (1, 6), 9)
+    assert read_back.num_atoms.tolist() == [5]
+
+
+def test_long_lists_of_atoms_are_read_by_rdkit():
+    mol = Chem.MolFromSmiles("C" * 60)
+    text = molfile.to_list((np.arange(60) - 1000.5).tolist())
+    assert max(map(len, text.splitlines())) <= 190
+    mol.SetProp("atom.dprop.log_likelihood", text)
+    supplier = Chem.SDMolSupplier()
+    supplier.SetData(Chem.SDWriter.GetText(mol))
+    read = [atom.GetDoubleProp("log_likelihood") for atom in supplier[0].GetAtoms()]
+    assert read == (np.arange(60) - 1000.5).tolist()
+
+
+def test_the_parts_of_a_refined_molecule_are_those_before():
+    terms = np.zeros(5, np.float32)
+    record = manifest._record(SAMPLE._replace(moved=0.01, log_of_atoms=terms), "C")
+    assert record["log_likelihood_before_refinement_of_atoms"] == [0.0] * 5
 
 
 def test_finished_molecules_have_bonds_and_fields():
