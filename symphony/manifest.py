@@ -19,7 +19,7 @@ from common.errors import RunError
 from common.runs.weights import versions
 from symphony import molfile
 from symphony.acceptance import BOND_PRESET as BOND_PRESET
-from symphony.acceptance import Gate
+from symphony.acceptance import NOT_BEST, Gate, choose_best
 from symphony.arrays import AtomicNumbers, HostPositions
 from symphony.kinds.denoiser import sample as denoiser
 from symphony.kinds.denoiser.sample import Refiner
@@ -327,14 +327,40 @@ def _write_accepted(
     doing: str,
     gate: Gate,
 ) -> Written:
-    """Writes molecules until the gate has enough; the SDF gets the accepted ones."""
+    """Writes molecules until the gate has enough; the SDF gets the accepted ones.
+
+    The best are known once all are drawn: nothing is written of any before.
+    """
     gate.restore(output.records)
-    first, num_unjudged, moved = output.num_done, 0, []
+    done, num_unjudged, moved = output.num_done, 0, []
     if gate.is_done:
-        return Written(first, 0, [])
-    before = gate.num_accepted
+        return Written(done, 0, [])
+    begin = done
+    if gate.terms.best is not None:
+        gate.reset()
+        begin = 0
+    before, held = gate.num_accepted, []
+    for one in _judged(make, doing, gate, begin):
+        num_unjudged += one[0].unjudged is not None
+        moved.append(one[0].moved)
+        if gate.terms.best is None:
+            _write_judged(output, *one)
+        else:
+            held.append(one)
+    _write_best(output, held, gate)
+    return Written(done, gate.num_accepted - before, moved, num_unjudged)
+
+
+_Judged = tuple[Sample, str | None, str, str | None]
+"""A molecule, its SMILES, its record of an SDF, and why it is rejected."""
+
+
+def _judged(
+    make: Callable[[int], Iterator[Sample]], doing: str, gate: Gate, begin: int
+) -> Iterator[_Judged]:
+    """Yields molecules with what the gate says, until it has enough."""
     reached = lambda: gate.num_accepted if gate.terms.until_valid else gate.num_draws
-    made = with_bonds(make(first), gate.terms.preset)
+    made = with_bonds(make(begin), gate.terms.preset)
     total = gate.num_wanted
     with (
         cli.progress(total, doing, "molecules", completed=reached()) as advance,
@@ -342,16 +368,30 @@ def _write_accepted(
     ):
         for sample, smiles, sdf in made:
             done, reason = reached(), gate.judge(sample, smiles, sdf)
-            verdict = {"accepted": reason is None}
-            verdict |= {} if reason is None else {"rejected": reason}
-            write(output, sample, smiles, "" if reason else sdf, verdict)
-            num_unjudged += sample.unjudged is not None
-            moved.append(sample.moved)
+            yield sample, smiles, sdf, reason
             if reached() > done:
                 advance()
             if gate.is_done:
                 break
-    return Written(first, gate.num_accepted - before, moved, num_unjudged)
+
+
+def _write_judged(
+    output: molfile.Output, sample: Sample, smiles: str | None, sdf: str, reason: Any
+) -> None:
+    verdict = {"accepted": reason is None}
+    verdict |= {} if reason is None else {"rejected": reason}
+    write(output, sample, smiles, "" if reason else sdf, verdict)
+
+
+def _write_best(output: molfile.Output, held: list[_Judged], gate: Gate) -> None:
+    """Writes all molecules that are held, the accepted as best or not."""
+    passed = [place for place, one in enumerate(held) if one[3] is None]
+    chosen = choose_best([held[place][0] for place in passed], gate.num_best)
+    others = {place for rank, place in enumerate(passed) if rank not in chosen}
+    for place, (sample, smiles, sdf, reason) in enumerate(held):
+        if place >= output.num_done:
+            reason = NOT_BEST if place in others else reason
+            _write_judged(output, sample, smiles, sdf, reason)
 
 
 def tell_accepted(path: str, gate: Gate, more: str) -> None:
@@ -360,7 +400,7 @@ def tell_accepted(path: str, gate: Gate, more: str) -> None:
     Raises:
         RunError: They are fewer than were asked for.
     """
-    sys.stdout.write(f"{path}: {gate.describe()}{more}\n")
+    sys.stdout.write(f"{path}: {gate.describe()}{gate.describe_best()}{more}\n")
     gate.check()
 
 
@@ -411,6 +451,9 @@ def header(
         settings["refine"] = denoiser.settings_of(refiner)
     if gate is not None:
         settings |= {"accept": gate.terms.accept, "diverse": gate.terms.diverse}
+        # What is asked of `--best` is of all draws, as many as there are.
+        best = {"best": gate.terms.best, "num_molecules": gate.num_wanted}
+        settings |= {} if gate.terms.best is None else best
     return {
         "checkpoint": weights.name,
         "weights_sha256": weights.checksum,

@@ -21,7 +21,7 @@ CHOICES = (
     "start", "fragment", "basin", "formula", "num_atoms", "max_heavy", "elements",
     "attach", "keep_hydrogens", "guidance",
 )  # fmt: skip
-GATE = ("until_valid", "accept", "max_draws", "diverse")
+GATE = ("until_valid", "accept", "max_draws", "diverse", "best")
 REFINER = "refine_qm9"
 CONDITION_HELP = "name=number of a property, as gap=6.5; once for each"
 OUTPUT_HELP = "an SDF; .extxyz and .jsonl beside"
@@ -31,6 +31,7 @@ PROPERTY_HELP = (
     "--checkpoint. Packaged: "
 )
 KEEP_HELP = "those of --attach stay where valence allows; else they are drawn anew"
+BEST_HELP = "keep so many, by log-likelihood per atom less the mean of the size"
 DRAWS_HELP = (
     f"draws of --until_valid at most (default: {acceptance.DRAWS_FOR_EACH} for each)"
 )
@@ -160,6 +161,7 @@ def add_gate(parser: argparse.ArgumentParser) -> None:
     add("--accept", help=f"what is: {names} (default: {acceptance.NAMES[0]})")
     add("--max_draws", type=int, default=None, help=DRAWS_HELP)
     add("--diverse", action="store_true", help="no two of one canonical SMILES")
+    add("--best", type=int, default=None, help=BEST_HELP)
 
 
 if __name__ == "__main__":

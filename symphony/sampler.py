@@ -93,6 +93,7 @@ class Sampler:
         accept: str | None = None,
         max_draws: int | None = None,
         diverse: bool = False,
+        best: int | None = None,
         **keywords: Any,
     ) -> list[Any]:
         """Returns as RDKit molecules those whose bonds could be perceived.
@@ -106,10 +107,11 @@ class Sampler:
             accept: `xyz2mol_hueckel`, `strict`, `edm` or `posebusters`.
             max_draws: draws, at most; what was accepted until then is returned.
             diverse: true for no two of one canonical SMILES.
+            best: how many are kept; see `symphony.acceptance.choose_best`.
             **keywords: see `stream`.
         """
         terms = acceptance.choose(
-            num_molecules, until_valid, accept, max_draws, diverse
+            num_molecules, until_valid, accept, max_draws, diverse, best
         )
         if terms is not None:
             return self._accepted(Gate(terms, num_molecules), seed, **keywords)
@@ -121,7 +123,7 @@ class Sampler:
 
     def _accepted(self, gate: Gate, seed: int, **keywords: Any) -> list[Any]:
         """Returns the molecules that a gate accepts, until it has enough."""
-        mols, num_valid = [], 0
+        kept, num_valid = [], 0
         drawn = self.stream(end_of(gate.num_wanted, gate), seed, **keywords)
         with contextlib.closing(drawn):
             for sample in drawn:
@@ -129,17 +131,20 @@ class Sampler:
                 sdf = "" if mol is None else _to_sdf(mol)
                 reason = gate.judge(sample, record["smiles"], sdf)
                 num_valid += record["valid"]
-                mols += [mol] if reason is None else []
+                kept += [(sample, mol)] if reason is None else []
                 if gate.is_done:
                     break
-        if gate.terms.until_valid and len(mols) < gate.num_wanted:
+        if gate.terms.until_valid and len(kept) < gate.num_wanted:
             logging.warning("%s; raise max_draws", gate.describe())
         self.summary = self.summary._replace(
             num_valid=num_valid,
             num_accepted=gate.num_accepted,
             num_duplicates=gate.rejected[acceptance.DUPLICATE],
         )
-        return mols
+        if gate.terms.best is None:
+            return [mol for _, mol in kept]
+        chosen = acceptance.choose_best([one for one, _ in kept], gate.num_best)
+        return [mol for place, (_, mol) in enumerate(kept) if place in chosen]
 
     def sample_positions(
         self, num_molecules: int, seed: int = 0, **keywords: Any
