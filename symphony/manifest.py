@@ -115,7 +115,7 @@ def _record(sample: Sample, smiles: str | None) -> dict[str, Any]:
     words = {"unjudged": sample.unjudged, "unfinished": sample.reason}
     words = {name: word for name, word in words.items() if word is not None}
     of_atoms = {
-        f"{name}_of_atoms": [None if np.isnan(x) else round(x, 4) for x in values]
+        f"{molfile.ATOMS}{name}": [None if np.isnan(x) else round(x, 4) for x in values]
         for name, values in _of_atoms(sample).items()
     }
     return {**record, **words, **_numbers(sample), **of_atoms}

@@ -10,6 +10,7 @@ from common.errors import RunError
 from symphony import data, manifest, molfile, options
 from symphony.chemistry import pool
 from symphony.manifest import Sample, Written
+from symphony.view import fields
 from symphony.weights import Weights
 from tests.symphony import small
 
@@ -77,7 +78,11 @@ def test_atoms_have_their_parts_in_every_file(tmp_path, in_process):
     read = [mol.GetAtomWithIdx(i).GetDoubleProp("log_likelihood") for i in range(1, 5)]
     assert read == [-1.0, -2.25, -3.5, 1.1236]
     record = json.loads(path.with_suffix(".jsonl").read_text().splitlines()[1])
-    assert record["log_likelihood_of_atoms"] == [None, *read]
+    assert record["atom.dprop.log_likelihood"] == [None, *read]
+    told = fields._of_record(record)
+    shown = fields.of_atoms(told, 5)["log_likelihood"]
+    np.testing.assert_allclose(shown, [np.nan, *read])
+    assert "atom.dprop.log_likelihood" not in fields.shown(told)
     head, _, *rows = path.with_suffix(".extxyz").read_text().splitlines()[1:]
     assert head.startswith("Properties=species:S:1:pos:R:3:log_likelihood:R:1 ")
     assert [float(row.split()[4]) for row in rows] == read
@@ -99,7 +104,7 @@ def test_long_lists_of_atoms_are_read_by_rdkit():
 def test_the_parts_of_a_refined_molecule_are_those_before():
     terms = np.zeros(5, np.float32)
     record = manifest._record(SAMPLE._replace(moved=0.01, log_of_atoms=terms), "C")
-    assert record["log_likelihood_before_refinement_of_atoms"] == [0.0] * 5
+    assert record["atom.dprop.log_likelihood_before_refinement"] == [0.0] * 5
 
 
 def test_finished_molecules_have_bonds_and_fields():
