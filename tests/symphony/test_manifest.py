@@ -7,7 +7,7 @@ import pytest
 from rdkit import Chem
 
 from common.errors import RunError
-from symphony import data, manifest, molfile, options
+from symphony import data, manifest, molfile, options, records
 from symphony.chemistry import pool
 from symphony.manifest import Sample, Written
 from symphony.view import fields
@@ -43,7 +43,7 @@ def write_all(path, total=3):
 
 
 def test_a_record_states_what_became_of_a_molecule():
-    record = manifest._record(SAMPLE, "C")
+    record = records.record_of(SAMPLE, "C")
     assert record == {
         "index": 2, "seed": 7, "num_atoms": 5, "formula": "CH4", "stopped": True,
         "valid": True, "smiles": "C", "log_likelihood": -12.3457,
@@ -52,19 +52,19 @@ def test_a_record_states_what_became_of_a_molecule():
 
 @pytest.mark.parametrize(("stopped", "smiles"), [(False, "C"), (True, None)])
 def test_a_molecule_without_end_or_bonds_is_not_valid(stopped, smiles):
-    assert not manifest._record(SAMPLE._replace(stopped=stopped), smiles)["valid"]
+    assert not records.record_of(SAMPLE._replace(stopped=stopped), smiles)["valid"]
 
 
 def test_the_likelihood_of_a_refined_molecule_is_that_before():
-    numbers = manifest._numbers(SAMPLE._replace(moved=0.01234567))
+    numbers = records.numbers_of(SAMPLE._replace(moved=0.01234567))
     assert numbers == {"log_likelihood_before_refinement": -12.3457, "moved": 0.0123}
 
 
 def test_a_molecule_from_a_file_has_no_likelihood_and_keeps_its_name():
     read = SAMPLE._replace(log_likelihood=None, name="mine")
-    assert manifest._numbers(read) == {}
-    assert manifest._name(read) == "mine"
-    assert manifest._name(SAMPLE) == "seed7_2"
+    assert records.numbers_of(read) == {}
+    assert records.name_of(read) == "mine"
+    assert records.name_of(SAMPLE) == "seed7_2"
 
 
 def test_atoms_have_their_parts_in_every_file(tmp_path, in_process):
@@ -103,7 +103,7 @@ def test_long_lists_of_atoms_are_read_by_rdkit():
 
 def test_the_parts_of_a_refined_molecule_are_those_before():
     terms = np.zeros(5, np.float32)
-    record = manifest._record(SAMPLE._replace(moved=0.01, log_of_atoms=terms), "C")
+    record = records.record_of(SAMPLE._replace(moved=0.01, log_of_atoms=terms), "C")
     assert record["atom.dprop.log_likelihood_before_refinement"] == [0.0] * 5
 
 
@@ -206,9 +206,9 @@ def test_a_crash_and_a_time_out_are_no_judgement(monkeypatch):
     assert [sample.unjudged for sample, _, _ in found] == [
         None, "crash", "timeout", None, "crash",
     ]  # fmt: skip
-    record = manifest._record(found[1][0], None)
+    record = records.record_of(found[1][0], None)
     assert (record["valid"], record["unjudged"]) == (False, "crash")
-    assert "unjudged" not in manifest._record(found[0][0], "C")
+    assert "unjudged" not in records.record_of(found[0][0], "C")
 
 
 @pytest.mark.parametrize("num_before", [0, 1, 5])
