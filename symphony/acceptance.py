@@ -1,12 +1,14 @@
-"""Which sampled molecules are accepted: `--until_valid`, `--accept`, `--diverse`.
+"""Which sampled molecules are kept: `--until_valid`, `--accept`, `--diverse`, `--best`.
 
 A gate judges molecules in the order of their draws and counts; they keep the index of
 their draw, so that a seed gives the same ones however many are asked for.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from common.errors import RunError, UsageError
 
@@ -22,6 +24,7 @@ DRAWS_FOR_EACH = 1000
 """Draws for each molecule that is asked for, at most, where nothing else is said."""
 
 UNFINISHED, INVALID, DUPLICATE = "unfinished", "invalid", "duplicate"
+NOT_BEST = "not_best"
 
 
 class Terms(NamedTuple):
@@ -32,12 +35,14 @@ class Terms(NamedTuple):
         until_valid: true to go on until as many are accepted as are asked for.
         max_draws: draws, at most, where `until_valid`.
         diverse: true for no two of one canonical SMILES.
+        best: how many of the accepted are kept, by `choose_best`; all where None.
     """
 
     accept: str = BOND_PRESET
     until_valid: bool = False
     max_draws: int | None = None
     diverse: bool = False
+    best: int | None = None
 
     @property
     def preset(self) -> str:
@@ -51,6 +56,7 @@ def choose(
     accept: str | None = None,
     max_draws: int | None = None,
     diverse: bool = False,
+    best: int | None = None,
 ) -> Terms | None:
     """Checks what is asked; None where every draw is a molecule.
 
@@ -60,6 +66,7 @@ def choose(
         accept: one of `NAMES`; the first where None.
         max_draws: draws, at most; `DRAWS_FOR_EACH` for each where None.
         diverse: true for no two of one canonical SMILES.
+        best: how many of the accepted are kept; all where None.
 
     Raises:
         UsageError: A value is out of range, or PoseBusters is not installed.
@@ -75,13 +82,41 @@ def choose(
             f"--max_draws: expected at least --num_molecules, {num_molecules}, found "
             f"{max_draws}"
         )
-    if not (until_valid or diverse or accept is not None):
+    if best is not None and not 1 <= best <= num_molecules:
+        raise UsageError(
+            f"--best: expected 1 to --num_molecules, {num_molecules}, found {best}"
+        )
+    if not (until_valid or diverse or accept is not None or best is not None):
         return None
     if accept == POSEBUSTERS:
         _check_posebusters()
     most = max_draws or DRAWS_FOR_EACH * num_molecules
     most = most if until_valid else None
-    return Terms(accept or BOND_PRESET, until_valid, most, diverse)
+    return Terms(accept or BOND_PRESET, until_valid, most, diverse, best)
+
+
+def choose_best(samples: Sequence[Any], count: int) -> set[int]:
+    """Returns the places of the best molecules, by log-likelihood for each drawn atom.
+
+    The mean over all molecules of as many atoms is taken off: larger ones are the less
+    likely, atom for atom, and a choice without it would be one of sizes.
+
+    Args:
+        samples: molecules as they were drawn, `symphony.manifest.Sample`.
+        count: how many to choose.
+
+    Raises:
+        UsageError: A molecule has no log-likelihood.
+    """
+    known = [one.log_likelihood for one in samples]
+    if None in known:
+        raise UsageError("--best: expected molecules with a log-likelihood, found none")
+    sizes = np.array([len(one.atomic_numbers) for one in samples], int)
+    drawn = np.maximum(sizes - [one.num_fixed for one in samples], 1)
+    score = np.array(known, np.float64) / drawn
+    for size in np.unique(sizes):
+        score[sizes == size] -= score[sizes == size].mean()
+    return set(np.argsort(-score, kind="stable")[:count].tolist())
 
 
 def _check_posebusters() -> None:
@@ -107,6 +142,10 @@ class Gate:
 
     def __init__(self, terms: Terms, num_wanted: int) -> None:
         self.terms, self.num_wanted = terms, num_wanted
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets what was judged."""
         self.num_draws = self.num_accepted = 0
         self.rejected: Counter[str] = Counter()
         self._seen: set[str] = set()
@@ -114,7 +153,9 @@ class Gate:
     def restore(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Counts what an earlier command judged."""
         for record in records:
-            self._count(record.get("rejected"), record["smiles"])
+            reason = record.get("rejected")
+            reason = None if reason == NOT_BEST else reason
+            self._count(reason, record["smiles"])
 
     def judge(self, sample: Any, smiles: str | None, sdf: str) -> str | None:
         """Returns why a molecule is rejected, None of an accepted one, and counts it.
@@ -173,6 +214,21 @@ class Gate:
         return (
             f"accepted {self.num_accepted} of {self.num_draws} draws ({share:.1%}, "
             f"{self.terms.accept}){f'; rejected: {reasons}' if reasons else ''}"
+        )
+
+    @property
+    def num_best(self) -> int:
+        """How many of the accepted are kept in the end."""
+        return min(self.terms.best or self.num_accepted, self.num_accepted)
+
+    def describe_best(self) -> str:
+        """Returns the selection, in words; empty where all are kept."""
+        if self.terms.best is None:
+            return ""
+        share = self.num_best / max(self.num_accepted, 1)
+        return (
+            f"; kept the best {self.num_best} of {self.num_accepted} ({share:.1%}) by "
+            "log-likelihood per atom less the mean of the size"
         )
 
     def check(self) -> None:

@@ -57,7 +57,7 @@ def advance_within(
     is_heavy = jnp.asarray(table.is_heavy)[drawn.species]
     slot = _begin_closing(slot, before, drawn, ~is_given & ~is_heavy)
     step, is_drawn = _choose_step(table, slot, drawn)
-    grown = grow(decoder, model, slot, step, settings)
+    grown = grow(decoder, model, slot, step, settings, is_drawn)
     luck = jax.random.uniform(jax.random.fold_in(key, LUCK))
     verdict = judge(limits, before, _census(table, grown), luck)
     in_place = verdict.in_place & ~clashes(limits, step.position, is_heavy)

@@ -49,6 +49,7 @@ class Finished(NamedTuple):
         species: indices into the species table.
         stopped: false if it would have grown beyond the largest number of atoms.
         log_likelihood: log-likelihood in nats, see `Slot`.
+        log_of_atoms: the part of each atom in it; NaN of atoms that were not drawn.
         log_constrained: log-likelihood under the limits; None without limits.
         reason: why it did not stop, where there are limits.
         num_redrawn: draws that were taken back, where there are limits.
@@ -59,6 +60,7 @@ class Finished(NamedTuple):
     species: Int[np.ndarray, " num_atoms"]
     stopped: bool
     log_likelihood: float
+    log_of_atoms: Float[np.ndarray, " num_atoms"]
     log_constrained: float | None = None
     reason: str | None = None
     num_redrawn: int = 0
@@ -83,6 +85,7 @@ def empty_slots(
         done=jnp.array(True),
         stopped=jnp.array(False),
         log_likelihood=jnp.zeros(()),
+        log_of_atoms=jnp.zeros(capacity),
         index=zero - 1,
         cache=decoder.empty_cache(model, capacity),
     )
@@ -123,7 +126,7 @@ def advance(
     )
     is_given = new < slot.num_given
     step = where(is_given, given, drawn)
-    after = grow(decoder, model, slot, step, settings)
+    after = grow(decoder, model, slot, step, settings, ~is_given)
     is_full = new >= jnp.maximum(settings.max_atoms, slot.num_given)
     true, total = jnp.array(True), after.log_likelihood
     stopped = slot._replace(log_likelihood=total, done=true, stopped=true)
@@ -323,6 +326,7 @@ def _harvest(slots: Slot, ready: Int[np.ndarray, " num_ready"]) -> Iterator[Fini
     fragment = jax.tree.map(np.asarray, slots.fragment)
     index, stopped = np.asarray(slots.index), np.asarray(slots.stopped)
     log_likelihood = np.asarray(slots.log_likelihood)
+    log_of_atoms = np.asarray(slots.log_of_atoms)
     progress = jax.tree.map(np.asarray, slots.progress)
     for slot in ready:
         num_atoms = fragment.num_atoms[slot]
@@ -334,6 +338,7 @@ def _harvest(slots: Slot, ready: Int[np.ndarray, " num_ready"]) -> Iterator[Fini
             species=fragment.species[slot, :num_atoms].copy(),
             stopped=bool(stopped[slot]),
             log_likelihood=float(log_likelihood[slot]),
+            log_of_atoms=log_of_atoms[slot, :num_atoms].copy(),
             **within,
         )
 

@@ -9,7 +9,8 @@ where $i$ runs over the atoms that the new one could have been reached from. Den
 of positions are per Å³; the first atom has none, so the place of the molecule in space
 counts nothing. Over $K$ orders drawn from the law $q$ of the cuts in training,
 $\log \frac1K \sum_k p_k / q_k$ bounds the log-likelihood of the molecule from below, in
-the mean. The coarse direction of a position is integrated with $M$ draws.
+the mean. The coarse direction of a position is integrated as well as by $M$ independent
+draws around the true one; see `num_directions`.
 """
 
 import itertools
@@ -22,16 +23,15 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from common.errors import UsageError
 from common.nn.conditions import Conditions, Known, known
 from common.nn.features import Features
-from symphony import build, data, decisions, densities
+from symphony import build, data
 from symphony.arrays import (
     Flag,
     HostPositions,
-    Index,
     NodeIndices,
     NodeMask,
     Positions,
@@ -41,31 +41,18 @@ from symphony.arrays import (
 )
 from symphony.conditions import some_known
 from symphony.generate import compiler_options, in_full_precision
-from symphony.model import NextAtom, Surroundings, Symphony
+from symphony.model import NextAtom, Symphony
 from symphony.orders import Cut
+from symphony.places import NearPairs, Order, find_near_pairs, log_densities
 from symphony.weights import Weights
 
-PAIRS_AT_A_TIME = 128
-"""Pairs of new atom and focus whose densities are in memory together."""
+ORDERS_PER_CALL = 16
 
-ORDERS_PER_CALL = 4
+WORTH, FEWEST = 6, 4
+"""Independent coarse directions that one of those spread evenly is worth, from some."""
 
 NUM_BUCKETS, FEW_MOLECULES = 3, 100
 """Below this number, to compile for one size costs less than padding."""
-
-
-class NearPairs(NamedTuple):
-    """Pairs of atoms at a distance at which one can have been placed from the other.
-
-    Attributes:
-        first: index of one atom, in the molecule as given.
-        second: index of the other.
-        pair_mask: true for real pairs.
-    """
-
-    first: Int[Array, " num_pairs"]
-    second: Int[Array, " num_pairs"]
-    pair_mask: Bool[Array, " num_pairs"]
 
 
 class OrderTerms(NamedTuple):
@@ -129,7 +116,7 @@ def order_terms(
     key: RandomKey,
     num_draws: int,
 ) -> OrderTerms:
-    """Evaluates one order, all its steps at once.
+    """Evaluates one order; the trunk sees all its steps at once.
 
     Args:
         model: network bound to its parameters.
@@ -141,25 +128,12 @@ def order_terms(
         num_draws: coarse directions for each pair.
     """
     num_nodes = cut.species.shape[0]
-    embedded = step_features(model, cut, conditions)
-    _, next_atom = embedded
+    node_feats, next_atom = step_features(model, cut, conditions)
     log_total = jax.nn.logsumexp(next_atom.focus_species, axis=(1, 2))
     log_total = jnp.logaddexp(log_total, next_atom.stop)
-
     rank = _ranks(cut)
-    focus = jnp.minimum(rank[near.first], rank[near.second])
-    new = jnp.maximum(rank[near.first], rank[near.second])
-    step = jnp.maximum(new - 1, 0)
-
-    log_position = partial(_pair_log_density, model, cut, embedded, num_draws)
-    pairs = (jax.random.split(key, focus.shape[0]), focus, new)
-    log_p = jax.lax.map(
-        lambda pair: log_position(*pair), pairs, batch_size=PAIRS_AT_A_TIME
-    )
-    log_p += next_atom.focus_species[step, focus, cut.species[new]] - log_total[step]
-    log_p = jnp.where(near.pair_mask, log_p, -jnp.inf)
-    is_new = jax.nn.one_hot(new, num_nodes, dtype=bool) & near.pair_mask[:, None]
-    terms = jax.nn.logsumexp(jnp.where(is_new, log_p[:, None], -jnp.inf), axis=0)
+    order = Order(cut.positions, cut.species, cut.node_mask, node_feats, next_atom)
+    terms = log_densities(model, order, near, rank, key, num_draws)
     first = jax.nn.log_softmax(model.first_logits(conditions))[cut.species[0]]
     terms = jnp.where(jnp.arange(num_nodes) == 0, first, terms)
 
@@ -183,46 +157,15 @@ def _ranks(cut: Cut) -> NodeIndices:
     return jnp.zeros(num_nodes, jnp.int32).at[target].set(steps, mode="drop")
 
 
-def _pair_log_density(
-    model: Symphony,
-    cut: Cut,
-    embedded: tuple[Features, NextAtom],
-    num_draws: int,
-    key: RandomKey,
-    focus: Index,
-    new: Index,
-) -> Scalar:
-    """Returns the log-density, per Å³, of the place of a new atom seen from a focus."""
-    node_feats, next_atom = embedded
-    step = jnp.maximum(new - 1, 0)
-    now = jax.tree.map(lambda x: x[step][None], next_atom)
-    vector = cut.positions[new] - cut.positions[focus]
-    # Masked pairs may be of one atom with itself; they must only stay finite.
-    radius, direction = densities.polar(vector, model.min_radius, model.max_radius)
-    visible = (jnp.arange(cut.species.shape[0]) <= step) & cut.node_mask
+def num_directions(num_draws: int) -> int:
+    """Returns how many coarse directions do as well as independent ones around a place.
 
-    focus, species = focus[None], cut.species[new][None]
-    condition = model.position_condition(node_feats, now, focus, species)
-    around = Surroundings(node_feats, cut.positions, focus, visible[None])
-    coefficients = model.coarse(condition, radius[None], around)[0]
-    return decisions.position_log_density(
-        model, key, condition, radius, direction, coefficients, around, num_draws
-    )
+    Those of `places.spread` do.
 
-
-def find_near_pairs(
-    positions: HostPositions, min_radius: float, max_radius: float
-) -> Int[np.ndarray, "num_pairs 2"]:
-    """Returns the pairs of atoms whose distance (Å) a step can have.
-
-    >>> find_near_pairs(np.array([[0.0, 0, 0], [1.5, 0, 0], [4.0, 0, 0]]), 0.5, 2.0)
-    array([[0, 1]], dtype=int32)
+    >>> [num_directions(count) for count in (1, 4, 16, 32, 64)]
+    [1, 4, 4, 6, 11]
     """
-    first, second = np.triu_indices(len(positions), 1)
-    vectors = positions[first].astype(np.float64) - positions[second]
-    lengths = np.linalg.norm(vectors, axis=-1)
-    near = (lengths > min_radius) & (lengths < max_radius)
-    return np.stack([first[near], second[near]], axis=1).astype(np.int32)
+    return max(min(num_draws, FEWEST), -(-num_draws // WORTH))
 
 
 @cache
@@ -251,7 +194,7 @@ def make_scorer(
             drawn = build.draw_cut(config, key_cut, positions, species, node_mask)
             return order_terms(bound, drawn, near, given, key_draws, num_draws)
 
-        return jax.vmap(one)(keys)
+        return jax.lax.map(one, keys)
 
     return run
 
@@ -269,7 +212,7 @@ def score_molecules(
         weights: trained model.
         molecules: molecules of at most `MAX_ATOMS` atoms, of known elements.
         num_orders: K, random orders for each molecule.
-        num_draws: M, coarse directions for each pair of new atom and focus.
+        num_draws: M, precision of the coarse directions; see `num_directions`.
         seed: seed of orders and directions, which depend on it, on the index of a
             molecule and on the bucket that holds it.
 
@@ -282,7 +225,8 @@ def score_molecules(
         raise UsageError(
             f"{weights.name}: expected a model of kind symphony, found {config.kind}"
         )
-    scorer = make_scorer(ml_collections.FrozenConfigDict(config), model, num_draws)
+    frozen = ml_collections.FrozenConfigDict(config)
+    scorer = make_scorer(frozen, model, num_directions(num_draws))
     species = data.to_species(molecules.atomic_numbers, tuple(config.data.species))
     slices = [slice(*ends) for ends in itertools.pairwise(molecules.offsets)]
     reach = (model.min_radius, model.max_radius)

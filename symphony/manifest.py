@@ -1,6 +1,6 @@
-"""Sampled molecules, their bonds, and what is written of them.
+"""Bonds of sampled molecules, and the files of these.
 
-RDKit is imported by the processes that perceive bonds, and by `finish`.
+RDKit is imported by the processes that perceive bonds.
 """
 
 import contextlib
@@ -16,11 +16,19 @@ from common.errors import RunError
 from common.runs.weights import versions
 from symphony import molfile
 from symphony.acceptance import BOND_PRESET as BOND_PRESET
-from symphony.acceptance import Gate
-from symphony.arrays import AtomicNumbers, HostPositions
+from symphony.acceptance import NOT_BEST, Gate, choose_best
 from symphony.kinds.denoiser import sample as denoiser
 from symphony.kinds.denoiser.sample import Refiner
 from symphony.options import Options
+from symphony.records import Sample as Sample
+from symphony.records import finish as finish
+from symphony.records import (
+    name_of,
+    numbers_of,
+    numbers_of_atoms,
+    properties_of,
+    record_of,
+)
 from symphony.weights import Weights
 
 BOND_SECONDS, CLOCK_FACTOR = 10.0, 10
@@ -34,111 +42,6 @@ MOST_CRASHES = 8
 
 CRASH, TIMEOUT = "crash", "timeout"
 """What the processes answer where they could not judge the bonds of a molecule."""
-
-
-class Sample(NamedTuple):
-    """A molecule as the network left it; the atoms of a user's fragment come first.
-
-    Attributes:
-        index: number of the molecule of the seed.
-        seed: seed of the random numbers.
-        atomic_numbers: nuclear charges.
-        positions: positions of the atoms, in Å.
-        stopped: false if it would have grown beyond the largest number of atoms.
-        log_likelihood: log-likelihood in nats of the path by which it was built,
-            without a fragment's own atoms, positions per Å³. Of a refined molecule it
-            is that of the molecule before; None of one from a file.
-        moved: root mean square move of the atoms by refinement, in Å; None without.
-        name: name in the file that it was read from, if it was.
-        unjudged: why nothing is known of its bonds, `crash` or `timeout`; None where
-            they were judged, or not yet looked at.
-        log_constrained: log-likelihood in nats of the same path under the law that the
-            wishes of a user leave; None where there are none.
-        reason: why it did not stop, where there are wishes.
-        num_fixed: atoms of a fragment, which come first and never move.
-        targets: numbers of the properties that it was asked to have, by name.
-    """
-
-    index: int
-    seed: int
-    atomic_numbers: AtomicNumbers
-    positions: HostPositions
-    stopped: bool
-    log_likelihood: float | None
-    moved: float | None = None
-    name: str | None = None
-    unjudged: str | None = None
-    log_constrained: float | None = None
-    reason: str | None = None
-    num_fixed: int = 0
-    targets: Mapping[str, float] = MappingProxyType({})
-
-
-def finish(sample: Sample, preset: str = BOND_PRESET) -> tuple[Any, dict[str, Any]]:
-    """Perceives the bonds of a molecule.
-
-    Args:
-        sample: molecule.
-        preset: convention for the bonds, see `symphony.chemistry.bonds.perceive`.
-
-    Returns:
-        An RDKit molecule with properties, or None if the convention finds no bonds; and
-        the molecule's record for the manifest.
-    """
-    from symphony.chemistry import bonds
-
-    mol = bonds.perceive(sample.atomic_numbers, sample.positions, preset)
-    record = _record(sample, None if mol is None else bonds.write_smiles(mol))
-    if mol is not None:
-        fields = {**_properties(sample), "smiles": record["smiles"]}
-        bonds.set_properties(mol, _name(sample), fields)
-    return mol, record
-
-
-def _record(sample: Sample, smiles: str | None) -> dict[str, Any]:
-    """Returns the line of the manifest."""
-    record = {
-        "index": sample.index,
-        "seed": sample.seed,
-        "num_atoms": len(sample.atomic_numbers),
-        "formula": molfile.formula(sample.atomic_numbers),
-        "stopped": sample.stopped,
-        "valid": smiles is not None and sample.stopped,
-        "smiles": smiles,
-    }
-    words = {"unjudged": sample.unjudged, "unfinished": sample.reason}
-    words = {name: word for name, word in words.items() if word is not None}
-    return {**record, **words, **_numbers(sample)}
-
-
-def _numbers(sample: Sample) -> dict[str, float]:
-    """Returns the log-likelihood, the targets, and how far refinement moved it."""
-    numbers = {}
-    known = {
-        "log_likelihood": sample.log_likelihood,
-        "log_likelihood_constrained": sample.log_constrained,
-    }
-    for name, value in known.items():
-        if value is not None:
-            name = name if sample.moved is None else f"{name}_before_refinement"
-            numbers[name] = round(value, 4)
-    if sample.moved is not None:
-        numbers["moved"] = round(sample.moved, 4)
-    targets = {f"target_{name}": value for name, value in sample.targets.items()}
-    return {**numbers, **targets}
-
-
-def _properties(sample: Sample) -> dict[str, Any]:
-    """Returns the fields of a molecule with bonds, but for its SMILES."""
-    record = _record(sample, "")
-    names = ("seed", "index", "stopped", "valid")
-    return {**_numbers(sample), **{name: record[name] for name in names}}
-
-
-def _name(sample: Sample) -> str:
-    if sample.name is not None:
-        return sample.name
-    return f"seed{sample.seed}_{sample.index}"
 
 
 def with_bonds(
@@ -216,8 +119,8 @@ def _bond_task(sample: Sample, preset: str = BOND_PRESET) -> dict[str, Any]:
         "time_limit": BOND_SECONDS,
         "atomic_numbers": sample.atomic_numbers.tolist(),
         "positions": sample.positions.tolist(),
-        "name": _name(sample),
-        "properties": _properties(sample),
+        "name": name_of(sample),
+        "properties": properties_of(sample),
     }
 
 
@@ -237,14 +140,15 @@ def write(
         sdf: its record of an SDF; empty where it is not to be there.
         verdict: what a gate says of it.
     """
-    record = {**_record(sample, smiles), **verdict}
+    record = {**record_of(sample, smiles), **verdict}
     names = ("index", "seed", "stopped", "valid", "unfinished", "accepted", "rejected")
-    names = [*names, *_numbers(sample)]
+    names = [*names, *numbers_of(sample)]
     names = [name for name in names if name in record]
     frame = molfile.to_extxyz(
         sample.atomic_numbers,
         sample.positions,
-        {"name": _name(sample), **{name: record[name] for name in names}},
+        {"name": name_of(sample), **{name: record[name] for name in names}},
+        numbers_of_atoms(sample),
     )
     molfile.append(output, record, sdf, frame)
     return record["valid"]
@@ -302,49 +206,82 @@ def _write_accepted(
     doing: str,
     gate: Gate,
 ) -> Written:
-    """Writes molecules until the gate has enough; the SDF gets the accepted ones."""
+    """Writes molecules until the gate has enough; the SDF gets the accepted ones.
+
+    The best are known once all are drawn: nothing is written of any before.
+    """
     gate.restore(output.records)
-    first, num_unjudged, moved = output.num_done, 0, []
+    done, num_unjudged, moved = output.num_done, 0, []
     if gate.is_done:
-        return Written(first, 0, [])
-    before = gate.num_accepted
-    made = with_bonds(make(first), gate.terms.preset)
+        return Written(done, 0, [])
+    begin = done
+    if gate.terms.best is not None:
+        gate.reset()
+        begin = 0
+    before, held = gate.num_accepted, []
+    for one in _judged(make, doing, gate, begin):
+        num_unjudged += one[0].unjudged is not None
+        moved.append(one[0].moved)
+        if gate.terms.best is None:
+            write_judged(output, *one)
+        else:
+            held.append(one)
+    _write_best(output, held, gate)
+    return Written(done, gate.num_accepted - before, moved, num_unjudged)
+
+
+_Judged = tuple[Sample, str | None, str, str | None]
+"""A molecule, its SMILES, its record of an SDF, and why it is rejected."""
+
+
+def _judged(
+    make: Callable[[int], Iterator[Sample]], doing: str, gate: Gate, begin: int
+) -> Iterator[_Judged]:
+    """Yields molecules with what the gate says, until it has enough."""
+    made = with_bonds(make(begin), gate.terms.preset)
     total = gate.num_wanted
     with (
         cli.progress(total, doing, "molecules", completed=gate.num_reached) as advance,
         contextlib.closing(made),
     ):
         for sample, smiles, sdf in made:
-            done = gate.num_reached
-            write_judged(output, gate, sample, smiles, sdf)
-            num_unjudged += sample.unjudged is not None
-            moved.append(sample.moved)
+            done, reason = gate.num_reached, gate.judge(sample, smiles, sdf)
+            yield sample, smiles, sdf, reason
             if gate.num_reached > done:
                 advance()
             if gate.is_done:
                 break
-    return Written(first, gate.num_accepted - before, moved, num_unjudged)
+
+
+def _write_best(output: molfile.Output, held: list[_Judged], gate: Gate) -> None:
+    """Writes all molecules that are held, the accepted as best or not."""
+    passed = [place for place, one in enumerate(held) if one[3] is None]
+    chosen = choose_best([held[place][0] for place in passed], gate.num_best)
+    others = {place for rank, place in enumerate(passed) if rank not in chosen}
+    for place, (sample, smiles, sdf, reason) in enumerate(held):
+        if place >= output.num_done:
+            reason = NOT_BEST if place in others else reason
+            write_judged(output, sample, smiles, sdf, reason)
 
 
 def write_judged(
     output: molfile.Output,
-    gate: Gate,
     sample: Sample,
     smiles: str | None,
     sdf: str,
+    reason: str | None,
     **more: Any,
 ) -> None:
-    """Judges a molecule and appends it to the files, to the SDF if it is accepted.
+    """Appends a molecule to the files, to the SDF if it is accepted.
 
     Args:
         output: open files.
-        gate: its judge.
         sample: molecule.
         smiles: canonical SMILES; None without bonds.
         sdf: its record of an SDF.
+        reason: why it is rejected, by `Gate.judge`; None of an accepted one.
         **more: further values for its line of the manifest.
     """
-    reason = gate.judge(sample, smiles, sdf)
     verdict = {**more, "accepted": reason is None}
     verdict |= {} if reason is None else {"rejected": reason}
     write(output, sample, smiles, "" if reason else sdf, verdict)
@@ -356,7 +293,7 @@ def tell_accepted(path: str, gate: Gate, more: str) -> None:
     Raises:
         RunError: They are fewer than were asked for.
     """
-    sys.stdout.write(f"{path}: {gate.describe()}{more}\n")
+    sys.stdout.write(f"{path}: {gate.describe()}{gate.describe_best()}{more}\n")
     gate.check()
 
 
@@ -407,6 +344,9 @@ def header(
         settings["refine"] = denoiser.settings_of(refiner)
     if gate is not None:
         settings |= {"accept": gate.terms.accept, "diverse": gate.terms.diverse}
+        # What is asked of `--best` is of all draws, as many as there are.
+        best = {"best": gate.terms.best, "num_molecules": gate.num_wanted}
+        settings |= {} if gate.terms.best is None else best
     return {
         "checkpoint": weights.name,
         "weights_sha256": weights.checksum,

@@ -10,11 +10,13 @@ in Å.
 import contextlib
 import json
 import re
+import textwrap
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import FileIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +28,9 @@ from symphony.arrays import AtomicNumbers, HostPositions
 from symphony.data.elements import SYMBOLS
 
 FORMAT_VERSION = 1
+
+ATOMS, LIST_WIDTH = "atom.dprop.", 190
+"""How an SDF names RDKit's lists of numbers of atoms, and their longest line."""
 
 
 class Paths(NamedTuple):
@@ -74,9 +79,18 @@ def to_extxyz(
     atomic_numbers: AtomicNumbers,
     positions: HostPositions,
     properties: Mapping[str, Any],
+    of_atoms: Mapping[str, Sequence[float]] = MappingProxyType({}),
 ) -> str:
-    """Returns one frame; every coordinate (Å) reads back as the same float32."""
-    words = ["Properties=species:S:1:pos:R:3"]
+    """Returns one frame; every coordinate (Å) reads back as the same float32.
+
+    Args:
+        atomic_numbers: nuclear charges.
+        positions: positions of the atoms, in Å.
+        properties: fields of the second line.
+        of_atoms: further columns, a number an atom.
+    """
+    columns = "".join(f":{name}:R:1" for name in of_atoms)
+    words = [f"Properties=species:S:1:pos:R:3{columns}"]
     for name, value in properties.items():
         if isinstance(value, bool):
             value = "T" if value else "F"
@@ -85,6 +99,8 @@ def to_extxyz(
         " ".join([f"{SYMBOLS[number - 1]:<2}", *map(_coordinate, position)])
         for number, position in zip(atomic_numbers.tolist(), positions, strict=True)
     ]
+    for values in of_atoms.values():
+        rows = [f"{row} {x:9.4f}" for row, x in zip(rows, values, strict=True)]
     return "\n".join([str(len(rows)), " ".join(words), *rows]) + "\n"
 
 
@@ -95,6 +111,16 @@ def renumber(sdf: str, index: int) -> str:
     '>  <index>  (1) \n3\n\n>  <seed>  (1) \n7\n'
     """
     return re.sub(r"(>  <index>.*\n).*", rf"\g<1>{index}", sdf)
+
+
+def to_list(numbers: Sequence[float]) -> str:
+    """Returns numbers of atoms as the text of one of RDKit's lists.
+
+    >>> to_list([-1.23456, float("nan")])
+    '-1.2346 n/a'
+    """
+    words = ["n/a" if np.isnan(x) else f"{x:.4f}" for x in numbers]
+    return textwrap.fill(" ".join(words), LIST_WIDTH)
 
 
 def _coordinate(value: np.floating) -> str:

@@ -117,7 +117,8 @@ def write_all(
             gate = gates.each[which]
             done, sample = gate.num_reached, sample._replace(index=index)
             sdf = molfile.renumber(sdf, index)
-            manifest.write_judged(output, gate, sample, smiles, sdf, molecule=which)
+            reason = gate.judge(sample, smiles, sdf)
+            manifest.write_judged(output, sample, smiles, sdf, reason, molecule=which)
             index += 1
             if gate.num_reached > done:
                 advance()

@@ -8,7 +8,7 @@ from functools import partial
 
 from common.commands import cli
 from common.errors import UsageError
-from symphony import acceptance, asking, manifest, molfile, sampler
+from symphony import acceptance, asking, manifest, molfile, relax, sampler
 from symphony.acceptance import Gate
 from symphony.conditions import parse
 from symphony.kinds.denoiser.sample import Refiner, load_refiner, start_of_batch
@@ -30,6 +30,7 @@ PROPERTY_HELP = (
     "--checkpoint. Packaged: "
 )
 KEEP_HELP = "those of --attach stay where valence allows; else they are drawn anew"
+BEST_HELP = "keep so many, by log-likelihood per atom less the mean of the size"
 DRAWS_HELP = (
     f"draws of --until_valid at most (default: {acceptance.DRAWS_FOR_EACH} for each)"
 )
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     molfile.check(arguments.output, arguments.fragment)
+    relax.check(arguments.output, arguments.relax, arguments.overwrite)
     weights = load_weights(arguments.checkpoint)
     choices = {name: getattr(arguments, name) for name in CHOICES}
     given = {
@@ -65,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     make = partial(_make, draw, refiner)
     with molfile.open_output(arguments.output, head, arguments.overwrite) as output:
         written = manifest.write_all(output, make, total, "sampling", gate)
+    if arguments.relax is not None:
+        sys.stdout.write(relax.run(arguments.output, arguments.relax) + "\n")
     tell(arguments.output, written, gate)
     return 0
 
@@ -73,7 +77,7 @@ def make_gate(arguments: argparse.Namespace) -> Gate | None:
     """Returns the gate that flags ask for; None where every draw is a molecule."""
     total = arguments.num_molecules
     given = {name: getattr(arguments, name) for name in acceptance.CHOICES}
-    terms = acceptance.choose(total, **given)
+    terms = acceptance.choose(total, **given, best=getattr(arguments, "best", None))
     return None if terms is None else Gate(terms, total)
 
 
@@ -146,6 +150,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--property", action="append", default=[], help=told)
     number("--guidance", help=f"towards --property. {asking.GOOD_GUIDANCE}")
     add_gate(parser)
+    add("--best", type=int, default=None, help=BEST_HELP)
+    add("--relax", help="mmff or gfn2: relaxed molecules beside, as <name>_mmff.sdf")
     count("--max_atoms", help="largest size; by the config")
     count("--num_slots", help=SLOTS_HELP)
     add("--overwrite", action="store_true", help="replace what --output has")

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from jaxtyping import Float
 
 from common.commands import cli
 from common.commands.environment import pinned, step_by_step
@@ -92,6 +93,7 @@ class Sampler:
         accept: str | None = None,
         max_draws: int | None = None,
         diverse: bool = False,
+        best: int | None = None,
         **keywords: Any,
     ) -> list[Any]:
         """Returns as RDKit molecules those whose bonds could be perceived.
@@ -105,10 +107,11 @@ class Sampler:
             accept: `xyz2mol_hueckel`, `strict`, `edm` or `posebusters`.
             max_draws: draws, at most; what was accepted until then is returned.
             diverse: true for no two of one canonical SMILES.
+            best: how many are kept; see `symphony.acceptance.choose_best`.
             **keywords: see `stream`.
         """
         terms = acceptance.choose(
-            num_molecules, until_valid, accept, max_draws, diverse
+            num_molecules, until_valid, accept, max_draws, diverse, best
         )
         if terms is not None:
             return self._accepted(Gate(terms, num_molecules), seed, **keywords)
@@ -120,7 +123,7 @@ class Sampler:
 
     def _accepted(self, gate: Gate, seed: int, **keywords: Any) -> list[Any]:
         """Returns the molecules that a gate accepts, until it has enough."""
-        mols, num_valid = [], 0
+        kept, num_valid = [], 0
         drawn = self.stream(end_of(gate.num_wanted, gate), seed, **keywords)
         with contextlib.closing(drawn):
             for sample in drawn:
@@ -128,17 +131,20 @@ class Sampler:
                 sdf = "" if mol is None else to_sdf(mol)
                 reason = gate.judge(sample, record["smiles"], sdf)
                 num_valid += record["valid"]
-                mols += [mol] if reason is None else []
+                kept += [(sample, mol)] if reason is None else []
                 if gate.is_done:
                     break
-        if gate.terms.until_valid and len(mols) < gate.num_wanted:
+        if gate.terms.until_valid and len(kept) < gate.num_wanted:
             logging.warning("%s; raise max_draws", gate.describe())
         self.summary = self.summary._replace(
             num_valid=num_valid,
             num_accepted=gate.num_accepted,
             num_duplicates=gate.rejected[acceptance.DUPLICATE],
         )
-        return mols
+        if gate.terms.best is None:
+            return [mol for _, mol in kept]
+        chosen = acceptance.choose_best([one for one, _ in kept], gate.num_best)
+        return [mol for place, (_, mol) in enumerate(kept) if place in chosen]
 
     def edit(
         self,
@@ -383,7 +389,17 @@ def _draw(
             one.index, seed, *atoms, one.stopped, one.log_likelihood,
             num_fixed=num_fixed,
             targets=asking.targets_of(options.properties, seed, one.index),
+            log_of_atoms=_atoms_last(one, num_fixed),
         )  # fmt: skip
+
+
+def _atoms_last(one: Finished, num_fixed: int) -> Float[np.ndarray, " num_atoms"]:
+    """Returns the parts of the drawn atoms, behind those of a fragment, which are NaN.
+
+    Atoms of a fragment that came back in between are in front in the end, too.
+    """
+    drawn = one.log_of_atoms[~np.isnan(one.log_of_atoms)]
+    return np.concatenate([np.full(num_fixed, np.nan, np.float32), drawn])
 
 
 def draw_targets(
@@ -423,6 +439,7 @@ def draw_targets(
             one.index, seed, *atoms, one.stopped, one.log_likelihood,
             log_constrained=one.log_constrained, reason=one.reason, num_fixed=count,
             targets=asking.targets_of(options.properties, seed, one.index),
+            log_of_atoms=_atoms_last(one, count),
         )  # fmt: skip
 
 

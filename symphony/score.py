@@ -225,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
         "--num_direction_samples",
         type=int,
         default=32,
-        help="coarse directions that integrate the fine stage, M",
+        help="precision of the integral over directions, in independent ones, M",
     )
     add("--seed", type=int, default=0, help="of orders and directions")
     add("--overwrite", action="store_true", help="replace what --output has")

@@ -98,6 +98,7 @@ class Slot(NamedTuple):
         stopped: true once the network chose to stop.
         log_likelihood: log-likelihood in nats of the path so far at temperature one:
             first species, focus, species and position (Å⁻³) of drawn atoms, stop.
+        log_of_atoms: the part of each atom in it; NaN of atoms that were not drawn.
         index: number of the molecule of the seed; -1 in an empty slot.
         cache: features that the model keeps of the placed atoms.
         limits: what the molecule may become; None without limits.
@@ -113,6 +114,7 @@ class Slot(NamedTuple):
     done: Flag
     stopped: Flag
     log_likelihood: Scalar
+    log_of_atoms: Float[Array, " num_nodes"]
     index: Index
     cache: Any
     limits: Limits | None = None
@@ -186,9 +188,14 @@ def where(condition: Flag, yes: Any, no: Any) -> Any:
 
 
 def grow(
-    decoder: Decoder, model: nn.Module, slot: Slot, step: Placement, settings: Settings
+    decoder: Decoder,
+    model: nn.Module,
+    slot: Slot,
+    step: Placement,
+    settings: Settings,
+    is_drawn: Flag,
 ) -> Slot:
-    """Returns the slot with one more atom, in its cache too."""
+    """Returns the slot with one more atom, drawn or given, in its cache too."""
     before = slot.fragment
     at_new = jnp.arange(before.species.shape[0]) == before.num_atoms
     fragment = Fragment(
@@ -196,8 +203,10 @@ def grow(
         species=jnp.where(at_new, step.species, before.species),
         num_atoms=before.num_atoms + 1,
     )
+    log_of_atom = jnp.where(is_drawn, step.log_likelihood, jnp.nan)
     return slot._replace(
         fragment=fragment,
         cache=decoder.extend_cache(model, slot.cache, fragment, settings.conditions),
         log_likelihood=slot.log_likelihood + step.log_likelihood,
+        log_of_atoms=jnp.where(at_new, log_of_atom, slot.log_of_atoms),
     )

@@ -19,6 +19,7 @@ from rdkit.Chem import rdDetermineBonds
 
 from symphony.arrays import AtomicNumbers, HostPositions
 from symphony.chemistry import pool
+from symphony.molfile import ATOMS
 
 # Atomic numbers and positions in Å. The axes have no name, which would have to mean
 # one size throughout a sequence of molecules.
@@ -261,10 +262,21 @@ def write_smiles(mol: Chem.Mol) -> str:
 
 
 def set_properties(mol: Chem.Mol, name: str, properties: Mapping[str, Any]) -> None:
-    """Gives a molecule its title and the fields of its record, as text."""
+    """Gives a molecule its title and the fields of its record, as text.
+
+    Atoms get the numbers of RDKit's lists, as `atom.dprop.log_likelihood`.
+    """
     mol.SetProp("_Name", name)
     for key, value in properties.items():
         mol.SetProp(key, str(value))
+        if key.startswith(ATOMS):
+            _set_of_atoms(mol, key.removeprefix(ATOMS), str(value).split())
+
+
+def _set_of_atoms(mol: Chem.Mol, name: str, words: Sequence[str]) -> None:
+    for atom, word in zip(mol.GetAtoms(), words, strict=True):
+        if word != "n/a":
+            atom.SetDoubleProp(name, float(word))
 
 
 def perceive_all(

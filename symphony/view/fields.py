@@ -15,13 +15,12 @@ from jaxtyping import Float
 
 from common.commands.reading import DAMAGE, Header, read_arrays
 from common.errors import UsageError
+from symphony import molfile
 from symphony.data import sdf, xyz
 from symphony.data.opening import open_bytes
 from symphony.data.readers import suffix_of
 from symphony.evaluate.samples import Samples
-
-ATOMS = "atom.dprop."
-"""Head of the names of fields that have a number for each atom, RDKit's convention."""
+from symphony.molfile import ATOMS as ATOMS
 
 _INTERNAL = ("sdf_bytes", "extxyz_bytes", "crc32", "valid")
 _NOT_FIELDS = ("names", "split", "num_atoms", "atomic_numbers")
@@ -50,7 +49,14 @@ def read(drawn: Samples, count: int) -> list[dict[str, Any]]:
 
 
 def _of_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: record[name] for name in record if name not in _INTERNAL}
+    known = {name: record[name] for name in record if name not in _INTERNAL}
+    missing = lambda value: float("nan") if value is None else value
+    lists = {
+        name: molfile.to_list([missing(x) for x in value])
+        for name, value in known.items()
+        if name.startswith(ATOMS) and isinstance(value, list)
+    }
+    return {**known, **lists}
 
 
 def _atoms_beside(path: Path) -> dict[str, dict[str, str]]:

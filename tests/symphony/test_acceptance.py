@@ -232,3 +232,84 @@ def test_without_until_valid_a_number_of_draws_is_judged(waters):
     assert waters.summary.num_accepted == 2
     with pytest.raises(RunError):
         Gate(acceptance.choose(9, until_valid=True), 9).check()
+
+
+def of_size(size, log_likelihood, num_fixed=0):
+    positions = np.zeros((size, 3), np.float32)
+    numbers = np.ones(size, np.uint8)
+    return Sample(0, 0, numbers, positions, True, log_likelihood, num_fixed=num_fixed)
+
+
+def test_the_best_are_so_for_their_size():
+    # Per atom 1, 2, 3 of three atoms, and 10, 14 of ten: these are -2 and 2 of a mean.
+    some = [of_size(3, 3.0), of_size(3, 6.0), of_size(3, 9.0)]
+    some += [of_size(10, 100.0), of_size(10, 140.0)]
+    assert acceptance.choose_best(some, 1) == {4}
+    assert acceptance.choose_best(some, 2) == {2, 4}
+    assert acceptance.choose_best(some, 5) == {0, 1, 2, 3, 4}
+    # The atoms of a fragment have no part in the likelihood.
+    fixed = [of_size(4, 3.0, 3), of_size(4, 4.0, 1), of_size(4, 2.0, 2)]
+    assert acceptance.choose_best(fixed, 1) == {0}
+    with pytest.raises(UsageError, match="--best"):
+        acceptance.choose_best([of_size(3, None)], 1)
+
+
+@pytest.mark.parametrize("best", [0, 4])
+def test_more_than_are_drawn_cannot_be_the_best(best):
+    with pytest.raises(UsageError, match=f"--best: expected 1 to .*3, found {best}"):
+        acceptance.choose(3, best=best)
+
+
+every = drawn
+
+
+def rated(first, end, seed=0):
+    for one in every(first, end, seed):
+        yield one._replace(log_likelihood=float([3, 0, 9, 0, 5, 0, 4, 0][one.index]))
+
+
+def test_the_others_are_kept_aside(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tests.symphony.test_acceptance.drawn", rated)
+    output = tmp_path / "molecules.sdf"
+    gate = gate_of(8, best=2)
+    write(output, gate, monkeypatch, end=8)
+    reasons = [line.get("rejected") for line in lines_of(output)]
+    # Of two waters the more likely one, and the only methane.
+    assert [i for i, reason in enumerate(reasons) if reason is None] == [4, 6]
+    assert reasons[0] == "not_best"
+    assert output.read_text().count("$$$$") == 2
+    assert output.with_suffix(".extxyz").read_text().count("rejected=") == 6
+    manifest.tell_accepted(str(output), gate, "")
+    told = "accepted 3 of 8 draws (37.5%"
+    assert told in (line := capsys.readouterr().out)
+    assert "kept the best 2 of 3 (66.7%) by log-likelihood per atom" in line
+    again = gate_of(8, best=2)
+    assert write(output, again, monkeypatch, end=8).moved == []
+    assert (again.num_accepted, again.num_best) == (3, 2)
+
+
+def test_a_choice_of_the_best_goes_on_where_writing_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.symphony.test_acceptance.drawn", rated)
+    whole, parts = tmp_path / "whole.sdf", tmp_path / "parts.sdf"
+    write(whole, gate_of(8, best=2), monkeypatch, end=8)
+    real, count = molfile.append, iter(range(3))
+
+    def stops(*given):
+        if next(count, None) is None:
+            raise RunError("full")
+        real(*given)
+
+    monkeypatch.setattr(molfile, "append", stops)
+    with pytest.raises(RunError):
+        write(parts, gate_of(8, best=2), monkeypatch, end=8)
+    assert len(lines_of(parts)) == 3
+    monkeypatch.setattr(molfile, "append", real)
+    write(parts, gate_of(8, best=2), monkeypatch, end=8)
+    assert whole.read_bytes() == parts.read_bytes()
+    assert lines_of(whole) == lines_of(parts)
+
+
+def test_python_returns_the_best(waters, monkeypatch):
+    monkeypatch.setattr("tests.symphony.test_acceptance.drawn", rated)
+    mols = waters.sample(7, best=2)
+    assert [mol.GetProp("index") for mol in mols] == ["4", "6"]

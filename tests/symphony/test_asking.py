@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import UsageError
 from configs.symphony import tiny
-from symphony import asking, build, guidance, manifest, options, sampler
+from symphony import asking, build, guidance, manifest, options, records, sampler
 from symphony.columns import Column
 from symphony.sampler import Sampler
 from symphony.weights import Weights
@@ -166,9 +166,9 @@ def test_targets_are_written_beside_molecules(drawn):
     for name in ("asked", "guided"):
         targets = [dict(one.targets)["gap"] for one in drawn[name]]
         assert len({*targets}) == len(targets)
-        record = manifest._record(drawn[name][2], None)
+        record = records.record_of(drawn[name][2], None)
         assert record["target_gap"] == targets[2]
-    assert "target_gap" not in manifest._record(drawn["free"][2], None)
+    assert "target_gap" not in records.record_of(drawn["free"][2], None)
 
 
 def test_what_is_asked_for_decides_the_molecules(drawn):

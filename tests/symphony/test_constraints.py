@@ -99,6 +99,9 @@ def test_a_core_grows_from_the_atoms_that_are_named(sampler, keep):
     stay = np.concatenate([hydrogens_of(0), hydrogens_of(2)])
     num_grown = 0
     for one in drawn:
+        assert len(one.log_of_atoms) == len(one.positions)
+        is_given = np.arange(len(one.positions)) < one.num_fixed
+        assert np.isnan(one.log_of_atoms).tolist() == is_given.tolist()
         own = one.positions[: one.num_fixed]
         np.testing.assert_array_equal(own[:3], core[:3])
         if one.stopped:

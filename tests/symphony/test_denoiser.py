@@ -16,7 +16,7 @@ from common.commands import cli
 from common.errors import UsageError
 from common.runs import checkpoints
 from configs.symphony import refine_qm9
-from symphony import build, data, manifest, molfile, options, refine, train
+from symphony import build, data, manifest, molfile, options, records, refine, train
 from symphony.data.molecules import make_molecules
 from symphony.data.xyz import read_xyz
 from symphony.kinds.denoiser import loss
@@ -398,7 +398,7 @@ def test_what_is_written_says_whose_the_likelihood_is(tmp_path):
     assert "log_likelihood" not in record
     frame = (tmp_path / "out.extxyz").read_text()
     assert "log_likelihood_before_refinement=-1.5" in frame
-    assert "log_likelihood" in manifest._record(one, "F")
+    assert "log_likelihood" in records.record_of(one, "F")
 
 
 def test_a_refiner_must_know_every_element_that_may_come(packaged, sampler):

@@ -7,9 +7,10 @@ import pytest
 from rdkit import Chem
 
 from common.errors import RunError
-from symphony import manifest, molfile, options
+from symphony import data, manifest, molfile, options, records
 from symphony.chemistry import pool
 from symphony.manifest import Sample, Written
+from symphony.view import fields
 from symphony.weights import Weights
 from tests.symphony import small
 
@@ -42,7 +43,7 @@ def write_all(path, total=3):
 
 
 def test_a_record_states_what_became_of_a_molecule():
-    record = manifest._record(SAMPLE, "C")
+    record = records.record_of(SAMPLE, "C")
     assert record == {
         "index": 2, "seed": 7, "num_atoms": 5, "formula": "CH4", "stopped": True,
         "valid": True, "smiles": "C", "log_likelihood": -12.3457,
@@ -51,19 +52,59 @@ def test_a_record_states_what_became_of_a_molecule():
 
 @pytest.mark.parametrize(("stopped", "smiles"), [(False, "C"), (True, None)])
 def test_a_molecule_without_end_or_bonds_is_not_valid(stopped, smiles):
-    assert not manifest._record(SAMPLE._replace(stopped=stopped), smiles)["valid"]
+    assert not records.record_of(SAMPLE._replace(stopped=stopped), smiles)["valid"]
 
 
 def test_the_likelihood_of_a_refined_molecule_is_that_before():
-    numbers = manifest._numbers(SAMPLE._replace(moved=0.01234567))
+    numbers = records.numbers_of(SAMPLE._replace(moved=0.01234567))
     assert numbers == {"log_likelihood_before_refinement": -12.3457, "moved": 0.0123}
 
 
 def test_a_molecule_from_a_file_has_no_likelihood_and_keeps_its_name():
     read = SAMPLE._replace(log_likelihood=None, name="mine")
-    assert manifest._numbers(read) == {}
-    assert manifest._name(read) == "mine"
-    assert manifest._name(SAMPLE) == "seed7_2"
+    assert records.numbers_of(read) == {}
+    assert records.name_of(read) == "mine"
+    assert records.name_of(SAMPLE) == "seed7_2"
+
+
+def test_atoms_have_their_parts_in_every_file(tmp_path, in_process):
+    terms = np.array([np.nan, -1.0, -2.25, -3.5, 1.1236], np.float32)
+    path = tmp_path / "molecules.sdf"
+    made = lambda first: iter([SAMPLE._replace(index=0, log_of_atoms=terms)])
+    with molfile.open_output(path, {"seed": 7}, overwrite=False) as output:
+        manifest.write_all(output, made, 1, "sampling")
+    (mol,) = Chem.SDMolSupplier(str(path), removeHs=False)
+    assert not mol.GetAtomWithIdx(0).HasProp("log_likelihood")
+    read = [mol.GetAtomWithIdx(i).GetDoubleProp("log_likelihood") for i in range(1, 5)]
+    assert read == [-1.0, -2.25, -3.5, 1.1236]
+    record = json.loads(path.with_suffix(".jsonl").read_text().splitlines()[1])
+    assert record["atom.dprop.log_likelihood"] == [None, *read]
+    told = fields._of_record(record)
+    shown = fields.of_atoms(told, 5)["log_likelihood"]
+    np.testing.assert_allclose(shown, [np.nan, *read])
+    assert "atom.dprop.log_likelihood" not in fields.shown(told)
+    head, _, *rows = path.with_suffix(".extxyz").read_text().splitlines()[1:]
+    assert head.startswith("Properties=species:S:1:pos:R:3:log_likelihood:R:1 ")
+    assert [float(row.split()[4]) for row in rows] == read
+    read_back, _ = data.read_molecules(str(path.with_suffix(".extxyz")), (1, 6), 9)
+    assert read_back.num_atoms.tolist() == [5]
+
+
+def test_long_lists_of_atoms_are_read_by_rdkit():
+    mol = Chem.MolFromSmiles("C" * 60)
+    text = molfile.to_list((np.arange(60) - 1000.5).tolist())
+    assert max(map(len, text.splitlines())) <= 190
+    mol.SetProp("atom.dprop.log_likelihood", text)
+    supplier = Chem.SDMolSupplier()
+    supplier.SetData(Chem.SDWriter.GetText(mol))
+    read = [atom.GetDoubleProp("log_likelihood") for atom in supplier[0].GetAtoms()]
+    assert read == (np.arange(60) - 1000.5).tolist()
+
+
+def test_the_parts_of_a_refined_molecule_are_those_before():
+    terms = np.zeros(5, np.float32)
+    record = records.record_of(SAMPLE._replace(moved=0.01, log_of_atoms=terms), "C")
+    assert record["atom.dprop.log_likelihood_before_refinement"] == [0.0] * 5
 
 
 def test_finished_molecules_have_bonds_and_fields():
@@ -165,9 +206,9 @@ def test_a_crash_and_a_time_out_are_no_judgement(monkeypatch):
     assert [sample.unjudged for sample, _, _ in found] == [
         None, "crash", "timeout", None, "crash",
     ]  # fmt: skip
-    record = manifest._record(found[1][0], None)
+    record = records.record_of(found[1][0], None)
     assert (record["valid"], record["unjudged"]) == (False, "crash")
-    assert "unjudged" not in manifest._record(found[0][0], "C")
+    assert "unjudged" not in records.record_of(found[0][0], "C")
 
 
 @pytest.mark.parametrize("num_before", [0, 1, 5])

@@ -406,6 +406,15 @@ def test_python_gives_rdkit_molecules(sampler, monkeypatch):
     assert len(mols) == sum(manifest.finish(one)[0] is not None for one in everything)
 
 
+def test_the_parts_of_the_atoms_and_the_stop_make_the_likelihood(sampler):
+    drawn = sampler.sample_positions(12, seed=3, num_slots=4)
+    stops = [one.log_likelihood - one.log_of_atoms.sum() for one in drawn]
+    assert len({one.stopped for one in drawn}) == 2
+    for one, stop in zip(drawn, stops, strict=True):
+        assert len(one.log_of_atoms) == len(one.positions)
+        assert stop < -1e-3 if one.stopped else abs(stop) < 1e-3
+
+
 def test_every_coordinate_reads_back_as_it_was():
     rng = np.random.default_rng(0)
     positions = (rng.normal(size=(20, 3)) * 10.0 ** rng.integers(-6, 4)).astype("f4")

@@ -12,7 +12,7 @@ import pytest
 from common.commands import cli
 from common.errors import UsageError
 from common.runs import checkpoints
-from symphony import data, decisions, likelihood, score, weights
+from symphony import data, decisions, likelihood, places, score, weights
 from symphony.model import Surroundings
 from tests.symphony import small
 
@@ -60,10 +60,10 @@ def compiled_terms(num_draws):
 
 def near_of(positions, num_pairs):
     model, _ = small.model_and_params()
-    near = likelihood.find_near_pairs(positions, model.min_radius, model.max_radius)
+    near = places.find_near_pairs(positions, model.min_radius, model.max_radius)
     count = len(near)
     near = np.pad(near, ((0, num_pairs - count), (0, 0)))
-    return likelihood.NearPairs(near[:, 0], near[:, 1], np.arange(num_pairs) < count)
+    return places.NearPairs(near[:, 0], near[:, 1], np.arange(num_pairs) < count)
 
 
 PAIR = np.array([[0.0, 0.0, 0.0], [0.0, 0.9, 1.1]], np.float32)
@@ -113,46 +113,100 @@ def test_one_order_of_a_pair_scores_as_the_training_loss_says():
         np.testing.assert_allclose(terms.log_law, np.log(0.5), atol=1e-6)
 
 
-def test_a_step_sums_over_every_atom_it_can_be_reached_from():
-    num_draws = 4
+def density_by_independent_draws(drawn, new, focus, num_draws=2_048):
+    """Log-density of a new atom seen from a focus, as the sampler estimates it."""
     model, params = small.model_and_params()
-    positions = np.array([[0.0, 0.0, 0.0], [1.4, 0.0, 0.0], [0.6, 1.2, 0.3]])
-    positions = positions.astype(np.float32)
-    drawn = small.cut_of(positions, np.array([1, 2, 3]), 3)
-    near = near_of(positions, 3)
-    key = jax.random.key(5)
-    found = compiled_terms(num_draws)(drawn, near, key)
 
-    bound = model.bind(params)
-    feats, logits = likelihood.step_features(bound, drawn, small.NO_NOISE)
-    step, new = 1, 2
-    now = jax.tree.map(lambda x: x[step][None], logits)
-    log_total = jax.nn.logsumexp(jnp.append(now.focus_species, now.stop))
-    rank = np.argsort(drawn.order)
-    keys = jax.random.split(key, 3)
-    terms = []
-    for pair, (a, b) in enumerate(zip(near.first, near.second, strict=True)):
-        if max(rank[a], rank[b]) != new:
-            continue
-        focus = jnp.array([min(rank[a], rank[b])])
-        species = drawn.species[new][None]
-        vector = drawn.positions[new] - drawn.positions[focus[0]]
+    @jax.jit
+    def run(key):
+        bound = model.bind(params)
+        feats, logits = likelihood.step_features(bound, drawn, small.NO_NOISE)
+        now = jax.tree.map(lambda x: x[new - 1][None], logits)
+        log_total = jax.nn.logsumexp(jnp.append(now.focus_species, now.stop))
+        species, at = drawn.species[new][None], jnp.array([focus])
+        vector = drawn.positions[new] - drawn.positions[focus]
         radius = jnp.linalg.norm(vector)
-        placed = jnp.arange(3) <= step
-        condition = bound.position_condition(feats, now, focus, species)
-        around = Surroundings(feats, drawn.positions, focus, placed[None])
+        placed = (jnp.arange(len(drawn.species)) < new) & drawn.node_mask
+        condition = bound.position_condition(feats, now, at, species)
+        around = Surroundings(feats, drawn.positions, at, placed[None])
         coefficients = bound.coarse(condition, radius[None], around)[0]
         log_density = decisions.position_log_density(
-            bound, keys[pair], condition, radius, vector / radius, coefficients,
-            around, num_draws,
+            bound, key, condition, radius, vector / radius, coefficients, around,
+            num_draws,
         )  # fmt: skip
-        choice = now.focus_species[0, focus[0], species[0]] - log_total
-        terms.append(choice + log_density)
-    assert len(terms) == 2
-    last = int(drawn.order[new])
-    np.testing.assert_allclose(
-        found.placed[last], np.logaddexp(*terms), rtol=1e-4, atol=1e-3
+        return now.focus_species[0, focus, species[0]] - log_total + log_density
+
+    return float(run(jax.random.key(0)))
+
+
+def test_a_step_sums_over_every_atom_it_can_be_reached_from():
+    positions = np.array([[0.0, 0.0, 0.0], [1.4, 0.0, 0.0], [0.7, 1.2, 0.2]])
+    positions = positions.astype(np.float32)
+    drawn = small.cut_of(positions, np.array([1, 1, 1]), 3)
+    found = compiled_terms(2_048)(drawn, near_of(positions, 3), jax.random.key(5))
+    terms = [density_by_independent_draws(drawn, 2, focus) for focus in (0, 1)]
+    expected = np.logaddexp(*terms)
+    np.testing.assert_allclose(found.placed[int(drawn.order[2])], expected, atol=0.1)
+    assert expected - max(terms) > 0.1
+
+
+def test_pairs_that_count_come_first_by_their_steps():
+    log_reach = np.array([-1.0, -30.0, -2.0, -40.0, -3.0, -np.inf], np.float32)
+    count = len(log_reach)
+    every = places.Pairs(
+        focus=np.array([0, 0, 1, 0, 1, 0]),
+        new=np.array([2, 3, 3, 1, 2, 1]),
+        log_reach=log_reach,
+        radius=np.ones(count, np.float32),
+        direction=np.ones((count, 3), np.float32),
+        condition=np.zeros((count, 2), np.float32),
+        number=np.arange(count),
     )
+    every = jax.tree.map(jnp.asarray, every)
+    kept, num_kept, has_gap = places.keep(every, jnp.ones(4, bool))
+    # The only focus of atom 1 counts, however unlikely; that of atom 3 does not.
+    assert int(num_kept) == 4
+    assert kept.number[:4].tolist() == [3, 0, 4, 2]
+    assert len(kept.number) == places.CHUNK
+    assert np.isinf(kept.log_reach[4:]).all()
+    assert not has_gap
+    assert places.keep(every, jnp.ones(5, bool))[2]
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_atoms_that_are_not_there_yet_need_not_be_looked_at(monkeypatch, is_cut):
+    positions, species = small.chain(2, 12)
+    drawn = small.cut_of(positions, species, 12)
+    near, key = near_of(positions, 40), jax.random.key(0)
+    if is_cut:
+        # One atom has no focus: it is out of reach, and no other must suffer.
+        alone = int(drawn.order[4])
+        touches = (near.first == alone) | (near.second == alone)
+        near = near._replace(pair_mask=near.pair_mask & ~touches)
+    found = compiled_terms(4)(drawn, near, key)
+    monkeypatch.setattr(places, "_sizes", lambda num_nodes: [num_nodes])
+    every = compiled_terms.__wrapped__(4)(drawn, near, key)
+    np.testing.assert_allclose(found.placed, every.placed, rtol=1e-4, atol=1e-3)
+    assert np.isinf(found.placed).sum() >= is_cut
+
+
+def test_spread_directions_have_the_mean_of_independent_ones_and_less_noise():
+    keys = jax.random.split(jax.random.key(0), 4_000)
+    points = np.asarray(jax.vmap(lambda key: places.spread(key, 6))(keys))
+    values = np.exp(0.6 * points[..., 0] - 0.2 * points[..., 1] ** 2)
+    expected = np.exp(0.18) / np.sqrt(1.4)
+    np.testing.assert_allclose(values.mean(), expected, atol=0.01)
+    np.testing.assert_allclose(points.reshape(-1, 2).std(0), 1.0, atol=0.02)
+    independent = np.random.default_rng(0).normal(size=(4_000, 32, 2))
+    alone = np.exp(0.6 * independent[..., 0] - 0.2 * independent[..., 1] ** 2)
+    # Six are as good as two to three times as many, here.
+    assert values.mean(axis=1).std() < alone[:, :12].mean(axis=1).std()
+
+
+def test_a_tangent_frame_is_at_right_angles():
+    for direction in ([0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.6, 0.0, -0.8]):
+        frame = np.stack([direction, *places.tangent_frame(jnp.array(direction))])
+        np.testing.assert_allclose(frame @ frame.T, np.eye(3), atol=1e-6)
 
 
 def padded(drawn, num_nodes):

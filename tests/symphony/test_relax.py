@@ -1,0 +1,89 @@
+"""Tests of relaxed molecules. Positions in Å."""
+
+import json
+
+import numpy as np
+import pytest
+from rdkit import Chem
+from rdkit.Chem import rdDistGeom
+
+from common.errors import UsageError
+from symphony import relax
+from symphony.chemistry import relaxing
+
+
+def ethanol(stretch=1.0):
+    mol = Chem.AddHs(Chem.MolFromSmiles("CCO"))
+    rdDistGeom.EmbedMolecule(mol, randomSeed=1)
+    mol.GetConformer().SetPositions(stretch * mol.GetConformer().GetPositions())
+    mol.SetProp("_Name", "ethanol")
+    mol.SetProp("log_likelihood", "-1.0")
+    mol.SetProp("smiles", "CCO")
+    return mol
+
+
+@pytest.mark.parametrize("method", ["mmff", "gfn2"])
+def test_energies_agree_with_their_gradients(method):
+    pytest.importorskip(relax.EXTRA.get(method, "rdkit"))
+    mol = ethanol(1.02)
+    energy = relaxing.METHODS[method][0](mol)
+    start = mol.GetConformer().GetPositions().ravel()
+    step = np.random.default_rng(0).normal(size=start.size)
+    step *= 1e-3 / np.linalg.norm(step)
+    _, gradient = energy(start)
+    slope = (energy(start + step)[0] - energy(start - step)[0]) / 2.0
+    np.testing.assert_allclose(slope, gradient @ step, rtol=2e-3)
+
+
+def test_a_stretched_molecule_relaxes_to_the_same_as_a_good_one():
+    good, bad = relaxing.relax(ethanol(), "mmff"), relaxing.relax(ethanol(1.1), "mmff")
+    assert bad.energy_change < good.energy_change < 0.0
+    assert bad.rmsd > good.rmsd
+    assert bad.force > good.force
+    assert good.is_converged
+    field = relaxing.by_mmff(good.mol)
+    ends = [field(one.mol.GetConformer().GetPositions().ravel()) for one in (good, bad)]
+    np.testing.assert_allclose(ends[0][0], ends[1][0], atol=1e-3)
+    assert np.abs(ends[1][1]).max() < 2.0 * relaxing.FORCE
+
+
+def test_relaxed_molecules_lie_beside_the_raw_ones(tmp_path):
+    path = tmp_path / "mine.sdf"
+    path.write_text("".join(map(Chem.SDWriter.GetText, (ethanol(), ethanol(1.1)))))
+    raw = path.read_bytes()
+    relax.check(path, "mmff", overwrite=False)
+    line = relax.run(path, "mmff")
+    assert "mine_mmff.sdf: 2 of 2 molecules relaxed by mmff" in line
+    assert path.read_bytes() == raw
+    mols = list(Chem.SDMolSupplier(str(tmp_path / "mine_mmff.sdf"), removeHs=False))
+    changes = [mol.GetDoubleProp("relax_energy_change_eV") for mol in mols]
+    assert changes[1] < changes[0] < 0.0
+    assert mols[1].GetDoubleProp("relax_rmsd") > 0.05
+    assert mols[0].GetProp("smiles") == "CCO"
+    assert not mols[0].HasProp("log_likelihood")
+    # A command that runs again replaces its own file, and no edited one.
+    relax.check(path, "mmff", overwrite=False)
+    (tmp_path / "mine_mmff.sdf").write_text("mine")
+    with pytest.raises(UsageError, match="edited since"):
+        relax.check(path, "mmff", overwrite=False)
+
+
+def test_a_molecule_without_energy_is_named(tmp_path):
+    path = tmp_path / "mine.sdf"
+    odd = Chem.MolFromSmiles("[Xe]")
+    odd.SetProp("_Name", "xenon")
+    conformer = Chem.Conformer(1)
+    odd.AddConformer(conformer)
+    texts = map(Chem.SDWriter.GetText, (odd, ethanol(), ethanol()))
+    path.write_text("".join(texts))
+    assert "2 of 3" in relax.run(path, "mmff")
+    record = json.loads((tmp_path / "mine_mmff.json").read_text())
+    assert list(record["without_energy"]) == ["xenon"]
+
+
+def test_what_cannot_relax_is_told_at_once(tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match="--relax: expected mmff or gfn2, found uff"):
+        relax.check(tmp_path / "mine.sdf", "uff", overwrite=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="install the extra eval, or give --relax=mm"):
+        relax.check(tmp_path / "mine.sdf", "gfn2", overwrite=False)
