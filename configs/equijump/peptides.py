@@ -3,9 +3,9 @@ r"""EquiJump for any capped peptide: one network, jumps of 10 to 500 ps at 300 K
     equijump train --config=peptides --workdir=workdir/peptides \
         --config.data.sources="('peptides:sets/one/*.npz', 'peptides:sets/two/*.npz')"
 
-Each sequence comes equally often. `docs/data.md` says how to make such sets. An hour
-and a half of a core; the number to reach is a ratio of .7 for pairs, by
-`docs/results.md`.
+Each sequence comes equally often. `docs/data.md` says how to make such sets. Two hours
+of a core. The number to reach is a ratio of .6 for pairs, by `docs/results.md`; the
+packaged weights have it, after four legs that their card tells of.
 """
 
 import ml_collections
