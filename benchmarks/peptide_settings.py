@@ -126,24 +126,11 @@ def parse() -> argparse.Namespace:
     parser = report.parser(__doc__, "peptide_settings")
     add = parser.add_argument
     add("--checkpoint", required=True, help="a run, or packaged weights")
-    add("--reference", nargs="+", required=True, help="folders or files of MD")
     add("--lags", nargs="+", type=float, default=[10.0], help="ps, of a jump")
     add("--num_steps", nargs="+", type=int, help="evaluations; its config's by default")
     add("--length", type=float, default=3_000.0, help="ps of each replica")
-    add("--model_lag", type=float, default=10.0, help="ps, of Markov models, at least")
-    add("--replicas_per_lane", type=int, default=2, help="from its first frame")
     add("--peptides", type=int, help="of the reference, the first ones; all by default")
-    add("--rollouts", type=Path, help="folder of rollouts; beside --output")
-    add("--seed", type=int, default=0, help="of the rollouts")
-    add(
-        "--gate",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="draw broken jumps again",
-    )
-    flags = parser.parse_args()
-    flags.rollouts = flags.rollouts or flags.output.with_suffix("")
-    return flags
+    return peptides.parse_rollouts(parser)
 
 
 def main() -> None:

@@ -312,15 +312,21 @@ def parse() -> argparse.Namespace:
     what.add_argument(
         "--control", action="store_true", help="judge odd lanes by even ones"
     )
+    add("--lag", type=float, default=10.0, help="ps, of a jump")
+    add("--jumps", type=int, default=300, help="of each replica")
+    add("--num_steps", type=int, help="evaluations of the network in a jump")
+    add("--long", action="store_true", help="one replica a lane, as long as the lane")
+    return parse_rollouts(parser)
+
+
+def parse_rollouts(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Reads the command line, with the flags of all benchmarks that roll out."""
+    add = parser.add_argument
     add("--reference", nargs="+", required=True, help="folders or files of MD")
     add("--rollouts", type=Path, help="folder of rollouts; beside --output")
-    add("--lag", type=float, default=10.0, help="ps, of a jump")
-    add("--model_lag", type=float, default=10.0, help="ps, of Markov models")
-    add("--jumps", type=int, default=300, help="of each replica")
+    add("--model_lag", type=float, default=10.0, help="ps, of Markov models, at least")
     add("--replicas_per_lane", type=int, default=2, help="from its first frame")
-    add("--num_steps", type=int, help="evaluations of the network in a jump")
-    add("--seed", type=int, default=0, help="of the rollout")
-    add("--long", action="store_true", help="one replica a lane, as long as the lane")
+    add("--seed", type=int, default=0, help="of the rollouts")
     add(
         "--gate",
         action=argparse.BooleanOptionalAction,
