@@ -16,8 +16,8 @@ from common.commands.files import digest
 from common.errors import UsageError
 from common.runs.weights import versions
 from symphony import data, labelling
+from symphony.changing import input_of
 from symphony.chemistry.oracles import GROUPS, Group
-from symphony.editing import input_of
 
 COMMAND = "symphony properties"
 MAX_WORKERS = 64
