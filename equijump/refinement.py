@@ -11,6 +11,8 @@ to be, $h$, and its type and the noise, $c$. Without it side chains turn too fre
 `docs/results.md`.
 """
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -103,8 +105,6 @@ class Refinement(nn.Module):
         self, name: str, shape: tuple[int, ...], inputs: Float[Array, "num_nodes size"]
     ) -> Float[Array, "num_nodes ..."]:
         """Returns numbers of a shape for each residue, zero before training."""
-        size = 1
-        for count in shape[1:]:
-            size *= count
-        dense = nn.Dense(size, kernel_init=nn.initializers.zeros, name=name)
+        zeros = nn.initializers.zeros
+        dense = nn.Dense(math.prod(shape[1:]), kernel_init=zeros, name=name)
         return dense(inputs).reshape(shape)

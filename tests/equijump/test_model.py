@@ -11,7 +11,6 @@ from configs.equijump import tiny
 from equijump import build
 from equijump.cloud import to_cloud, tree_of
 from equijump.model import EquiJump
-from equijump.refinement import geometry_of
 from equijump.scene import make_scene
 from equijump.transport import paths
 
@@ -148,25 +147,6 @@ def test_rounds_add_nothing_before_they_are_trained():
     expected = jax.jit(lambda: call(plain, {"params": trained}, *inputs()))()
     np.testing.assert_allclose(run(fresh), expected, atol=1e-5)
     assert np.abs(run(others) - expected)[0, :SIZE].max() > 1e-2
-
-
-def test_a_round_measures_the_torsion_of_a_noised_bond_more_nearly():
-    """Three bonds in a zigzag under noise, of which an estimate takes nine tenths."""
-    rng = np.random.default_rng(0)
-    tokens, numbers = jnp.full(1, 12), jnp.zeros(1, jnp.int32)  # LYS
-    mask = jnp.arange(14)[None] < 9
-    tree = tree_of("chain", 22, tokens, numbers, numbers)
-    bonds = rng.normal(size=(14, 3))
-    bonds = 1.5 * bonds / np.linalg.norm(bonds, axis=1, keepdims=True)
-    clean = jnp.asarray(np.where(mask[..., None], bonds, 0.0), jnp.float32)
-    noise = 0.5 * rng.normal(size=(64, *clean.shape)).astype(np.float32)
-    ones = jnp.ones((1, 14, 1))
-    told = lambda cloud: geometry_of(cloud, tree, None, ones, (clean,))
-    errors = [
-        np.square(jax.vmap(told)(clean + share * noise) - told(clean))[:, 0, 8].mean()
-        for share in (1.0, 0.1)
-    ]
-    assert errors[1] < 0.1 * errors[0]
 
 
 def test_neighbours_are_those_along_the_chain_and_then_the_nearest():
