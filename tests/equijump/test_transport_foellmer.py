@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from equijump.transport import foellmer, paths
+from benchmarks import jump_steps
+from equijump.transport import foellmer, foellmer_steps, paths
 from tests.equijump.solvable import (
     draw_noise,
     make_jump,
@@ -21,13 +22,41 @@ JUMP = make_jump(foellmer, normal, NUM_STEPS)
 
 
 def test_levels_of_noise_fall_evenly_in_their_root():
-    times = np.asarray(foellmer.times(NUM_STEPS))
-    assert (times[0], times[-1], len(times)) == (0.0, 1.0, NUM_STEPS + 1)
-    levels = (1.0 - times[1:-1]) / np.sqrt(times[1:-1])
-    ends = np.cbrt([foellmer.LARGEST, foellmer.SMALLEST])
-    np.testing.assert_allclose(np.cbrt(levels), np.linspace(*ends, 9), atol=1e-3)
-    last = foellmer.steps(NUM_STEPS)
-    assert (float(last.kept[-1]), float(last.noise[-1])) == (0.0, 0.0)
+    numbers = foellmer_steps.numbers_of(NUM_STEPS)
+    step = foellmer_steps.steps(NUM_STEPS)
+    times = np.asarray(step.time)
+    assert (times[0], len(times)) == (0.0, NUM_STEPS)
+    levels = (1.0 - times[1:]) / np.sqrt(times[1:])
+    ends = np.array([numbers.largest, numbers.smallest]) ** (1.0 / numbers.rho)
+    roots = levels ** (1.0 / numbers.rho)
+    np.testing.assert_allclose(roots, np.linspace(*ends, 9), atol=1e-3)
+    assert (float(step.kept[-1]), float(step.noise[-1])) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("num_steps", [*foellmer_steps.FITTED, 9, 11, 30])
+def test_targets_whose_end_is_known_are_kept(num_steps):
+    """Few evaluations keep them roughly, six or more closely."""
+    step = foellmer_steps.steps(num_steps)
+    wide = 1.25 if num_steps >= 6 else 1.5 if num_steps >= 4 else 3.0
+    spreads = np.asarray(jump_steps.spread_ratios(step))
+    assert 1.0 / wide < spreads.min() <= spreads.max() < wide
+    for weight, distance, spread in ((0.3, 2.2, 0.06), (0.001, 1.7, 0.15)):
+        found = float(
+            jump_steps.rarer(step, jax.random.key(0), weight, distance, spread, 250_000)
+        )
+        assert 1.0 / wide < found < wide
+    length, share = np.asarray(jump_steps.bond(step, jax.random.key(0), 25.0))
+    assert length < (0.01 if num_steps >= 5 else 0.02)  # Å
+    assert 1.0 / wide < share < wide
+
+
+def test_a_search_finds_better_numbers():
+    found = jump_steps.search(4, 30, foellmer_steps.FITTED[10])
+    before, after = (
+        jump_steps.error_of(jump_steps.measure(foellmer_steps.steps(4, numbers)))
+        for numbers in (foellmer_steps.FITTED[10], found)
+    )
+    assert after < 0.8 * before
 
 
 @pytest.mark.parametrize("median", [foellmer.MEDIAN, 0.5])
