@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.errors import UsageError
-from symphony import data, options, sampler, targets, wishes
+from symphony import data, drawing, options, targets, wishes
 from symphony.data.elements import SYMBOLS
 from symphony.manifest import Sample
 from symphony.options import Core, Options
@@ -203,7 +203,7 @@ def make_job(
     molecules, told = _molecules_of(source, tuple(weights.config.data.species))
     warn_of_unseen(weights, molecules.atomic_numbers, told)
     changes = _changes_of(molecules, weights, changer, told)
-    sampler.check_numbers(seed, len(changes) * number, num_slots)
+    drawing.check_numbers(seed, len(changes) * number, num_slots)
     chosen = options.choose(
         weights, basin=basin, max_atoms=_most_atoms(weights, changes)
     )
@@ -269,7 +269,7 @@ def draw(job: Job, items: Sequence[Item]) -> Iterator[Sample]:
 
     The index of a sample is that of its draw, whatever else is drawn.
     """
-    capacity, count = sampler.capacity_of(job.options), len(job.changes)
+    capacity, count = drawing.capacity_of(job.options), len(job.changes)
     known: dict[int, Target] = {}
 
     def target_of(index: int) -> Target:
@@ -280,9 +280,9 @@ def draw(job: Job, items: Sequence[Item]) -> Iterator[Sample]:
             known[which] = targets.make_target(core, asked, config, capacity, spare)
         return known[which]
 
-    slots = sampler.choose_slots(job.num_slots)
+    slots = drawing.choose_slots(job.num_slots)
     indices = [turn * count + which for which, turn in items]
-    drawn = sampler.draw_targets(
+    drawn = drawing.draw_targets(
         job.weights, job.options, job.seed, indices, slots, target_of
     )
     for (which, turn), one in zip(items, drawn, strict=True):

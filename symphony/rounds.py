@@ -14,9 +14,10 @@ from common.commands import cli
 from common.commands.environment import step_by_step
 from symphony import acceptance, editing, manifest, molfile
 from symphony.acceptance import Gate, Terms
+from symphony.drawing import MOST
 from symphony.editing import Item, Job
 from symphony.manifest import Sample
-from symphony.sampler import MOST, Summary, to_sdf
+from symphony.sampler import Summary, to_sdf
 
 FIRST, LARGEST = 16, 1024
 """Draws of the first round and of the largest, if there may be so many."""

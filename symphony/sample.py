@@ -8,7 +8,7 @@ from functools import partial
 
 from common.commands import cli
 from common.errors import UsageError
-from symphony import acceptance, asking, manifest, molfile, relax, sampler
+from symphony import acceptance, asking, drawing, manifest, molfile, relax, sampler
 from symphony.acceptance import Gate
 from symphony.conditions import parse
 from symphony.kinds.denoiser.sample import Refiner, load_refiner, start_of_batch
@@ -35,8 +35,8 @@ DRAWS_HELP = (
     f"draws of --until_valid at most (default: {acceptance.DRAWS_FOR_EACH} for each)"
 )
 SLOTS_HELP = (
-    f"molecules built at a time (default: {sampler.CPU_SLOTS} on a CPU, "
-    f"{sampler.ACCELERATOR_SLOTS} elsewhere)"
+    f"molecules built at a time (default: {drawing.CPU_SLOTS} on a CPU, "
+    f"{drawing.ACCELERATOR_SLOTS} elsewhere)"
 )
 
 
@@ -57,13 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     options = choose(weights, **choices, **given)
     seed, total, slots = arguments.seed, arguments.num_molecules, arguments.num_slots
-    sampler.check_numbers(seed, total, slots)
+    drawing.check_numbers(seed, total, slots)
     gate = make_gate(arguments)
     refiner = _load_refiner(arguments, weights, options)
     cli.announce_device()
     head = manifest.header(weights, options, seed, refiner, gate)
     end = sampler.end_of(total, gate)
-    draw = partial(sampler.draw, weights, options, seed, end=end, num_slots=slots)
+    draw = partial(drawing.draw, weights, options, seed, end=end, num_slots=slots)
     make = partial(_make, draw, refiner)
     with molfile.open_output(arguments.output, head, arguments.overwrite) as output:
         written = manifest.write_all(output, make, total, "sampling", gate)

@@ -8,7 +8,7 @@ from rdkit import Chem
 
 from common.commands import cli
 from common.errors import RunError, UsageError
-from symphony import acceptance, manifest, molfile, sampler
+from symphony import acceptance, drawing, manifest, molfile, sampler
 from symphony.acceptance import Gate, Terms
 from symphony.chemistry import bonds, edm
 from symphony.evaluate import samples
@@ -207,7 +207,7 @@ def waters(monkeypatch):
 
     chosen = Options(1.0, 1.0, 1.0, 9, None, {})
     monkeypatch.setattr(sampler, "choose", lambda weights, **keywords: chosen)
-    monkeypatch.setattr(sampler, "draw", draw)
+    monkeypatch.setattr(drawing, "draw", draw)
     return Sampler(Weights._make([None] * len(Weights._fields)))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import UsageError
 from configs.symphony import tiny
-from symphony import asking, build, guidance, manifest, options, records, sampler
+from symphony import asking, build, drawing, guidance, manifest, options, records
 from symphony.columns import Column
 from symphony.sampler import Sampler
 from symphony.weights import Weights
@@ -187,7 +187,7 @@ def test_every_slot_has_the_scores_of_its_own_molecule(drawn):
     np.testing.assert_allclose(
         alone[0].positions, drawn["asked"][5].positions, atol=1e-4
     )
-    given = sampler._settings(
+    given = drawing._settings(
         weights().config, options.choose(weights(), property={"gap": 0.2})
     )
     assert given.conditions["gap"].mask

@@ -8,7 +8,7 @@ import pytest
 from common.errors import UsageError
 from common.nn import conditions as table
 from configs.symphony import tiny
-from symphony import conditions, data, likelihood, manifest, options, sampler, train
+from symphony import conditions, data, drawing, likelihood, manifest, options, train
 from symphony.data.molecules import concatenate
 from symphony.data.xyz import read_xyz
 from symphony.weights import Weights
@@ -220,7 +220,7 @@ def test_weights_without_conditions_say_so():
 def test_the_sampler_gets_what_is_given_and_masks_the_rest():
     weights = weights_given("noise_std", "dipole", "gap")
     asked = options.choose(weights, conditions={"gap": 3.0})
-    settings = sampler._settings(weights.config, asked)
+    settings = drawing._settings(weights.config, asked)
     assert settings.conditions.keys() == {"noise_std", "dipole", "gap"}
     assert settings.conditions["noise_std"].mask
     assert settings.conditions["gap"].value == 3.0

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from symphony import sampler
+from symphony import drawing, sampler
 from symphony.manifest import Sample
 from symphony.options import Options
 from symphony.sampler import Sampler, Summary
@@ -24,7 +24,7 @@ def waters(monkeypatch):
 
     options = Options(1.0, 1.0, 1.0, 9, None, {})
     monkeypatch.setattr(sampler, "choose", lambda weights, **keywords: options)
-    monkeypatch.setattr(sampler, "draw", draw)
+    monkeypatch.setattr(drawing, "draw", draw)
     return Sampler(Weights._make([None] * len(Weights._fields)))
 
 
