@@ -30,7 +30,7 @@ from rich.console import Console
 from scipy.optimize import minimize
 
 from benchmarks import report
-from equijump.transport import foellmer_steps, paths
+from equijump.transport import foellmer, foellmer_steps, paths
 from equijump.transport.foellmer_steps import Numbers, Step
 
 SPREADS = (0.0135, 0.028, 0.06, 0.12, 0.25, 0.5, 1.0)
@@ -56,21 +56,19 @@ ANGSTROM = 2.0
 _AT_ONCE = 250_000
 
 
-def _advance(
+def _ends(
     step: Step, key: Key[Array, ""], start: Array, expect: Any, displacement: Array
 ) -> Array:
-    """Returns ends of jumps, as `equijump.transport.foellmer` draws them."""
-
-    def one(carry: tuple[Array, Array], given: tuple[Step, Key[Array, ""]]) -> Any:
-        (x, before), (now, key) = carry, given
-        end = expect(x, now.time)
-        middle = end + now.extrapolation * (end - before)
-        variance = jnp.square(now.noise) + jnp.square(now.spread * displacement)
-        noise = jnp.sqrt(variance) * jax.random.normal(key, x.shape)
-        return (middle + now.kept * (x - middle) + noise, end), None
-
-    keys = jax.random.split(key, len(step.time))
-    return jax.lax.scan(one, (start, start), (step, keys))[0][0]
+    """Returns ends of jumps of a target, by the steps of the sampler."""
+    request = paths.Request(
+        predict=lambda x, t: (expect(x, t),),
+        draw_noise=lambda key: jax.random.normal(key, start.shape),
+        key=key,
+        x_0=start,
+        scales=paths.Scales(displacement, jnp.ones(())),
+        num_steps=len(step.time),
+    )
+    return foellmer.advance(request, key, start, step)
 
 
 @functools.partial(jax.jit, static_argnames="count")
@@ -103,7 +101,7 @@ def rarer(
 
     def part(key: Key[Array, ""]) -> Float[Array, ""]:
         start = jnp.zeros(min(count, _AT_ONCE))
-        x = _advance(step, key, start, expect, jnp.array(DISPLACEMENT))
+        x = _ends(step, key, start, expect, jnp.array(DISPLACEMENT))
         # Without a jump at the middle, so that a search is led by each draw.
         return jnp.mean(jnp.clip(10.0 * (x / distance - 0.5) + 0.5, 0.0, 1.0))
 
@@ -152,7 +150,7 @@ def bond(step: Step, key: Key[Array, ""], kappa: float) -> Float[Array, "2"]:
 
     start = jnp.broadcast_to(source, (DRAWS_OF_BOND, 3))
     displacement = BOND * jnp.sqrt(2.0 * (1.0 - order) / 3.0)
-    x = _advance(step, key, start, expect, displacement)
+    x = _ends(step, key, start, expect, displacement)
     length = jnp.linalg.norm(x, axis=-1)
     error = ANGSTROM * jnp.sqrt(jnp.mean(jnp.square(length - BOND)))
     return jnp.stack([error, jnp.mean(1.0 - x[:, 2] / length) / (1.0 - order)])

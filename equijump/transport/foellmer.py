@@ -68,7 +68,7 @@ def jump(request: Request) -> Cloud:
     """Draws the end of one jump."""
     is_plain = request.method == METHODS[1]
     coefficients = (plain_steps if is_plain else steps)(request.num_steps)
-    return _advance(request, request.key, request.x_0, coefficients)
+    return advance(request, request.key, request.x_0, coefficients)
 
 
 def remake(request: Request, x_1: Cloud) -> Cloud:
@@ -88,13 +88,20 @@ def remake(request: Request, x_1: Cloud) -> Cloud:
     at = path(coefficients.time[first])
     noise = request.draw_noise(key_path)
     x_t = noised(at, request.scales, request.x_0, x_1, noise)
-    return _advance(request, key_steps, x_t, rest)
+    return advance(request, key_steps, x_t, rest)
 
 
-def _advance(
+def advance(
     request: Request, key: Key[Array, ""], x_t: Cloud, coefficients: Step
 ) -> Cloud:
-    """Takes steps to the end of a jump."""
+    """Takes steps to the end of a jump.
+
+    Args:
+        request: what is asked; its source is not looked at.
+        key: key of the noise of all steps.
+        x_t: frame to begin with, Å.
+        coefficients: steps, those of `equijump.transport.foellmer_steps`.
+    """
     scales = request.scales
 
     def step(
