@@ -275,7 +275,7 @@ def _parser() -> argparse.ArgumentParser:
         "Rolls out trajectories. Run again after an interruption, it goes on.",
     )
     for name, keywords in _FLAGS.items():
-        also = ["--weights"] if name == "checkpoint" else []
+        also = {"checkpoint": ["--weights"], "output": ["-o"]}.get(name, [])
         parser.add_argument(f"--{name}", *also, **keywords)
     return parser
 

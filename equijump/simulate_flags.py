@@ -240,7 +240,7 @@ def parser() -> argparse.ArgumentParser:
         default=True,
         help="write no hydrogens",
     )
-    add("--output", required=True, help="folder")
+    add("-o", "--output", required=True, help="folder")
     return parser
 
 

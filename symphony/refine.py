@@ -198,7 +198,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--molecules", required=True, help="file (.sdf, .xyz, .extxyz, .npz)")
-    add("--output", default="refined.sdf", help="an SDF; .extxyz and .jsonl beside")
+    add(
+        "-o",
+        "--output",
+        default="refined.sdf",
+        help="an SDF; .extxyz and .jsonl beside",
+    )
     add("--checkpoint", default="refine_qm9", help="packaged weights or a run's folder")
     add("--noise", type=float, default=None, help="Å; by the config of the weights")
     add("--num_steps", type=int, default=None, help="levels of noise; by the config")

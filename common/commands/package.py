@@ -32,7 +32,13 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     parser.set_defaults(command=command)
     add = parser.add_argument
     add("--workdir", type=Path, required=True, help="folder of the run")
-    add("--output", type=Path, required=True, help="folder to write, made if missing")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="folder to write, made if missing",
+    )
     add(
         "--which",
         choices=("best", "latest"),

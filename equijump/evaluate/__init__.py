@@ -119,7 +119,9 @@ def _parser() -> argparse.ArgumentParser:
         "--reference_topology",
         help="file that names their atoms; by default beside them",
     )
-    add("--output", default="report", help="folder of report.json and report.html")
+    add(
+        "-o", "--output", default="report", help="folder of report.json and report.html"
+    )
     add("--overwrite", action="store_true", help="replace what --output has")
     add(
         "--lag",
