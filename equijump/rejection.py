@@ -8,7 +8,7 @@ frames leave them less often.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -168,28 +168,29 @@ def _volumes(graph: Graph, atoms: Atoms) -> Float[Array, " num_centres"]:
     return jnp.sum(a * jnp.cross(b, c), axis=-1)
 
 
-class Drawn(NamedTuple):
-    """What one jump through the gate came to.
+class Attempt(NamedTuple):
+    """What one draw of a jump came to.
 
     Attributes:
-        cloud: end of the jump; its source, if no draw passed.
-        num_draws: number of draws.
-        accepted: true if the last draw passed.
+        cloud: end of the jump; its source, if it did not pass.
+        accepted: true if it passed.
+        is_last: true if the jump is not drawn again.
     """
 
     cloud: Cloud
-    num_draws: Int[Array, ""]
     accepted: Bool[Array, ""]
+    is_last: Bool[Array, ""]
 
 
-def draw(
+def attempt(
     propose: Callable[[Key[Array, ""]], Cloud],
     passes: Callable[[Cloud], Bool[Array, ""]],
     source: Cloud,
     key: Key[Array, ""],
+    number: Int[Array, ""],
     max_redraws: int,
-) -> Drawn:
-    """Draws a jump until it passes, and stays at the source where none does.
+) -> Attempt:
+    """Draws a jump once; where no draw passes, the replica stays at the source.
 
     The first draw has the key itself, and is the one that would be without a gate. An
     end that is not finite passes: the rollout stops there and says so.
@@ -199,19 +200,11 @@ def draw(
         passes: test of an end.
         source: frame that the jump begins with.
         key: key of the jump.
+        number: number of draws of this jump before.
         max_redraws: number of draws after the first.
     """
-
-    def again(carry: Drawn) -> Bool[Array, ""]:
-        return ~carry.accepted & (carry.num_draws <= max_redraws)
-
-    def attempt(carry: Drawn) -> Drawn:
-        number = carry.num_draws
-        fresh = jax.random.fold_in(key, _REDRAW_STREAM + number)
-        cloud = propose(jnp.where(number == 0, key, fresh))
-        accepted = passes(cloud) | ~jnp.isfinite(cloud).all()
-        return Drawn(cloud, number + 1, accepted)
-
-    start = Drawn(source, jnp.int32(0), jnp.asarray(False))
-    drawn: Any = jax.lax.while_loop(again, attempt, start)
-    return drawn._replace(cloud=jnp.where(drawn.accepted, drawn.cloud, source))
+    fresh = jax.random.fold_in(key, _REDRAW_STREAM + number)
+    cloud = propose(jnp.where(number == 0, key, fresh))
+    accepted = passes(cloud) | ~jnp.isfinite(cloud).all()
+    end = jnp.where(accepted, cloud, source)
+    return Attempt(end, accepted, accepted | (number >= max_redraws))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, Key
+from jaxtyping import Array, Bool, Float, Float32, Int, Key
 
 from common.nn.conditions import Known, known
 from equijump import build, rejection
@@ -179,7 +179,7 @@ class Plan(NamedTuple):
         seed: seed, see the module's head.
         every: jumps from one frame that is kept to the next.
         chunk: frames between two yields.
-        max_redraws: redraws, see `equijump.rejection.draw`; None for no gate.
+        max_redraws: redraws, see `equijump.rejection.attempt`; None for no gate.
         cloud: kind of cloud that the network sees, see `equijump.cloud`.
         sizes: sizes that arrays are padded to, so that one program serves several
             systems of as many residues; the system's own where None.
@@ -321,57 +321,94 @@ def _references(
     return jax.vmap(partial(rejection.reference_of, graph))(starts)
 
 
+class _Turn(NamedTuple):
+    """How far a replica is in a chunk.
+
+    Attributes:
+        state: state after the last jump that is done.
+        jumps: jumps done in this chunk.
+        refused: draws of the next jump that did not pass.
+    """
+
+    state: State
+    jumps: Counts
+    refused: Counts
+
+
 @cache
 def _compiled(
     jump: Callable[..., Array], chunk: int, max_redraws: int | None
 ) -> Callable[..., tuple[State, Array]]:
-    """Returns the loop over jumps, compiled once for any number of them."""
+    """Returns the loop over draws, compiled once for any number of jumps.
+
+    In each round every replica draws once, for the jump that it has come to: those that
+    passed go on, and do not wait for those that draw again.
+    """
 
     @jax.jit
     def run(
         fixed: _Fixed, state: State, first: Int[Array, ""], num_frames: Int[Array, ""]
     ) -> tuple[State, Float[Array, "chunk num_replicas num_atoms 3"]]:
-        advance = partial(_advance, jump, max_redraws, fixed)
-        all_replicas = jax.vmap(advance, (None, 0, 0, 0))
-        step = lambda n, state: all_replicas(n, fixed.keys, fixed.references, state)
+        total = num_frames * fixed.every
+        draw = jax.vmap(partial(_draw, jump, max_redraws, fixed, first, total))
 
-        def add_frame(index: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
-            state, frames = carry
-            number = first + index * fixed.every
-            state = jax.lax.fori_loop(number, number + fixed.every, step, state)
-            atoms = jax.vmap(atoms_of, (0, None))(state.cloud, fixed.chain)
-            return state, frames.at[index].set(atoms)
+        def one_round(carry: tuple[_Turn, Array]) -> tuple[_Turn, Array]:
+            turn, frames = carry
+            turn, atoms, is_kept = draw(fixed.keys, fixed.references, turn)
+            place = jnp.where(is_kept, turn.jumps // fixed.every - 1, chunk)
+            replicas = jnp.arange(len(place))
+            return turn, frames.at[place, replicas].set(atoms, mode="drop")
 
         frames = jnp.zeros((chunk, len(fixed.keys), len(fixed.chain.places), 3))
-        return jax.lax.fori_loop(0, num_frames, add_frame, (state, frames))
+        none = jnp.zeros(len(fixed.keys), jnp.int32)
+        begin = _Turn(state, none, none), frames
+        is_short = lambda carry: jnp.any(carry[0].jumps < total)
+        turn, frames = jax.lax.while_loop(is_short, one_round, begin)
+        return turn.state, frames
 
     return run
 
 
-def _advance(
+def _draw(
     jump: Callable[..., Array],
     max_redraws: int | None,
     fixed: _Fixed,
-    number: Array,
+    first: Array,
+    total: Array,
     key: Array,
     reference: rejection.Reference,
-    state: State,
-) -> State:
-    """Makes jump `number`, from 0, of one replica."""
-    key = jax.random.fold_in(key, number)
-    propose = partial(jump, fixed.params, state.cloud, fixed.chain)
+    turn: _Turn,
+) -> tuple[_Turn, Float[Array, "num_atoms 3"], Bool[Array, ""]]:
+    """Draws the next jump of a replica once; with its atoms, and whether to keep them.
+
+    A replica that has made all its jumps stays as it is.
+    """
+    state, number = turn.state, first + turn.jumps
     intact = lambda limits, cloud: rejection.is_intact(
         fixed.graph, reference, limits, atoms_of(cloud, fixed.chain)
     )
-    if max_redraws is None:
-        drawn = rejection.Drawn(propose(key), jnp.int32(1), jnp.asarray(True))
-    else:
-        passes = partial(intact, rejection.GATE)
-        drawn = rejection.draw(propose, passes, state.cloud, key, max_redraws)
-    breaks = (state.broken_at == 0) & ~intact(rejection.BROKEN, drawn.cloud)
-    return State(
-        cloud=drawn.cloud,
-        num_draws=state.num_draws + drawn.num_draws,
-        num_accepted=state.num_accepted + drawn.accepted,
-        broken_at=jnp.where(breaks, number + 1, state.broken_at),
+    found = rejection.attempt(
+        partial(jump, fixed.params, state.cloud, fixed.chain),
+        (lambda cloud: jnp.asarray(True))
+        if max_redraws is None
+        else partial(intact, rejection.GATE),
+        state.cloud,
+        jax.random.fold_in(key, number),
+        turn.refused,
+        max_redraws or 0,
     )
+    breaks = (state.broken_at == 0) & ~intact(rejection.BROKEN, found.cloud)
+    after = State(
+        cloud=found.cloud,
+        num_draws=state.num_draws + 1,
+        num_accepted=state.num_accepted + found.accepted,
+        broken_at=jnp.where(breaks & found.is_last, number + 1, state.broken_at),
+    )
+    jumps = turn.jumps + found.is_last
+    refused = jnp.where(found.is_last, 0, turn.refused + 1)
+    is_done = turn.jumps >= total
+    after = jax.tree.map(
+        partial(jnp.where, is_done), turn, _Turn(after, jumps, refused)
+    )
+    is_kept = ~is_done & found.is_last & (jumps % fixed.every == 0)
+    return after, atoms_of(after.state.cloud, fixed.chain), is_kept

@@ -170,41 +170,68 @@ def test_centres_are_alpha_carbons_and_those_of_ile_and_thr(names, count):
     assert len(rejection.graph_of(make_system(names)).centres) == count
 
 
+def repeat(propose, passes, key, max_redraws):
+    """The last draw of a jump, and how many there were."""
+    source = jnp.full((1, 14, 3), -1.0)
+    for number in range(100):
+        found = rejection.attempt(
+            propose, passes, source, key, jnp.int32(number), max_redraws
+        )
+        if found.is_last:
+            return found, number + 1
+    raise AssertionError("expected a last draw")
+
+
 def passes_from(number, seed=0):
     """A gate for uniform numbers, that lets those above this one pass."""
     propose = lambda key: jnp.full((1, 14, 3), jax.random.uniform(key))
-    source = jnp.full((1, 14, 3), -1.0)
     limit = lambda cloud: cloud[0, 0, 0] > number
-    return rejection.draw(propose, limit, source, jax.random.key(seed), max_redraws=50)
+    return repeat(propose, limit, jax.random.key(seed), max_redraws=50)
 
 
 def test_a_draw_is_repeated_until_it_passes():
-    found = [passes_from(0.8, seed) for seed in range(20)]
+    found, numbers = zip(*(passes_from(0.8, seed) for seed in range(20)), strict=True)
     assert all(bool(one.accepted) for one in found)
     assert all(float(one.cloud[0, 0, 0]) > 0.8 for one in found)
-    numbers = [int(one.num_draws) for one in found]
     assert min(numbers) == 1
     assert 2 < np.mean(numbers) < 9  # Five on average.
 
 
 def test_where_no_draw_passes_the_source_stays():
-    found = passes_from(2.0)
+    found, number = passes_from(2.0)
     assert not bool(found.accepted)
-    assert int(found.num_draws) == 51
+    assert number == 51
     np.testing.assert_array_equal(found.cloud, -1.0)
 
 
 def test_the_first_draw_has_the_key_itself():
-    found = passes_from(-1.0)
-    assert int(found.num_draws) == 1
+    found, number = passes_from(-1.0)
+    assert number == 1
     assert float(found.cloud[0, 0, 0]) == float(jax.random.uniform(jax.random.key(0)))
 
 
 def test_an_end_that_is_not_finite_is_let_through():
     propose = lambda key: jnp.full((1, 14, 3), jnp.nan)
-    found = rejection.draw(
-        propose, lambda cloud: jnp.array(False), jnp.zeros((1, 14, 3)),
-        jax.random.key(0), 5,
-    )  # fmt: skip
-    assert int(found.num_draws) == 1
+    refuse = lambda cloud: jnp.array(False)
+    found, number = repeat(propose, refuse, jax.random.key(0), 5)
+    assert number == 1
     assert np.isnan(found.cloud).all()
+
+
+def sometimes_torn(params, cloud, chain, key):
+    """Takes a step to the right, and in six of ten draws tears the molecule."""
+    torn = jnp.where(jax.random.uniform(key) < 0.6, 5.0, 1.0)
+    return (cloud * torn).at[:, 1, 0].add(1.0)
+
+
+def test_a_replica_draws_the_same_whatever_others_must_draw_again():
+    given = {"chunk": 5, "max_redraws": 8, "starts": starts(6) * np.float32(10.0)}
+    begun, chunks = roll(sometimes_torn, 15, **given)
+    all_frames = np.concatenate([chunk.frames for chunk in chunks])
+    _, alone = roll(sometimes_torn, 15, **given | {"starts": given["starts"][:1]})
+    frames = np.concatenate([chunk.frames for chunk in alone])
+    np.testing.assert_allclose(frames[:, 0], all_frames[:, 0], atol=1e-4)
+    state = chunks[-1].state
+    assert len(np.unique(state.num_draws)) > 1
+    moved = all_frames[-1, ..., 0].mean(-1) - begun[0, ..., 0].mean(-1)
+    np.testing.assert_allclose(moved, state.num_accepted, atol=1e-3)
