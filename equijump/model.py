@@ -30,7 +30,6 @@ from equijump.cloud import (
     positions_of,
     without_positions,
 )
-from equijump.contacts import NUM_KINDS, contacts_of
 from equijump.data.residues import NUM_TYPES, num_slots_of
 from equijump.refinement import (
     LENGTH,
@@ -75,8 +74,6 @@ class EquiJump(nn.Module):
             for each slot, in units of its scale.
         refinements: rounds in which the bonds of the estimate are seen again, see
             `equijump.refinement`; none where slots hold no bonds.
-        contacts: true if rounds see what atoms of other residues are near, see
-            `equijump.contacts`.
         refresh_neighbours: true if neighbours are found from the estimate of the end
             too, at every step; else only where the source is hidden.
     """
@@ -98,7 +95,6 @@ class EquiJump(nn.Module):
     residue_types: int = NUM_TYPES
     cloud: str = "ca"
     refinements: int = 0
-    contacts: bool = False
     refresh_neighbours: bool = False
 
     def setup(self) -> None:
@@ -136,8 +132,6 @@ class EquiJump(nn.Module):
                 Refinement(self.num_hidden, self.num_heads)
                 for _ in range(self.refinements)
             ]
-            if self.contacts:
-                self.contact_weights = nn.Dense(num_slots * NUM_KINDS)
         self.last_norm = RMSNorm()
         self.last_hidden = nn.Dense(self.num_hidden)
         self.last_gates = nn.Dense(self.num_heads * num_slots)
@@ -239,11 +233,6 @@ class EquiJump(nn.Module):
             end = prior.from_unit(heads[0])
             others = source / LENGTH, estimate.displacement, heads[0]
             geometry = geometry_of(end, scene.tree, shape, spread, others)
-            if self.contacts:
-                weights = self.contact_weights(condition)
-                weights = 1.0 + weights.reshape(*source.shape[:2], NUM_KINDS)
-                near = contacts_of(end, scene, scene.tree, weights)
-                geometry = jnp.concatenate([geometry, near], axis=-1)
             shares, hidden = refinement(geometry, hidden, condition)
             heads += _along(shares, end, scene.tree)
         return heads

@@ -96,7 +96,6 @@ FIELDS: tuple[Added | Renamed | Removed, ...] = (
     Added(("equijump",), "loss.unroll", 0),
     Added(("equijump",), "loss.median_level", 0.0),
     Added(("equijump",), "model.refinements", 0),
-    Added(("equijump",), "model.contacts", False),
     Added(("equijump",), "data.select", ""),
     Added(("equijump",), "data.weights", ()),
     Added(("equijump",), "data.split", "trajectory"),

@@ -45,7 +45,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.product = "scalar"  # Of its messages: a key of `common.nn.products`.
     config.model.cloud = "ca"  # Of a cloud: "ca", "parent" or "chain".
     config.model.refinements = 0  # Rounds in which bonds are seen again.
-    config.model.contacts = False  # Rounds see atoms of other residues.
     config.model.refresh_neighbours = False  # From the estimate, at every step.
     config.model.residue_types = 0  # Of residues; as many as the data need if 0.
     config.model.conditions = ("lag",)  # Keys of `common.nn.conditions`.

@@ -25,7 +25,7 @@ def make_model(max_degree=1, num_neighbours=3, cloud="ca", refinements=0):
         num_hidden=16, num_condition=8, num_edge_feats=8,
         num_neighbours=num_neighbours, reach=1, cutoff=20.0, conditions=("lag",),
         block="equijump", product="scalar", cloud=cloud, refinements=refinements,
-        contacts=refinements > 0, refresh_neighbours=cloud != "ca",
+        refresh_neighbours=cloud != "ca",
     )  # fmt: skip
 
 
