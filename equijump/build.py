@@ -240,6 +240,7 @@ def make_predict(
     scene: Scene,
     x_0: Cloud,
     origin: Cloud,
+    steer: Callable[..., Cloud] | None = None,
 ) -> Callable[..., tuple[Cloud, ...]]:
     """Returns `(x_t, t) -> heads`, the function that samplers evaluate.
 
@@ -250,6 +251,8 @@ def make_predict(
         scene: scene of the source.
         x_0: source that the network sees, in Å.
         origin: start of the path, in Å: the source, or zero where frames are random.
+        steer: function of the end of a jump and its deviation that gives the end to go
+            on with; for transports that tell the end alone.
     """
     conditioned = model.conditioner(scene, x_0)
 
@@ -260,7 +263,8 @@ def make_predict(
             heads.prior(head, transport.path, t, scales, origin, x_t)
             for head in transport.HEADS
         ]
-        return tuple(p.from_unit(f) for p, f in zip(priors, outputs, strict=True))
+        told = tuple(p.from_unit(f) for p, f in zip(priors, outputs, strict=True))
+        return told if steer is None else (steer(*told, priors[0].std),)
 
     return predict
 

@@ -10,7 +10,7 @@ from jaxtyping import Float32
 
 from common.errors import UsageError
 from common.nn.conditions import CONDITIONS, ROOM_TEMPERATURE
-from equijump import build, starts
+from equijump import build, starts, steering
 from equijump.data.residues import NUM_TYPES
 from equijump.data.topology import System
 from equijump.weights import Molecule, Weights
@@ -35,6 +35,8 @@ class Options(NamedTuple):
         max_redraws: redraws of the gate; None for no gate.
         cloud: kind of cloud that the network sees, see `equijump.cloud`.
         outside: what lies outside the training of the weights, in words.
+        repulsion: least distances of atoms in units of `equijump.steering.RADII`; 0 for
+            none.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Options(NamedTuple):
     max_redraws: int | None
     cloud: str = "ca"
     outside: tuple[str, ...] = ()
+    repulsion: float = 0.0
 
     @property
     def frame_time(self) -> float:
@@ -67,6 +70,7 @@ class Request(TypedDict, total=False):
     every: int
     gate: bool
     max_redraws: int
+    repulsion: float | None
     temperature: float | None
     method: str | None
     ensemble: bool
@@ -85,6 +89,7 @@ def choose(
     every: int = 1,
     gate: bool = True,
     max_redraws: int = MAX_REDRAWS,
+    repulsion: float | None = None,
     temperature: float | None = None,
     method: str | None = None,
     ensemble: bool = False,
@@ -110,6 +115,8 @@ def choose(
         every: jumps from one frame that is kept to the next.
         gate: true to draw jumps again that break the geometry.
         max_redraws: largest number of redraws; then the replica stays where it is.
+        repulsion: least distances that atoms of other residues are kept at, in units
+            of those of `equijump.steering`; 0 for none; the config's where None.
         temperature: temperature in K; of one outside the training the nearest that
             the network knows, with a warning. Where None it is the first of the
             config's, or that of training nearest to room temperature.
@@ -154,6 +161,7 @@ def choose(
         method=_check_method(config, method),
         every=every,
         max_redraws=max_redraws if gate else None,
+        repulsion=_check_repulsion(config, repulsion),
         cloud=config.model.cloud,
         outside=tuple(outside),
     )
@@ -197,6 +205,20 @@ def _check_numbers(**values: int) -> None:
             raise UsageError(
                 f"--{name}: expected {smallest} to {largest}, found {value}"
             )
+
+
+def _check_repulsion(config: Any, repulsion: float | None) -> float:
+    """Returns the repulsion, which needs a transport that tells the end of a jump."""
+    repulsion = config.sample.repulsion if repulsion is None else repulsion
+    most, kind = steering.MAX_REPULSION, config.transport.kind
+    if not 0.0 <= repulsion <= most:
+        raise UsageError(f"--repulsion: expected 0 to {most:g}, found {repulsion:g}")
+    if repulsion and build.TRANSPORTS[kind].HEADS != ("end",):
+        raise UsageError(
+            f"--repulsion: expected 0 with {kind}, which does not tell the end of a "
+            f"jump, found {repulsion:g}"
+        )
+    return repulsion
 
 
 def _check_method(config: Any, method: str | None) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Key
 
 from common.nn.conditions import Known, known
-from equijump import build, rejection
+from equijump import build, rejection, steering
 from equijump.cloud import (
     Cloud,
     PerResidue,
@@ -48,6 +48,7 @@ class Chain(NamedTuple):
         conditions: numbers that the network is given; the lag, in ps, is unknown where
             frames do not depend on the one before.
         tree: tree of the clouds; None for vectors from CA.
+        contacts: least distances, see `equijump.steering`; None for no steering.
     """
 
     tokens: PerResidue
@@ -57,6 +58,7 @@ class Chain(NamedTuple):
     places: Int[Array, " num_atoms"]
     conditions: dict[str, Known]
     tree: Tree | None = None
+    contacts: steering.Contacts | None = None
 
 
 def chain_of(
@@ -95,6 +97,7 @@ def make_jump(
     num_steps: int,
     method: str = "",
     random_frames: bool = False,
+    repulsion: float = 0.0,
 ) -> Callable[..., Cloud]:
     """Returns `(params, cloud, chain, key) -> cloud`, one jump of one replica.
 
@@ -108,6 +111,8 @@ def make_jump(
         num_steps: evaluations of the network.
         method: one of the transport's `METHODS`; the first if empty.
         random_frames: true for random frames, see `equijump.build.has_random_frames`.
+        repulsion: least distances of atoms in units of `equijump.steering.RADII`; 0 for
+            none.
     """
     method = method or transport.METHODS[0]
 
@@ -119,8 +124,9 @@ def make_jump(
         scales = build.scales_of(statistics, lag, noise_factor, chain, tree)
         scene = build.scene_of(model, positions_of(x_0, tree), chain)
         predict = build.make_predict(
-            model.bind(params), transport, scales, scene, x_0, origin
-        )
+            model.bind(params), transport, scales, scene, x_0, origin,
+            _steer(chain, scales, repulsion) if repulsion else None,
+        )  # fmt: skip
         noise = partial(
             paths.draw_noise,
             slot_mask=chain.slot_mask,
@@ -132,6 +138,14 @@ def make_jump(
         return recentred(x_1, chain.slot_mask, tree)
 
     return jump
+
+
+def _steer(
+    chain: Chain, scales: paths.Scales, repulsion: float
+) -> Callable[[Cloud, Array], Cloud]:
+    """Returns what keeps the atoms of a chain apart, see `equijump.steering`."""
+    contacts, positions = repulsion * chain.contacts, partial(atoms_of, chain=chain)
+    return lambda end, std: steering.apart(end, std, scales.bonds, contacts, positions)
 
 
 Counts = Int[Array, "*replicas"]
@@ -292,15 +306,17 @@ class _Fixed(NamedTuple):
 def _fixed(params: Any, plan: Plan) -> _Fixed:
     graph, starts = rejection.graph_of(plan.system), plan.starts
     chain = chain_of(plan.system, plan.conditions, plan.cloud)
+    contacts = steering.contacts_of(plan.system, np.asarray(graph.is_far))
     if plan.sizes is not None:
         extra = plan.sizes.atoms - starts.shape[1]
+        contacts = np.pad(contacts, (0, extra))
         graph = rejection.padded(graph, plan.sizes)
         starts = np.pad(starts, ((0, 0), (0, extra), (0, 0)), mode="edge")
         chain = chain._replace(places=_with_none(chain, extra))
     seeded = partial(jax.random.fold_in, jax.random.key(plan.seed))
     return _Fixed(
         params=params,
-        chain=chain,
+        chain=chain._replace(contacts=jnp.asarray(contacts)),
         graph=graph,
         every=jnp.int32(plan.every),
         keys=jax.vmap(seeded)(jnp.arange(len(plan.starts))),

@@ -5,7 +5,7 @@ import ml_collections
 from common.errors import UsageError
 from common.runs import rules
 from common.runs.config import Range, Rules
-from equijump import build, loss
+from equijump import build, loss, steering
 from equijump import cloud as clouds
 from equijump.data import crops, splits
 from equijump.data.residues import RESIDUES
@@ -75,6 +75,15 @@ def _check_unroll(config: ml_collections.ConfigDict) -> None:
     if unroll and config.data.ensemble_share:
         raise UsageError(
             f"config.loss.unroll: expected 0 with data.ensemble_share, found {unroll}"
+        )
+
+
+def _check_repulsion(config: ml_collections.ConfigDict) -> None:
+    kind = config.transport.kind
+    if config.sample.repulsion and build.TRANSPORTS[kind].HEADS != ("end",):
+        raise UsageError(
+            f"config.sample.repulsion: expected 0 with {kind}, which does not tell the "
+            f"end of a jump, found {config.sample.repulsion}"
         )
 
 
@@ -148,6 +157,7 @@ RULES = Rules(
         "loss.unroll": Range(0),
         "loss.median_level": Range(0.0, 1e3),
         "sample.num_steps": Range(1),
+        "sample.repulsion": Range(0.0, steering.MAX_REPULSION),
     },
     (
         _check_data,
@@ -158,6 +168,7 @@ RULES = Rules(
         _check_foellmer,
         _check_unroll,
         _check_kind,
+        _check_repulsion,
         _check_refinements,
         _check_alignment,
         rules.check_batch_size,

@@ -52,6 +52,7 @@ def header(
             "every": options.every,
             "frame_time": options.frame_time,
             "max_redraws": options.max_redraws,
+            "repulsion": options.repulsion,
             "format": suffix,
         },
         "versions": versions("equijump", "jax", "numpy", "mdtraj"),
@@ -75,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.check_apart(path, *(arguments.start or ()))
     cli.announce_device()
     plan = sampler.plan_of(options, seed, arguments.chunk)
-    jump = sampler.make_jump(weights, options.num_steps, options.method)
+    jump = sampler.make_jump(
+        weights, options.num_steps, options.method, options.repulsion
+    )
     opened = trajfile.open_output(
         arguments.output, head, options.system, arguments.overwrite
     )
@@ -261,6 +264,11 @@ _FLAGS: dict[str, dict[str, Any]] = {
     },
     "max_redraws": {
         "type": int, "default": MAX_REDRAWS, "help": "of a jump by the gate",
+    },
+    "repulsion": {
+        "type": float,
+        "help": "least distances of atoms that no bonds join, in units of usual ones; "
+        "0 for none; by the config",
     },
     "chunk": {
         "type": int, "default": sampler.CHUNK, "help": "frames between two writes",

@@ -135,7 +135,9 @@ class Sampler:
         self.summary = None
         plan = plan_of(options, seed, chunk)
         with pinned():
-            jump = self._jump(self.weights.name, options.num_steps, options.method)
+            jump = self._jump(
+                self.weights.name, options.num_steps, options.method, options.repulsion
+            )
         drawn = draw(jump, self.weights.params, plan, None, 0, num_jumps)
         drawn = step_by_step(drawn)
         return self._frames(drawn, plan, self.weights)

@@ -143,8 +143,22 @@ def _statistics(trained: weights.Trained) -> build.Statistics:
     return build.read_statistics(trained.meta["statistics"])
 
 
-def make_jump(weights: Weights, num_steps: int, method: str = "") -> Callable[..., Any]:
-    """Returns `equijump.rollout.make_jump` of these weights."""
+def make_jump(
+    weights: Weights,
+    num_steps: int,
+    method: str = "",
+    repulsion: float | None = None,
+) -> Callable[..., Any]:
+    """Returns `equijump.rollout.make_jump` of these weights.
+
+    Args:
+        weights: trained model.
+        num_steps: evaluations of the network in a jump.
+        method: one of the transport's samplers; the first if empty.
+        repulsion: see `equijump.steering`; the config's where None.
+    """
+    if repulsion is None:
+        repulsion = weights.config.sample.repulsion
     return rollout.make_jump(
         build.make_model(weights.config),
         build.TRANSPORTS[weights.config.transport.kind],
@@ -153,6 +167,7 @@ def make_jump(weights: Weights, num_steps: int, method: str = "") -> Callable[..
         num_steps,
         method,
         build.has_random_frames(weights.config),
+        repulsion,
     )
 
 

@@ -96,6 +96,7 @@ FIELDS: tuple[Added | Renamed | Removed, ...] = (
     Added(("equijump",), "loss.unroll", 0),
     Added(("equijump",), "loss.median_level", 0.0),
     Added(("equijump",), "model.refinements", 0),
+    Added(("equijump",), "sample.repulsion", 0.0),
     Added(("equijump",), "data.select", ""),
     Added(("equijump",), "data.weights", ()),
     Added(("equijump",), "data.split", "trajectory"),

@@ -63,5 +63,6 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.sample = ml_collections.ConfigDict()
     config.sample.num_steps = 10  # Evaluations of the network in a jump.
+    config.sample.repulsion = 0.0  # Of atoms that would overlap; 1 for usual radii.
     config.sample.method = ""  # Of the transport's; the first if empty.
     return config

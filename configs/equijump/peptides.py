@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.update(num_channels=48, num_layers=3)
     config.model.update(num_hidden=96, num_condition=64, num_edge_feats=32)
     config.model.update(cloud="chain", refinements=2, refresh_neighbours=True)
+    config.sample.repulsion = 1.0
     config.loss.median_level = 0.5  # Bonds turn by half of their noise, 2 Å.
     config.train.update(num_steps=75_000, batch_size=64)
     return config

@@ -48,3 +48,11 @@ def test_torsions_move_and_stay_where_they_can(rolled):
     assert np.mean(phi[:, :2] < 0.0) > 0.9
     is_alpha = (psi[:, :2] > -2.0) & (psi[:, :2] < 1.0)
     assert 0.1 < is_alpha.mean() < 0.9
+
+
+def test_side_chains_of_a_longer_peptide_keep_clear_of_each_other(rolled):
+    """Without steering the gate refuses half of the draws."""
+    sampler, _ = rolled
+    sampler.sample(8, replicas=8, sequence="RWEHYKNF", seed=0)
+    summary = sampler.summary
+    assert summary.num_accepted > 0.85 * summary.num_draws
