@@ -13,7 +13,7 @@ from typing import Any
 from common.commands import cli, outcome
 from common.errors import UsageError
 
-_CONVENTIONS = "edm,xyz2mol,xyz2mol_hueckel,strict"
+_CONVENTIONS = "edm,xyz2mol,xyz2mol_hueckel,strict,geom_drugs"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.time_limit,
             num_perceived,
             advance,
+            arguments.num_relaxed,
         )
     page = report.to_html(result)
     folder = Path(arguments.output)
@@ -69,10 +70,12 @@ def _check(arguments: argparse.Namespace) -> None:
             f"found {arguments.num_workers} and {arguments.time_limit}"
         )
     largest = arguments.max_molecules
-    if arguments.num_perceived < 0 or (largest is not None and largest < 1):
+    numbers = arguments.num_perceived, arguments.num_relaxed
+    if min(numbers) < 0 or (largest is not None and largest < 1):
         raise UsageError(
-            "expected --num_perceived of at least 0 and --max_molecules of at least "
-            f"1, found {arguments.num_perceived} and {largest}"
+            "expected --num_perceived and --num_relaxed of at least 0 and "
+            f"--max_molecules of at least 1, found {numbers[0]}, {numbers[1]} and "
+            f"{largest}"
         )
     folder, overwrite = Path(arguments.output), arguments.overwrite
     cli.check_report(folder, "symphony evaluate", overwrite)
@@ -101,6 +104,13 @@ def _parser() -> argparse.ArgumentParser:
         default=1000,
         help="molecules of the data whose bonds are perceived to compare geometry, "
         "about 5 ms each; 0 leaves geometry out",
+    )
+    add(
+        "--num_relaxed",
+        type=int,
+        default=50,
+        help="molecules that GFN2-xTB relaxes for geom_drugs where the extra eval is "
+        "installed, .3 s each for nine heavy atoms; 0: none",
     )
     add(
         "--num_workers",
@@ -134,7 +144,7 @@ def _shown(
         num_reference: molecules of the data whose geometry is compared.
         num_known: molecules of the data whose SMILES must be perceived.
     """
-    if not {"xyz2mol_hueckel", "strict"} & set(names):
+    if not {"xyz2mol_hueckel", "strict", "geom_drugs"} & set(names):
         yield lambda name, num_done: None
         return
     done = {"xyz2mol_hueckel": 0, "reference": 0, "known": 0}
