@@ -42,6 +42,17 @@ ROWS = (
 )
 
 
+RELAXATION = (
+    ("bonds", "bonds, mean change, Å", 4),
+    ("angles", "angles, mean change, °", 2),
+    ("torsions", "torsions, mean change, °", 2),
+    ("energy_median", "energy gained, median, kcal/mol", 2),
+    ("energy_mean", "energy gained, mean, kcal/mol", 2),
+    ("rmsd_median", "RMSD, median, Å", 3),
+    ("num_molecules", "molecules that were relaxed", 0),
+)
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Returns a table in Markdown.
 
@@ -69,14 +80,20 @@ def spread(values: Values, scale: float = 1.0, digits: int = 1) -> str:
     return f"{known.mean():.{digits}f} ± {known.std(ddof=1):.{digits}f}"
 
 
-def blocks(found: Found) -> dict[str, str]:
-    """Returns the tables of molecules, by the name of their marks."""
+def blocks(found: Found, old: Found | None = None) -> dict[str, str]:
+    """Returns the tables of molecules, by the name of their marks.
+
+    Args:
+        found: figures of `benchmarks.tables`.
+        old: those of `benchmarks.quetzal`, by an old RDKit.
+    """
     sets = _ordered(found["sets"])
     return {
         "molecules": table([*_head(sets, "%"), *_validity(sets)]),
         "distances": table([*_head(sets, "distance from the data"), *_distances(sets)]),
         "rings": table([*_head(sets, "rings in 100 molecules"), *_rings(sets)]),
-        "published": published(sets),
+        "relaxation": table([_head(sets, "GFN2-xTB")[0], *_relaxation(sets)]),
+        "published": published(sets, {} if old is None else old["samples"]),
     }
 
 
@@ -105,12 +122,9 @@ def _validity(sets: Mapping[str, list[Found]]) -> Iterator[list[str]]:
         skip = {DATA} if figure == "novel" else set()
         yield _row(label, sets, pick, 100.0, skip=skip)
     yield _row("never stopped", sets, lambda seed: seed["never_stopped"], 100.0)
-    yield _row(
-        "pass PoseBusters, of 200 valid ones of the first seed",
-        sets,
-        lambda seed: (seed.get("poses") or {}).get("all_passed"),
-        100.0,
-    )
+    passed = lambda seed: (seed.get("poses") or {}).get("all_passed")
+    label = "pass PoseBusters, of 200 valid ones of the first seed"
+    yield _row(label, sets, passed, 100.0)
 
 
 def _row(
@@ -134,33 +148,45 @@ def _distances(sets: Mapping[str, list[Found]]) -> Iterator[list[str]]:
         ("species", "atom types, JS, nats"),
         ("environments", "environments, JS, nats"),
     ):
-        yield _row(label, sets, lambda s, k=key: s[f"jensen_shannon_{k}"], digits=4)
+        name = f"jensen_shannon_{key}"
+        yield _row(label, sets, lambda seed, k=name: seed.get(k), digits=4)
     one = next(iter(sets.values()))[0]
     for key, label in (("bond_length_mmd", "bond"), ("bispectrum_mmd", "directions")):
-        for kind, entry in one[key].items():
+        for kind, entry in one.get(key, {}).items():
             floor = NONE if entry["floor"] is None else f"{entry['floor']:.3f}"
             yield _row(
                 f"{label} {kind}, MMD (floor {floor})",
                 sets,
-                lambda seed, key=key, kind=kind: seed[key].get(kind, {}).get("mmd"),
+                lambda seed, key=key, kind=kind: (
+                    seed.get(key, {}).get(kind, {}).get("mmd")
+                ),
                 digits=3,
             )
 
 
+def _relaxation(sets: Mapping[str, list[Found]]) -> Iterator[list[str]]:
+    for key, label, digits in RELAXATION:
+        pick = lambda seed, k=key: (seed.get("relaxation") or {}).get(k)
+        yield _row(label, sets, pick, digits=digits)
+
+
 def _rings(sets: Mapping[str, list[Found]]) -> Iterator[list[str]]:
     for size in RINGS:
-        yield _row(
-            f"of {size} atoms",
-            sets,
-            lambda s, z=str(size): (s["rings_per_molecule"]["samples"] or {}).get(
-                z, 0.0
-            ),
-            100.0,
-        )
+
+        def pick(seed: Found, size: str = str(size)) -> float | None:
+            found = seed.get("rings_per_molecule", {}).get("samples")
+            return None if found is None else found.get(size, 0.0)
+
+        yield _row(f"of {size} atoms", sets, pick, 100.0)
 
 
-def published(sets: Mapping[str, list[Found]]) -> str:
-    """Returns the tables of figures that others published, ours among them."""
+def published(sets: Mapping[str, list[Found]], old: Found) -> str:
+    """Returns the tables of figures that others published, ours among them.
+
+    Args:
+        sets: figures of each set, a list over seeds.
+        old: those by an old RDKit, by the name of their files.
+    """
     texts = []
     for convention in json.loads(PUBLISHED.read_text("utf-8"))["conventions"]:
         figures, columns = convention["figures"], convention["columns"]
@@ -170,6 +196,8 @@ def published(sets: Mapping[str, list[Found]]) -> str:
             rows.append([entry["name"], *cells, entry["how"]])
         for name, seeds in sets.items() if convention.get("ours", True) else ():
             rows.append(_ours(name, seeds, [figures.get(c) for c in columns]))
+        if convention.get("old_rdkit"):
+            rows += _by_old_rdkit(old, list(columns))
         texts.append(f"{convention['title']}\n\n{table(rows)}")
     return "\n\n".join(texts)
 
@@ -192,6 +220,23 @@ def _ours(
     return [f"**ours: `{weights}`{MODES[mode[0]]}**", *cells, f"all of {total:,}"]
 
 
+def _by_old_rdkit(old: Found, columns: Sequence[str]) -> Iterator[list[str]]:
+    """Yields a row for each set of files `NAME_SEED`, with the shares in `columns`."""
+    sets: dict[str, list[Found]] = {}
+    for name, entry in old.items():
+        sets.setdefault(name.rpartition("_")[0], []).append(entry)
+    for name, seeds in sets.items():
+        weights, mode = next(
+            (name.removesuffix(f"_{mode}"), MODES[mode])
+            for mode in MODES
+            if name.endswith(mode)
+        )
+        cells = [spread([seed[column] for seed in seeds], 100.0) for column in columns]
+        total = sum(seed["num_molecules"] for seed in seeds)
+        how = f"RDKit {seeds[0]['rdkit']}; all of {total:,}"
+        yield [f"**ours: `{weights}`{mode}**", *cells, how]
+
+
 def put(path: Path, texts: Mapping[str, str]) -> None:
     """Writes tables between their marks in a page.
 
@@ -202,6 +247,11 @@ def put(path: Path, texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
         page = replace(page, name, text, path)
     path.write_text(page, "utf-8")
+
+
+def read(path: Path) -> Found | None:
+    """Returns what a file has; None where there is none."""
+    return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 
 def replace(page: str, name: str, text: str, path: Path) -> str:

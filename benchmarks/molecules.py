@@ -23,6 +23,7 @@ MODES: dict[str, tuple[str, ...]] = {"temperature_1": (), "basin": ("--basin",)}
 """Flags of `symphony sample`, by the name of the way to sample."""
 
 NEVER = "never finished"
+NUM_RELAXED = 50
 PARENT = measure.BOND_PRESET
 
 
@@ -180,44 +181,40 @@ def read_data(path: str, folder: Path, num_workers: int) -> Data:
     return Data(sets, reference.molecules, some, perceived[PARENT])
 
 
-def figures(
-    drawn: samples.Samples, data: Data, folder: Path, num_workers: int, slow: bool
-) -> dict[str, Any]:
-    """Returns the figures of a set of molecules; fractions in [0, 1].
+class Judged(NamedTuple):
+    """Molecules of a case, what is perceived of them, and where parts are kept."""
+
+    drawn: samples.Samples
+    perceived: dict[str, list[bonds.Perception]]
+    data: Data
+    folder: Path
+
+
+def judge(drawn: samples.Samples, data: Data, folder: Path, num_workers: int) -> Judged:
+    """Perceives the bonds of a set of molecules.
 
     Args:
         drawn: molecules.
         data: what they are compared with.
         folder: where parts are kept.
         num_workers: number of worker processes.
-        slow: true for PoseBusters and GFN2-xTB too, of the first valid ones.
     """
     perceived = perceive(drawn.molecules, drawn.faults, folder, num_workers)
-    judged = conventions.score(
-        drawn.molecules, perceived, conventions.NAMES, data.known
-    )
-    valid, found = measure.first_valid(drawn.molecules, perceived[PARENT])
-    key = checksum(valid)
-    geometry = keep(
-        folder / "geometry.json",
-        key,
-        lambda: distances(
-            measure.measure_geometry(valid, found, data.some, data.bonds)
-        ),
-    )
-    sizes = measure.measure_sizes(drawn.molecules, data.molecules)
-    result = {
-        "num_molecules": len(drawn.molecules),
-        "never_stopped": drawn.faults.count(NEVER) / len(drawn.faults),
-        "conventions": {name: _plain(one) for name, one in judged.scores.items()},
+    return Judged(drawn, perceived, data, folder)
+
+
+def validity(judged: Judged) -> dict[str, Any]:
+    """Returns the figures of all conventions; fractions in [0, 1]."""
+    molecules, faults = judged.drawn.molecules, judged.drawn.faults
+    names, known = conventions.NAMES, judged.data.known
+    found = conventions.score(molecules, judged.perceived, names, known)
+    sizes = measure.measure_sizes(molecules, judged.data.molecules)
+    return {
+        "num_molecules": len(molecules),
+        "never_stopped": faults.count(NEVER) / len(faults),
+        "conventions": {name: _plain(one) for name, one in found.scores.items()},
         "jensen_shannon_sizes": sizes["jensen_shannon"],
-        **geometry,
     }
-    if slow:
-        result["poses"] = keep(
-            folder / "poses.json", key, lambda: measure.measure_poses(valid, found)
-        )
-    return result
 
 
 def _plain(score: conventions.Score) -> dict[str, Any]:
@@ -225,7 +222,50 @@ def _plain(score: conventions.Score) -> dict[str, Any]:
     return {k: v for k, v in score._asdict().items() if k not in left_out}
 
 
-def distances(geometry: dict[str, Any]) -> dict[str, Any]:
-    """Returns the distances from the data, without the lengths themselves."""
+def distances(judged: Judged) -> dict[str, Any]:
+    """Returns the distances from the data of the first thousand valid molecules."""
+    valid, found = measure.first_valid(judged.drawn.molecules, judged.perceived[PARENT])
     left_out = ("bond_lengths", "bonds_perceived_by", "num_molecules", "num_reference")
-    return {name: value for name, value in geometry.items() if name not in left_out}
+
+    def make() -> dict[str, Any]:
+        geometry = measure.measure_geometry(
+            valid, found, judged.data.some, judged.data.bonds
+        )
+        return {k: v for k, v in geometry.items() if k not in left_out}
+
+    return keep(judged.folder / "distances.json", checksum(valid), make)
+
+
+def poses(judged: Judged) -> dict[str, Any]:
+    """Returns what PoseBusters says of the first valid ones; none if not installed."""
+    valid, found = measure.first_valid(judged.drawn.molecules, judged.perceived[PARENT])
+    some = valid[: measure.poses.MAX_MOLECULES]
+
+    def make() -> dict[str, Any]:
+        return {"poses": measure.measure_poses(some, found[: len(some)])}
+
+    return keep(judged.folder / "poses.json", checksum(some), make)
+
+
+def relaxation(judged: Judged) -> dict[str, Any]:
+    """Returns how GFN2-xTB relaxes the first valid ones; none if not installed."""
+    valid, found = measure.first_valid(judged.drawn.molecules, judged.perceived[PARENT])
+    some, count = valid[: 2 * NUM_RELAXED], NUM_RELAXED
+
+    def make() -> dict[str, Any]:
+        relaxed = measure.measure_relaxation(some, found[: len(some)], count)
+        return {"relaxation": relaxed}
+
+    return keep(judged.folder / "relaxation.json", checksum(some), make)
+
+
+PARTS: dict[str, Callable[[Judged], dict[str, Any]]] = {
+    "validity": validity,
+    "distances": distances,
+    "poses": poses,
+    "relaxation": relaxation,
+}
+"""What is measured, the quickest first; see `FIRST_ONLY`."""
+
+FIRST_ONLY = ("poses", "relaxation")
+"""Slow parts, measured of the first seed."""

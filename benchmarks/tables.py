@@ -14,20 +14,25 @@ molecules between their marks in `docs/results.md`.
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from benchmarks import markdown, molecules, report
-from benchmarks.molecules import MODES, Case, Data
+from benchmarks.molecules import MODES, PARTS, Case
 from common.commands import cli
 from common.errors import UsageError
 from symphony.evaluate import measure, samples
 from symphony.weights import PRETRAINED
 
 DATA = "data"
+QUETZAL = report.RESULTS / "quetzal.json"
+Item = tuple[str, str, Path, Callable[[], samples.Samples]]
+"""A set, a seed, the folder of its parts, and what gives its molecules."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,9 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{path}: expected figures, found none; run without --print first"
         )
     found = json.loads(path.read_text("utf-8"))
+    blocks = markdown.blocks(found, markdown.read(QUETZAL))
     if arguments.docs is not None:
-        markdown.put(arguments.docs, markdown.blocks(found))
-    tables = list(markdown.blocks(found).values())
+        markdown.put(arguments.docs, blocks)
+    tables = list(blocks.values())
     if arguments.print:
         tables += markdown.others(report.RESULTS, leave_out=path.stem)
     sys.stdout.write("\n".join(tables))
@@ -51,43 +57,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure_all(arguments: argparse.Namespace) -> None:
-    """Measures every case, and writes the figures after each."""
+    """Measures every part of every case, and writes the figures after each."""
     folder, workers = Path(arguments.workdir), arguments.num_workers
     data = molecules.read_data(arguments.reference, folder / "reference", workers)
-    sets: dict[str, Any] = {DATA: {"seeds": {"": ceiling(arguments, data)}}}
-    write(arguments.output, sets)
-    for case in cases(arguments):
-        logging.info("%s", case)
-        drawn = molecules.draw(case, arguments.num_molecules, folder)
-        slow = case.seed == arguments.seeds[0]
-        own = folder / case.path.stem
-        found = molecules.figures(drawn, data, own, workers, slow)
-        name = f"{case.weights} {case.mode}"
-        sets.setdefault(name, {"seeds": {}})["seeds"][str(case.seed)] = found
-        write(arguments.output, sets)
+    sets: dict[str, Any] = {}
+    for part in arguments.parts:
+        for name, seed, own, draw in cases(arguments):
+            if part in molecules.FIRST_ONLY and seed not in (
+                "",
+                f"{arguments.seeds[0]}",
+            ):
+                continue
+            logging.info("%s of %s, seed %s", part, name, seed)
+            judged = molecules.judge(draw(), data, own, workers)
+            seeds = sets.setdefault(name, {"seeds": {}})["seeds"]
+            seeds.setdefault(seed, {}).update(molecules.PARTS[part](judged))
+            report.write(arguments.output, versions=measure.versions(), sets=sets)
 
 
-def write(path: Path, sets: dict[str, Any]) -> None:
-    """Writes the figures so far, with the versions that they depend on."""
-    report.write(path, versions=measure.versions(), sets=sets)
-
-
-def cases(arguments: argparse.Namespace) -> Iterator[Case]:
-    """Yields what is to be drawn."""
+def cases(arguments: argparse.Namespace) -> Iterator[Item]:
+    """Yields what is to be judged: the data, then the molecules of each seed."""
+    folder = Path(arguments.workdir)
+    yield DATA, "", folder / DATA, partial(held_out, arguments)
     for weights in arguments.weights:
         for mode in arguments.modes:
             for seed in arguments.seeds:
-                yield Case(weights, mode, seed)
+                case = Case(weights, mode, seed)
+                draw = partial(molecules.draw, case, arguments.num_molecules, folder)
+                yield f"{weights} {mode}", f"{seed}", folder / case.path.stem, draw
 
 
-def ceiling(arguments: argparse.Namespace, data: Data) -> dict[str, Any]:
-    """Returns the figures of molecules of the data that did not train anything."""
-    folder = Path(arguments.workdir) / DATA
-    held_out = samples.read_reference(arguments.reference, "validation").molecules
-    some = samples.choose(held_out, arguments.num_data)
-    drawn = samples.Samples(some, [None] * len(some), arguments.reference)
-    workers = arguments.num_workers
-    return molecules.figures(drawn, data, folder, workers, slow=True)
+def held_out(arguments: argparse.Namespace) -> samples.Samples:
+    """Returns molecules of the data that trained nothing, as if they were drawn."""
+    whole = samples.read_reference(arguments.reference, "validation").molecules
+    # More molecules begin with the same ones.
+    order = np.random.default_rng(0).permutation(len(whole))[: arguments.num_data]
+    some = [whole[place] for place in order]
+    return samples.Samples(some, [None] * len(some), arguments.reference)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     known = sorted(path.name for path in PRETRAINED.iterdir())
     add("--weights", nargs="*", default=["qm9", "qm9_cpu"], choices=known)
     add("--modes", nargs="+", default=[*MODES], choices=[*MODES])
+    add("--parts", nargs="+", default=[*PARTS], choices=[*PARTS])
     add("--num_molecules", type=int, default=10_000, help="of each seed")
     add("--num_data", type=int, default=10_000, help="held-out ones of the data")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])

@@ -60,6 +60,18 @@ def test_distances_and_rings_have_their_floor_and_what_is_missing():
     assert rings["of 4 atoms"] == ["0.0 ± 0.0", "0.0", "0.0"]
 
 
+def test_what_was_not_measured_yet_is_a_dash():
+    found = make_found()
+    for name in ("rings_per_molecule", "bond_length_mmd", "jensen_shannon_species"):
+        del found["sets"]["qm9_cpu basin"]["seeds"]["0"][name]
+    blocks = markdown.blocks(found)
+    for row in ("| of 3 atoms |", "| atom types, JS, nats |", "| bond C-C 1.0"):
+        (line,) = [line for text in blocks.values() for line in text.splitlines()
+                   if line.startswith(row)]  # fmt: skip
+        assert rows_of(line)[0][2] == "–"
+    assert set(rows_of(blocks["relaxation"])[2][1:]) == {"–"}
+
+
 def test_figures_of_others_have_a_source_and_stand_beside_ours():
     published = json.loads(markdown.PUBLISHED.read_text("utf-8"))["conventions"]
     for convention in published:
