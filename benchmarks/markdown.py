@@ -226,15 +226,14 @@ def _by_old_rdkit(old: Found, columns: Sequence[str]) -> Iterator[list[str]]:
     for name, entry in old.items():
         sets.setdefault(name.rpartition("_")[0], []).append(entry)
     for name, seeds in sets.items():
-        weights, mode = next(
-            (name.removesuffix(f"_{mode}"), MODES[mode])
-            for mode in MODES
-            if name.endswith(mode)
-        )
+        mode = next((mode for mode in MODES if name.endswith(f"_{mode}")), None)
+        if mode is None:  # Not a file of `benchmarks.tables`.
+            continue
+        weights, words = name.removesuffix(f"_{mode}"), MODES[mode]
         cells = [spread([seed[column] for seed in seeds], 100.0) for column in columns]
         total = sum(seed["num_molecules"] for seed in seeds)
         how = f"RDKit {seeds[0]['rdkit']}; all of {total:,}"
-        yield [f"**ours: `{weights}`{mode}**", *cells, how]
+        yield [f"**ours: `{weights}`{words}**", *cells, how]
 
 
 def put(path: Path, texts: Mapping[str, str]) -> None:

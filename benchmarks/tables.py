@@ -23,7 +23,7 @@ import numpy as np
 from absl import logging
 
 from benchmarks import markdown, molecules, report
-from benchmarks.molecules import MODES, PARTS, Case
+from benchmarks.molecules import FIRST_ONLY, MODES, PARTS, Case
 from common.commands import cli
 from common.errors import UsageError
 from symphony.evaluate import measure, samples
@@ -57,22 +57,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure_all(arguments: argparse.Namespace) -> None:
-    """Measures every part of every case, and writes the figures after each."""
+    """Measures every part of every case, and writes the figures after each.
+
+    Sets of the file that are not asked for stay as they are.
+    """
     folder, workers = Path(arguments.workdir), arguments.num_workers
     data = molecules.read_data(arguments.reference, folder / "reference", workers)
-    sets: dict[str, Any] = {}
+    known = markdown.read(arguments.output)
+    sets = {} if known is None else dict(known["sets"])
     for part in arguments.parts:
         for name, seed, own, draw in cases(arguments):
-            if part in molecules.FIRST_ONLY and seed not in (
-                "",
-                f"{arguments.seeds[0]}",
-            ):
+            if part in FIRST_ONLY and seed not in ("", f"{arguments.seeds[0]}"):
                 continue
             logging.info("%s of %s, seed %s", part, name, seed)
             judged = molecules.judge(draw(), data, own, workers)
-            seeds = sets.setdefault(name, {"seeds": {}})["seeds"]
-            seeds.setdefault(seed, {}).update(molecules.PARTS[part](judged))
+            add(sets, name, seed, molecules.PARTS[part](judged))
             report.write(arguments.output, versions=measure.versions(), sets=sets)
+
+
+def add(sets: dict[str, Any], name: str, seed: str, found: dict[str, Any]) -> None:
+    """Adds figures of a seed to its set, with the command; others of the seed stay."""
+    own = sets.setdefault(name, {"seeds": {}})
+    own["command"] = report.command()
+    own["seeds"].setdefault(seed, {}).update(found)
 
 
 def cases(arguments: argparse.Namespace) -> Iterator[Item]:

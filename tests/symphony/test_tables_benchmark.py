@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import markdown, molecules, report
+from benchmarks import markdown, molecules, report, tables
 from common.errors import UsageError
 from symphony.chemistry import bonds
 from symphony.evaluate import conventions, samples
@@ -85,6 +85,17 @@ def test_figures_of_others_have_a_source_and_stand_beside_ours():
     assert text.count("**ours: `qm9`**") == 2  # None on GEOM-Drugs.
 
 
+def test_figures_by_the_old_rdkit_are_rows_of_xyz2mol():
+    one = {"valid": 0.9, "unique": 1.0, "valid_and_unique": 0.9,
+           "num_molecules": 50, "rdkit": "2023.03.3"}  # fmt: skip
+    names = "qm9_cpu_basin_0", "qm9_cpu_basin_1", "gschnet_samples"
+    old = {"samples": dict.fromkeys(names, one)}
+    text = markdown.blocks(make_found(), old)["published"]
+    row = "| **ours: `qm9_cpu`, `--basin`** | 90.0 ± 0.0 | 100.0 ± 0.0 | 90.0 ± 0.0 |"
+    assert f"{row} RDKit 2023.03.3; all of 100 |" in text
+    assert "gschnet" not in text
+
+
 def test_a_table_stands_between_its_marks(tmp_path):
     path = tmp_path / "page.md"
     path.write_text(PAGE)
@@ -146,6 +157,17 @@ def test_what_was_judged_is_kept_and_more_molecules_add_to_it(tmp_path, judged):
     assert found[:4] == first["xyz2mol_hueckel"]
     assert [one.status for one in found] == ["valid", "never finished", *["valid"] * 3]
     assert found[0].charges == (0, 0, 0)
+
+
+def test_a_set_gains_parts_and_the_others_stay():
+    sets = {"data": {"command": "old", "seeds": {"": {"num_molecules": 7}}}}
+    tables.add(sets, "qm9 basin", "0", {"num_molecules": 5})
+    tables.add(sets, "qm9 basin", "0", {"poses": None})
+    tables.add(sets, "qm9 basin", "1", {"num_molecules": 6})
+    assert sets["data"]["command"] == "old"
+    assert sets["qm9 basin"]["command"].startswith("python -m ")
+    seeds = {"0": {"num_molecules": 5, "poses": None}, "1": {"num_molecules": 6}}
+    assert sets["qm9 basin"]["seeds"] == seeds
 
 
 def test_other_molecules_are_judged_anew(tmp_path, judged):
