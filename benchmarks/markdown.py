@@ -15,6 +15,7 @@ import numpy as np
 from common.errors import UsageError
 
 PUBLISHED = Path(__file__).parent / "published.json"
+END = "<!-- end of table -->"
 DATA = "data"
 MODES = {"temperature_1": "", "basin": ", `--basin`"}
 NONE = "–"
@@ -50,6 +51,13 @@ RELAXATION = (
     ("energy_mean", "energy gained, mean, kcal/mol", 2),
     ("rmsd_median", "RMSD, median, Å", 3),
     ("num_molecules", "molecules that were relaxed", 0),
+)
+
+SUMMARY = (
+    ("valid, xyz2mol with Hückel", "xyz2mol_hueckel.valid"),
+    ("unique among them", "xyz2mol_hueckel.unique"),
+    ("strict: connected, neutral, no radicals", "strict.valid"),
+    ("EDM table: stable molecules", "edm.molecule_stability"),
 )
 
 
@@ -89,7 +97,8 @@ def blocks(found: Found, old: Found | None = None) -> dict[str, str]:
     """
     sets = _ordered(found["sets"])
     return {
-        "molecules": table([*_head(sets, "%"), *_validity(sets)]),
+        "summary": table([*_head(sets, "%"), *_validity(sets, SUMMARY)]),
+        "molecules": table([*_head(sets, "%"), *_validity(sets, ROWS), *_slow(sets)]),
         "distances": table([*_head(sets, "distance from the data"), *_distances(sets)]),
         "rings": table([*_head(sets, "rings in 100 molecules"), *_rings(sets)]),
         "relaxation": table([_head(sets, "GFN2-xTB")[0], *_relaxation(sets)]),
@@ -114,13 +123,18 @@ def _head(sets: Mapping[str, list[Found]], first: str) -> list[list[str]]:
     return [[first, *titles], ["molecules, seeds x number", *counts]]
 
 
-def _validity(sets: Mapping[str, list[Found]]) -> Iterator[list[str]]:
-    for label, path in ROWS:
+def _validity(
+    sets: Mapping[str, list[Found]], rows: Sequence[tuple[str, str]]
+) -> Iterator[list[str]]:
+    for label, path in rows:
         name, figure = path.split(".")
         pick = lambda seed, n=name, f=figure: seed["conventions"][n][f]
         # The data's novelty is that of molecules that were held out by hand.
         skip = {DATA} if figure == "novel" else set()
         yield _row(label, sets, pick, 100.0, skip=skip)
+
+
+def _slow(sets: Mapping[str, list[Found]]) -> Iterator[list[str]]:
     yield _row("never stopped", sets, lambda seed: seed["never_stopped"], 100.0)
     passed = lambda seed: (seed.get("poses") or {}).get("all_passed")
     label = "pass PoseBusters, of 200 valid ones of the first seed"
@@ -240,12 +254,20 @@ def put(path: Path, texts: Mapping[str, str]) -> None:
     """Writes tables between their marks in a page.
 
     Raises:
-        UsageError: The page lacks a mark.
+        UsageError: The page has none of the marks.
     """
     page = path.read_text("utf-8")
-    for name, text in texts.items():
-        page = replace(page, name, text, path)
+    known = {name: text for name, text in texts.items() if begin_of(name) in page}
+    if not known:
+        raise UsageError(f"{path}: expected a mark as {begin_of('NAME')}, found none")
+    for name, text in known.items():
+        page = replace(page, name, text)
     path.write_text(page, "utf-8")
+
+
+def begin_of(name: str) -> str:
+    """Returns the mark before a table."""
+    return f"<!-- table: {name} -->"
 
 
 def read(path: Path) -> Found | None:
@@ -253,13 +275,16 @@ def read(path: Path) -> Found | None:
     return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 
-def replace(page: str, name: str, text: str, path: Path) -> str:
-    """Returns a page with the table of that name replaced."""
-    begin, end = f"<!-- table: {name} -->", "<!-- end of table -->"
-    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if not pattern.search(page):
-        raise UsageError(f"{path}: expected {begin} and {end}, found none")
-    return pattern.sub(lambda _: f"{begin}\n{text}\n{end}", page)
+def replace(page: str, name: str, text: str) -> str:
+    """Returns a page with the table of that name replaced.
+
+    >>> page = "<!-- table: a -->old<!-- end of table -->"
+    >>> replace(page, "a", "new").split()[4]
+    'new'
+    """
+    begin = begin_of(name)
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(END)}", re.DOTALL)
+    return pattern.sub(lambda _: f"{begin}\n{text}\n{END}", page)
 
 
 def others(folder: Path, leave_out: str) -> list[str]:

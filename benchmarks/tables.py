@@ -7,8 +7,8 @@ mode, for each seed; judges molecules of the data in the same way; writes the fi
 `--output`; and prints tables in Markdown, with the figures that others published. What
 is drawn and judged stays in `--workdir`: a run that was stopped goes on, and a larger
 `--num_molecules` adds to it. `--print` prints what is known, with the other tables of
-`benchmarks/results` and the command that made each; `--docs` puts the tables of
-molecules between their marks in `docs/results.md`.
+`benchmarks/results` and the command that made each; `--docs README.md docs/results.md`
+puts the tables of molecules between their marks in these pages.
 """
 
 import argparse
@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     found = json.loads(path.read_text("utf-8"))
     blocks = markdown.blocks(found, markdown.read(QUETZAL))
-    if arguments.docs is not None:
-        markdown.put(arguments.docs, blocks)
+    for page in arguments.docs:
+        markdown.put(page, blocks)
     tables = list(blocks.values())
     if arguments.print:
         tables += markdown.others(report.RESULTS, leave_out=path.stem)
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--workdir", default="workdir/tables", help="molecules and what is known")
     add("--num_workers", type=int, default=1, help="processes for bond perception")
     add("--print", action="store_true", help="measure nothing, print all tables")
-    add("--docs", type=Path, default=None, help="page with marks, as docs/results.md")
+    add("--docs", nargs="*", type=Path, default=[], help="pages with marks of tables")
     return parser
 
 

@@ -6,7 +6,7 @@
 import argparse
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     drawn = samples.read_samples(arguments.samples, arguments.max_molecules)
     reference = samples.read_reference(arguments.reference, arguments.reference_split)
-    num_perceived = min(arguments.num_perceived, len(reference.molecules))
-    num_known = 0 if reference.smiles else len(reference.molecules)
-    with _shown(names, len(drawn.molecules), num_perceived, num_known) as advance:
+    numbers = {
+        "xyz2mol_hueckel": len(drawn.molecules),
+        "reference": min(arguments.num_perceived, len(reference.molecules)),
+        "known": 0 if reference.smiles else len(reference.molecules),
+        "relaxed": arguments.num_relaxed if "geom_drugs" in names else 0,
+    }
+    with _shown(names, numbers) as advance:
         result = measure.evaluate(
             drawn,
             reference,
             names,
             arguments.num_workers,
             arguments.time_limit,
-            num_perceived,
+            arguments.num_perceived,
             advance,
             arguments.num_relaxed,
         )
@@ -134,21 +138,21 @@ def _choose_conventions(text: str) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _shown(
-    names: Sequence[str], num_samples: int, num_reference: int, num_known: int
+    names: Sequence[str], numbers: Mapping[str, int]
 ) -> Iterator[Callable[[str, int], None]]:
-    """Shows the progress of the slow part, the perception of bonds.
+    """Shows the progress of the slow parts, bonds above all.
 
     Args:
         names: conventions.
-        num_samples: molecules to judge.
-        num_reference: molecules of the data whose geometry is compared.
-        num_known: molecules of the data whose SMILES must be perceived.
+        numbers: molecules of each part: those to judge by `xyz2mol_hueckel`, those of
+            the data whose geometry is compared (`reference`) and whose SMILES must be
+            perceived (`known`), and those that GFN2-xTB relaxes (`relaxed`).
     """
     if not {"xyz2mol_hueckel", "strict", "geom_drugs"} & set(names):
         yield lambda name, num_done: None
         return
-    done = {"xyz2mol_hueckel": 0, "reference": 0, "known": 0}
-    total = num_samples + num_reference + num_known
+    done = dict.fromkeys(numbers, 0)
+    total = sum(numbers.values())
     with cli.progress(total, "perceiving bonds", "molecules") as advance:
 
         def tell(name: str, num_done: int) -> None:

@@ -146,6 +146,7 @@ def measure_relaxation(
     count: int,
     num_workers: int = 1,
     time_limit: float = 10.0,
+    on_done: pool.OnDone | None = None,
 ) -> dict[str, Any] | None:
     """Relaxes the first connected ones by GFN2-xTB, if it is installed.
 
@@ -155,12 +156,13 @@ def measure_relaxation(
         count: how many to relax.
         num_workers: number of worker processes.
         time_limit: CPU seconds for one molecule.
+        on_done: callback after every molecule, for progress bars.
     """
     if not relaxation.is_installed():
         return None
     judged = [geom_drugs.judge(perception) for perception in perceptions]
     mols = _first_mols(molecules, judged, count)
-    found = relaxation.measure(mols, num_workers, time_limit)
+    found = relaxation.measure(mols, num_workers, time_limit, on_done)
     return None if found is None else found._asdict()
 
 
@@ -224,7 +226,12 @@ def evaluate(
     drawn_bonds = judged.perceptions.get(BOND_PRESET)
     if conventions.GEOM_DRUGS in names and num_relaxed:
         report["relaxation"] = measure_relaxation(
-            drawn.molecules, drawn_bonds, num_relaxed, num_workers, time_limit
+            drawn.molecules,
+            drawn_bonds,
+            num_relaxed,
+            num_workers,
+            time_limit,
+            _progress_of("relaxed", advance),
         )
     if drawn_bonds is not None and num_perceived:
         data = samples.choose(reference.molecules, num_perceived)

@@ -51,7 +51,10 @@ def is_installed() -> bool:
 
 
 def measure(
-    mols: Sequence[Chem.Mol], num_workers: int = 1, time_limit: float = 10.0
+    mols: Sequence[Chem.Mol],
+    num_workers: int = 1,
+    time_limit: float = 10.0,
+    on_done: pool.OnDone | None = None,
 ) -> Relaxation | None:
     """Relaxes molecules; None if `tblite` is not installed or there are none.
 
@@ -59,12 +62,13 @@ def measure(
         mols: sanitized molecules, with explicit hydrogens and one conformer in Å.
         num_workers: number of worker processes.
         time_limit: CPU seconds for one molecule.
+        on_done: callback after every molecule, for progress bars.
     """
     if not is_installed() or not mols:
         return None
     tasks = [{"sdf": Chem.MolToMolBlock(m), "time_limit": time_limit} for m in mols]
     by_clock = _CLOCK_FACTOR * time_limit
-    answers = pool.map_tasks(deformation.WORKER, tasks, num_workers, by_clock)
+    answers = pool.map_tasks(deformation.WORKER, tasks, num_workers, by_clock, on_done)
     failures: dict[str, int] = {}
     found = []
     for answer in answers:

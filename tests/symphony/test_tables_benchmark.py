@@ -102,8 +102,20 @@ def test_a_table_stands_between_its_marks(tmp_path):
     for text in ("| new |", "| newer |"):
         markdown.put(path, {"one": text})
     assert path.read_text() == PAGE.replace("old", "| newer |")
-    with pytest.raises(UsageError, match="table: two"):
+    with pytest.raises(UsageError, match="expected a mark"):
         markdown.put(path, {"two": ""})
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_pages_have_the_tables_of_the_figures(request, tmp_path, page):
+    text = (request.config.rootpath / page).read_text("utf-8")
+    copy = tmp_path / "page.md"
+    copy.write_text(text, "utf-8")
+    found, old = (
+        markdown.read(report.RESULTS / f"{n}.json") for n in ("tables", "quetzal")
+    )
+    markdown.put(copy, markdown.blocks(found, old))
+    assert copy.read_text("utf-8") == text
 
 
 def test_every_other_file_of_results_is_printed_below_its_command():
