@@ -4,8 +4,11 @@ A page has marks, `<!-- table: NAME -->` and `<!-- end of table -->`; `put` writ
 is between them.
 """
 
+import ast
+import contextlib
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,15 @@ END = "<!-- end of table -->"
 DATA = "data"
 MODES = {"temperature_1": "", "basin": ", `--basin`"}
 NONE = "–"
+SCRIPTS = {
+    "peptide_lags": "peptide_settings",
+    "peptide_steps": "peptide_settings",
+    "rollout_6": "rollout",
+    "rollout_8": "rollout",
+    "transports": "ala2",
+}
+"""Scripts of files of results that have another name."""
+
 RINGS = range(3, 10)
 
 Values = Sequence[float | None]
@@ -303,19 +315,34 @@ def others(folder: Path, leave_out: str) -> list[str]:
 def command_of(name: str, found: Found) -> str:
     """Returns the command that a file records, or what is known of it.
 
-    >>> command_of("sizes", {"flags": {"lags": "[1, 2]", "output": "x.json"}})
-    "python -m benchmarks.sizes --lags='[1, 2]'"
+    >>> command_of("sizes", {"flags": {"lags": "[1, 2]", "gate": "True", "seed": "0"}})
+    'python -m benchmarks.sizes --lags 1 2 --gate --seed=0'
+
+    Args:
+        name: name of the file.
+        found: what it has.
     """
-    if "command" in found:
-        return found["command"]
-    flags = found.get("flags") or found.get("settings") or {}
-    left_out = {"output", "None", "False"}
-    words = [
-        f"--{key}={value!r}" if isinstance(value, str) else f"--{key}={value}"
-        for key, value in flags.items()
-        if key not in left_out and str(value) not in left_out
-    ]
-    return " ".join(["python -m", f"benchmarks.{name}", *words])
+    parts = [one["command"] for one in found.get("tables", {}).values()]
+    if parts or "command" in found:
+        return "; ".join(dict.fromkeys(parts or [found["command"]]))
+    command = f"python -m benchmarks.{SCRIPTS.get(name, name)}"
+    flags = found.get("flags") or found.get("settings")
+    if flags is None:
+        return f"{command} (flags were not recorded)"
+    return " ".join([command, *filter(None, map(_flag, flags, flags.values()))])
+
+
+def _flag(name: str, value: Any) -> str:
+    """Returns a flag as it is typed; empty for one that was not given."""
+    with contextlib.suppress(ValueError, SyntaxError):  # A word is none.
+        value = ast.literal_eval(value) if isinstance(value, str) else value
+    if name == "output" or value is None or value is False:
+        return ""
+    if value is True:
+        return f"--{name}"
+    if isinstance(value, (list, tuple)):
+        return f"--{name} {shlex.join(map(str, value))}"
+    return f"--{name}={shlex.quote(str(value))}"
 
 
 def tables_in(found: Any, name: str = "") -> Iterator[tuple[str, list[list[str]]]]:

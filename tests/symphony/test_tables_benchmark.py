@@ -1,6 +1,7 @@
 """Tests of `benchmarks.tables`: parts that are kept, and tables; without a network."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -125,12 +126,18 @@ def test_every_other_file_of_results_is_printed_below_its_command():
             assert f"## {path.stem}\n\n`python -m benchmarks." in texts
     assert "| formula | finished, % |" in texts
     assert "## tables" not in texts
+    scripts = re.findall(r"`python -m benchmarks\.(\w+)", texts)
+    assert all((report.RESULTS.parent / f"{name}.py").exists() for name in scripts)
 
 
 def test_a_command_that_a_file_records_is_printed_as_it_is():
     assert markdown.command_of("any", {"command": "python -m x"}) == "python -m x"
-    flags = {"flags": {"output": "a.json", "seed": "0", "gate": "None"}}
-    assert markdown.command_of("any", flags) == "python -m benchmarks.any --seed='0'"
+    several = {"tables": {"a": {"command": "x"}, "b": {"command": "y"}}}
+    assert markdown.command_of("any", {"command": "z", **several}) == "x; y"
+    flags = {"flags": {"output": "a.json", "seed": "0", "gate": "None", "to": "b c"}}
+    wanted = "python -m benchmarks.any --seed=0 --to='b c'"
+    assert markdown.command_of("any", flags) == wanted
+    assert "not recorded" in markdown.command_of("any", {})
 
 
 def water(shift):
