@@ -328,7 +328,7 @@ def command_of(name: str, found: Found) -> str:
     command = f"python -m benchmarks.{SCRIPTS.get(name, name)}"
     flags = found.get("flags") or found.get("settings")
     if flags is None:
-        return f"{command} (flags were not recorded)"
+        return f"{command} (flags were not recorded; docs/results.md)"
     return " ".join([command, *filter(None, map(_flag, flags, flags.values()))])
 
 
