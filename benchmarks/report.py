@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,8 +54,16 @@ def show(
     Console(width=width).print(table)
 
 
+def command() -> str:
+    """Returns the command that this process runs."""
+    script = Path(sys.argv[0])
+    name = f"{script.parent.name}.{script.stem}"
+    return shlex.join(["python", "-m", name, *sys.argv[1:]])
+
+
 def write(path: Path, **figures: Any) -> None:
-    """Writes figures and the machine that they were measured on."""
-    text = json.dumps({"machine": timing.machine(), **figures}, indent=2)
+    """Writes figures, the machine that they were measured on, and the command."""
+    head = {"machine": timing.machine(), "command": command()}
+    text = json.dumps({**head, **figures}, indent=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n", encoding="utf-8")

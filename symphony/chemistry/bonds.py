@@ -57,6 +57,7 @@ class Perception(NamedTuple):
     num_fragments: int = 0
     num_charged_atoms: int = 0
     num_radical_electrons: int = 0
+    charges: tuple[int, ...] = ()  # Formal charge of each atom.
 
 
 class SdfRecord(NamedTuple):
@@ -191,6 +192,7 @@ def _name_failure(error: Exception) -> str:
 def describe(mol: Chem.Mol) -> Perception:
     """Reduces a sanitized molecule to what the metrics need."""
     graph = Chem.RemoveHs(mol, sanitize=False)
+    charges = tuple(atom.GetFormalCharge() for atom in mol.GetAtoms())
     return Perception(
         status="valid",
         smiles=Chem.MolToSmiles(mol),
@@ -201,10 +203,11 @@ def describe(mol: Chem.Mol) -> Perception:
         ),
         ring_sizes=tuple(len(ring) for ring in Chem.GetSSSR(mol)),
         num_fragments=len(Chem.GetMolFrags(mol)),
-        num_charged_atoms=sum(atom.GetFormalCharge() != 0 for atom in mol.GetAtoms()),
+        num_charged_atoms=sum(charge != 0 for charge in charges),
         num_radical_electrons=sum(
             atom.GetNumRadicalElectrons() for atom in mol.GetAtoms()
         ),
+        charges=charges,
     )
 
 
@@ -322,9 +325,20 @@ def perceive_all(
 def _from_answer(answer: dict | str) -> Perception:
     if isinstance(answer, str):
         return Perception(answer)
-    answer["bonds"] = tuple((i, j, order) for i, j, order in answer["bonds"])
-    answer["ring_sizes"] = tuple(answer["ring_sizes"])
-    return Perception(**answer)
+    return from_json(answer)
+
+
+def from_json(values: Mapping[str, Any]) -> Perception:
+    """Returns a perception whose fields went through JSON.
+
+    >>> from_json({"status": "valid", "ring_sizes": [6]}).ring_sizes
+    (6,)
+    """
+    found = dict(values)
+    found["bonds"] = tuple((i, j, order) for i, j, order in found.get("bonds", ()))
+    for name in ("ring_sizes", "charges"):
+        found[name] = tuple(found.get(name, ()))
+    return Perception(**found)
 
 
 def summarize(perceptions: Sequence[Perception]) -> Validity:

@@ -6,14 +6,14 @@
 import argparse
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.commands import cli, outcome
 from common.errors import UsageError
 
-_CONVENTIONS = "edm,xyz2mol,xyz2mol_hueckel,strict"
+_CONVENTIONS = "edm,xyz2mol,xyz2mol_hueckel,strict,geom_drugs"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,17 +32,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     drawn = samples.read_samples(arguments.samples, arguments.max_molecules)
     reference = samples.read_reference(arguments.reference, arguments.reference_split)
-    num_perceived = min(arguments.num_perceived, len(reference.molecules))
-    num_known = 0 if reference.smiles else len(reference.molecules)
-    with _shown(names, len(drawn.molecules), num_perceived, num_known) as advance:
+    numbers = {
+        "xyz2mol_hueckel": len(drawn.molecules),
+        "reference": min(arguments.num_perceived, len(reference.molecules)),
+        "known": 0 if reference.smiles else len(reference.molecules),
+        "relaxed": arguments.num_relaxed if "geom_drugs" in names else 0,
+    }
+    with _shown(names, numbers) as advance:
         result = measure.evaluate(
             drawn,
             reference,
             names,
             arguments.num_workers,
             arguments.time_limit,
-            num_perceived,
+            arguments.num_perceived,
             advance,
+            arguments.num_relaxed,
         )
     page = report.to_html(result)
     folder = Path(arguments.output)
@@ -69,10 +74,12 @@ def _check(arguments: argparse.Namespace) -> None:
             f"found {arguments.num_workers} and {arguments.time_limit}"
         )
     largest = arguments.max_molecules
-    if arguments.num_perceived < 0 or (largest is not None and largest < 1):
+    numbers = arguments.num_perceived, arguments.num_relaxed
+    if min(numbers) < 0 or (largest is not None and largest < 1):
         raise UsageError(
-            "expected --num_perceived of at least 0 and --max_molecules of at least "
-            f"1, found {arguments.num_perceived} and {largest}"
+            "expected --num_perceived and --num_relaxed of at least 0 and "
+            f"--max_molecules of at least 1, found {numbers[0]}, {numbers[1]} and "
+            f"{largest}"
         )
     folder, overwrite = Path(arguments.output), arguments.overwrite
     cli.check_report(folder, "symphony evaluate", overwrite)
@@ -103,6 +110,13 @@ def _parser() -> argparse.ArgumentParser:
         "about 5 ms each; 0 leaves geometry out",
     )
     add(
+        "--num_relaxed",
+        type=int,
+        default=50,
+        help="molecules that GFN2-xTB relaxes for geom_drugs where the extra eval is "
+        "installed, .3 s each for nine heavy atoms; 0: none",
+    )
+    add(
         "--num_workers",
         type=int,
         default=os.cpu_count() or 1,
@@ -124,21 +138,21 @@ def _choose_conventions(text: str) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _shown(
-    names: Sequence[str], num_samples: int, num_reference: int, num_known: int
+    names: Sequence[str], numbers: Mapping[str, int]
 ) -> Iterator[Callable[[str, int], None]]:
-    """Shows the progress of the slow part, the perception of bonds.
+    """Shows the progress of the slow parts, bonds above all.
 
     Args:
         names: conventions.
-        num_samples: molecules to judge.
-        num_reference: molecules of the data whose geometry is compared.
-        num_known: molecules of the data whose SMILES must be perceived.
+        numbers: molecules of each part: those to judge by `xyz2mol_hueckel`, those of
+            the data whose geometry is compared (`reference`) and whose SMILES must be
+            perceived (`known`), and those that GFN2-xTB relaxes (`relaxed`).
     """
-    if not {"xyz2mol_hueckel", "strict"} & set(names):
+    if not {"xyz2mol_hueckel", "strict", "geom_drugs"} & set(names):
         yield lambda name, num_done: None
         return
-    done = {"xyz2mol_hueckel": 0, "reference": 0, "known": 0}
-    total = num_samples + num_reference + num_known
+    done = dict.fromkeys(numbers, 0)
+    total = sum(numbers.values())
     with cli.progress(total, "perceiving bonds", "molecules") as advance:
 
         def tell(name: str, num_done: int) -> None:

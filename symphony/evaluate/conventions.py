@@ -12,11 +12,11 @@ from typing import NamedTuple
 import rdkit
 from absl import logging
 
-from symphony.chemistry import bonds, edm, pool
+from symphony.chemistry import bonds, edm, geom_drugs, pool
 from symphony.evaluate import samples
 
-EDM = "edm"
-NAMES = (EDM, "xyz2mol", "xyz2mol_hueckel", "strict")
+EDM, GEOM_DRUGS = "edm", "geom_drugs"
+NAMES = (EDM, "xyz2mol", "xyz2mol_hueckel", "strict", GEOM_DRUGS)
 DEFINITIONS = {
     EDM: (
         "bonds by EDM's distance table, margins 10/5/3 pm, no aromatic bonds; valid if "
@@ -33,7 +33,19 @@ DEFINITIONS = {
     "strict": (
         "valid by xyz2mol_hueckel, and one fragment, no formal charges, no radicals"
     ),
+    GEOM_DRUGS: (
+        "the revised GEOM-Drugs evaluation on the bonds of xyz2mol_hueckel: valid if "
+        "sanitized and one fragment; stable if the number of aromatic bonds and the "
+        "orders of the others are in the table for the element and the formal charge"
+    ),
 }
+DERIVED = {
+    bonds.STRICT: (bonds.STRICT_PARENT, bonds.judge_strictly),
+    GEOM_DRUGS: (geom_drugs.PARENT, geom_drugs.judge),
+}
+"""Conventions that judge what another perceives, and how."""
+BOND_PRESET = "xyz2mol_hueckel"
+"""Convention by whose bonds everything else is measured; strained cages need it."""
 
 Advance = Callable[[str, int], None]  # Convention, molecules done.
 
@@ -189,25 +201,65 @@ def judge(
         time_limit: CPU seconds for one molecule.
         advance: callback after every molecule done in a worker.
     """
-    scores, perceptions = {}, {}
-    needed = {*names, *([bonds.STRICT_PARENT] if bonds.STRICT in names else [])}
-    for name in (EDM, *bonds.PRESETS, bonds.STRICT):
+    found = perceive(molecules, names, faults, num_workers, time_limit, advance)
+    return score(molecules, found, names, known_graphs)
+
+
+def perceive(
+    molecules: Sequence[bonds.Molecule],
+    names: Sequence[str] = NAMES,
+    faults: Sequence[str | None] | None = None,
+    num_workers: int = 1,
+    time_limit: float = 10.0,
+    advance: Advance | None = None,
+) -> dict[str, list[bonds.Perception]]:
+    """Returns what conventions perceive, but for those that judge another's bonds.
+
+    See `judge` for the arguments.
+    """
+    needed = {DERIVED[name][0] if name in DERIVED else name for name in names}
+    found = {}
+    for name in (EDM, *bonds.PRESETS):
         if name not in needed:
             continue
         if name == EDM:
-            judged = edm.validity(molecules).perceptions
-        elif name == bonds.STRICT:
-            judged = [bonds.judge_strictly(p) for p in perceptions[bonds.STRICT_PARENT]]
+            perceived = edm.validity(molecules).perceptions
         else:
             on_done = None if advance is None else partial(advance, name)
-            judged = bonds.perceive_all(
+            perceived = bonds.perceive_all(
                 molecules, name, num_workers, time_limit, on_done
             )
-        perceptions[name] = _with_faults(judged, faults)
+        found[name] = _with_faults(perceived, faults)
+    return found
+
+
+def score(
+    molecules: Sequence[bonds.Molecule],
+    perceived: Mapping[str, list[bonds.Perception]],
+    names: Sequence[str] = NAMES,
+    known_graphs: dict[str, set[str]] | None = None,
+) -> Judgement:
+    """Scores molecules by what was perceived of them.
+
+    Args:
+        molecules: pairs of atomic numbers and positions in Å.
+        perceived: by `perceive`.
+        names: conventions, of `NAMES`.
+        known_graphs: graphs by `reference_graphs`; without it novelty is not computed.
+    """
+    perceptions = dict(perceived)
+    for name, (parent, judge_one) in DERIVED.items():
         if name in names:
-            stability = edm.stability(molecules) if name == EDM else None
-            graphs = (known_graphs or {}).get(name)
-            scores[name] = _score(name, perceptions[name], graphs, stability)
+            perceptions[name] = [judge_one(one) for one in perceived[parent]]
+    scores = {}
+    for name in (known for known in NAMES if known in names):
+        stable = None
+        if name == EDM:
+            stable = edm.stability(molecules)
+        elif name == GEOM_DRUGS:
+            stable = geom_drugs.stability(molecules, perceived[geom_drugs.PARENT])
+        graphs = (known_graphs or {}).get(name)
+        scores[name] = _score(name, perceptions[name], graphs, stable)
     return Judgement(scores, perceptions)
 
 

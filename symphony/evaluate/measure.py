@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from rdkit import Chem
+
 from common import __version__
-from symphony.chemistry import bonds, pool
-from symphony.evaluate import conventions, distributions, poses, samples
+from symphony.chemistry import bonds, geom_drugs, pool
+from symphony.evaluate import conventions, distributions, poses, relaxation, samples
 from symphony.view import cards
 
-# The bonds that distributions are measured on; the data's strained cages need it.
-BOND_PRESET = "xyz2mol_hueckel"
+BOND_PRESET = conventions.BOND_PRESET
 
 
 def versions() -> dict[str, str]:
@@ -27,19 +28,22 @@ def versions() -> dict[str, str]:
         "symphony": __version__,
         "python": platform.python_version(),
         **libraries,
-        "posebusters": _posebusters_version(),
+        "posebusters": _version_of("posebusters"),
+        "tblite": _version_of("tblite"),
     }
 
 
-def _posebusters_version() -> str:
-    if poses.is_installed():
-        return importlib.metadata.version("posebusters")
-    return "not installed"
+def _version_of(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
-def _first_valid(
+def first_valid(
     molecules: Sequence[bonds.Molecule], perceptions: Sequence[bonds.Perception]
 ) -> tuple[list[bonds.Molecule], list[bonds.Perception]]:
+    """Returns the first valid molecules, those that enter the distributions."""
     valid = [
         pair
         for pair in zip(molecules, perceptions, strict=True)
@@ -58,8 +62,8 @@ def measure_geometry(
 
     Only valid molecules enter, at most `distributions.NUM_MOLECULES` of either side.
     """
-    ours = _first_valid(molecules, perceptions)
-    data = _first_valid(reference, reference_perceptions)
+    ours = first_valid(molecules, perceptions)
+    data = first_valid(reference, reference_perceptions)
     lengths, data_lengths = (distributions.bond_lengths(*side) for side in (ours, data))
     around, data_around = (distributions.environments(*side) for side in (ours, data))
     lengths_compared = distributions.compare(
@@ -131,11 +135,47 @@ def measure_poses(
     """Runs PoseBusters on the first valid molecules, if it is installed."""
     if not poses.is_installed():
         return None
-    valid, _ = _first_valid(molecules, perceptions)
-    # Each was perceived within the time limit before.
-    mols = [bonds.perceive(*m, BOND_PRESET) for m in valid[: poses.MAX_MOLECULES]]
-    checks = poses.check([mol for mol in mols if mol is not None])
+    mols = _first_mols(molecules, perceptions, poses.MAX_MOLECULES)
+    checks = poses.check(mols)
     return None if checks is None else checks._asdict()
+
+
+def measure_relaxation(
+    molecules: Sequence[bonds.Molecule],
+    perceptions: Sequence[bonds.Perception],
+    count: int,
+    num_workers: int = 1,
+    time_limit: float = 10.0,
+    on_done: pool.OnDone | None = None,
+) -> dict[str, Any] | None:
+    """Relaxes the first connected ones by GFN2-xTB, if it is installed.
+
+    Args:
+        molecules: pairs of atomic numbers and positions in Å.
+        perceptions: what `BOND_PRESET` perceives of each.
+        count: how many to relax.
+        num_workers: number of worker processes.
+        time_limit: CPU seconds for one molecule.
+        on_done: callback after every molecule, for progress bars.
+    """
+    if not relaxation.is_installed():
+        return None
+    judged = [geom_drugs.judge(perception) for perception in perceptions]
+    mols = _first_mols(molecules, judged, count)
+    found = relaxation.measure(mols, num_workers, time_limit, on_done)
+    return None if found is None else found._asdict()
+
+
+def _first_mols(
+    molecules: Sequence[bonds.Molecule],
+    perceptions: Sequence[bonds.Perception],
+    count: int,
+) -> list[Chem.Mol]:
+    """Returns the first valid molecules with their bonds."""
+    valid, _ = first_valid(molecules, perceptions)
+    # Each was perceived within the time limit before.
+    mols = [bonds.perceive(*molecule, BOND_PRESET) for molecule in valid[:count]]
+    return [mol for mol in mols if mol is not None]
 
 
 def evaluate(
@@ -146,6 +186,7 @@ def evaluate(
     time_limit: float = 10.0,
     num_perceived: int = distributions.NUM_MOLECULES,
     advance: conventions.Advance | None = None,
+    num_relaxed: int = relaxation.NUM_MOLECULES,
 ) -> dict[str, Any]:
     """Measures samples against data; see the docs on metrics for every entry.
 
@@ -158,6 +199,8 @@ def evaluate(
         num_perceived: molecules of the reference whose bonds are perceived for the
             distributions, the slow part; 0 leaves the distributions out.
         advance: callback after every molecule done in a worker.
+        num_relaxed: molecules that GFN2-xTB relaxes for `"geom_drugs"`, if it is
+            installed.
     """
     known = conventions.reference_graphs(
         reference, names, num_workers, time_limit, _progress_of("known", advance)
@@ -177,9 +220,19 @@ def evaluate(
         "sizes": measure_sizes(drawn.molecules, reference.molecules),
         "geometry": None,
         "poses": None,
+        "relaxation": None,
         "viewer": cards.make(drawn, judged, cards.NUM_CARDS),
     }
     drawn_bonds = judged.perceptions.get(BOND_PRESET)
+    if conventions.GEOM_DRUGS in names and num_relaxed:
+        report["relaxation"] = measure_relaxation(
+            drawn.molecules,
+            drawn_bonds,
+            num_relaxed,
+            num_workers,
+            time_limit,
+            _progress_of("relaxed", advance),
+        )
     if drawn_bonds is not None and num_perceived:
         data = samples.choose(reference.molecules, num_perceived)
         data_bonds = bonds.perceive_all(

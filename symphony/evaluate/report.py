@@ -1,5 +1,6 @@
 """Report of an evaluation: tables, plots, an HTML page."""
 
+import math
 from typing import Any
 
 import matplotlib.figure
@@ -39,6 +40,12 @@ def convention_rows(report: dict[str, Any]) -> Rows:
                 _percent(score["molecule_stability"]),
             ]
         )
+    poses = report["poses"]
+    if poses is not None:
+        share, count = poses["all_passed"], poses["num_molecules"]
+        error = math.sqrt(share * (1 - share) / count)
+        name = f"posebusters, of {count} valid by {conventions.BOND_PRESET}"
+        rows.append([name, _percent(share), _percent(error), *["–"] * 5])
     return rows
 
 
@@ -86,6 +93,27 @@ def pose_rows(report: dict[str, Any]) -> Rows:
     return [*rows, ["all tests", _percent(poses["all_passed"])]]
 
 
+def relaxation_rows(report: dict[str, Any]) -> Rows:
+    """Returns a header and one row per figure of the relaxation by GFN2-xTB."""
+    found = report["relaxation"]
+    if found is None:
+        return []
+    total = found["num_molecules"] + found["num_failed"]
+    count = f"{found['num_molecules']} of the first {total} valid by geom_drugs"
+    rows = [[f"relaxation by GFN2-xTB, tblite {found['version']}, {count}", "value"]]
+    for key, label, digits in (
+        ("bonds", "change of bond lengths, mean, Å", 4),
+        ("angles", "change of angles, mean, degrees", 2),
+        ("torsions", "change of torsions, mean, degrees", 2),
+        ("energy_median", "energy gained, median, kcal/mol", 2),
+        ("energy_mean", "energy gained, mean, kcal/mol", 2),
+        ("rmsd_median", "RMSD, median, Å", 3),
+    ):
+        rows.append([label, number(found[key], digits)])
+    failures = found["failures"].items()
+    return rows + [[f"not relaxed: {why}", str(count)] for why, count in failures]
+
+
 def reasons(report: dict[str, Any]) -> list[str]:
     """Returns a line for each convention: why molecules are invalid, commonest first.
 
@@ -124,8 +152,13 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     print_tables([convention_rows(report)], console)
     for line in reasons(report):
         console.print(line, highlight=False, soft_wrap=True)
-    tables = [distribution_rows(report), ring_rows(report), pose_rows(report)]
-    print_tables(tables, console)
+    print_tables(_further_tables(report), console)
+
+
+def _further_tables(report: dict[str, Any]) -> list[Rows]:
+    """Returns the tables behind that of the conventions."""
+    makers = (relaxation_rows, distribution_rows, ring_rows, pose_rows)
+    return [make(report) for make in makers]
 
 
 def _plot_validity(report: dict[str, Any]) -> matplotlib.figure.Figure:
@@ -221,14 +254,21 @@ def to_html(report: dict[str, Any]) -> str:
     for name, score in report["conventions"].items():
         reasons = ", ".join(f"{why} {n}" for why, n in score["failures"].items())
         definitions.append([name, score["definition"], reasons or "–"])
-    tables = [distribution_rows(report), ring_rows(report), pose_rows(report)]
+    poses = report["poses"]
+    if poses is not None:
+        text = (
+            f"PoseBusters {poses['version']}, {poses['config']}: the first valid "
+            f"molecules by {conventions.BOND_PRESET} that pass every test"
+        )
+        failed = poses["num_molecules"] * (1 - poses["all_passed"])
+        definitions.append(["posebusters", text, f"some test {failed:.0f}"])
     parts = [
         html_table(convention_rows(report)),
         html_table(definitions, text=True),
         *_molecules(report),
         *make_plots(report),
         "<h2>Distances from the data</h2>",
-        *(html_table(rows) for rows in tables if rows),
+        *(html_table(rows) for rows in _further_tables(report) if rows),
     ]
     title, caption = "Evaluation of molecules", _caption(report)
     return html_page(title, caption, parts, report["versions"])

@@ -171,6 +171,7 @@ def test_unusable_samples_end_in_one_clear_line(tmp_path, name, content, message
         ["--samples=a.sdf", "--max_molecules=many"],
         ["--samples=a.sdf", "--max_molecules=0"],
         ["--samples=a.sdf", "--num_perceived=-1"],
+        ["--samples=a.sdf", "--num_relaxed=-1"],
         ["--samples=a.sdf", "--reference_split=all"],
     ],
 )

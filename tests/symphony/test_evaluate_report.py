@@ -34,6 +34,7 @@ def make_report(geometry=True, poses=False):
         },
         "geometry": None,
         "poses": None,
+        "relaxation": None,
         "viewer": None,
     }
     if geometry:
@@ -81,9 +82,45 @@ def test_poses_end_with_all_tests():
     assert rows[1:] == [["bond_lengths", "75.00"], ["all tests", "50.00"]]
 
 
+def test_poses_stand_beside_the_conventions():
+    rows = report.convention_rows(make_report(poses=True))
+    assert rows[-1][:3] == [
+        "posebusters, of 4 valid by xyz2mol_hueckel",
+        "50.00",
+        "25.00",
+    ]
+    assert {len(row) for row in rows} == {8}
+    page = report.to_html(make_report(poses=True))
+    assert "PoseBusters 1, mol: the first valid molecules" in page
+    assert "posebusters" not in report.to_html(make_report())
+
+
+def test_a_relaxation_tells_what_was_not_relaxed():
+    found = make_report()
+    found["relaxation"] = {
+        "version": "0.8", "num_molecules": 3, "num_failed": 1, "bonds": 0.0123,
+        "failures": {"timeout": 1}, "angles": 1.5, "torsions": None,
+        "energy_median": 2.25, "energy_mean": 3.0, "rmsd_median": 0.05,
+    }  # fmt: skip
+    header, *rows = report.relaxation_rows(found)
+    assert "3 of the first 4 valid by geom_drugs" in header[0]
+    assert [row[1] for row in rows] == [
+        "0.0123",
+        "1.50",
+        "–",
+        "2.25",
+        "3.00",
+        "0.050",
+        "1",
+    ]
+    assert rows[-1][0] == "not relaxed: timeout"
+    assert "2.25" in report.to_html(found)
+
+
 def test_what_was_not_measured_is_left_out():
     bare = make_report(geometry=False)
     assert report.ring_rows(bare) == report.pose_rows(bare) == []
+    assert report.relaxation_rows(bare) == []
     assert len(report.distribution_rows(bare)) == 2
     assert len(report.make_plots(bare)) == 2
 

@@ -82,7 +82,7 @@ def test_cards_have_names_fields_and_the_judgement_of_evaluate(page, sdf):
     for index, one in enumerate(found["molecules"]):
         expected = [judged.perceptions[n][index].status for n in found["conventions"]]
         assert one["status"] == expected
-    assert water["status"] == methane["status"] == ["valid"] * 4
+    assert water["status"] == methane["status"] == ["valid"] * 5
     assert "valid" not in broken["status"][1:]  # EDM's table lets lone atoms pass.
 
 
@@ -123,7 +123,7 @@ def test_what_symphony_wrote_shows_all_molecules_with_what_became_of_them(tmp_pa
     first, second, _ = page_data(tmp_path / "v.html")["molecules"]
     assert first["fields"]["log_likelihood"] == 4.5
     assert not {"sdf_bytes", "extxyz_bytes", "crc32"} & set(first["fields"])
-    assert second["status"] == ["positions not finite"] * 4
+    assert second["status"] == ["positions not finite"] * 5
     assert second["elements"] == "O H H"
 
 
@@ -133,7 +133,7 @@ def test_an_unfinished_molecule_is_drawn_and_says_so(tmp_path):
     (tmp_path / "a.jsonl").write_text(record + "\n")
     assert view(tmp_path / "a.extxyz", "-o", tmp_path / "v.html") == 0
     (one,) = page_data(tmp_path / "v.html")["molecules"]
-    assert one["status"] == ["never finished"] * 4
+    assert one["status"] == ["never finished"] * 5
     assert one["elements"] == "O H H"
     assert one["fields"]["logP"] == 2.5
     assert "pbc" not in one["fields"]
@@ -157,7 +157,7 @@ def test_an_unreadable_record_shifts_no_field(tmp_path):
     assert view(path, "-o", tmp_path / "v.html") == 0
     good, lost = page_data(tmp_path / "v.html")["molecules"]
     assert (good["name"], good["fields"]["logP"]) == ("methane", 1.1)
-    assert lost["status"] == ["unreadable record"] * 4
+    assert lost["status"] == ["unreadable record"] * 5
 
 
 def test_a_thousand_molecules_make_a_page_below_two_megabytes():
