@@ -8,7 +8,17 @@ from functools import partial
 
 from common.commands import cli
 from common.errors import UsageError
-from symphony import acceptance, asking, drawing, manifest, molfile, relax, sampler
+from symphony import (
+    acceptance,
+    asking,
+    bounds,
+    drawing,
+    likelihood,
+    manifest,
+    molfile,
+    relax,
+    sampler,
+)
 from symphony.acceptance import Gate
 from symphony.conditions import parse
 from symphony.kinds.denoiser.sample import Refiner, load_refiner, start_of_batch
@@ -31,6 +41,7 @@ PROPERTY_HELP = (
 )
 KEEP_HELP = "those of --attach stay where valence allows; else they are drawn anew"
 BEST_HELP = "keep so many, by log-likelihood per atom less the mean of the size"
+SCORE_HELP = "also the log-likelihood over orders, as symphony score writes it"
 DRAWS_HELP = (
     f"draws of --until_valid at most (default: {acceptance.DRAWS_FOR_EACH} for each)"
 )
@@ -62,9 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     refiner = _load_refiner(arguments, weights, options)
     cli.announce_device()
     head = manifest.header(weights, options, seed, refiner, gate)
+    score = None
+    if arguments.score:
+        likelihood.scorer_of(weights, bounds.NUM_DIRECTIONS)
+        head["settings"]["score"] = [bounds.NUM_ORDERS, bounds.NUM_DIRECTIONS]
+        score = partial(bounds.scored, weights=weights, options=options)
     end = sampler.end_of(total, gate)
     draw = partial(drawing.draw, weights, options, seed, end=end, num_slots=slots)
-    make = partial(_make, draw, refiner)
+    make = partial(_make, draw, refiner, score)
     with molfile.open_output(arguments.output, head, arguments.overwrite) as output:
         written = manifest.write_all(output, make, total, "sampling", gate)
     if arguments.relax is not None:
@@ -94,12 +110,14 @@ def tell(path: str, written: manifest.Written | None, gate: Gate | None) -> None
 def _make(
     draw: Callable[[int], Iterator[Sample]],
     refiner: Refiner | None,
+    score: Callable[[Iterator[Sample]], Iterator[Sample]] | None,
     first: int,
 ) -> Iterator[Sample]:
     """Yields molecules from the first on; a refined one is so in its own batch."""
     begin = first if refiner is None else start_of_batch(first)
     made = sampler.refined(draw(begin), refiner)
-    return itertools.islice(made, first - begin, None)
+    made = itertools.islice(made, first - begin, None)
+    return made if score is None else score(made)
 
 
 def _load_refiner(
@@ -151,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     number("--guidance", help=f"towards --property. {asking.GOOD_GUIDANCE}")
     add_gate(parser)
     add("--best", type=int, default=None, help=BEST_HELP)
+    add("--score", action="store_true", help=SCORE_HELP)
     add("--relax", help="mmff or gfn2: relaxed molecules beside, as <name>_mmff.sdf")
     count("--max_atoms", help="largest size; by the config")
     count("--num_slots", help=SLOTS_HELP)

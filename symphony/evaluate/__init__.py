@@ -12,6 +12,7 @@ from typing import Any
 
 from common.commands import cli, outcome
 from common.errors import UsageError
+from symphony import relax
 
 _CONVENTIONS = "edm,xyz2mol,xyz2mol_hueckel,strict"
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Imported late, so that --help and mistakes on the command line are quick.
     from common.commands.report import show
-    from symphony.evaluate import measure, report, samples
+    from symphony.evaluate import measure, relaxation, report, samples
 
     drawn = samples.read_samples(arguments.samples, arguments.max_molecules)
     reference = samples.read_reference(arguments.reference, arguments.reference_split)
@@ -44,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             num_perceived,
             advance,
         )
+    if arguments.relax is not None:
+        result["relaxation"] = relaxation.measure(drawn.molecules, arguments.relax)
     page = report.to_html(result)
     folder = Path(arguments.output)
     show(result, page, report.print_report, folder, "symphony evaluate")
@@ -74,6 +77,8 @@ def _check(arguments: argparse.Namespace) -> None:
             "expected --num_perceived of at least 0 and --max_molecules of at least "
             f"1, found {arguments.num_perceived} and {largest}"
         )
+    if arguments.relax is not None:
+        relax.check_method(arguments.relax)
     folder, overwrite = Path(arguments.output), arguments.overwrite
     cli.check_report(folder, "symphony evaluate", overwrite)
 
@@ -108,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         default=os.cpu_count() or 1,
         help="processes for bond perception",
     )
+    add("--relax", help="mmff or gfn2: what relaxing valid molecules changes")
     add("--time_limit", type=float, default=10.0, help="CPU seconds for one molecule")
     return parser
 

@@ -14,7 +14,7 @@ from common.commands.report import (
     number,
     print_tables,
 )
-from symphony.evaluate import conventions
+from symphony.evaluate import conventions, relaxation
 from symphony.view import cards
 
 
@@ -125,6 +125,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     for line in reasons(report):
         console.print(line, highlight=False, soft_wrap=True)
     tables = [distribution_rows(report), ring_rows(report), pose_rows(report)]
+    tables.append(relaxation.rows(report.get("relaxation")))
     print_tables(tables, console)
 
 
@@ -222,6 +223,7 @@ def to_html(report: dict[str, Any]) -> str:
         reasons = ", ".join(f"{why} {n}" for why, n in score["failures"].items())
         definitions.append([name, score["definition"], reasons or "–"])
     tables = [distribution_rows(report), ring_rows(report), pose_rows(report)]
+    tables.append(relaxation.rows(report.get("relaxation")))
     parts = [
         html_table(convention_rows(report)),
         html_table(definitions, text=True),

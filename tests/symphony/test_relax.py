@@ -8,8 +8,10 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
 from common.errors import UsageError
-from symphony import relax
+from symphony import data, relax, score
 from symphony.chemistry import relaxing
+from symphony.evaluate import relaxation
+from symphony.likelihood import Score
 
 
 def ethanol(stretch=1.0):
@@ -87,3 +89,46 @@ def test_what_cannot_relax_is_told_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="install the extra eval, or give --relax=mm"):
         relax.check(tmp_path / "mine.sdf", "gfn2", overwrite=False)
+
+
+def arrays(mol):
+    numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], np.uint8)
+    return numbers, mol.GetConformer().GetPositions().astype(np.float32)
+
+
+def test_scores_tell_what_relaxation_changes(tmp_path):
+    numbers, positions = arrays(ethanol(1.02))
+    alone = np.array([8], np.uint8), np.zeros((1, 3), np.float32)
+    molecules = data.make_molecules(
+        np.array([len(numbers), 1]),
+        np.concatenate([numbers, alone[0]]),
+        np.concatenate([positions, alone[1]]),
+    )
+    named = score._with_bonds(molecules)
+    assert named[1][1] is None
+    found = relax.relax_each(named, "mmff")
+    some = [Score(-1.0, 0.1, 2.0, -2.0, np.zeros(n), -0.1) for n in (9, 1)]
+    path = tmp_path / "scores.csv"
+    relaxed = [result for _, result in found]
+    score.write_scores(path, molecules, dict(enumerate(some)), 16, 32, {}, relaxed)
+    head, first, second = path.read_text().splitlines()
+    assert head.endswith("num_direction_samples,relax_energy_change_eV,relax_rmsd")
+    assert float(first.split(",")[-2]) < 0.0 < float(first.split(",")[-1])
+    assert second.endswith(",nan,nan")
+    assert "1 of 2 molecules relaxed" in relax.write(path, "mmff", found, "it")
+    assert (tmp_path / "scores_mmff.sdf").read_text().count("$$$$") == 1
+
+
+def test_an_evaluation_tells_the_mean_and_the_median():
+    molecules = [arrays(ethanol()), arrays(ethanol(1.03))]
+    alone = np.array([8], np.uint8), np.zeros((1, 3), np.float32)
+    found = relaxation.measure([*molecules, alone], "mmff")
+    assert (found["num_molecules"], found["num_relaxed"]) == (2, 2)
+    changes = [relaxing.relax(ethanol(x), "mmff").energy_change for x in (1.0, 1.03)]
+    assert found["energy_change_eV"]["mean"] == pytest.approx(
+        np.mean(changes), rel=1e-3
+    )
+    head, *rows = relaxation.rows(found)
+    assert head[0] == "relaxation by mmff, 2 valid molecules"
+    assert rows[-1] == ["converged", "2", ""]
+    assert relaxation.rows(None) == []
