@@ -53,7 +53,7 @@ class Finished(NamedTuple):
         log_of_atoms: the part of each atom in it; NaN of atoms that were not drawn.
         log_constrained: log-likelihood under the limits; None without limits.
         reason: why it did not stop, where there are limits.
-        num_redrawn: draws that were taken back, where there are limits.
+        num_redrawn: draws and atoms that were taken back, where there are limits.
     """
 
     index: int

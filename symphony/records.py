@@ -40,6 +40,7 @@ class Sample(NamedTuple):
         targets: numbers of the properties that it was asked to have, by name.
         log_of_atoms: part of each atom in `log_likelihood`, of the step that placed it;
             NaN for the atoms of a fragment. The rest is the part of stopping.
+        num_redrawn: draws and atoms that were taken back, where there are wishes.
         score: its `symphony.likelihood.Score`, over random orders; None where it was
             not asked for, or the molecule is unfinished.
     """
@@ -58,6 +59,7 @@ class Sample(NamedTuple):
     num_fixed: int = 0
     targets: Mapping[str, float] = MappingProxyType({})
     log_of_atoms: Float[np.ndarray, " num_atoms"] | None = None
+    num_redrawn: int | None = None
     score: Any = None
 
 
@@ -103,7 +105,7 @@ def record_of(sample: Sample, smiles: str | None) -> dict[str, Any]:
 
 
 def numbers_of(sample: Sample) -> dict[str, float]:
-    """Returns the log-likelihood, the targets, and how far refinement moved it."""
+    """Returns log-likelihoods, targets, what was taken back, what refinement moved."""
     numbers = {}
     known = {
         "log_likelihood": sample.log_likelihood,
@@ -112,6 +114,8 @@ def numbers_of(sample: Sample) -> dict[str, float]:
     for name, value in known.items():
         if value is not None:
             numbers[_full_name(sample, name)] = round(value, 4)
+    if sample.num_redrawn is not None:
+        numbers["taken_back"] = sample.num_redrawn
     if sample.moved is not None:
         numbers["moved"] = round(sample.moved, 4)
     targets = {f"target_{name}": value for name, value in sample.targets.items()}

@@ -14,7 +14,7 @@ COMMAND = "symphony sample"
 NO_BONDS = "no bonds were perceived"
 NAMES = ("mmff", "gfn2")
 EXTRA = {"gfn2": "tblite"}
-OF_DRAWN = ("log_likelihood", "standard_error", "effective_orders")
+OF_DRAWN = ("log_likelihood", "standard_error", "effective_orders", "taken_back")
 """Properties of the structure as it was drawn, which a relaxed one has not."""
 
 
