@@ -14,6 +14,7 @@ draws around the true one; see `num_directions`.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -48,6 +49,9 @@ from symphony.sharing import embed_order, share
 from symphony.weights import Weights
 
 ORDERS_PER_CALL = 16
+
+ORDERS_TOGETHER = 4
+"""Orders that are evaluated side by side: on a CPU more would leave its caches."""
 
 WORTH, FEWEST = 6, 4
 """Independent coarse directions that one of those spread evenly is worth, from some."""
@@ -203,7 +207,9 @@ def make_scorer(
             embedded = embed_order(bound, shared, *nodes, given)
             return order_terms(bound, drawn, near, given, key, num_draws, embedded)
 
-        return jax.lax.map(one, (jax.vmap(draw_cut)(keys_cut), keys_draws))
+        orders = (jax.vmap(draw_cut)(keys_cut), keys_draws)
+        together = math.gcd(len(keys), ORDERS_TOGETHER)
+        return jax.lax.map(one, orders, batch_size=together)
 
     return run
 

@@ -33,7 +33,6 @@ CHOICES = (
 )  # fmt: skip
 REFINER = "refine_qm9"
 CONDITION_HELP = "name=number of a property, as gap=6.5; once for each"
-OUTPUT_HELP = "an SDF; .extxyz and .jsonl beside"
 PROPERTY_HELP = (
     "target of a property, as gap=0.25, or a range to draw from, as logP=2:3, in the "
     "unit of the training data; once for each. An unknown name lists those of "
@@ -143,12 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--checkpoint", default="qm9", help="packaged weights or a run's folder")
     add("--num_molecules", type=int, default=100, help="how many, failed ones counted")
     add("--seed", type=int, default=0, help="of the random numbers")
-    add(
-        "-o",
-        "--output",
-        default="molecules.sdf",
-        help="an SDF; .extxyz and .jsonl beside",
-    )
+    add("-o", "--output", default="molecules.sdf", help=molfile.OUTPUT_HELP)
     number("--temperature_focus", help="of stop, focus and species; 1: as trained")
     number("--temperature_position", help="of the density of positions; 1: as trained")
     number("--basin_temperature", help="narrows each mode of the position; 1: does not")

@@ -19,6 +19,7 @@ from symphony import columns, data, relax
 from symphony.acceptance import BOND_PRESET
 from symphony.conditions import names_read
 from symphony.data.elements import SYMBOLS
+from symphony.inputs import add_input, input_of
 from symphony.likelihood import Score, score_molecules
 from symphony.weights import Weights, load_weights, warn_of_unseen
 
@@ -139,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the command; those of the process where None.
     """
     arguments = _parser().parse_args(argv)
+    arguments.molecules = input_of(arguments)
     _check(arguments)
     weights = load_weights(arguments.checkpoint)
     molecules, _ = data.read_molecules(
@@ -251,8 +253,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--checkpoint", default="qm9", help="packaged weights or a run's folder")
-    add("--molecules", required=True, help="molecules: .sdf, .xyz, .extxyz or .npz")
+    add_input(parser)
     add(
+        "-o",
         "--output",
         default="scores.csv",
         help="a row a molecule; _atoms.csv, .json beside",

@@ -13,6 +13,7 @@ from typing import Any
 from common.commands import cli, outcome
 from common.errors import UsageError
 from symphony import relax
+from symphony.inputs import add_input, input_of
 
 _CONVENTIONS = "edm,xyz2mol,xyz2mol_hueckel,strict"
 
@@ -24,12 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the command; those of the process where None.
     """
     arguments = _parser().parse_args(argv)
+    arguments.samples = input_of(arguments, "samples")
     names = _choose_conventions(arguments.conventions)
     _check(arguments)
 
     # Imported late, so that --help and mistakes on the command line are quick.
     from common.commands.report import show
-    from symphony.evaluate import measure, relaxation, report, samples
+    from symphony.evaluate import measure, report, samples
 
     drawn = samples.read_samples(arguments.samples, arguments.max_molecules)
     reference = samples.read_reference(arguments.reference, arguments.reference_split)
@@ -44,9 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.time_limit,
             num_perceived,
             advance,
+            arguments.relax,
         )
-    if arguments.relax is not None:
-        result["relaxation"] = relaxation.measure(drawn.molecules, arguments.relax)
     page = report.to_html(result)
     folder = Path(arguments.output)
     show(result, page, report.print_report, folder, "symphony evaluate")
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         "symphony evaluate", "Judges molecules by several conventions, against data."
     )
     add = parser.add_argument
-    add("--samples", required=True, help="molecules: .sdf, .extxyz, .xyz or .npz")
+    add_input(parser, "samples")
     add("--reference", default="qm9-sample", help="data: a file or a packaged name")
     add(
         "--reference_split",
@@ -96,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="part of the data to compare with; all of it by default",
     )
-    add("--output", default="report", help="folder of report.json and report.html")
+    add(
+        "-o", "--output", default="report", help="folder of report.json and report.html"
+    )
     add("--overwrite", action="store_true", help="replace what --output has")
     add("--conventions", default=_CONVENTIONS, help="names, divided by commas")
     add("--max_molecules", type=int, default=None, help="judge only the first ones")

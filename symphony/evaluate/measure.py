@@ -12,7 +12,7 @@ from typing import Any
 
 from common import __version__
 from symphony.chemistry import bonds, pool
-from symphony.evaluate import conventions, distributions, poses, samples
+from symphony.evaluate import conventions, distributions, poses, relaxation, samples
 from symphony.view import cards
 
 # The bonds that distributions are measured on; the data's strained cages need it.
@@ -146,6 +146,7 @@ def evaluate(
     time_limit: float = 10.0,
     num_perceived: int = distributions.NUM_MOLECULES,
     advance: conventions.Advance | None = None,
+    relax: str | None = None,
 ) -> dict[str, Any]:
     """Measures samples against data; see the docs on metrics for every entry.
 
@@ -158,6 +159,7 @@ def evaluate(
         num_perceived: molecules of the reference whose bonds are perceived for the
             distributions, the slow part; 0 leaves the distributions out.
         advance: callback after every molecule done in a worker.
+        relax: method by which the first valid molecules are relaxed; none if None.
     """
     known = conventions.reference_graphs(
         reference, names, num_workers, time_limit, _progress_of("known", advance)
@@ -193,6 +195,12 @@ def evaluate(
             drawn.molecules, drawn_bonds, data, data_bonds
         )
         report["poses"] = measure_poses(drawn.molecules, drawn_bonds)
+    if relax is not None:
+        if drawn_bonds is None:
+            how = (BOND_PRESET, num_workers, time_limit)
+            drawn_bonds = bonds.perceive_all(drawn.molecules, *how)
+        valid, _ = _first_valid(drawn.molecules, drawn_bonds)
+        report["relaxation"] = relaxation.measure(valid, relax)
     return report
 
 

@@ -10,9 +10,6 @@ from symphony import relax
 from symphony.acceptance import BOND_PRESET
 from symphony.chemistry import bonds
 
-MAX_MOLECULES = 1000
-"""Valid molecules that are relaxed, at most: the first ones."""
-
 TITLES = {
     "energy_change_eV": "energy change, eV",
     "rmsd": "RMSD, Å",
@@ -21,17 +18,14 @@ TITLES = {
 
 
 def measure(molecules: Sequence[bonds.Molecule], method: str) -> dict[str, Any]:
-    """Relaxes the first valid molecules; returns means and medians of what changes.
+    """Relaxes molecules; returns means and medians of what changes.
 
     Args:
-        molecules: generated molecules.
+        molecules: generated molecules that are valid, perceived within their time.
         method: one of `symphony.relax.NAMES`.
     """
-    named: list[tuple[str, Any]] = []
-    for index, molecule in enumerate(molecules):
-        mol = bonds.perceive(*molecule, BOND_PRESET)
-        if mol is not None and len(named) < MAX_MOLECULES:
-            named.append((str(index), mol))
+    mols = [bonds.perceive(*molecule, BOND_PRESET) for molecule in molecules]
+    named = [(str(index), mol) for index, mol in enumerate(mols)]
     found = [one for _, one in relax.relax_each(named, method)]
     done = [one for one in found if not isinstance(one, str)]
     values = {
