@@ -1,21 +1,16 @@
 """Tests of scores beside samples, with a scorer that compiles nothing."""
 
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 
 from common.errors import UsageError
 from symphony import bounds, likelihood, records, weights
 from symphony.likelihood import OrderTerms
+from symphony.options import Options
 from symphony.records import Sample
 from tests.symphony import small
 
-
-class Asked(NamedTuple):
-    """What `bounds` reads of options."""
-
-    conditions: dict[str, float]
+NOTHING = Options(**dict.fromkeys(Options._fields))._replace(conditions={})
 
 
 def sample(index, stopped=True, count=3):
@@ -47,7 +42,7 @@ def given():
 
 def test_finished_molecules_have_a_score_and_others_none(calls):
     drawn = iter([sample(0), sample(1, stopped=False), sample(2, count=9)])
-    first, second, third = bounds.scored(drawn, given(), Asked({}))
+    first, second, third = bounds.scored(drawn, given(), NOTHING)
     assert first.score.bound == pytest.approx(-3.5)
     assert second.score is None
     assert third.score.bound == pytest.approx(-9.5)
@@ -56,14 +51,14 @@ def test_finished_molecules_have_a_score_and_others_none(calls):
 
 
 def test_what_is_drawn_for_a_score_depends_on_its_own_index(calls):
-    list(bounds.scored(iter([sample(0), sample(3)]), given(), Asked({})))
-    list(bounds.scored(iter([sample(3)]), given(), Asked({})))
+    list(bounds.scored(iter([sample(0), sample(3)]), given(), NOTHING))
+    list(bounds.scored(iter([sample(3)]), given(), NOTHING))
     assert (calls[1][0] == calls[2][0]).all()
     assert not (calls[0][0] == calls[1][0]).all()
 
 
 def test_files_name_the_bound_apart_from_the_path(calls):
-    (one,) = bounds.scored(iter([sample(0)]), given(), Asked({}))
+    (one,) = bounds.scored(iter([sample(0)]), given(), NOTHING)
     record = records.record_of(one, "C")
     assert record["log_likelihood"] == -4.0
     assert record["log_likelihood_over_orders"] == -3.5
@@ -77,4 +72,4 @@ def test_files_name_the_bound_apart_from_the_path(calls):
 def test_weights_that_cannot_score_are_told_at_once():
     wrong = given()._replace(model=None, name="mine")
     with pytest.raises(UsageError, match="mine: expected a model of kind symphony"):
-        bounds.scored(iter([]), wrong, Asked({}))
+        bounds.scored(iter([]), wrong, NOTHING)

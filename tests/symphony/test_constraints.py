@@ -62,7 +62,7 @@ def test_a_formula_is_met_exactly_or_told_to_be_unfinished(sampler, text):
         assert one.log_likelihood - np.nansum(one.log_of_atoms) < 1e-3
         assert record["taken_back"] == one.num_redrawn
     assert sum(one.stopped for one in drawn) >= 10
-    assert {one.num_redrawn > 0 for one in drawn} == {False, True}
+    assert any(one.stopped and one.num_redrawn > 0 for one in drawn)
 
 
 def test_a_number_of_atoms_is_a_range(sampler):
