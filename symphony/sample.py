@@ -72,11 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     refiner = _load_refiner(arguments, weights, options)
     cli.announce_device()
     head = manifest.header(weights, options, seed, refiner, gate)
-    score = None
-    if arguments.score:
-        likelihood.scorer_of(weights, bounds.NUM_DIRECTIONS)
+    score = _load_scorer(arguments, weights, options)
+    if score is not None:
         head["settings"]["score"] = [bounds.NUM_ORDERS, bounds.NUM_DIRECTIONS]
-        score = partial(bounds.scored, weights=weights, options=options)
     end = sampler.end_of(total, gate)
     draw = partial(drawing.draw, weights, options, seed, end=end, num_slots=slots)
     make = partial(_make, draw, refiner, score)
@@ -117,6 +115,16 @@ def _make(
     made = sampler.refined(draw(begin), refiner)
     made = itertools.islice(made, first - begin, None)
     return made if score is None else score(made)
+
+
+def _load_scorer(
+    arguments: argparse.Namespace, weights: Weights, options: Options
+) -> Callable[[Iterator[Sample]], Iterator[Sample]] | None:
+    """Returns what scores samples where it is asked; refuses weights that cannot."""
+    if not arguments.score:
+        return None
+    likelihood.scorer_of(weights, bounds.NUM_DIRECTIONS)
+    return partial(bounds.scored, weights=weights, options=options)
 
 
 def _load_refiner(
