@@ -140,6 +140,7 @@ KINDS = {
         decisions.empty_cache,
         decisions.extend_cache,
         decisions.decide,
+        decisions.shorten_cache,
     ),
     "paper": _stepwise(
         PaperSymphony,
@@ -148,6 +149,7 @@ KINDS = {
         paper_decisions.empty_cache,
         paper_decisions.extend_cache,
         paper_decisions.decide,
+        paper_decisions.shorten_cache,
     ),
     "denoiser": Kind(
         make=denoiser.make_model,

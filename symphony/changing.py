@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from common.commands import cli
-from common.errors import UsageError
 from symphony import data, editing, manifest, molfile, rounds, sample
 from symphony.acceptance import Gate
 from symphony.editing import Changer, Job
+from symphony.inputs import add_input, input_of
 from symphony.weights import Weights, load_weights
 
 ASKED = ("formula", "num_atoms", "max_heavy", "elements")
@@ -21,9 +21,8 @@ ASKED = ("formula", "num_atoms", "max_heavy", "elements")
 def add_flags(parser: argparse.ArgumentParser, output: str) -> None:
     """Adds the flags that both commands have."""
     add = parser.add_argument
-    add("molecules", nargs="?", help="file (.sdf, .xyz, .extxyz, .npz)")
-    add("--molecules", dest="molecules_flag", help="the same, by its name")
-    add("-o", "--output", default=output, help="an SDF; .extxyz and .jsonl beside")
+    add_input(parser)
+    add("-o", "--output", default=output, help=molfile.OUTPUT_HELP)
     add("--num_molecules", type=int, default=1, help="for each molecule of the file")
     add("--checkpoint", default="qm9", help="packaged weights or a run's folder")
     add("--seed", type=int, default=0, help="of the random numbers")
@@ -34,17 +33,6 @@ def add_flags(parser: argparse.ArgumentParser, output: str) -> None:
     sample.add_gate(parser)
     add("--num_slots", type=int, default=None, help="molecules built at a time")
     add("--overwrite", action="store_true", help="replace what --output has")
-
-
-def input_of(flags: argparse.Namespace) -> str:
-    """Returns the file of molecules: the first word, or `--molecules`."""
-    given = [x for x in (flags.molecules, flags.molecules_flag) if x is not None]
-    if len(given) != 1:
-        found = "none" if not given else f"both {given[0]} and --molecules={given[1]}"
-        raise UsageError(
-            f"expected a file of molecules as first word or --molecules, found {found}"
-        )
-    return given[0]
 
 
 def run(

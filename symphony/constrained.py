@@ -1,7 +1,8 @@
 """Takes a step of a molecule that has limits; see `symphony.limits`.
 
-An atom that closes the way to the end is taken back, and the step drawn anew. Hydrogens
-of a core that wait come back once no heavy atom is drawn any more. Positions are in Å.
+An atom that closes the way to the end is taken back, and the step drawn anew; see also
+`symphony.backtracking`. Hydrogens of a core that wait come back once no heavy atom is
+drawn any more. Positions are in Å.
 """
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from symphony.arrays import Flag, Index, RandomKey
+from symphony.backtracking import go_back
 from symphony.limits import (
     CROWDED,
     FULL,
@@ -42,14 +44,16 @@ def advance_within(
 ) -> Slot:
     """Takes one step of a slot with limits; see `advance` and `symphony.limits`.
 
-    An atom that closes the way to the end is taken back, and the step drawn anew.
+    An atom that closes the way to the end is taken back, and the step drawn anew; after
+    `TRIES` of these, the molecule goes back further.
     """
     table, limits = table_of(tuple(model.atomic_numbers)), slot.limits
     before = _census(table, slot)
     allowed = allow(limits, before)
     new, tries = slot.fragment.num_atoms, slot.progress.tries
     key = jax.random.fold_in(jax.random.fold_in(seed_key, slot.index), new)
-    key = jax.lax.select(tries == 0, key, jax.random.fold_in(key, tries))
+    stream = tries + (TRIES + 1) * slot.progress.num_back
+    key = jax.lax.select(stream == 0, key, jax.random.fold_in(key, stream))
     drawn = decoder.decide(
         model, slot.cache, slot.fragment, key, settings, mode, allowed
     )
@@ -69,7 +73,8 @@ def advance_within(
         [STOPPED, FULL, STUCK],
         jnp.where(in_place, HOPELESS, CROWDED),
     )
-    return _settle(slot, grown, step, reason, is_bad, in_place & ~verdict.hopeless)
+    may_stay = in_place & ~verdict.hopeless
+    return _settle(slot, before.num_heavy, grown, step, reason, is_bad, may_stay)
 
 
 def _census(table: Table, slot: Slot) -> Census:
@@ -119,16 +124,18 @@ def _choose_step(table: Table, slot: Slot, drawn: Placement) -> tuple[Placement,
 
 def _settle(
     slot: Slot,
+    num_heavy: Index,
     grown: Slot,
     step: Placement,
     reason: Index,
     is_bad: Flag,
     may_stay: Flag,
 ) -> Slot:
-    """Returns the slot after a step: grown, ended, or as it was and to be drawn anew.
+    """Returns the slot after a step: grown, ended, as it was, or some atoms before.
 
     Args:
         slot: slot before the step.
+        num_heavy: heavy atoms in it.
         grown: slot with the atom of the step.
         step: what was drawn or given.
         reason: why it ends, if it does.
@@ -136,22 +143,26 @@ def _settle(
         may_stay: false if the molecule ends where such an atom is not drawn anew.
     """
     progress = slot.progress
-    again = is_bad & (progress.tries < TRIES) & (progress.all_tries < MOST_TRIES)
-    again &= reason != FULL
-    ends = (reason <= STUCK) | (is_bad & ~again & ~may_stay)
+    may_redraw = (progress.all_tries < MOST_TRIES) & (reason != FULL)
+    again = is_bad & may_redraw & (progress.tries < TRIES)
+    back = (is_bad | (reason == STUCK)) & may_redraw & ~again
+    ends = ((reason <= STUCK) & ~back) | (is_bad & ~again & ~back & ~may_stay)
     stops = reason == STOPPED
     more = progress.num_returning > progress.returned
     came = more & ~ends & (slot.fragment.num_atoms >= slot.num_given)
     log_p = jnp.where((ends & ~stops) | again, 0.0, step.log_constrained)
+    at_new = jnp.arange(len(progress.log_of_atoms)) == slot.fragment.num_atoms
     progress = progress._replace(
         tries=jnp.where(again, progress.tries + 1, 0),
         all_tries=progress.all_tries + again,
         returned=progress.returned + came,
         reason=jnp.where(ends, reason, progress.reason),
         log_likelihood=progress.log_likelihood + log_p,
+        log_of_atoms=jnp.where(at_new, log_p, progress.log_of_atoms),
     )
     log_p = jnp.where(stops, step.log_likelihood, 0.0)
     stays = slot._replace(log_likelihood=slot.log_likelihood + log_p)
     after = where(ends | again, stays, grown)
     after = after._replace(progress=progress, done=ends, stopped=stops)
+    after = where(back, go_back(slot, num_heavy), after)
     return where(slot.done, slot, after)

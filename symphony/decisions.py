@@ -1,7 +1,8 @@
 r"""Draws one step of generation from Symphony's network, and keeps its features.
 
-`empty_cache`, `extend_cache` and `decide` are all that `symphony.generate` knows of a
-model; `symphony.kinds.paper.decisions` gives the same three for the paper's model.
+`empty_cache`, `extend_cache`, `shorten_cache` and `decide` are all that
+`symphony.generate` knows of a model; `symphony.kinds.paper.decisions` gives the same
+four for the paper's model.
 """
 
 from collections.abc import Sequence
@@ -92,14 +93,26 @@ def extend_cache(
     return Cache((*levels, last), messages, pair_feats)
 
 
+def shorten_cache(model: Symphony, cache: Cache, fragment: Fragment) -> Cache:
+    """Takes out of the cache what atoms sent that a fragment has no more.
+
+    Their own rows stay, until other atoms take their places.
+    """
+    placed = jnp.arange(fragment.species.shape[0]) < fragment.num_atoms
+    sent = model.focus_messages(cache.layer_feats[-1], cache.pair_feats)
+    messages = jnp.einsum("j,ijc->ic", placed.astype(sent.dtype), sent)
+    return cache._replace(messages=messages)
+
+
 def embed_fragment(
     model: Symphony, cache: Cache, fragment: Fragment, conditions: Conditions
 ) -> tuple[Features, NextAtom]:
     """Returns the features of the atoms and the logits of the one step there is."""
     node_feats, messages = cache.layer_feats[-1], cache.messages[None]
     placed = placed_of(fragment)[None]
+    exchange = model.exchange_weights(cache.pair_feats)
     return node_feats, model.next_atom(
-        fragment.species, node_feats, messages, placed, cache.pair_feats, conditions
+        fragment.species, node_feats, messages, placed, exchange, conditions
     )
 
 

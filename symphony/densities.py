@@ -164,6 +164,15 @@ def log_normaliser(coefficients: Signals, grid: SphereGrid) -> BatchScalars:
     return jax.nn.logsumexp(logits, axis=-1)
 
 
+def log_integral(coefficients: Signals, grid: SphereGrid) -> BatchScalars:
+    """Returns `log_normaliser` in one pass over channels and points.
+
+    It is faster where nothing else needs the logits at the points.
+    """
+    signals = jnp.einsum("...mc,gm->...cg", coefficients, jnp.asarray(grid.harmonics))
+    return jax.nn.logsumexp(signals + jnp.asarray(grid.log_weights), axis=(-2, -1))
+
+
 def _draw_cells(
     key: RandomKey, log_masses: Float[Array, " grid"], count: int
 ) -> Int[Array, " count"]:

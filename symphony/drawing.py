@@ -154,7 +154,7 @@ def draw_targets(
             one.index, seed, *atoms, one.stopped, one.log_likelihood,
             log_constrained=one.log_constrained, reason=one.reason, num_fixed=count,
             targets=asking.targets_of(options.properties, seed, one.index),
-            log_of_atoms=_atoms_last(one, count),
+            log_of_atoms=_atoms_last(one, count), num_redrawn=one.num_redrawn,
         )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from symphony.arrays import (
     Index,
     RandomKey,
 )
+from symphony.backtracking import shorten
 from symphony.constrained import advance_within
 from symphony.limits import REASONS, Limits, Progress, begin, no_limits
 from symphony.slots import (
@@ -52,7 +53,7 @@ class Finished(NamedTuple):
         log_of_atoms: the part of each atom in it; NaN of atoms that were not drawn.
         log_constrained: log-likelihood under the limits; None without limits.
         reason: why it did not stop, where there are limits.
-        num_redrawn: draws that were taken back, where there are limits.
+        num_redrawn: draws and atoms that were taken back, where there are limits.
     """
 
     index: int
@@ -159,7 +160,10 @@ def make_run(
             return (carry[0] < num_steps) & ~jnp.all(carry[1].done)
 
         def body(carry: tuple[Array, Slot]) -> tuple[Array, Slot]:
-            return carry[0] + 1, jax.vmap(one)(carry[1])
+            after = jax.vmap(one)(carry[1])
+            if after.progress is not None:
+                after = shorten(decoder, bound, after)
+            return carry[0] + 1, after
 
         return jax.lax.while_loop(unfinished, body, (jnp.array(0), slots))[1]
 

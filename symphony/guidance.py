@@ -69,6 +69,12 @@ def extend_cache(
     )
 
 
+def shorten_cache(model: Symphony, caches: Caches, fragment: Fragment) -> Caches:
+    """Takes atoms that a fragment has no more out of both caches."""
+    shorten = partial(decisions.shorten_cache, model)
+    return Caches(shorten(caches.shown, fragment), shorten(caches.hidden, fragment))
+
+
 def steer(shown: Array, hidden: Array, guidance: Scalar | float) -> Array:
     """Returns the logits of the guided law; what cannot be drawn stays so.
 
@@ -232,4 +238,4 @@ def _draw_direction(
     return signals[0], choose(keys[1], draw, fine_ratio, settings.guidance)
 
 
-DECODER = Decoder(empty_cache, extend_cache, decide)
+DECODER = Decoder(empty_cache, extend_cache, decide, shorten_cache)

@@ -14,6 +14,7 @@ draws around the true one; see `num_directions`.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -44,9 +45,13 @@ from symphony.generate import compiler_options, in_full_precision
 from symphony.model import NextAtom, Symphony
 from symphony.orders import Cut
 from symphony.places import NearPairs, Order, find_near_pairs, log_densities
+from symphony.sharing import embed_order, share
 from symphony.weights import Weights
 
 ORDERS_PER_CALL = 16
+
+ORDERS_TOGETHER = 4
+"""Orders that are evaluated side by side: on a CPU more would leave its caches."""
 
 WORTH, FEWEST = 6, 4
 """Independent coarse directions that one of those spread evenly is worth, from some."""
@@ -115,6 +120,7 @@ def order_terms(
     conditions: Conditions,
     key: RandomKey,
     num_draws: int,
+    embedded: tuple[Features, NextAtom] | None = None,
 ) -> OrderTerms:
     """Evaluates one order; the trunk sees all its steps at once.
 
@@ -126,12 +132,13 @@ def order_terms(
         conditions: conditions of the network, `noise_std` among them.
         key: key of the coarse directions.
         num_draws: coarse directions for each pair.
+        embedded: what `step_features` gives, where it is known.
     """
     num_nodes = cut.species.shape[0]
-    node_feats, next_atom = step_features(model, cut, conditions)
+    node_feats, next_atom = embedded or step_features(model, cut, conditions)
     log_total = jax.nn.logsumexp(next_atom.focus_species, axis=(1, 2))
     log_total = jnp.logaddexp(log_total, next_atom.stop)
-    rank = _ranks(cut)
+    rank = ranks(cut)
     order = Order(cut.positions, cut.species, cut.node_mask, node_feats, next_atom)
     terms = log_densities(model, order, near, rank, key, num_draws)
     first = jax.nn.log_softmax(model.first_logits(conditions))[cut.species[0]]
@@ -148,7 +155,7 @@ def order_terms(
     )
 
 
-def _ranks(cut: Cut) -> NodeIndices:
+def ranks(cut: Cut) -> NodeIndices:
     """Returns the place in the order of each atom of the input; zero of padding."""
     num_nodes = cut.order.shape[0]
     # Padding has the place of atom zero in `order`; it must not write there.
@@ -189,14 +196,38 @@ def make_scorer(
         noise_std = jnp.float32(config.sample.noise_std)
         given = {**known({"noise_std": noise_std}), **conditions}
 
-        def one(key: RandomKey) -> OrderTerms:
-            key_cut, key_draws = jax.random.split(key)
-            drawn = build.draw_cut(config, key_cut, positions, species, node_mask)
-            return order_terms(bound, drawn, near, given, key_draws, num_draws)
+        shared = share(bound, positions, node_mask)
+        draw_cut = lambda key: build.draw_cut(config, key, *molecule)
+        molecule = (positions, species, node_mask)
+        keys_cut, keys_draws = jnp.swapaxes(jax.vmap(jax.random.split)(keys), 0, 1)
 
-        return jax.lax.map(one, keys)
+        def one(given_order: tuple[Cut, RandomKey]) -> OrderTerms:
+            drawn, key = given_order
+            nodes = (species, node_mask, ranks(drawn))
+            embedded = embed_order(bound, shared, *nodes, given)
+            return order_terms(bound, drawn, near, given, key, num_draws, embedded)
+
+        orders = (jax.vmap(draw_cut)(keys_cut), keys_draws)
+        together = math.gcd(len(keys), ORDERS_TOGETHER)
+        return jax.lax.map(one, orders, batch_size=together)
 
     return run
+
+
+def scorer_of(weights: Weights, num_draws: int) -> Callable[..., OrderTerms]:
+    """Returns the compiled function `(keys, *molecule)`; see `make_scorer`, `pad`.
+
+    Raises:
+        UsageError: The kind of model cannot score.
+    """
+    if not isinstance(weights.model, Symphony):
+        raise UsageError(
+            f"{weights.name}: expected a model of kind symphony, found "
+            f"{weights.config.kind}; choose other weights by --checkpoint"
+        )
+    frozen = ml_collections.FrozenConfigDict(weights.config)
+    scorer = make_scorer(frozen, weights.model, num_directions(num_draws))
+    return partial(scorer, weights.params)
 
 
 def score_molecules(
@@ -221,12 +252,7 @@ def score_molecules(
             cannot score.
     """
     config, model = weights.config, weights.model
-    if not isinstance(model, Symphony):
-        raise UsageError(
-            f"{weights.name}: expected a model of kind symphony, found {config.kind}"
-        )
-    frozen = ml_collections.FrozenConfigDict(config)
-    scorer = make_scorer(frozen, model, num_directions(num_draws))
+    run = scorer_of(weights, num_draws)
     species = data.to_species(molecules.atomic_numbers, tuple(config.data.species))
     slices = [slice(*ends) for ends in itertools.pairwise(molecules.offsets)]
     reach = (model.min_radius, model.max_radius)
@@ -240,13 +266,12 @@ def score_molecules(
         num_pairs = 8 * -(-max(1, *(len(near[m]) for m in members)) // 8)
         for index in members:
             rows = slices[index]
-            inputs = _pad(
+            inputs = pad(
                 molecules.positions[rows], species[rows], near[index], size, num_pairs
             )
             inputs += (_conditions_of(molecules, int(index)),)
             key = jax.random.fold_in(seed_key, int(index))
-            run = partial(scorer, weights.params)
-            terms = _all_orders(run, key, inputs, num_orders)
+            terms = all_orders(run, key, inputs, num_orders)
             _check_complete(terms, f"molecule {index} ({molecules.names[index]})")
             yield int(index), summarise(terms, int(molecules.num_atoms[index]))
 
@@ -265,7 +290,7 @@ def _conditions_of(molecules: data.Molecules, index: int) -> dict[str, Known]:
     return some_known(finite, tuple(values))
 
 
-def _pad(
+def pad(
     positions: HostPositions,
     species: Int[np.ndarray, " num_atoms"],
     near: Int[np.ndarray, "num_near 2"],
@@ -284,7 +309,7 @@ def _pad(
     )
 
 
-def _all_orders(
+def all_orders(
     run: Callable[..., OrderTerms],
     key: RandomKey,
     inputs: tuple[Any, ...],

@@ -17,6 +17,7 @@ from symphony.arrays import (
     Flag,
     Index,
     NodeIndices,
+    NodeScalars,
     Positions,
     Scalar,
     Species,
@@ -28,7 +29,7 @@ from symphony.valence import Bonds, Table, find_bonds
 UNLIMITED = 10_000
 """Number of atoms where there is no limit."""
 
-TRIES, MOST_TRIES = 6, 12
+TRIES, MOST_TRIES = 4, 300
 """Draws that are taken back, at most, in one step and in one molecule."""
 
 CLASH = 1.4
@@ -81,21 +82,27 @@ class Progress(NamedTuple):
 
     Attributes:
         tries: draws of this step that were taken back.
-        all_tries: those of all steps.
+        all_tries: those of all steps, and atoms that were taken back later.
+        num_back: times that it went back several atoms; see `symphony.backtracking`.
+        is_long: true until its cache is shortened to the atoms that stay.
         returning: hydrogens that come back, in the order in which they do.
         num_returning: how many do; -1 before that is known.
         returned: how many have come.
         reason: one of `REASONS`, or `STOPPED`.
         log_likelihood: log-likelihood in nats of the path under the masks.
+        log_of_atoms: the part of each atom in it.
     """
 
     tries: Index
     all_tries: Index
+    num_back: Index
+    is_long: Flag
     returning: NodeIndices
     num_returning: Index
     returned: Index
     reason: Index
     log_likelihood: Scalar
+    log_of_atoms: NodeScalars
 
 
 class Allowed(NamedTuple):
@@ -136,7 +143,18 @@ def begin(capacity: int) -> Progress:
     """Returns the state of a molecule that has nothing yet."""
     zero = jnp.array(0, jnp.int32)
     nodes = jnp.zeros(capacity, jnp.int32)
-    return Progress(zero, zero, nodes, zero - 1, zero, zero, jnp.zeros(()))
+    return Progress(
+        tries=zero,
+        all_tries=zero,
+        num_back=zero,
+        is_long=jnp.array(False),
+        returning=nodes,
+        num_returning=zero - 1,
+        returned=zero,
+        reason=zero,
+        log_likelihood=jnp.zeros(()),
+        log_of_atoms=jnp.zeros(capacity),
+    )
 
 
 class Census(NamedTuple):

@@ -326,8 +326,9 @@ class Symphony(nn.Module):
         pair_feats = edge_feats(graph)
         messages = self.focus_messages(node_feats, pair_feats)
         messages = jnp.einsum("tj,ijc->tic", placed.astype(messages.dtype), messages)
+        exchange = self.exchange_weights(pair_feats)
         return node_feats, self.next_atom(
-            species, node_feats, messages, placed, pair_feats, conditions
+            species, node_feats, messages, placed, exchange, conditions
         )
 
     def next_atom(
@@ -336,7 +337,7 @@ class Symphony(nn.Module):
         node_feats: Features,
         messages: Float[Array, "num_steps num_nodes twice_channels"],
         placed: PlacedMask,
-        pair_feats: Float[Array, "num_nodes num_nodes num_pair_feats"],
+        exchange: Float[Array, "num_nodes num_nodes num_channels"],
         conditions: Conditions,
     ) -> NextAtom:
         """Maps the sums of `focus_messages` over placed atoms to the logits.
@@ -345,6 +346,14 @@ class Symphony(nn.Module):
         present step, since those of the causal trunk are fixed when an atom is placed.
         The parity of the number of electrons is an input: few molecules end on an odd
         one, and a network of this kind does not learn to count modulo two.
+
+        Args:
+            species: indices into the species table.
+            node_feats: output of the trunk.
+            messages: sums over placed atoms of messages to each.
+            placed: true for the atoms placed at each step.
+            exchange: `exchange_weights` of the features of the edges.
+            conditions: conditions of the molecule.
         """
         inputs = jnp.broadcast_to(
             scalars_of(node_feats), (*messages.shape[:2], self.num_channels)
@@ -364,9 +373,8 @@ class Symphony(nn.Module):
         if self.properties:
             pooled += self.property_inputs(conditions)["pooled"]
         pooled = nn.silu(pooled)
-        weights = self.exchange_weights(pair_feats)
         senders = self.exchange_senders(hidden) * weight
-        received = jnp.einsum("ijc,tjc->tic", weights, senders)
+        received = jnp.einsum("ijc,tjc->tic", exchange, senders)
         mixed = self.focus_mixed(hidden) + self.exchange(received)
         mixed += self.focus_global(pooled)[:, None]
         hidden = nn.silu(mixed)

@@ -28,6 +28,7 @@ from symphony.arrays import AtomicNumbers, HostPositions
 from symphony.data.elements import SYMBOLS
 
 FORMAT_VERSION = 1
+OUTPUT_HELP = "an SDF; .extxyz and .jsonl beside"
 
 ATOMS, LIST_WIDTH = "atom.dprop.", 190
 """How an SDF names RDKit's lists of numbers of atoms, and their longest line."""

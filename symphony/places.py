@@ -264,7 +264,7 @@ def direction_log_density(
     coefficients = model.coarse(pairs.condition, pairs.radius, around)
     at_draws = jax.vmap(jax.vmap(densities.coarse_logits, (None, 0)))
     log_weights = at_draws(coefficients, coarse)
-    log_weights -= densities.log_normaliser(coefficients, model.grid)[:, None]
+    log_weights -= densities.log_integral(coefficients, model.grid)[:, None]
     log_weights -= densities.blur_log_density(direction, coarse, width)
     many = lambda x: jnp.repeat(x, num_draws, axis=0)
     around = around._replace(focus=many(around.focus), visible=many(around.visible))

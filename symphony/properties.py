@@ -16,8 +16,8 @@ from common.commands.files import digest
 from common.errors import UsageError
 from common.runs.weights import versions
 from symphony import data, labelling
-from symphony.changing import input_of
 from symphony.chemistry.oracles import GROUPS, Group
+from symphony.inputs import add_input, input_of
 
 COMMAND = "symphony properties"
 MAX_WORKERS = 64
@@ -150,8 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     told = "; ".join(f"{name}: {', '.join(row.units)}" for name, row in GROUPS.items())
     forms = "an SDF (of an SDF alone), .extxyz or .npz; .jsonl with reasons beside"
     processors = min(len(os.sched_getaffinity(0)), MAX_WORKERS)
-    add("molecules", nargs="?", help="file (.sdf, .xyz, .extxyz, .npz), or a data set")
-    add("--molecules", dest="molecules_flag", help="the same, by its name")
+    add_input(parser, told="file (.sdf, .xyz, .extxyz, .npz), or a data set")
     add("--with", dest="groups", default="rdkit", help=f"groups of columns. {told}")
     add("-o", "--output", required=True, help=forms)
     add(

@@ -14,6 +14,8 @@ from symphony import molfile
 from symphony.acceptance import BOND_PRESET
 from symphony.arrays import AtomicNumbers, HostPositions
 
+NAN = float("nan")
+
 
 class Sample(NamedTuple):
     """A molecule as the network left it; the atoms of a user's fragment come first.
@@ -38,6 +40,9 @@ class Sample(NamedTuple):
         targets: numbers of the properties that it was asked to have, by name.
         log_of_atoms: part of each atom in `log_likelihood`, of the step that placed it;
             NaN for the atoms of a fragment. The rest is the part of stopping.
+        num_redrawn: draws and atoms that were taken back, where there are wishes.
+        score: its `symphony.likelihood.Score`, over random orders; None where it was
+            not asked for, or the molecule is unfinished.
     """
 
     index: int
@@ -54,6 +59,8 @@ class Sample(NamedTuple):
     num_fixed: int = 0
     targets: Mapping[str, float] = MappingProxyType({})
     log_of_atoms: Float[np.ndarray, " num_atoms"] | None = None
+    num_redrawn: int | None = None
+    score: Any = None
 
 
 def finish(sample: Sample, preset: str = BOND_PRESET) -> tuple[Any, dict[str, Any]]:
@@ -98,7 +105,7 @@ def record_of(sample: Sample, smiles: str | None) -> dict[str, Any]:
 
 
 def numbers_of(sample: Sample) -> dict[str, float]:
-    """Returns the log-likelihood, the targets, and how far refinement moved it."""
+    """Returns log-likelihoods, targets, what was taken back, what refinement moved."""
     numbers = {}
     known = {
         "log_likelihood": sample.log_likelihood,
@@ -107,10 +114,27 @@ def numbers_of(sample: Sample) -> dict[str, float]:
     for name, value in known.items():
         if value is not None:
             numbers[_full_name(sample, name)] = round(value, 4)
+    if sample.num_redrawn is not None:
+        numbers["taken_back"] = sample.num_redrawn
     if sample.moved is not None:
         numbers["moved"] = round(sample.moved, 4)
     targets = {f"target_{name}": value for name, value in sample.targets.items()}
-    return {**numbers, **targets}
+    return {**numbers, **_scores_of(sample), **targets}
+
+
+def _scores_of(sample: Sample) -> dict[str, float]:
+    """Returns what `symphony score` would write, under the names of its columns.
+
+    The bound has another one, since `log_likelihood` is that of the path.
+    """
+    if sample.score is None:
+        return {}
+    found = {
+        "log_likelihood_over_orders": sample.score.bound,
+        "standard_error": sample.score.standard_error,
+        "effective_orders": sample.score.effective_orders,
+    }
+    return {name: round(x, 4) for name, x in found.items() if np.isfinite(x)}
 
 
 def _full_name(sample: Sample, name: str) -> str:
@@ -120,9 +144,13 @@ def _full_name(sample: Sample, name: str) -> str:
 
 def numbers_of_atoms(sample: Sample) -> dict[str, list[float]]:
     """Returns the numbers that each atom has, by name; NaN where one has none."""
-    if sample.log_of_atoms is None:
-        return {}
-    return {_full_name(sample, "log_likelihood"): sample.log_of_atoms.tolist()}
+    found = {}
+    if sample.log_of_atoms is not None:
+        found[_full_name(sample, "log_likelihood")] = sample.log_of_atoms.tolist()
+    if sample.score is not None:
+        terms = np.where(np.isfinite(sample.score.per_atom), sample.score.per_atom, NAN)
+        found["mean_log_likelihood"] = terms.tolist()
+    return found
 
 
 def properties_of(sample: Sample) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from common.commands.environment import pinned, step_by_step
 from common.errors import UsageError
 from common.runs.weights import versions
 from symphony import data, manifest, molfile, sampler
+from symphony.inputs import add_input, input_of
 from symphony.kinds.denoiser import sample as denoiser
 from symphony.kinds.denoiser.sample import Refiner
 from symphony.manifest import Sample
@@ -157,6 +158,7 @@ def _check_fixed(name: str, fixed: Sequence[int], molecules: data.Molecules) -> 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `symphony refine` and returns the exit status."""
     flags = _parser().parse_args(argv)
+    flags.molecules = input_of(flags)
     molfile.check(flags.output, flags.molecules)
     cli.check_seed(flags.seed)
     refiner = denoiser.load_refiner(
@@ -197,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
         "knows how molecules are. Bonds are perceived anew from the positions.",
     )
     add = parser.add_argument
-    add("--molecules", required=True, help="file (.sdf, .xyz, .extxyz, .npz)")
+    add_input(parser)
     add(
         "-o",
         "--output",

@@ -1,7 +1,8 @@
-"""Relaxes the molecules of an SDF: `--relax` of `symphony sample`."""
+"""Relaxes molecules: `--relax` of `symphony sample`, `score` and `evaluate`. Å, eV."""
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ from common.errors import UsageError
 from symphony import molfile
 
 COMMAND = "symphony sample"
+NO_BONDS = "no bonds were perceived"
 NAMES = ("mmff", "gfn2")
 EXTRA = {"gfn2": "tblite"}
+OF_DRAWN = ("log_likelihood", "standard_error", "effective_orders", "taken_back")
+"""Properties of the structure as it was drawn, which a relaxed one has not."""
 
 
 def paths_of(path: str | Path, method: str) -> tuple[Path, Path]:
@@ -25,19 +29,29 @@ def paths_of(path: str | Path, method: str) -> tuple[Path, Path]:
     return output, output.with_suffix(".json")
 
 
-def check(path: str | Path, method: str | None, overwrite: bool) -> None:
+def check(
+    path: str | Path, method: str | None, overwrite: bool, command: str = COMMAND
+) -> None:
     """Asks, before any work, whether molecules can be relaxed and written.
 
     Args:
-        path: SDF of the molecules as they are.
+        path: output beside which the relaxed molecules are to lie.
         method: one of `NAMES`; nothing is relaxed where None.
         overwrite: true to replace what stands there.
+        command: name of the command that writes.
 
     Raises:
         UsageError: The method is unknown or not installed, or a file is another's.
     """
     if method is None:
         return
+    check_method(method)
+    output, record = paths_of(path, method)
+    cli.check_own(command, record, [output], overwrite)
+
+
+def check_method(method: str) -> None:
+    """Raises `UsageError` for a method that is unknown or not installed."""
     if method not in NAMES:
         raise UsageError(f"--relax: expected {' or '.join(NAMES)}, found {method}")
     if method in EXTRA and importlib.util.find_spec(EXTRA[method]) is None:
@@ -45,8 +59,6 @@ def check(path: str | Path, method: str | None, overwrite: bool) -> None:
             f"--relax={method}: expected {EXTRA[method]} to be installed, found none; "
             "install the extra eval, or give --relax=mmff"
         )
-    output, record = paths_of(path, method)
-    cli.check_own(COMMAND, record, [output], overwrite)
 
 
 def run(path: str | Path, method: str) -> str:
@@ -57,48 +69,73 @@ def run(path: str | Path, method: str) -> str:
     """
     from rdkit import Chem
 
-    output, record = paths_of(path, method)
-    supplier = Chem.SDMolSupplier(str(path), removeHs=False)
-    texts, changes, faults = [], [], {}
-    with cli.progress(len(supplier), f"relaxing by {method}", "molecules") as advance:
-        for mol in supplier:
-            text, found = _relax_one(mol, method)
-            texts.append(text)
-            if isinstance(found, float):
-                changes.append(found)
-            else:
-                faults[mol.GetProp("_Name")] = found
+    mols = list(Chem.SDMolSupplier(str(path), removeHs=False))
+    named = [(mol.GetProp("_Name"), mol) for mol in mols]
+    return write(path, method, relax_each(named, method), COMMAND)
+
+
+def relax_each(named: Sequence[tuple[str, Any]], method: str) -> list[tuple[str, Any]]:
+    """Relaxes RDKit molecules; returns `Relaxed`, or why there is none, beside names.
+
+    Args:
+        named: names and molecules with bonds; None where no bonds are known.
+        method: one of `NAMES`.
+    """
+    from symphony.chemistry import relaxing
+
+    found: list[tuple[str, Any]] = []
+    with cli.progress(len(named), f"relaxing by {method}", "molecules") as advance:
+        for name, mol in named:
+            try:
+                one = NO_BONDS if mol is None else relaxing.relax(mol, method)
+            except relaxing.NoValueError as error:
+                one = str(error)
+            found.append((name, one))
             advance()
+    return found
+
+
+def write(
+    path: str | Path, method: str, found: Sequence[tuple[str, Any]], command: str
+) -> str:
+    """Writes relaxed molecules beside an output; returns what was done.
+
+    Args:
+        path: the output.
+        method: one of `NAMES`.
+        found: what `relax_each` returned.
+        command: name of the command that writes.
+
+    Raises:
+        RunError: Hardly any could be relaxed.
+    """
+    output, record = paths_of(path, method)
+    faults = {name: one for name, one in found if isinstance(one, str)}
+    relaxed = [one for _, one in found if not isinstance(one, str)]
     how = {"method": method, "unit": "eV", "without_energy": faults}
-    cli.write_own(COMMAND, record, how, {output: "".join(texts)})
+    text = "".join(_to_sdf(one, method) for one in relaxed)
+    cli.write_own(command, record, how, {output: text})
     outcome.judge(
-        len(changes), len(texts), f"molecules were relaxed by {method}",
+        len(relaxed), len(found), f"molecules were relaxed by {method}",
         f"{record} names the reasons",
     )  # fmt: skip
-    mean = sum(changes) / max(len(changes), 1)
+    mean = sum(one.energy_change for one in relaxed) / max(len(relaxed), 1)
     return (
-        f"{output}: {len(changes)} of {len(texts)} molecules relaxed by {method}, mean "
+        f"{output}: {len(relaxed)} of {len(found)} molecules relaxed by {method}, mean "
         f"energy change {mean:.3f} eV"
     )
 
 
-def _relax_one(mol: Any, method: str) -> tuple[str, float | str]:
-    """Returns a record of an SDF, and the change of energy, or why there is none."""
+def _to_sdf(found: Any, method: str) -> str:
+    """Returns a relaxed molecule as a record of an SDF."""
     from rdkit import Chem
 
-    from symphony.chemistry import relaxing
-
-    try:
-        found = relaxing.relax(mol, method)
-    except relaxing.NoValueError as error:
-        return "", str(error)
     relaxed = found.mol
-    # These belong to the structure as it was drawn.
     for name in list(relaxed.GetPropNames()):
-        if name.startswith((molfile.ATOMS, "log_likelihood")):
+        if name.startswith((molfile.ATOMS, *OF_DRAWN)):
             relaxed.ClearProp(name)
     relaxed.SetProp("relax_method", method)
     relaxed.SetProp("relax_energy_change_eV", f"{found.energy_change:.5f}")
     relaxed.SetProp("relax_rmsd", f"{found.rmsd:.4f}")
     relaxed.SetProp("relax_converged", json.dumps(found.is_converged))
-    return Chem.SDWriter.GetText(relaxed), found.energy_change
+    return Chem.SDWriter.GetText(relaxed)

@@ -8,7 +8,17 @@ from functools import partial
 
 from common.commands import cli
 from common.errors import UsageError
-from symphony import acceptance, asking, drawing, manifest, molfile, relax, sampler
+from symphony import (
+    acceptance,
+    asking,
+    bounds,
+    drawing,
+    likelihood,
+    manifest,
+    molfile,
+    relax,
+    sampler,
+)
 from symphony.acceptance import Gate
 from symphony.conditions import parse
 from symphony.kinds.denoiser.sample import Refiner, load_refiner, start_of_batch
@@ -23,7 +33,6 @@ CHOICES = (
 )  # fmt: skip
 REFINER = "refine_qm9"
 CONDITION_HELP = "name=number of a property, as gap=6.5; once for each"
-OUTPUT_HELP = "an SDF; .extxyz and .jsonl beside"
 PROPERTY_HELP = (
     "target of a property, as gap=0.25, or a range to draw from, as logP=2:3, in the "
     "unit of the training data; once for each. An unknown name lists those of "
@@ -31,6 +40,7 @@ PROPERTY_HELP = (
 )
 KEEP_HELP = "those of --attach stay where valence allows; else they are drawn anew"
 BEST_HELP = "keep so many, by log-likelihood per atom less the mean of the size"
+SCORE_HELP = "also the log-likelihood over orders, as symphony score writes it"
 DRAWS_HELP = (
     f"draws of --until_valid at most (default: {acceptance.DRAWS_FOR_EACH} for each)"
 )
@@ -62,9 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     refiner = _load_refiner(arguments, weights, options)
     cli.announce_device()
     head = manifest.header(weights, options, seed, refiner, gate)
+    score = _load_scorer(arguments, weights, options)
+    if score is not None:
+        head["settings"]["score"] = [bounds.NUM_ORDERS, bounds.NUM_DIRECTIONS]
     end = sampler.end_of(total, gate)
     draw = partial(drawing.draw, weights, options, seed, end=end, num_slots=slots)
-    make = partial(_make, draw, refiner)
+    make = partial(_make, draw, refiner, score)
     with molfile.open_output(arguments.output, head, arguments.overwrite) as output:
         written = manifest.write_all(output, make, total, "sampling", gate)
     if arguments.relax is not None:
@@ -94,12 +107,24 @@ def tell(path: str, written: manifest.Written | None, gate: Gate | None) -> None
 def _make(
     draw: Callable[[int], Iterator[Sample]],
     refiner: Refiner | None,
+    score: Callable[[Iterator[Sample]], Iterator[Sample]] | None,
     first: int,
 ) -> Iterator[Sample]:
     """Yields molecules from the first on; a refined one is so in its own batch."""
     begin = first if refiner is None else start_of_batch(first)
     made = sampler.refined(draw(begin), refiner)
-    return itertools.islice(made, first - begin, None)
+    made = itertools.islice(made, first - begin, None)
+    return made if score is None else score(made)
+
+
+def _load_scorer(
+    arguments: argparse.Namespace, weights: Weights, options: Options
+) -> Callable[[Iterator[Sample]], Iterator[Sample]] | None:
+    """Returns what scores samples where it is asked; refuses weights that cannot."""
+    if not arguments.score:
+        return None
+    likelihood.scorer_of(weights, bounds.NUM_DIRECTIONS)
+    return partial(bounds.scored, weights=weights, options=options)
 
 
 def _load_refiner(
@@ -125,12 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--checkpoint", default="qm9", help="packaged weights or a run's folder")
     add("--num_molecules", type=int, default=100, help="how many, failed ones counted")
     add("--seed", type=int, default=0, help="of the random numbers")
-    add(
-        "-o",
-        "--output",
-        default="molecules.sdf",
-        help="an SDF; .extxyz and .jsonl beside",
-    )
+    add("-o", "--output", default="molecules.sdf", help=molfile.OUTPUT_HELP)
     number("--temperature_focus", help="of stop, focus and species; 1: as trained")
     number("--temperature_position", help="of the density of positions; 1: as trained")
     number("--basin_temperature", help="narrows each mode of the position; 1: does not")
@@ -151,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     number("--guidance", help=f"towards --property. {asking.GOOD_GUIDANCE}")
     add_gate(parser)
     add("--best", type=int, default=None, help=BEST_HELP)
+    add("--score", action="store_true", help=SCORE_HELP)
     add("--relax", help="mmff or gfn2: relaxed molecules beside, as <name>_mmff.sdf")
     count("--max_atoms", help="largest size; by the config")
     count("--num_slots", help=SLOTS_HELP)

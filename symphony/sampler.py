@@ -15,7 +15,7 @@ from absl import logging
 
 from common.commands import cli
 from common.commands.environment import pinned, step_by_step
-from symphony import acceptance, drawing, manifest
+from symphony import acceptance, bounds, drawing, manifest
 from symphony.acceptance import Gate
 from symphony.arrays import HostPositions
 from symphony.kinds.denoiser import sample as denoiser
@@ -203,6 +203,7 @@ class Sampler:
         first: int = 0,
         num_slots: int | None = None,
         refine: bool | Refiner = False,
+        score: bool = False,
         **keywords: Any,
     ) -> Iterator[Sample]:
         """Yields the molecules `first..num_molecules - 1` of a seed, in order.
@@ -213,6 +214,7 @@ class Sampler:
             first: index of the first one.
             num_slots: molecules under construction at a time; see `drawing.draw`.
             refine: true or a `Refiner` for refined molecules.
+            score: true for the bound over orders as well; see `symphony.bounds`.
             **keywords: see `symphony.options.choose`.
         """
         options = choose(self.weights, **keywords)
@@ -222,7 +224,9 @@ class Sampler:
         drawn = drawing.draw(
             self.weights, options, seed, first, num_molecules, num_slots
         )
-        return self._counted(step_by_step(refined(drawn, refiner)))
+        made = refined(drawn, refiner)
+        made = bounds.scored(made, self.weights, options) if score else made
+        return self._counted(step_by_step(made))
 
     def _counted(self, samples: Iterator[Sample]) -> Iterator[Sample]:
         """Yields molecules and keeps `summary` up to them."""

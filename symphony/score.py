@@ -15,9 +15,11 @@ from absl import logging
 from common.commands import cli
 from common.errors import UsageError
 from common.runs.weights import versions
-from symphony import columns, data
+from symphony import columns, data, relax
+from symphony.acceptance import BOND_PRESET
 from symphony.conditions import names_read
 from symphony.data.elements import SYMBOLS
+from symphony.inputs import add_input, input_of
 from symphony.likelihood import Score, score_molecules
 from symphony.weights import Weights, load_weights, warn_of_unseen
 
@@ -30,6 +32,7 @@ COLUMNS = (
     "effective_orders", "mean_order_log_likelihood", "mean_stop", "num_orders",
     "num_direction_samples",
 )  # fmt: skip
+RELAXED_COLUMNS = ("relax_energy_change_eV", "relax_rmsd")
 ATOM_COLUMNS = ("index", "atom", "element", "mean_log_likelihood")
 MOST_DRAWS = 100_000
 """Orders or directions of a molecule, at most."""
@@ -80,6 +83,7 @@ def write_scores(
     num_orders: int,
     num_draws: int,
     how: Mapping[str, Any] = MappingProxyType({}),
+    relaxed: Sequence[Any] | None = None,
 ) -> Path:
     """Writes a row for each molecule, and beside it one for each atom.
 
@@ -90,6 +94,8 @@ def write_scores(
         num_orders: number of orders of each.
         num_draws: number of coarse directions.
         how: what else decided the scores; JSON values.
+        relaxed: what became of each molecule, see `symphony.relax.relax_each`, where
+            they were relaxed.
 
     Returns:
         The path of the second file, `<name>_atoms.csv`.
@@ -100,16 +106,25 @@ def write_scores(
         numbers = (score.bound, score.standard_error, score.effective_orders)
         values = map(text, (*numbers, score.mean_order, score.stop))
         name, size = molecules.names[index], molecules.num_atoms[index]
-        rows.append([index, name, size, *values, num_orders, num_draws])
+        more = () if relaxed is None else _changes_of(relaxed[index])
+        rows.append([index, name, size, *values, num_orders, num_draws, *more])
         own = molecules.atomic_numbers[molecules.offsets[index] :]
         for atom, value in enumerate(score.per_atom):
             atoms.append([index, atom, SYMBOLS[own[atom] - 1], text(value)])
+    more = () if relaxed is None else RELAXED_COLUMNS
     tables = {
-        path: _to_csv([COLUMNS, *rows]),
+        path: _to_csv([(*COLUMNS, *more), *rows]),
         atoms_path_of(path): _to_csv([ATOM_COLUMNS, *atoms]),
     }
     cli.write_own(COMMAND, record_path_of(path), how, tables)
     return atoms_path_of(path)
+
+
+def _changes_of(relaxed: Any) -> tuple[str, str]:
+    """Returns energy change (eV) and RMSD (Å) by relaxation; `nan` of a reason."""
+    if isinstance(relaxed, str):
+        return "nan", "nan"
+    return f"{relaxed.energy_change:.5f}", f"{relaxed.rmsd:.4f}"
 
 
 def _to_csv(rows: Sequence[Any]) -> str:
@@ -125,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the command; those of the process where None.
     """
     arguments = _parser().parse_args(argv)
+    arguments.molecules = input_of(arguments)
     _check(arguments)
     weights = load_weights(arguments.checkpoint)
     molecules, _ = data.read_molecules(
@@ -146,14 +162,36 @@ def main(argv: Sequence[str] | None = None) -> int:
             scores[index] = score
             advance()
     how = _describe(arguments, weights, molecules)
-    atoms = write_scores(Path(arguments.output), molecules, scores, *draws, how)
+    output, relaxed = Path(arguments.output), None
+    if arguments.relax is not None:
+        found = relax.relax_each(_with_bonds(molecules), arguments.relax)
+        relaxed = [one for _, one in found]
+    atoms = write_scores(output, molecules, scores, *draws, how, relaxed)
     _warn_of_few(scores, arguments.num_orders)
     sys.stdout.write(
         f"{arguments.output}: {len(scores)} molecules, mean log-likelihood "
         f"{_mean(scores)} ({draws[0]} orders, {draws[1]} directions); by atoms in "
         f"{atoms}\n"
     )
+    if arguments.relax is not None:
+        line = relax.write(output, arguments.relax, found, COMMAND)
+        sys.stdout.write(f"{line}\n")
     return 0
+
+
+def _with_bonds(molecules: data.Molecules) -> list[tuple[str, Any]]:
+    """Returns names and RDKit molecules; None of one whose bonds are not perceived."""
+    from symphony.chemistry import bonds
+
+    found = []
+    for index, name in enumerate(molecules.names):
+        rows = slice(*molecules.offsets[index : index + 2])
+        atoms = molecules.atomic_numbers[rows], molecules.positions[rows]
+        mol = bonds.perceive(*atoms, BOND_PRESET)
+        if mol is not None:
+            mol.SetProp("_Name", str(name))
+        found.append((str(name), mol))
+    return found
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -171,6 +209,7 @@ def _check(arguments: argparse.Namespace) -> None:
     for path in (*tables, record):
         cli.check_apart(path, arguments.molecules)
     cli.check_own(COMMAND, record, tables, arguments.overwrite)
+    relax.check(output, arguments.relax, arguments.overwrite, COMMAND)
     cli.check_seed(arguments.seed)
 
 
@@ -214,8 +253,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--checkpoint", default="qm9", help="packaged weights or a run's folder")
-    add("--molecules", required=True, help="molecules: .sdf, .xyz, .extxyz or .npz")
+    add_input(parser)
     add(
+        "-o",
         "--output",
         default="scores.csv",
         help="a row a molecule; _atoms.csv, .json beside",
@@ -228,6 +268,7 @@ def _parser() -> argparse.ArgumentParser:
         help="precision of the integral over directions, in independent ones, M",
     )
     add("--seed", type=int, default=0, help="of orders and directions")
+    add("--relax", help="mmff or gfn2: relaxed molecules beside, as <name>_mmff.sdf")
     add("--overwrite", action="store_true", help="replace what --output has")
     return parser
 

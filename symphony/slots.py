@@ -84,6 +84,7 @@ class Decoder(NamedTuple):
     empty_cache: Callable[..., Any]
     extend_cache: Callable[..., Any]
     decide: Callable[..., Placement]
+    shorten_cache: Callable[..., Any]
 
 
 class Slot(NamedTuple):

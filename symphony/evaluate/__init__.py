@@ -12,6 +12,7 @@ from typing import Any
 
 from common.commands import cli, outcome
 from common.errors import UsageError
+from symphony.inputs import add_input, input_of
 
 _CONVENTIONS = "edm,xyz2mol,xyz2mol_hueckel,strict,geom_drugs"
 
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the command; those of the process where None.
     """
     arguments = _parser().parse_args(argv)
+    arguments.samples = input_of(arguments, "samples")
     names = _choose_conventions(arguments.conventions)
     _check(arguments)
 
@@ -90,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         "symphony evaluate", "Judges molecules by several conventions, against data."
     )
     add = parser.add_argument
-    add("--samples", required=True, help="molecules: .sdf, .extxyz, .xyz or .npz")
+    add_input(parser, "samples")
     add("--reference", default="qm9-sample", help="data: a file or a packaged name")
     add(
         "--reference_split",
@@ -98,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="part of the data to compare with; all of it by default",
     )
-    add("--output", default="report", help="folder of report.json and report.html")
+    add(
+        "-o", "--output", default="report", help="folder of report.json and report.html"
+    )
     add("--overwrite", action="store_true", help="replace what --output has")
     add("--conventions", default=_CONVENTIONS, help="names, divided by commas")
     add("--max_molecules", type=int, default=None, help="judge only the first ones")

@@ -58,7 +58,11 @@ def test_a_formula_is_met_exactly_or_told_to_be_unfinished(sampler, text):
         assert record.get("unfinished") == one.reason
         # The law under the masks is the free one, renormalised over less.
         assert record["log_likelihood_constrained"] > record["log_likelihood"]
-    assert sum(one.stopped for one in drawn) >= 6
+        # What went is in neither the number nor its parts; the rest is the stop.
+        assert one.log_likelihood - np.nansum(one.log_of_atoms) < 1e-3
+        assert record["taken_back"] == one.num_redrawn
+    assert sum(one.stopped for one in drawn) >= 10
+    assert any(one.stopped and one.num_redrawn > 0 for one in drawn)
 
 
 def test_a_number_of_atoms_is_a_range(sampler):

@@ -7,7 +7,7 @@ import pytest
 
 from common.commands import cli
 from common.errors import UsageError
-from symphony import changing, complete, edit, editing
+from symphony import complete, edit, editing, inputs
 from symphony.wishes import Wishes
 from tests.symphony.test_wishes import ETHANOL, NUMBERS
 
@@ -92,12 +92,12 @@ def flags(**given):
 
 
 def test_the_input_is_the_first_word_or_a_flag():
-    assert changing.input_of(flags(molecules="a.sdf")) == "a.sdf"
-    assert changing.input_of(flags(molecules_flag="b.sdf")) == "b.sdf"
+    assert inputs.input_of(flags(molecules="a.sdf")) == "a.sdf"
+    assert inputs.input_of(flags(molecules_flag="b.sdf")) == "b.sdf"
     with pytest.raises(UsageError, match="found none"):
-        changing.input_of(flags())
+        inputs.input_of(flags())
     with pytest.raises(UsageError, match=r"found both a\.sdf and --molecules=b"):
-        changing.input_of(flags(molecules="a.sdf", molecules_flag="b.sdf"))
+        inputs.input_of(flags(molecules="a.sdf", molecules_flag="b.sdf"))
 
 
 @pytest.mark.parametrize(

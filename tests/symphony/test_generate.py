@@ -244,6 +244,28 @@ def test_kept_features_equal_one_pass_over_the_whole_molecule():
         )
 
 
+def test_a_shortened_cache_is_that_of_the_atoms_that_stay():
+    model, params = small.model_and_params()
+    positions, species = small.chain(2, 6)
+    caches = grow_cache(positions, species)
+    part = fragment_of(positions[:3], species[:3])
+
+    @jax.jit
+    def embed(cache, shortens):
+        bound = model.bind(params)
+        short = decisions.shorten_cache(bound, cache, part)
+        cache = jax.tree.map(lambda a, b: jnp.where(shortens, a, b), short, cache)
+        return decisions.embed_fragment(bound, cache, part, small.NO_NOISE)[1]
+
+    expected, found = embed(caches[2], False), embed(caches[-1], True)
+    np.testing.assert_allclose(found.stop, expected.stop, atol=1e-5)
+    logits = [one.focus_species[0, :3] for one in (found, expected)]
+    np.testing.assert_allclose(*logits, atol=1e-5)
+    # Without it, what later atoms sent would stay.
+    kept = embed(caches[-1], False).focus_species[0, :3]
+    assert np.abs(kept - logits[1]).max() > 1e-3
+
+
 def test_no_pair_is_dropped_in_a_crowded_molecule():
     model, _ = small.model_and_params()
     lattice = np.stack(np.meshgrid(*[np.arange(4.0)] * 3), -1).reshape(-1, 3)

@@ -8,8 +8,9 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
 from common.errors import UsageError
-from symphony import relax
+from symphony import data, relax, score
 from symphony.chemistry import relaxing
+from symphony.likelihood import Score
 
 
 def ethanol(stretch=1.0):
@@ -87,3 +88,31 @@ def test_what_cannot_relax_is_told_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="install the extra eval, or give --relax=mm"):
         relax.check(tmp_path / "mine.sdf", "gfn2", overwrite=False)
+
+
+def arrays(mol):
+    numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], np.uint8)
+    return numbers, mol.GetConformer().GetPositions().astype(np.float32)
+
+
+def test_scores_tell_what_relaxation_changes(tmp_path):
+    numbers, positions = arrays(ethanol(1.02))
+    alone = np.array([8], np.uint8), np.zeros((1, 3), np.float32)
+    molecules = data.make_molecules(
+        np.array([len(numbers), 1]),
+        np.concatenate([numbers, alone[0]]),
+        np.concatenate([positions, alone[1]]),
+    )
+    named = score._with_bonds(molecules)
+    assert named[1][1] is None
+    found = relax.relax_each(named, "mmff")
+    some = [Score(-1.0, 0.1, 2.0, -2.0, np.zeros(n), -0.1) for n in (9, 1)]
+    path = tmp_path / "scores.csv"
+    relaxed = [result for _, result in found]
+    score.write_scores(path, molecules, dict(enumerate(some)), 16, 32, {}, relaxed)
+    head, first, second = path.read_text().splitlines()
+    assert head.endswith("num_direction_samples,relax_energy_change_eV,relax_rmsd")
+    assert float(first.split(",")[-2]) < 0.0 < float(first.split(",")[-1])
+    assert second.endswith(",nan,nan")
+    assert "1 of 2 molecules relaxed" in relax.write(path, "mmff", found, "it")
+    assert (tmp_path / "scores_mmff.sdf").read_text().count("$$$$") == 1

@@ -18,7 +18,11 @@ from common.nn.features import Features, add, irreps_of, scalars_of
 from common.nn.graph import Graph, receiver_feats
 from common.nn.linear import Linear
 from common.nn.norm import RMSNorm
+from common.nn.products.spec import EdgeWeights
 from common.so3.irreps import SCALAR, parse
+
+EDGES = "Dense_1"
+"""Name of the layer that makes the weights of edges; the others count on."""
 
 
 class SymphonyBlock(nn.Module):
@@ -38,15 +42,30 @@ class SymphonyBlock(nn.Module):
     num_hidden: int = 0
     zero_init: bool = False
 
+    def edge_weights(self, graph: Graph) -> EdgeWeights:
+        """Returns the weights of the messages of all edges, of a bound block.
+
+        They depend on distances alone, and edges may be left out of them later.
+        """
+        return edge_feats(graph) @ self.get_variable("params", EDGES)["kernel"]
+
     @nn.compact
-    def __call__(self, x: Features, graph: Graph, condition: Rows = None) -> Features:
+    def __call__(
+        self,
+        x: Features,
+        graph: Graph,
+        condition: Rows = None,
+        weights: EdgeWeights | None = None,
+    ) -> Features:
         width = parse(self.irreps)[SCALAR]
         senders = RMSNorm()(x)
         receivers = receiver_feats(x, graph)
         normed = scalars_of(RMSNorm()(receivers))
-        scalars = nn.Dense(width, use_bias=False)(scalars_of(senders))
+        scalars = nn.Dense(width, use_bias=False, name="Dense_0")(scalars_of(senders))
         row, spec = message_product(self.product, senders, graph)
-        weights = nn.Dense(row.num_weights(spec), use_bias=False)(edge_feats(graph))
+        if weights is None:
+            dense = nn.Dense(row.num_weights(spec), use_bias=False, name=EDGES)
+            weights = dense(edge_feats(graph))
         sums = row.convolve(with_scalars(senders, scalars), graph, weights, spec)
         scale = math.sqrt(self.avg_num_neighbors)
         sums = RMSNorm()({irrep: part / scale for irrep, part in sums.items()})
@@ -56,7 +75,7 @@ class SymphonyBlock(nn.Module):
             for irrep in irreps_of(left)
         ]
         invariants = jnp.concatenate([normed, scalars_of(left), *products], -1)
-        hidden = nn.Dense(self.num_hidden or 2 * width)(invariants)
+        hidden = nn.Dense(self.num_hidden or 2 * width, name="Dense_2")(invariants)
         if condition is not None:
             hidden += nn.Dense(hidden.shape[-1], name="condition")(condition)
         return add(receivers, self._gated(left, nn.silu(hidden), width))
@@ -65,7 +84,9 @@ class SymphonyBlock(nn.Module):
         """Makes new scalars, and gates for the other irreps, from invariants."""
         zeros, usual = nn.initializers.zeros, nn.initializers.lecun_normal()
         gates = nn.Dense(
-            len(left) * width, kernel_init=zeros if self.zero_init else usual
+            len(left) * width,
+            kernel_init=zeros if self.zero_init else usual,
+            name="Dense_3",
         )(hidden)
         gates = jnp.split(gates[:, None], len(left), axis=-1)
         return {
