@@ -226,13 +226,26 @@ def plot(
     return figure
 
 
-def keep(path: Path, part: str, rows: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """Adds rows to a part of the file of results, and returns its contents."""
+def begin(
+    path: Path, weights: str, settings: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Returns what a file of results has of the same targets, and of these weights.
+
+    Args:
+        path: JSON file; there may be none.
+        weights: checksum of the weights.
+        settings: what decides the targets.
+    """
     found = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    found.pop("machine", None)
-    found[part] = {**found.get(part, {}), **rows}
-    report.write(path, **{**found, **more})
-    return found
+    if found.get("settings") != settings:
+        found = {}
+    own = found.get("weights") == weights
+    return {
+        "settings": dict(settings),
+        "weights": weights,
+        "baselines": found.get("baselines", {}),
+        "guidance": found.get("guidance", {}) if own else {},
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -244,22 +257,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError(
             f"--checkpoint: expected weights with properties, found {flags.checkpoint}"
         )
-    words = shlex.join(sys.argv[1:] if argv is None else argv)
     train, held_out = (read(flags.data, sampler, s) for s in ("train", "validation"))
     chosen = data.choose_molecules(held_out, flags.num_targets)
-    targets = _table(chosen, _names(sampler))
-    means = baselines(sampler, train, chosen, flags.num_workers)
-    floor = {name: values.tolist() for name, values in means.items()}
-    found = keep(flags.output, "baselines", floor, properties=_names(sampler))
+    settings = {
+        "properties": _names(sampler),
+        "targets": data.checksum(chosen),
+        "num_targets": len(chosen.num_atoms),
+    }
+    found = begin(flags.output, sampler.weights.checksum, settings)
+    if not found["baselines"]:
+        means = baselines(sampler, train, chosen, flags.num_workers)
+        found["baselines"] = {name: row.tolist() for name, row in means.items()}
+        report.write(flags.output, **found)
+    words = shlex.join(sys.argv[1:] if argv is None else argv)
     for guidance in flags.guidance:
-        drawn = draw(sampler, targets, guidance, flags)
-        row = {**row_of(drawn, targets), "command": words}
-        found = keep(flags.output, "guidance", {guidance: row})
+        row = _measure(sampler, _table(chosen, _names(sampler)), guidance, flags)
+        found["guidance"][guidance] = {**row, "command": words}
+        report.write(flags.output, **found)
         print_tables(tables(columns, found), Console(width=160))
-        if guidance != FREE and flags.figure is not None:
-            title = f"{len(targets)} targets, guidance {guidance}"
-            plot(columns, targets, drawn.values, title).savefig(flags.figure, dpi=110)
     return 0
+
+
+def _measure(
+    sampler: Sampler, targets: np.ndarray, guidance: str, flags: argparse.Namespace
+) -> dict[str, Any]:
+    drawn = draw(sampler, targets, guidance, flags)
+    if guidance != FREE:
+        title = f"{len(targets)} targets, guidance {guidance}"
+        figure = plot(sampler.weights.columns, targets, drawn.values, title)
+        figure.savefig(flags.figure, dpi=110)
+    return row_of(drawn, targets)
 
 
 def _guidance(text: str) -> str:
@@ -273,7 +300,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", required=True, help="labelled molecules, with their split")
     add("--num_targets", type=int, default=1000, help="held-out molecules")
     add(
-        "--guidance", nargs="+", type=_guidance, default=[FREE, "1", "2", "3", "1.5"],
+        "--guidance", nargs="*", type=_guidance, default=[FREE, "1", "2", "3", "1.5"],
         help=f"strengths, and {FREE}: without a condition",
     )  # fmt: skip
     add("--basin", action="store_true", help="as of symphony sample")

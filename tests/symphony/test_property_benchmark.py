@@ -27,16 +27,23 @@ def test_errors_are_those_of_valid_molecules():
     assert shares == pytest.approx((0.75, 2.0 / 3.0, 0.25))
 
 
-def test_a_row_is_replaced_and_the_tables_have_all(tmp_path):
-    path = tmp_path / "properties.json"
-    properties.keep(path, "baselines", {properties.NAIVE: [2.0, 1.0]}, properties=["a"])
+def test_rows_stay_for_the_same_targets_and_weights(tmp_path):
+    path, settings = tmp_path / "properties.json", {"targets": "abc"}
+    found = properties.begin(path, "mine", settings)
+    found["baselines"] = {properties.NAIVE: [2.0, 1.0]}
+    found["guidance"] = {"1": properties.row_of(drawn(), TARGETS)}
+    path.write_text(json.dumps({"machine": {}, **found}))
+    assert properties.begin(path, "mine", settings) == found
+    assert properties.begin(path, "others", settings) == {
+        **found, "weights": "others", "guidance": {}
+    }  # fmt: skip
+    assert properties.begin(path, "mine", {"targets": "d"})["baselines"] == {}
+
+
+def test_the_tables_have_all_rows():
     row = properties.row_of(drawn(), TARGETS)
-    properties.keep(path, "guidance", {"1": {**row, "valid": 0.1}})
-    properties.keep(path, "guidance", {properties.FREE: row})
-    found = properties.keep(path, "guidance", {"1": row})
-    stored = json.loads(path.read_text())
-    assert stored["guidance"] == found["guidance"]
-    assert stored["properties"] == ["a"]
+    rows = {"1": row, properties.FREE: row}
+    found = {"baselines": {properties.NAIVE: [2.0, 1.0]}, "guidance": rows}
     errors, counts = properties.tables((GAP, RINGS), found)
     assert errors[0][1:] == ["gap (eV)", "num_rings"]
     assert [line[0] for line in errors[1:]] == [
