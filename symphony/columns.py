@@ -16,7 +16,7 @@ from common.errors import UsageError
 from common.nn.conditions import Known
 from symphony import conditions
 from symphony.arrays import RandomKey
-from symphony.data.molecules import Molecules
+from symphony.data.molecules import Molecules, select
 from symphony.data.words import shown
 
 SHARE_NONE, SHARE_ALL = 0.1, 0.45
@@ -97,6 +97,28 @@ def measure(molecules: Molecules, names: Sequence[str], source: str) -> list[Col
         numbers = map(float, (values.mean(), values.std(), low, high))
         columns.append(Column(name, unit, *numbers, len(values)))
     return columns
+
+
+def keep_labelled(config: ml_collections.ConfigDict, molecules: Molecules) -> Molecules:
+    """Returns the molecules that a run learns from.
+
+    With `config.data.labelled_only`, those that have a value of some property; else
+    all.
+
+    Raises:
+        UsageError: None has.
+    """
+    names = names_of(config)
+    if not (names and config.data.labelled_only):
+        return molecules
+    known = [np.isfinite(molecules.properties[name]) for name in names]
+    labelled = np.any(known, axis=0)
+    if not labelled.any():
+        raise UsageError(
+            f"{config.data.path}: expected values of {shown(names)}, as "
+            "config.data.labelled_only asks, found none"
+        )
+    return select(molecules, np.flatnonzero(labelled))
 
 
 def standardise(molecules: Molecules, columns: Sequence[Column]) -> Molecules:

@@ -300,14 +300,30 @@ def draw_direction(
         settings.position_temperature if tempered else 1.0,
         num_proposals=64 if tempered else 16,
     )
+    return settle(key_settle, coefficients, direction, settings, mode, width)
+
+
+def settle(
+    key: RandomKey,
+    coefficients: Signals,
+    direction: Vector,
+    settings: Settings,
+    mode: str,
+    width: float,
+) -> Vector:
+    """Brings a drawn direction to the low temperature of its basin, if the mode asks.
+
+    The arguments are those of `draw_direction`.
+    """
     if mode == "exact":
         return direction
+    tempered = mode == "tempered"
     temperature = (
         settings.position_temperature if tempered else settings.basin_temperature
     )
     step = width * jnp.sqrt(jnp.clip(temperature, 0.01, 1.0))
     return densities.settle_coarse(
-        key_settle, coefficients, direction, temperature, SETTLE_STEPS, step
+        key, coefficients, direction, temperature, SETTLE_STEPS, step
     )
 
 

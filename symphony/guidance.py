@@ -215,10 +215,20 @@ def _draw_direction(
         logits = jax.vmap(densities.coarse_logits, (None, 0))
         return logits(signals[0], directions) - logits(signals[1], directions)
 
-    draw = lambda key: decisions.draw_direction(
-        key, signals[0], model.grid, settings, mode, model.blur
+    key_draws, key_choice, key_settle = jax.random.split(keys[0], 3)
+    tempered = mode == "tempered"
+    draws, log_weights = densities.propose_coarse(
+        key_draws,
+        signals[0],
+        model.grid,
+        settings.position_temperature if tempered else 1.0,
+        NUM_PROPOSALS,
     )
-    coarse = choose(keys[0], draw, coarse_ratio, settings.guidance)
+    log_weights += (settings.guidance - 1.0) * coarse_ratio(draws)
+    coarse = draws[jax.random.categorical(key_choice, log_weights)]
+    coarse = decisions.settle(
+        key_settle, signals[0], coarse, settings, mode, model.blur
+    )
     mixtures = [
         jax.tree.map(lambda x: x[0], model.fine(one, radius[None], coarse[None], place))
         for one, place in pairs
@@ -230,7 +240,6 @@ def _draw_direction(
         shown, hidden = (fine(m, directions) for m in mixtures)
         return shown - hidden
 
-    tempered = mode == "tempered"
     narrowing = (
         settings.position_temperature if tempered else settings.basin_temperature
     )

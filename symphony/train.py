@@ -58,6 +58,8 @@ def load_data(
     logging.info("training molecules: %s", data.describe(report))
     held_out, _ = read(split="validation")
     _check_properties(config, molecules)
+    keep = partial(columns.keep_labelled, config)
+    molecules, held_out = keep(molecules), keep(held_out)
     measured = columns.measure(molecules, columns.names_of(config), config.data.path)
     prepare = partial(build.kind_of(config).prepare, config)
     molecules, held_out = prepare(molecules), prepare(held_out)

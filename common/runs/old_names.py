@@ -90,6 +90,7 @@ FIELDS: tuple[Added | Renamed | Removed, ...] = (
     Added(("symphony", "denoiser", "equijump"), "model.product", "scalar"),
     Added(SYMPHONY, "train.start_from", ""),
     Added(("symphony",), "data.properties", ()),
+    Added(("symphony",), "data.labelled_only", False),
     Added(("equijump",), "data.ensemble_share", 0.0),
     Added(("equijump",), "data.num_clusters", 0),
     Added(("equijump",), "loss.alignment", "single"),

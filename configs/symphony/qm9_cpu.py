@@ -26,6 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.cutoff = 5.0  # Å, longest edge along which a molecule is cut.
     config.data.heavy_first = True
     config.data.properties = ()  # Columns that condition it, as ("gap", "logP").
+    config.data.labelled_only = False  # Leave out molecules with none of them.
     config.data.noise_std = 0.05  # Å, largest coordinate noise; half the time zero.
 
     # Keyword arguments of `symphony.model.Symphony`.

@@ -15,7 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = configs.find("symphony", "qm9_cpu").get_config()
     config.kind = "paper"
     config.data.heavy_first = False
-    del config.data.properties  # It takes no conditions.
+    del config.data.properties, config.data.labelled_only  # It takes no conditions.
     config.data.noise_std = 0.0  # Å; the model adds its own, always.
 
     # Keyword arguments of `symphony.kinds.paper.model.PaperSymphony`. Lengths in Å.

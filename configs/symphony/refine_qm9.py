@@ -15,8 +15,9 @@ from common.runs import config as configs
 def get_config() -> ml_collections.ConfigDict:
     config = configs.find("symphony", "qm9_cpu").get_config()
     config.kind = "denoiser"
-    for name in ("nn_tolerance", "cutoff", "heavy_first", "noise_std", "properties"):
+    for name in ("nn_tolerance", "cutoff", "heavy_first", "noise_std"):
         del config.data[name]
+    del config.data.properties, config.data.labelled_only
     del config.sample
 
     # Keyword arguments of `symphony.kinds.denoiser.model.Denoiser`.

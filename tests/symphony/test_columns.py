@@ -86,6 +86,23 @@ def test_columns_of_any_unit_end_in_the_batch_as_scores(tmp_path, form):
     assert log_p.num_known == 3
 
 
+def test_a_run_of_the_labelled_alone_leaves_the_others_out(tmp_path):
+    data.write_npz(waters(gap=GAPS, logP=LOG_P), tmp_path / "waters.npz")
+    config = config_of(tmp_path / "waters.npz")
+    config.data.labelled_only = True
+    packed, held_out, meta = train.load_data(config)
+    assert meta["num_molecules"] == 4  # The third has neither.
+    for batch in (packed[0], held_out[0]):
+        shown = batch.conditions["gap"].mask | batch.conditions["logP"].mask
+        assert shown.all()
+    config.data.properties = ()
+    assert train.load_data(config)[2]["num_molecules"] == 5
+    config.data.properties = ("gap",)
+    none = waters(gap=np.full(5, np.nan))
+    with pytest.raises(UsageError, match="expected values of gap, as"):
+        columns.keep_labelled(config, none)
+
+
 def test_weights_without_the_columns_of_their_config_are_refused():
     config = config_of("qm9-sample")
     with pytest.raises(ValueError, match=r"config.data.properties \(gap, logP\)"):
