@@ -108,7 +108,7 @@ class Network(NamedTuple):
 
     Attributes:
         weights: packaged weights, or those of a run.
-        jump: function of `equijump.rollout.make_jump`.
+        jump: function of `equijump.jump.make_jump`.
     """
 
     weights: Weights

@@ -85,7 +85,7 @@ class Network(NamedTuple):
     Attributes:
         weights: packaged weights, or those of a run.
         num_steps: evaluations of the network in a jump.
-        jump: function of `equijump.rollout.make_jump`.
+        jump: function of `equijump.jump.make_jump`.
         sizes: by name of a peptide, the sizes that its arrays are padded to.
     """
 

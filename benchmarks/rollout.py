@@ -24,6 +24,7 @@ from rich.console import Console
 from benchmarks import report, timing
 from configs.equijump import ala2
 from equijump import build, md, rollout
+from equijump import jump as jumps
 from equijump.data import frames
 from equijump.data.molecules import read_system
 from equijump.data.residues import NUM_SLOTS
@@ -69,15 +70,16 @@ def load_network(checkpoint: str | None) -> Network:
 
 
 def make_jump(network: Network) -> Callable[..., Any]:
-    """Returns one jump of one replica, see `equijump.rollout.make_jump`."""
+    """Returns one jump of one replica, see `equijump.jump.make_jump`."""
     config = network.config
-    return rollout.make_jump(
+    return jumps.make_jump(
         build.make_model(config),
         build.TRANSPORTS[config.transport.kind],
         network.statistics,
         config.transport.noise_factor,
         config.sample.num_steps,
         random_frames=build.has_random_frames(config),
+        repulsion=config.sample.repulsion,
     )
 
 
@@ -246,7 +248,7 @@ def sizes(
             jax.vmap(jump, (None, 0, None, 0)),
             fresh.params,
             jnp.zeros((replicas, num_nodes, NUM_SLOTS, 3)),
-            rollout.chain_of(system, {"lag": lag}, network.config.model.cloud),
+            jumps.chain_of(system, {"lag": lag}, network.config.model.cloud),
             jax.random.split(jax.random.key(0), replicas),
         )
         what = f"{name}, {num_nodes} residues, {replicas} replicas"

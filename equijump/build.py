@@ -188,7 +188,7 @@ def scales_of(
         statistics: spreads of the training data.
         lag: lag in ps; unknown where there is no source.
         noise_factor: noise over displacement.
-        molecule: pair of `equijump.data.pairs.Batch`, or an `equijump.rollout.Chain`.
+        molecule: pair of `equijump.data.pairs.Batch`, or an `equijump.jump.Chain`.
         tree: tree of the molecule; None for vectors from CA.
     """
     num_slots = molecule.slot_mask.shape[-1]
@@ -218,7 +218,7 @@ def scene_of(
     Args:
         model: network, which decides the number of neighbours.
         positions: positions of CA in the source frame, in Å.
-        molecule: pair of `equijump.data.pairs.Batch`, or an `equijump.rollout.Chain`.
+        molecule: pair of `equijump.data.pairs.Batch`, or an `equijump.jump.Chain`.
     """
     return make_scene(
         positions,

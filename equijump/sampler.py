@@ -207,7 +207,7 @@ def draw(
     """Yields the chunks of a rollout, the starts first if it begins.
 
     Args:
-        jump: function of `equijump.rollout.make_jump`.
+        jump: function of `equijump.jump.make_jump`.
         params: parameters of the network.
         plan: request, see `Plan`.
         state: state to go on from; None to begin.

@@ -17,7 +17,7 @@ from jaxtyping import Float32
 
 from common.errors import UsageError
 from common.runs import weights
-from equijump import build, confidence, rollout, transferable
+from equijump import build, confidence, jump, transferable
 from equijump.confidence import Calibration
 from equijump.data import frames, pairs, splits
 from equijump.data.topology import System, fit_to, reordered
@@ -149,7 +149,7 @@ def make_jump(
     method: str = "",
     repulsion: float | None = None,
 ) -> Callable[..., Any]:
-    """Returns `equijump.rollout.make_jump` of these weights.
+    """Returns `equijump.jump.make_jump` of these weights.
 
     Args:
         weights: trained model.
@@ -159,7 +159,7 @@ def make_jump(
     """
     if repulsion is None:
         repulsion = weights.config.sample.repulsion
-    return rollout.make_jump(
+    return jump.make_jump(
         build.make_model(weights.config),
         build.TRANSPORTS[weights.config.transport.kind],
         weights.statistics,

@@ -11,7 +11,7 @@ from configs.equijump import tiny
 from equijump import build, loss, train
 from equijump.cloud import to_cloud
 from equijump.data import pairs
-from equijump.rollout import chain_of, make_jump
+from equijump.jump import chain_of, make_jump
 from equijump.transport import paths
 
 FROM_NOISE = ("one_sided", "flow_matching", "ddpm")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from equijump import rejection, rollout
+from equijump.jump import atoms_of, chain_of
 from equijump.transport import paths
 
 
@@ -35,7 +36,7 @@ def six(roll, plan):
 
 
 def test_a_rollout_is_a_loop_over_jumps(six, jump, plan, loaded):
-    chain = rollout.chain_of(plan.system, plan.conditions)
+    chain = chain_of(plan.system, plan.conditions)
     root = jax.random.key(plan.seed)
     one = jax.jit(jax.vmap(jump, (None, 0, None, 0)))
     clouds = rollout.begin(plan).state.cloud
@@ -47,7 +48,7 @@ def test_a_rollout_is_a_loop_over_jumps(six, jump, plan, loaded):
             ]
         )
         clouds = one(loaded.params, clouds, chain, keys)
-        found = jax.vmap(rollout.atoms_of, (0, None))(clouds, chain)
+        found = jax.vmap(atoms_of, (0, None))(clouds, chain)
         np.testing.assert_array_equal(found, frame)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from equijump import rejection, rollout
+from equijump.jump import chain_of
 from tests.equijump.test_data_topology_order import make_system
 
 SYSTEM = make_system(["ACE", "ALA", "NME"], np.random.default_rng(1).permutation(10))
@@ -23,7 +24,7 @@ def plan(**values):
 
 
 def test_a_chain_has_the_conditions_it_is_given():
-    chain = rollout.chain_of(SYSTEM, {"lag": 5.0, "gap": 2.0})
+    chain = chain_of(SYSTEM, {"lag": 5.0, "gap": 2.0})
     assert set(chain.conditions) == {"lag", "gap"}
     assert float(chain.conditions["gap"].value) == 2.0
     assert bool(chain.conditions["gap"].mask)
@@ -31,18 +32,18 @@ def test_a_chain_has_the_conditions_it_is_given():
 
 
 def test_without_a_lag_it_is_unknown():
-    chain = rollout.chain_of(SYSTEM, {"temperature": 300.0})
+    chain = chain_of(SYSTEM, {"temperature": 300.0})
     assert not bool(chain.conditions["lag"].mask)
     assert float(chain.conditions["lag"].value) > 0.0
 
 
 def test_a_lag_of_a_microsecond_is_known():
-    chain = rollout.chain_of(SYSTEM, {"lag": 1e6})
+    chain = chain_of(SYSTEM, {"lag": 1e6})
     assert bool(chain.conditions["lag"].mask)
 
 
 def test_places_are_those_of_the_atoms_in_their_order():
-    chain = rollout.chain_of(SYSTEM, {})
+    chain = chain_of(SYSTEM, {})
     flat = SYSTEM.slot_atoms.ravel()
     np.testing.assert_array_equal(flat[np.asarray(chain.places)], np.arange(10))
     np.testing.assert_array_equal(chain.slot_mask, SYSTEM.slot_atoms >= 0)

@@ -7,20 +7,21 @@ import pytest
 
 from common.errors import UsageError
 from common.runs import config as configs
-from equijump import options, rejection, rollout, steering
+from equijump import options, rejection, steering
 from equijump.cloud import to_cloud
+from equijump.jump import atoms_of, chain_of
 from equijump.rules import RULES
 from tests.equijump.test_data_topology_order import make_system
 
 SYSTEM = make_system(["ACE", "ALA", "ALA", "NME"])
-CHAIN = rollout.chain_of(SYSTEM, {"lag": 10.0}, "chain")
+CHAIN = chain_of(SYSTEM, {"lag": 10.0}, "chain")
 IS_FAR = np.asarray(rejection.graph_of(SYSTEM).is_far)
 CONTACTS = steering.contacts_of(SYSTEM, IS_FAR)
 NAMES = [SYSTEM.atom_names[atom] for atom in range(len(SYSTEM.kept))]
 
 
 def positions(cloud):
-    return rollout.atoms_of(cloud, CHAIN)
+    return atoms_of(cloud, CHAIN)
 
 
 def folded(gap):
