@@ -9,7 +9,8 @@ $$ D' = D + S J^T (J S J^T + R)^{-1} (d_0 - d(D)), \qquad J = \partial d / \part
 $$
 Here $S$ is diagonal, the spread that the noise leaves to each bond across its
 direction, so that a chain gives way where its torsions are still open; and the inverse
-is one number for all pairs that overlap. The network, asked again, mends angles.
+is one number for all pairs that overlap, so this is done `TIMES` times, each from the
+end that the one before gave. The network, asked again, mends angles.
 """
 
 from collections.abc import Callable
@@ -29,6 +30,10 @@ simulations of peptides (ff14SB, OBC2, 300 K) in one pair of 10,000 to 100,000."
 
 TOLERANCE = 0.05
 """Å²: $R$, the variance with which distances are asked for."""
+
+TIMES = 3
+"""With one, the gate lets half of the draws of 20 residues pass; with three nearly
+all."""
 
 MAX_REPULSION = 1.5
 """Largest share of these distances that may be asked for."""
@@ -67,6 +72,19 @@ def apart(
         contacts: least distance of each pair, in Å; zero for pairs that may be close.
         atoms_of: function that gives the positions of a cloud's atoms, linear.
     """
+    for _ in range(TIMES):
+        end = _moved(end, std, bonds, contacts, atoms_of)
+    return end
+
+
+def _moved(
+    end: Cloud,
+    std: Float[Array, "*num_nodes num_slots 1"],
+    bonds: Float[Array, "num_nodes num_slots 1"] | None,
+    contacts: Contacts,
+    atoms_of: Callable[[Cloud], Float[Array, "num_atoms 3"]],
+) -> Cloud:
+    """Moves the expected end once, see the module's head."""
     atoms, on_vectors = jax.vjp(atoms_of, end)
     force, square = _overlaps(atoms, contacts)
     pull = on_vectors(force)[0]
