@@ -16,7 +16,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 from equijump.transport.foellmer_steps import (
     Step,
@@ -27,6 +27,8 @@ from equijump.transport.foellmer_steps import (
     time_of,
 )
 from equijump.transport.paths import Cloud, Path, Request, Time, noised
+
+Values = Float[Array, "*shape"]
 
 HEADS = ("end",)
 METHODS = ("bridge", "euler_maruyama")
@@ -92,8 +94,8 @@ def remake(request: Request, x_1: Cloud) -> Cloud:
 
 
 def advance(
-    request: Request, key: Key[Array, ""], x_t: Cloud, coefficients: Step
-) -> Cloud:
+    request: Request, key: Key[Array, ""], x_t: Values, coefficients: Step
+) -> Values:
     """Takes steps to the end of a jump.
 
     Args:
@@ -105,8 +107,8 @@ def advance(
     scales = request.scales
 
     def step(
-        carry: tuple[Cloud, Cloud], inputs: tuple[Step, Cloud]
-    ) -> tuple[tuple[Cloud, Cloud], None]:
+        carry: tuple[Values, Values], inputs: tuple[Step, Values]
+    ) -> tuple[tuple[Values, Values], None]:
         (x_t, before), (now, noise) = carry, inputs
         (end,) = request.predict(x_t, now.time)
         middle = end + now.extrapolation * (end - before)

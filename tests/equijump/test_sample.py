@@ -36,14 +36,14 @@ def shake(params, cloud, chain, key):
 
 @pytest.fixture
 def shaken(monkeypatch):
-    monkeypatch.setattr(sampler, "make_jump", lambda weights, num_steps, method: shake)
+    monkeypatch.setattr(sampler, "make_jump", lambda *_: shake)
 
 
 @pytest.fixture
 def trained(monkeypatch, jump):
     """The network of six steps, whose frames are all broken."""
     monkeypatch.setattr(outcome, "check", lambda summary: None)
-    monkeypatch.setattr(sampler, "make_jump", lambda weights, num_steps, method: jump)
+    monkeypatch.setattr(sampler, "make_jump", lambda *_: jump)
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ def test_a_rollout_that_is_not_finite_stops_and_keeps_what_was(
         """Fails by chance, about every twentieth time."""
         return jnp.where(jax.random.uniform(key) < 0.05, jnp.nan, cloud)
 
-    monkeypatch.setattr(sampler, "make_jump", lambda weights, num_steps, method: fail)
+    monkeypatch.setattr(sampler, "make_jump", lambda *_: fail)
     folder = tmp_path / "out"
     given = [
         f"--checkpoint={packaged}", f"--output={folder}", "--num_jumps=1000",
@@ -245,7 +245,7 @@ def test_the_gate_is_counted(ask, monkeypatch, capsys):
     def mirror(params, cloud, chain, key):
         return jnp.where(jax.random.bernoulli(key), -cloud, cloud)
 
-    monkeypatch.setattr(sampler, "make_jump", lambda weights, num_steps, method: mirror)
+    monkeypatch.setattr(sampler, "make_jump", lambda *_: mirror)
     result = json.loads((ask("out", 40) / "sample.json").read_text())
     share = result["result"]["num_accepted"] / result["result"]["num_draws"]
     assert 0.3 < share < 0.7
@@ -259,7 +259,7 @@ def freeze(params, cloud, chain, key):
 
 @pytest.fixture
 def frozen(monkeypatch):
-    monkeypatch.setattr(sampler, "make_jump", lambda weights, num_steps, method: freeze)
+    monkeypatch.setattr(sampler, "make_jump", lambda *_: freeze)
 
 
 def test_a_rollout_that_never_moves_fails_and_keeps_its_files(
