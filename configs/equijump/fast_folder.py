@@ -18,7 +18,7 @@ Half an hour of two cores for the trajectories, forty minutes of one for the net
 Numbers to reach: a folded share within .05 of the reference, folding and unfolding
 times within 20 %. Both are reached with jumps that are steered away from overlaps
 (`sample.repulsion`), see `docs/results.md`. Side chains still come too close in one
-frame of nine.
+frame of eighteen.
 """
 
 import ml_collections
