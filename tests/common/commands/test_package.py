@@ -27,7 +27,7 @@ def flags(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ((), "--workdir, --output"),
+        ((), "--workdir, -o/--output"),
         (("--workdir=run",), "--output"),
         (("--workdir=run", "--output=mine", "--which=last"), "invalid choice: 'last'"),
         (("--workdir=run", "--output=mine", "--hal"), "did you mean --half"),
