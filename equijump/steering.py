@@ -73,29 +73,18 @@ def apart(
         atoms_of: function that gives the positions of a cloud's atoms, linear.
     """
     for _ in range(TIMES):
-        end = _moved(end, std, bonds, contacts, atoms_of)
+        atoms, on_vectors = jax.vjp(atoms_of, end)
+        force, square = _overlaps(atoms, contacts)
+        pull = on_vectors(force)[0]
+        if bonds is not None:
+            unit = unit_vectors(end)
+            along = jnp.sum(pull * unit, axis=-1, keepdims=True) * unit
+            pull = jnp.where(bonds > 0.0, pull - along, pull)
+        move = jnp.square(std) * pull
+        # J S J^T as one number, that of the overlaps' own direction.
+        variance = jnp.sum(force * atoms_of(move)) / jnp.maximum(square, 1e-6)
+        end += move / (jnp.maximum(variance, 0.0) + TOLERANCE)
     return end
-
-
-def _moved(
-    end: Cloud,
-    std: Float[Array, "*num_nodes num_slots 1"],
-    bonds: Float[Array, "num_nodes num_slots 1"] | None,
-    contacts: Contacts,
-    atoms_of: Callable[[Cloud], Float[Array, "num_atoms 3"]],
-) -> Cloud:
-    """Moves the expected end once, see the module's head."""
-    atoms, on_vectors = jax.vjp(atoms_of, end)
-    force, square = _overlaps(atoms, contacts)
-    pull = on_vectors(force)[0]
-    if bonds is not None:
-        unit = unit_vectors(end)
-        along = jnp.sum(pull * unit, axis=-1, keepdims=True) * unit
-        pull = jnp.where(bonds > 0.0, pull - along, pull)
-    move = jnp.square(std) * pull
-    # J S J^T as one number, that of the overlaps' own direction.
-    variance = jnp.sum(force * atoms_of(move)) / jnp.maximum(square, 1e-6)
-    return end + move / (jnp.maximum(variance, 0.0) + TOLERANCE)
 
 
 def _overlaps(
