@@ -38,6 +38,8 @@ class Kind(NamedTuple):
             one step, that step times their number), among them `loss_name` and
             `num_steps`.
         loss_name: term that is minimised.
+        beside: terms that are minimised beside it where there are any, with their
+            weights.
         unit: unit of that term.
         mean_steps: mean of `num_steps`, by the metadata of the data.
         prepare: function that leaves out the molecules that the kind cannot learn.
@@ -56,6 +58,7 @@ class Kind(NamedTuple):
     rules: Rules
     fixed: tuple[str, ...]
     decoder: Decoder | None = None
+    beside: tuple[tuple[str, float], ...] = ()
 
 
 def kind_of(config: ml_collections.ConfigDict) -> Kind:
@@ -98,7 +101,8 @@ def make_loss(
     ) -> tuple[Scalar, Totals]:
         one = partial(kind.totals, config, model.bind(params), train=True)
         totals = jax.tree.map(jnp.mean, jax.vmap(one)(batch, keys))
-        return totals[kind.loss_name] / mean_steps, totals
+        terms = (weight * totals.get(name, 0.0) for name, weight in kind.beside)
+        return (totals[kind.loss_name] + sum(terms)) / mean_steps, totals
 
     return loss_fn
 
@@ -129,6 +133,7 @@ def _stepwise(
             "config.data.properties",
         ),
         decoder=Decoder(*decide),
+        beside=(("forecast", loss.FORECAST_WEIGHT),),
     )  # fmt: skip
 
 

@@ -161,7 +161,8 @@ def hide(
 ) -> dict[str, Known]:
     """Hides some properties of a training molecule; see `SHARE_NONE`.
 
-    So the network learns the law for any subset of them, also for none.
+    So the network learns the law for any subset of them, also for none. What is hidden
+    stays to be foreseen, under the name that `truth_of` gives.
 
     Args:
         key: key of the draw.
@@ -175,4 +176,23 @@ def hide(
     found = dict(given)
     for name, mask in zip(names, is_shown, strict=True):
         found[name] = Known(given[name].value, given[name].mask & mask)
+        found[truth_of(name)] = given[name]
     return found
+
+
+def truth_of(name: str) -> str:
+    """Returns the name under which `hide` keeps what the file states of a property.
+
+    >>> truth_of("gap")
+    'true gap'
+    """
+    return f"true {name}"
+
+
+def truths(given: Mapping[str, Known], names: Sequence[str]) -> dict[str, Known]:
+    """Returns what the file states of a molecule, whether any of it is hidden or not.
+
+    >>> truths({"gap": Known(jnp.ones(()), jnp.array(True))}, ["gap"])["gap"].value
+    Array(1., dtype=float32)
+    """
+    return {name: given.get(truth_of(name), given[name]) for name in names}

@@ -1,7 +1,7 @@
 r"""Draws steps that are steered towards properties: classifier-free guidance.
 
-The network gives two laws of a step, with the properties shown and hidden. Each factor
-of a step, one after another, is drawn from
+The network gives two laws of a step, with the properties shown and hidden, by one pass
+of its trunk. Each factor of a step, one after another, is drawn from
 
 $$ p_w \propto p_{shown} \left( p_{shown} / p_{hidden} \right)^{w - 1}, $$
 
@@ -15,7 +15,6 @@ of the law shown, whatever the guidance (Ho and Salimans, arXiv 2207.12598).
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,15 +32,6 @@ from symphony.slots import Decoder, Fragment, Placement, Settings, first_or_next
 NUM_PROPOSALS = 64
 """Draws from which one is chosen; the law is exact in the limit of many."""
 
-Embedded = tuple[Features, NextAtom]
-
-
-class Caches(NamedTuple):
-    """Features of the placed atoms, with the properties shown and hidden."""
-
-    shown: decisions.Cache
-    hidden: decisions.Cache
-
 
 def without(model: Symphony, conditions: Conditions) -> dict[str, Known]:
     """Returns conditions of which all properties are hidden."""
@@ -50,29 +40,6 @@ def without(model: Symphony, conditions: Conditions) -> dict[str, Known]:
         value, mask = conditions[name]
         found[name] = Known(value, jnp.zeros_like(mask))
     return found
-
-
-def empty_cache(model: Symphony, capacity: int) -> Caches:
-    """Returns the caches of no atoms."""
-    return Caches(*[decisions.empty_cache(model, capacity)] * 2)
-
-
-def extend_cache(
-    model: Symphony, caches: Caches, fragment: Fragment, conditions: Conditions
-) -> Caches:
-    """Adds the last atom of a fragment to both caches."""
-    extend = partial(decisions.extend_cache, model)
-    hidden = without(model, conditions)
-    return Caches(
-        extend(caches.shown, fragment, conditions),
-        extend(caches.hidden, fragment, hidden),
-    )
-
-
-def shorten_cache(model: Symphony, caches: Caches, fragment: Fragment) -> Caches:
-    """Takes atoms that a fragment has no more out of both caches."""
-    shorten = partial(decisions.shorten_cache, model)
-    return Caches(shorten(caches.shown, fragment), shorten(caches.hidden, fragment))
 
 
 def steer(shown: Array, hidden: Array, guidance: Scalar | float) -> Array:
@@ -109,7 +76,7 @@ def choose(
 
 def decide(
     model: Symphony,
-    caches: Caches,
+    cache: decisions.Cache,
     fragment: Fragment,
     key: RandomKey,
     settings: Settings,
@@ -118,11 +85,12 @@ def decide(
 ) -> Placement:
     """Draws one step of the guided law; the arguments are those of `decisions`."""
     shown, hidden = settings.conditions, without(model, settings.conditions)
-    embedded = (
-        decisions.embed_fragment(model, caches.shown, fragment, shown),
-        decisions.embed_fragment(model, caches.hidden, fragment, hidden),
+    embed = partial(decisions.embed_fragment, model, cache, fragment)
+    node_feats, next_atom = embed(shown)
+    _, unasked = embed(hidden)
+    drawn = draw_next(
+        model, key, settings, mode, fragment, node_feats, (next_atom, unasked), allowed
     )
-    drawn = draw_next(model, key, settings, mode, fragment, embedded, allowed)
     first = model.first_logits(shown)
     steered = steer(first, model.first_logits(hidden), settings.guidance)
     return first_or_next(key, first, settings, fragment, drawn, allowed, steered)
@@ -134,7 +102,8 @@ def draw_next(
     settings: Settings,
     mode: str,
     fragment: Fragment,
-    embedded: tuple[Embedded, Embedded],
+    node_feats: Features,
+    next_atoms: tuple[NextAtom, NextAtom],
     allowed: Allowed | None,
 ) -> Placement:
     """Draws stop, focus and species, radius and direction, in this order.
@@ -145,27 +114,26 @@ def draw_next(
         settings: temperatures, guidance and conditions.
         mode: `exact`, `tempered` or `basin`, see `generate.generate`.
         fragment: atoms placed so far.
-        embedded: features and logits, with the properties shown and hidden.
+        node_feats: output of the trunk, which knows no property.
+        next_atoms: logits, with the properties shown and hidden.
         allowed: what may be drawn; anything where None.
     """
     keys = jax.random.split(key, 5)
-    logits = [(now.stop[0], now.focus_species[0]) for _, now in embedded]
+    logits = [(now.stop[0], now.focus_species[0]) for now in next_atoms]
     steered = [steer(*pair, settings.guidance) for pair in zip(*logits, strict=True)]
     choice = decisions.draw_choice(keys[0], *logits[0], settings, allowed, steered)
     focus, species = choice.focus[None], choice.species[None]
-    around = [
-        Surroundings(
-            feats, fragment.positions, focus, decisions.placed_of(fragment)[None]
-        )
-        for feats, _ in embedded
+    placed = decisions.placed_of(fragment)[None]
+    around = Surroundings(node_feats, fragment.positions, focus, placed)
+    conditions = [
+        model.position_condition(node_feats, one, focus, species) for one in next_atoms
     ]
-    conditions = [model.position_condition(*one, focus, species) for one in embedded]
     radius = _draw_radius(model, keys[1], settings, mode, conditions)
     coefficients, direction = _draw_direction(
         model, keys[2:4], settings, mode, conditions, radius, around
     )
     log_position = decisions.position_log_density(
-        model, keys[4], conditions[0], radius, direction, coefficients, around[0]
+        model, keys[4], conditions[0], radius, direction, coefficients, around
     )
     log_position = jnp.where(choice.stop, 0.0, log_position)
     return Placement(
@@ -205,11 +173,10 @@ def _draw_direction(
     mode: str,
     conditions: list[Array],
     radius: Scalar,
-    around: list[Surroundings],
+    around: Surroundings,
 ) -> tuple[Array, Vector]:
     """Returns the signals of the coarse density shown, and a direction."""
-    pairs = list(zip(conditions, around, strict=True))
-    signals = [model.coarse(one, radius[None], place)[0] for one, place in pairs]
+    signals = [model.coarse(one, radius[None], around)[0] for one in conditions]
 
     def coarse_ratio(directions: Array) -> Array:
         logits = jax.vmap(densities.coarse_logits, (None, 0))
@@ -230,8 +197,10 @@ def _draw_direction(
         key_settle, signals[0], coarse, settings, mode, model.blur
     )
     mixtures = [
-        jax.tree.map(lambda x: x[0], model.fine(one, radius[None], coarse[None], place))
-        for one, place in pairs
+        jax.tree.map(
+            lambda x: x[0], model.fine(one, radius[None], coarse[None], around)
+        )
+        for one in conditions
     ]
 
     fine = jax.vmap(densities.fine_log_density, (None, 0))
@@ -247,4 +216,6 @@ def _draw_direction(
     return signals[0], choose(keys[1], draw, fine_ratio, settings.guidance)
 
 
-DECODER = Decoder(empty_cache, extend_cache, decide, shorten_cache)
+DECODER = Decoder(
+    decisions.empty_cache, decisions.extend_cache, decide, decisions.shorten_cache
+)

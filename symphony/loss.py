@@ -10,7 +10,8 @@ and the last step $-\log p(\mathrm{stop} \mid S_t)$. The direction is drawn in t
 stages, $p(\hat r) = \int p_c(\hat u)\, p_f(\hat r \mid \hat u)\, d\hat u$; its
 log-density is bounded from below with a fixed blur $q(\hat u \mid \hat r)$ by
 $E_q[\log p_c(\hat u) + \log p_f(\hat r \mid \hat u) - \log q(\hat u \mid \hat r)]$,
-which is what training maximises.
+which is what training maximises. With properties, the forecast of each step
+(`symphony.property_inputs`) is trained beside it.
 """
 
 from typing import NamedTuple
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from common.nn.conditions import Conditions
+from symphony import columns
 from symphony.arrays import (
     Positions,
     RandomKey,
@@ -38,6 +40,10 @@ from symphony.densities import (
 )
 from symphony.model import NextAtom, Surroundings, Symphony
 from symphony.orders import Cut
+from symphony.property_inputs import forecast_nll
+
+FORECAST_WEIGHT = 0.5
+"""Weight of the forecast beside the negative log-likelihood."""
 
 
 class StepTerms(NamedTuple):
@@ -54,6 +60,7 @@ class StepTerms(NamedTuple):
         step_mask: true for steps of the molecule; none of one that has no complete
             order, see `Cut`.
         place_mask: true for steps that place an atom.
+        forecast: term of the properties foreseen; None without any.
     """
 
     first: Scalar
@@ -63,6 +70,7 @@ class StepTerms(NamedTuple):
     fine: StepScalars
     step_mask: StepMask
     place_mask: StepMask
+    forecast: StepScalars | None = None
 
 
 def step_terms(
@@ -100,6 +108,8 @@ def step_terms(
     radial, coarse, fine = _position_terms(model, condition, vectors, around, key)
     first = jax.nn.log_softmax(model.first_logits(conditions))[cut.species[0]]
     masked = lambda mask, values: jnp.where(mask, values, 0.0)
+    truths = columns.truths(conditions, model.properties)
+    foreseen = next_atom.forecast
     return StepTerms(
         first=-first,
         focus=masked(step_mask, _focus_nll(next_atom, cut.labels, place_mask)),
@@ -108,6 +118,7 @@ def step_terms(
         fine=masked(place_mask, -fine),
         step_mask=step_mask,
         place_mask=place_mask,
+        forecast=foreseen and forecast_nll(foreseen, truths, step_mask),
     )
 
 
@@ -156,7 +167,10 @@ def _position_terms(
 
 
 def totals(terms: StepTerms) -> dict[str, Scalar]:
-    """Adds up the steps of one molecule; nats, and the number of steps."""
+    """Adds up the steps of one molecule; nats, and the number of steps.
+
+    A forecast is no part of `nll`.
+    """
     sums = {
         "focus": jnp.sum(terms.focus),
         "radial": jnp.sum(terms.radial),
@@ -164,6 +178,8 @@ def totals(terms: StepTerms) -> dict[str, Scalar]:
         "fine": jnp.sum(terms.fine),
     }
     nll = terms.first + sum(sums.values())
+    if terms.forecast is not None:
+        sums["forecast"] = jnp.sum(terms.forecast)
     return sums | {"nll": nll, "num_steps": jnp.sum(terms.step_mask) * 1.0}
 
 

@@ -44,7 +44,7 @@ from symphony.densities import (
     exponential_map,
     tangent_part,
 )
-from symphony.property_inputs import PropertyInputs
+from symphony.property_inputs import Forecast, PropertyInputs
 
 
 class NextAtom(NamedTuple):
@@ -55,12 +55,14 @@ class NextAtom(NamedTuple):
         focus_species: logits of (focus, species); minus infinity where not placed.
         hidden: features of the atoms as candidates for the focus.
         pooled: features of the whole fragment.
+        forecast: properties of the molecule that it may become; None without any.
     """
 
     stop: StepScalars
     focus_species: Float[Array, "num_steps num_nodes num_species"]
     hidden: Float[Array, "num_steps num_nodes num_channels"]
     pooled: StepFeats
+    forecast: Forecast | None = None
 
 
 class Surroundings(NamedTuple):
@@ -274,17 +276,15 @@ class Symphony(nn.Module):
         return make_graph(vectors, feats, envelope, self.max_degree, receivers=index)
 
     def embed(self, species: Species, conditions: Conditions) -> Features:
-        """Embeds species and conditions of the molecule."""
+        """Embeds species and conditions of the molecule, properties apart."""
         scalars = self.embed_species(species) + self.embed_conditions(conditions)
-        if self.properties:
-            scalars += self.property_inputs(conditions)["nodes"]
         return from_scalars(scalars, uniform(self.max_degree, self.num_channels))
 
     def first_logits(self, conditions: Conditions) -> Float[Array, " num_species"]:
         """Returns the logits of the species of the first atom."""
         if not self.properties:
             return self.first_species
-        return self.first_species + self.property_inputs(conditions)["first"]
+        return self.first_species + self.property_inputs.first(conditions)
 
     def focus_messages(
         self,
@@ -366,12 +366,13 @@ class Symphony(nn.Module):
         is_odd = jnp.asarray(np.array(self.atomic_numbers) % 2)[species]
         num_odd = jnp.sum(jnp.where(placed, is_odd, 0), axis=1, keepdims=True)
         parity = 1.0 - 2.0 * (num_odd % 2)
-        pooled = jnp.concatenate(
+        fragment = jnp.concatenate(
             [total / count, total / 16.0, highest, count / 16.0, parity], -1
         )
-        pooled = self.focus_pool(pooled)
+        pooled, forecast = self.focus_pool(fragment), None
         if self.properties:
-            pooled += self.property_inputs(conditions)["pooled"]
+            asked, forecast = self.property_inputs(conditions, fragment)
+            pooled += asked
         pooled = nn.silu(pooled)
         senders = self.exchange_senders(hidden) * weight
         received = jnp.einsum("ijc,tjc->tic", exchange, senders)
@@ -380,7 +381,7 @@ class Symphony(nn.Module):
         hidden = nn.silu(mixed)
         logits = jnp.where(weight > 0, self.focus_logits(hidden), -jnp.inf)
         stop = self.stop_logit(nn.silu(self.stop_hidden(pooled)))[:, 0]
-        return NextAtom(stop, logits, hidden, pooled)
+        return NextAtom(stop, logits, hidden, pooled, forecast)
 
     def position_condition(
         self,

@@ -12,7 +12,8 @@ from common.errors import UsageError
 from common.nn.conditions import Known, known
 from common.runs import weights as trained_weights
 from configs.symphony import tiny
-from symphony import build, columns, data, train
+from symphony import build, columns, data, loss, train
+from symphony.property_inputs import Forecast, forecast_nll
 from tests.symphony import small
 from tests.symphony.small import NUM_NODES, chain, cut_of
 from tests.symphony.test_data_readers import WATER, xyz
@@ -202,3 +203,61 @@ def test_runs_without_properties_have_none_of_the_layers():
     config = ml_collections.ConfigDict(small.make_config())
     assert "property_inputs" not in small.model_and_params()[1]["params"]
     assert columns.names_of(config) == ()
+
+
+def test_a_forecast_is_of_the_fragment_and_not_of_what_is_asked():
+    model, params = with_properties()
+    moved = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    drawn = cut_of(*chain(3, 5), NUM_NODES)
+
+    @jax.jit
+    def terms(conditions):
+        noise = jnp.zeros((NUM_NODES, 3))
+        bound = model.bind(moved)
+        return loss.step_terms(bound, drawn, conditions, noise, jax.random.key(0))
+
+    scores = known({"gap": jnp.float32(1.5), "logP": jnp.float32(-1.0)})
+    shown = {**small.NO_NOISE, **scores}
+    hidden = {**shown, **{name: one._replace(mask=~one.mask)
+                          for name, one in scores.items()}}  # fmt: skip
+    truths = {columns.truth_of(name): one for name, one in scores.items()}
+    now, unasked = terms(shown), terms(hidden | truths)
+    np.testing.assert_array_equal(now.forecast, unasked.forecast)
+    assert np.abs(now.focus - unasked.focus).max() > 1e-3
+    # What the file does not state is not foreseen.
+    assert not terms(hidden).forecast.any()
+    totals = loss.totals(now)
+    parts = ("focus", "radial", "coarse", "fine")
+    summed = now.first + sum(totals[name] for name in parts)
+    np.testing.assert_allclose(totals["nll"], summed, rtol=1e-6)
+    assert totals["forecast"] == pytest.approx(float(now.forecast.sum()), rel=1e-6)
+
+
+def test_the_best_forecast_is_the_law_of_the_scores():
+    """The likelihood of many draws of a normal law is highest at its own moments."""
+    scores = 0.3 + 0.5 * np.random.default_rng(0).normal(size=4000)
+    truths = {"gap": Known(jnp.float32(scores[0]), jnp.array(True))}
+
+    def mean_nll(mean, log_std):
+        law = Forecast(jnp.full((1, 1), mean), jnp.full((1, 1), log_std))
+        given = lambda x: {"gap": truths["gap"]._replace(value=x)}
+        one = lambda x: forecast_nll(law, given(x), jnp.ones(1, bool))[0]
+        return jnp.mean(jax.vmap(one)(jnp.float32(scores)))
+
+    slopes = jax.grad(mean_nll, (0, 1))(np.mean(scores), np.log(np.std(scores)))
+    np.testing.assert_allclose(slopes, 0.0, atol=1e-3)
+    assert mean_nll(0.3, -0.2) > mean_nll(0.3, np.log(0.5))
+
+
+def test_the_forecast_is_trained_beside_the_likelihood():
+    config = small.make_config()
+    config.data.properties = NAMES
+    _, params = with_properties()
+    molecules = waters(gap=GAPS, logP=LOG_P)
+    scored = columns.standardise(molecules, columns.measure(molecules, NAMES, ""))
+    (batch,) = data.pack(scored, tuple(config.data.species), (NUM_NODES,))
+    keys = jax.random.split(jax.random.key(0), len(GAPS))
+    value, totals = jax.jit(build.make_loss(config, 4.0))(params, batch, keys)
+    expected = totals["nll"] + loss.FORECAST_WEIGHT * totals["forecast"]
+    assert value == pytest.approx(float(expected) / 4.0, rel=1e-6)
+    assert abs(totals["forecast"]) > 1e-3
