@@ -5,12 +5,11 @@ r"""Draws one step of generation from Symphony's network, and keeps its features
 four for the paper's model.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from common.nn.blocks.messages import edge_feats
 from common.nn.conditions import Conditions
@@ -111,8 +110,9 @@ def embed_fragment(
     node_feats, messages = cache.layer_feats[-1], cache.messages[None]
     placed = placed_of(fragment)[None]
     exchange = model.exchange_weights(cache.pair_feats)
+    atoms = (fragment.species, fragment.positions)
     return node_feats, model.next_atom(
-        fragment.species, node_feats, messages, placed, exchange, conditions
+        *atoms, node_feats, messages, placed, exchange, conditions
     )
 
 
@@ -167,7 +167,6 @@ def draw_choice(
     focus_species: Float[Array, "num_nodes num_species"],
     settings: Settings,
     allowed: Allowed | None = None,
-    steered: Sequence[Array] | None = None,
 ) -> Choice:
     """Draws stop, or focus and species, from their logits, of what is allowed.
 
@@ -177,7 +176,6 @@ def draw_choice(
         focus_species: logits of focus and species.
         settings: temperatures.
         allowed: what may be drawn; anything where None.
-        steered: the two logits to draw from instead; see `symphony.guidance`.
     """
     num_species = focus_species.shape[1]
     # Stop comes first: what is drawn shall not depend on the rows of padding.
@@ -185,8 +183,7 @@ def draw_choice(
     logits = joined(stop, focus_species)
     mask = None if allowed is None else joined(allowed.stop, allowed.focus_species)
     masked = None if mask is None else mask_logits(logits, mask)
-    drawn_by = logits if steered is None else joined(*steered)
-    chosen = draw_masked(key, drawn_by, mask, settings.focus_temperature)
+    chosen = draw_masked(key, logits, mask, settings.focus_temperature)
     stops = chosen == 0
     pair = jnp.maximum(chosen - 1, 0)
     return Choice(
@@ -197,6 +194,24 @@ def draw_choice(
         log_constrained=log_masked(masked, chosen),
         stuck=None if masked is None else is_empty(masked),
     )
+
+
+class Proposal(NamedTuple):
+    """One draw of a step, of which the density of the position is yet to be found.
+
+    Attributes:
+        choice: species and focus, or the decision to stop.
+        radius: distance from the focus, in Å.
+        direction: unit vector from the focus.
+        condition: input of the position heads.
+        coefficients: signals of the coarse density at this radius.
+    """
+
+    choice: Choice
+    radius: Scalar
+    direction: Vector
+    condition: Float[Array, "1 num_channels"]
+    coefficients: Signals
 
 
 def draw_next(
@@ -224,13 +239,29 @@ def draw_next(
         allowed: what may be drawn; anything where None.
     """
     keys = jax.random.split(key, 5)
+    around = (positions, placed, node_feats)
+    proposal = propose(model, keys[:4], settings, mode, *around, next_atom, allowed)
+    return place(model, keys[4], proposal, *around)
+
+
+def propose(
+    model: Symphony,
+    keys: Key[Array, " 4"],
+    settings: Settings,
+    mode: str,
+    positions: Positions,
+    placed: NodeMask,
+    node_feats: Features,
+    next_atom: NextAtom,
+    allowed: Allowed | None = None,
+) -> Proposal:
+    """Draws a step as `draw_next` does, by four keys."""
     choice = draw_choice(
         keys[0], next_atom.stop[0], next_atom.focus_species[0], settings, allowed
     )
     focus, species = choice.focus[None], choice.species[None]
     condition = model.position_condition(node_feats, next_atom, focus, species)
     mixture = jax.tree.map(lambda x: x[0], model.radial(condition))
-    basin = settings.basin_temperature
     radius = draw_radius(model, mixture, settings, mode, keys[1])
     around = Surroundings(node_feats, positions, focus, placed[None])
     coefficients = model.coarse(condition, radius[None], around)[0]
@@ -239,11 +270,25 @@ def draw_next(
     )
     fine = model.fine(condition, radius[None], coarse[None], around)
     fine = jax.tree.map(lambda x: x[0], fine)
+    basin = settings.basin_temperature
     narrowing = settings.position_temperature if mode == "tempered" else basin
     direction = densities.sample_fine(keys[3], fine, narrowing)
+    return Proposal(choice, radius, direction, condition, coefficients)
 
+
+def place(
+    model: Symphony,
+    key: RandomKey,
+    proposal: Proposal,
+    positions: Positions,
+    placed: NodeMask,
+    node_feats: Features,
+) -> Placement:
+    """Returns a proposal as a step, with its log-likelihood; see `draw_next`."""
+    choice, radius, direction, condition, coefficients = proposal
+    around = Surroundings(node_feats, positions, choice.focus[None], placed[None])
     log_position = position_log_density(
-        model, keys[4], condition, radius, direction, coefficients, around
+        model, key, condition, radius, direction, coefficients, around
     )
     log_position = jnp.where(choice.stop, 0.0, log_position)
     return Placement(
@@ -300,30 +345,14 @@ def draw_direction(
         settings.position_temperature if tempered else 1.0,
         num_proposals=64 if tempered else 16,
     )
-    return settle(key_settle, coefficients, direction, settings, mode, width)
-
-
-def settle(
-    key: RandomKey,
-    coefficients: Signals,
-    direction: Vector,
-    settings: Settings,
-    mode: str,
-    width: float,
-) -> Vector:
-    """Brings a drawn direction to the low temperature of its basin, if the mode asks.
-
-    The arguments are those of `draw_direction`.
-    """
     if mode == "exact":
         return direction
-    tempered = mode == "tempered"
     temperature = (
         settings.position_temperature if tempered else settings.basin_temperature
     )
     step = width * jnp.sqrt(jnp.clip(temperature, 0.01, 1.0))
     return densities.settle_coarse(
-        key, coefficients, direction, temperature, SETTLE_STEPS, step
+        key_settle, coefficients, direction, temperature, SETTLE_STEPS, step
     )
 
 

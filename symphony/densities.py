@@ -213,47 +213,17 @@ def sample_coarse(
     1/2, below which peaks would be narrower than they are: there, take more proposals.
     """
     key_cell, key_jitter, key_accept = jax.random.split(key, 3)
-    proposals, log_ratios = _propose(
-        key_cell, key_jitter, coefficients, grid, temperature, num_proposals
-    )
-    thresholds = jnp.log(jax.random.uniform(key_accept, (num_proposals,)))
-
-    chain = (proposals[1:], log_ratios[1:], thresholds[1:])
-    (direction, _), _ = jax.lax.scan(_accept, (proposals[0], log_ratios[0]), chain)
-    return direction
-
-
-def propose_coarse(
-    key: RandomKey,
-    coefficients: Signals,
-    grid: SphereGrid,
-    temperature: Scalar | float,
-    num_proposals: int,
-) -> tuple[Float[Array, "count 3"], Float[Array, " count"]]:
-    """Draws proposals of `sample_coarse`, and the logarithms of their weights.
-
-    Of many, one that is chosen by its weight is a draw from the density.
-    """
-    key_cell, key_jitter = jax.random.split(key)
-    return _propose(
-        key_cell, key_jitter, coefficients, grid, temperature, num_proposals
-    )
-
-
-def _propose(
-    key_cell: RandomKey,
-    key_jitter: RandomKey,
-    coefficients: Signals,
-    grid: SphereGrid,
-    temperature: Scalar | float,
-    num_proposals: int,
-) -> tuple[Float[Array, "count 3"], Float[Array, " count"]]:
     at_points = grid_logits(coefficients, grid) / jnp.maximum(temperature, 0.5)
     log_masses = at_points + jnp.asarray(grid.log_weights)
     cells = _draw_cells(key_cell, log_masses, num_proposals)
     proposals = jitter_in_cell(key_jitter, grid, cells)
     logits = jax.vmap(coarse_logits, (None, 0))(coefficients, proposals)
-    return proposals, logits / temperature - at_points[cells]
+    log_ratios = logits / temperature - at_points[cells]
+    thresholds = jnp.log(jax.random.uniform(key_accept, (num_proposals,)))
+
+    chain = (proposals[1:], log_ratios[1:], thresholds[1:])
+    (direction, _), _ = jax.lax.scan(_accept, (proposals[0], log_ratios[0]), chain)
+    return direction
 
 
 def settle_coarse(

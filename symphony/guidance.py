@@ -1,77 +1,35 @@
-r"""Draws steps that are steered towards properties: classifier-free guidance.
+r"""Draws steps that are steered towards properties, by what the network foresees.
 
-The network gives two laws of a step, with the properties shown and hidden, by one pass
-of its trunk. Each factor of a step, one after another, is drawn from
+Of several draws of a step from the law with the properties shown, each is looked at one
+step ahead: which properties the fragment $S'$ that it leads to may come to have. One is
+chosen with the weights
 
-$$ p_w \propto p_{shown} \left( p_{shown} / p_{hidden} \right)^{w - 1}, $$
+$$ p(y \mid S')^{w - 1}, \qquad p(y \mid S') = \prod_k N(y_k; \mu_k, \sigma_k), $$
 
-normalised over that factor alone, given those before it: stop, focus and species
-together (and the first species) over their logits; the radius over its interval, the
-coarse direction over the sphere and the fine one over its plane, each by choosing one
-of `NUM_PROPOSALS` draws from the law shown, as the mode of the sampler has it, by the
-weight of the second factor. At $w = 1$ that is the law shown. Log-likelihoods are those
-of the law shown, whatever the guidance (Ho and Salimans, arXiv 2207.12598).
+over the properties $y$ that are asked for, with the forecast of
+`symphony.property_inputs`. By Bayes' rule $p(y | S') / p(y | S)$ is the ratio of the
+laws of a step with the properties shown and hidden, the one that classifier-free
+guidance (Ho and Salimans, arXiv 2207.12598) raises to $w - 1$; here it is that of the
+whole step, with its normalisation over the draws. At $w = 1$ the law is the one shown.
+Log-likelihoods are those of the law shown, whatever the guidance.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from common.nn.conditions import Conditions, Known
+from common.nn.conditions import Conditions
 from common.nn.features import Features
-from symphony import decisions, densities
-from symphony.arrays import RandomKey, Scalar, Vector
+from symphony import decisions
+from symphony.arrays import RandomKey, Scalar
 from symphony.limits import Allowed
-from symphony.masks import plus
-from symphony.model import NextAtom, Surroundings, Symphony
+from symphony.model import NextAtom, Symphony
+from symphony.property_inputs import Forecast, log_density
 from symphony.slots import Decoder, Fragment, Placement, Settings, first_or_next
 
-NUM_PROPOSALS = 64
+NUM_PROPOSALS = 16
 """Draws from which one is chosen; the law is exact in the limit of many."""
-
-
-def without(model: Symphony, conditions: Conditions) -> dict[str, Known]:
-    """Returns conditions of which all properties are hidden."""
-    found = dict(conditions)
-    for name in model.properties:
-        value, mask = conditions[name]
-        found[name] = Known(value, jnp.zeros_like(mask))
-    return found
-
-
-def steer(shown: Array, hidden: Array, guidance: Scalar | float) -> Array:
-    """Returns the logits of the guided law; what cannot be drawn stays so.
-
-    >>> steer(jnp.array([1.0, -jnp.inf]), jnp.array([0.0, -jnp.inf]), 2.0).tolist()
-    [2.0, -inf]
-    """
-    possible = jnp.isfinite(shown) & jnp.isfinite(hidden)
-    difference = jnp.where(possible, shown - hidden, 0.0)
-    return shown + (guidance - 1.0) * difference
-
-
-def choose(
-    key: RandomKey,
-    draw: Callable[[RandomKey], Array],
-    log_ratio: Callable[[Array], Float[Array, " num_draws"]],
-    guidance: Scalar | float,
-) -> Array:
-    """Returns one of many draws, by the power of the ratio of the two densities.
-
-    Args:
-        key: key of the draws.
-        draw: function that draws from the law shown.
-        log_ratio: logarithm of the density shown over that hidden, of many draws, up to
-            a constant.
-        guidance: strength; 1 takes any of the draws.
-    """
-    key_draws, key_choice = jax.random.split(key)
-    draws = jax.vmap(draw)(jax.random.split(key_draws, NUM_PROPOSALS))
-    weights = (guidance - 1.0) * log_ratio(draws)
-    return draws[jax.random.categorical(key_choice, weights)]
 
 
 def decide(
@@ -83,139 +41,102 @@ def decide(
     mode: str,
     allowed: Allowed | None = None,
 ) -> Placement:
-    """Draws one step of the guided law; the arguments are those of `decisions`."""
-    shown, hidden = settings.conditions, without(model, settings.conditions)
-    embed = partial(decisions.embed_fragment, model, cache, fragment)
-    node_feats, next_atom = embed(shown)
-    _, unasked = embed(hidden)
-    drawn = draw_next(
-        model, key, settings, mode, fragment, node_feats, (next_atom, unasked), allowed
-    )
-    first = model.first_logits(shown)
-    steered = steer(first, model.first_logits(hidden), settings.guidance)
-    return first_or_next(key, first, settings, fragment, drawn, allowed, steered)
+    """Draws one step of the guided law; the arguments are those of `decisions`.
+
+    The first atom is of the law shown.
+    """
+    embedded = decisions.embed_fragment(model, cache, fragment, settings.conditions)
+    drawn = draw_next(model, cache, fragment, key, settings, mode, *embedded, allowed)
+    first = model.first_logits(settings.conditions)
+    return first_or_next(key, first, settings, fragment, drawn, allowed)
 
 
 def draw_next(
     model: Symphony,
+    cache: decisions.Cache,
+    fragment: Fragment,
     key: RandomKey,
     settings: Settings,
     mode: str,
-    fragment: Fragment,
     node_feats: Features,
-    next_atoms: tuple[NextAtom, NextAtom],
+    next_atom: NextAtom,
     allowed: Allowed | None,
 ) -> Placement:
-    """Draws stop, focus and species, radius and direction, in this order.
+    """Draws stop, or an atom, as one of `NUM_PROPOSALS` draws of the law shown.
 
     Args:
         model: network bound to its parameters.
+        cache: features of the placed atoms.
+        fragment: atoms placed so far.
         key: key of this step of this molecule.
         settings: temperatures, guidance and conditions.
         mode: `exact`, `tempered` or `basin`, see `generate.generate`.
-        fragment: atoms placed so far.
-        node_feats: output of the trunk, which knows no property.
-        next_atoms: logits, with the properties shown and hidden.
+        node_feats: output of the trunk.
+        next_atom: logits of the one step there is.
         allowed: what may be drawn; anything where None.
     """
-    keys = jax.random.split(key, 5)
-    logits = [(now.stop[0], now.focus_species[0]) for now in next_atoms]
-    steered = [steer(*pair, settings.guidance) for pair in zip(*logits, strict=True)]
-    choice = decisions.draw_choice(keys[0], *logits[0], settings, allowed, steered)
-    focus, species = choice.focus[None], choice.species[None]
-    placed = decisions.placed_of(fragment)[None]
-    around = Surroundings(node_feats, fragment.positions, focus, placed)
-    conditions = [
-        model.position_condition(node_feats, one, focus, species) for one in next_atoms
-    ]
-    radius = _draw_radius(model, keys[1], settings, mode, conditions)
-    coefficients, direction = _draw_direction(
-        model, keys[2:4], settings, mode, conditions, radius, around
-    )
-    log_position = decisions.position_log_density(
-        model, keys[4], conditions[0], radius, direction, coefficients, around
-    )
-    log_position = jnp.where(choice.stop, 0.0, log_position)
-    return Placement(
-        stop=choice.stop,
-        species=choice.species,
-        position=fragment.positions[choice.focus] + radius * direction,
-        log_likelihood=choice.log_likelihood + log_position,
-        log_constrained=plus(choice.log_constrained, log_position),
-        stuck=choice.stuck,
-    )
+    key_draws, key_choice, key_density = jax.random.split(key, 3)
+    around = (fragment.positions, decisions.placed_of(fragment), node_feats)
+
+    def propose(key: RandomKey) -> decisions.Proposal:
+        keys = jax.random.split(key, 4)
+        return decisions.propose(
+            model, keys, settings, mode, *around, next_atom, allowed
+        )
+
+    proposals = jax.vmap(propose)(jax.random.split(key_draws, NUM_PROPOSALS))
+    look = partial(look_ahead, model, cache, fragment, settings.conditions)
+    ahead = jax.vmap(look)(proposals)
+    now = asked_log_density(next_atom.forecast, settings.conditions, model.properties)
+    log_weights = jnp.where(proposals.choice.stop, now, ahead)
+    chosen = jax.random.categorical(key_choice, (settings.guidance - 1.0) * log_weights)
+    proposal = jax.tree.map(lambda x: x[chosen], proposals)
+    return decisions.place(model, key_density, proposal, *around)
 
 
-def _draw_radius(
+def look_ahead(
     model: Symphony,
-    key: RandomKey,
-    settings: Settings,
-    mode: str,
-    conditions: list[Array],
+    cache: decisions.Cache,
+    fragment: Fragment,
+    conditions: Conditions,
+    proposal: decisions.Proposal,
 ) -> Scalar:
-    mixtures = [jax.tree.map(lambda x: x[0], model.radial(one)) for one in conditions]
-    low, high = model.min_radius, model.max_radius
-
-    def log_ratio(radii: Array) -> Array:
-        shown, hidden = (
-            densities.radial_log_density(one, radii, low, high) for one in mixtures
-        )
-        return shown - hidden
-
-    draw = partial(decisions.draw_radius, model, mixtures[0], settings, mode)
-    return choose(key, draw, log_ratio, settings.guidance)
-
-
-def _draw_direction(
-    model: Symphony,
-    keys: Array,
-    settings: Settings,
-    mode: str,
-    conditions: list[Array],
-    radius: Scalar,
-    around: Surroundings,
-) -> tuple[Array, Vector]:
-    """Returns the signals of the coarse density shown, and a direction."""
-    signals = [model.coarse(one, radius[None], around)[0] for one in conditions]
-
-    def coarse_ratio(directions: Array) -> Array:
-        logits = jax.vmap(densities.coarse_logits, (None, 0))
-        return logits(signals[0], directions) - logits(signals[1], directions)
-
-    key_draws, key_choice, key_settle = jax.random.split(keys[0], 3)
-    tempered = mode == "tempered"
-    draws, log_weights = densities.propose_coarse(
-        key_draws,
-        signals[0],
-        model.grid,
-        settings.position_temperature if tempered else 1.0,
-        NUM_PROPOSALS,
+    """Returns the log-density of what is asked for, foreseen after a proposal."""
+    at_new = jnp.arange(fragment.species.shape[0]) == fragment.num_atoms
+    choice = proposal.choice
+    position = fragment.positions[choice.focus] + proposal.radius * proposal.direction
+    grown = Fragment(
+        positions=jnp.where(at_new[:, None], position, fragment.positions),
+        species=jnp.where(at_new, choice.species, fragment.species),
+        num_atoms=fragment.num_atoms + 1,
     )
-    log_weights += (settings.guidance - 1.0) * coarse_ratio(draws)
-    coarse = draws[jax.random.categorical(key_choice, log_weights)]
-    coarse = decisions.settle(
-        key_settle, signals[0], coarse, settings, mode, model.blur
+    cache = decisions.extend_cache(model, cache, grown, conditions)
+    forecast = model.foresee(
+        grown.species,
+        grown.positions,
+        cache.layer_feats[-1],
+        cache.messages[None],
+        decisions.placed_of(grown)[None],
     )
-    mixtures = [
-        jax.tree.map(
-            lambda x: x[0], model.fine(one, radius[None], coarse[None], around)
-        )
-        for one in conditions
-    ]
+    return asked_log_density(forecast, conditions, model.properties)
 
-    fine = jax.vmap(densities.fine_log_density, (None, 0))
 
-    def fine_ratio(directions: Array) -> Array:
-        shown, hidden = (fine(m, directions) for m in mixtures)
-        return shown - hidden
+def asked_log_density(
+    forecast: Forecast, conditions: Conditions, names: tuple[str, ...]
+) -> Scalar:
+    """Returns the log-density of what is asked for, by the forecast of one step.
 
-    narrowing = (
-        settings.position_temperature if tempered else settings.basin_temperature
-    )
-    draw = lambda key: densities.sample_fine(key, mixtures[0], narrowing)
-    return signals[0], choose(keys[1], draw, fine_ratio, settings.guidance)
+    >>> from common.nn.conditions import Known
+    >>> forecast = Forecast(jnp.array([[0.0, 1.0]]), jnp.zeros((1, 2)))
+    >>> asked = {"gap": Known(jnp.array(2.0), jnp.array(True))}
+    >>> asked["logP"] = Known(jnp.array(9.0), jnp.array(False))
+    >>> asked_log_density(forecast, asked, ("gap", "logP"))
+    Array(-2., dtype=float32)
+    """
+    return jnp.sum(log_density(forecast, {name: conditions[name] for name in names}))
 
 
 DECODER = Decoder(
     decisions.empty_cache, decisions.extend_cache, decide, decisions.shorten_cache
 )
+"""Decides by the guided law; the cache is that of `decisions`."""

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from common.nn.conditions import Conditions
+from common.nn.conditions import Conditions, Known
 from symphony import columns
 from symphony.arrays import (
     Positions,
@@ -40,7 +40,7 @@ from symphony.densities import (
 )
 from symphony.model import NextAtom, Surroundings, Symphony
 from symphony.orders import Cut
-from symphony.property_inputs import forecast_nll
+from symphony.property_inputs import Forecast, log_density
 
 FORECAST_WEIGHT = 0.5
 """Weight of the forecast beside the negative log-likelihood."""
@@ -109,7 +109,6 @@ def step_terms(
     first = jax.nn.log_softmax(model.first_logits(conditions))[cut.species[0]]
     masked = lambda mask, values: jnp.where(mask, values, 0.0)
     truths = columns.truths(conditions, model.properties)
-    foreseen = next_atom.forecast
     return StepTerms(
         first=-first,
         focus=masked(step_mask, _focus_nll(next_atom, cut.labels, place_mask)),
@@ -118,8 +117,18 @@ def step_terms(
         fine=masked(place_mask, -fine),
         step_mask=step_mask,
         place_mask=place_mask,
-        forecast=foreseen and forecast_nll(foreseen, truths, step_mask),
+        forecast=_forecast_nll(next_atom.forecast, truths, step_mask),
     )
+
+
+def _forecast_nll(
+    forecast: Forecast | None, truths: dict[str, Known], step_mask: StepMask
+) -> StepScalars | None:
+    """Returns how little the properties of the molecule were foreseen, in nats."""
+    if forecast is None:
+        return None
+    log_densities = jnp.sum(log_density(forecast, truths), axis=1)
+    return jnp.where(step_mask, -log_densities, 0.0)
 
 
 def _focus_nll(

@@ -44,7 +44,7 @@ from symphony.densities import (
     exponential_map,
     tangent_part,
 )
-from symphony.property_inputs import Forecast, PropertyInputs
+from symphony.property_inputs import Forecast, PropertyInputs, Whole
 
 
 class NextAtom(NamedTuple):
@@ -328,12 +328,13 @@ class Symphony(nn.Module):
         messages = jnp.einsum("tj,ijc->tic", placed.astype(messages.dtype), messages)
         exchange = self.exchange_weights(pair_feats)
         return node_feats, self.next_atom(
-            species, node_feats, messages, placed, exchange, conditions
+            species, positions, node_feats, messages, placed, exchange, conditions
         )
 
     def next_atom(
         self,
         species: Species,
+        positions: Positions,
         node_feats: Features,
         messages: Float[Array, "num_steps num_nodes twice_channels"],
         placed: PlacedMask,
@@ -344,16 +345,48 @@ class Symphony(nn.Module):
 
         One round of messages between the placed atoms then adds features of the
         present step, since those of the causal trunk are fixed when an atom is placed.
-        The parity of the number of electrons is an input: few molecules end on an odd
-        one, and a network of this kind does not learn to count modulo two.
 
         Args:
             species: indices into the species table.
+            positions: positions of the atoms, in Å.
             node_feats: output of the trunk.
             messages: sums over placed atoms of messages to each.
             placed: true for the atoms placed at each step.
             exchange: `exchange_weights` of the features of the edges.
             conditions: conditions of the molecule.
+        """
+        hidden, fragment = self.fragment(species, node_feats, messages, placed)
+        weight = placed[..., None].astype(hidden.dtype)
+        pooled, forecast = self.focus_pool(fragment), None
+        if self.properties:
+            whole = Whole(fragment, hidden, node_feats, positions, placed)
+            asked, forecast = self.property_inputs(conditions, whole)
+            pooled += asked
+        pooled = nn.silu(pooled)
+        senders = self.exchange_senders(hidden) * weight
+        received = jnp.einsum("ijc,tjc->tic", exchange, senders)
+        mixed = self.focus_mixed(hidden) + self.exchange(received)
+        mixed += self.focus_global(pooled)[:, None]
+        hidden = nn.silu(mixed)
+        logits = jnp.where(weight > 0, self.focus_logits(hidden), -jnp.inf)
+        stop = self.stop_logit(nn.silu(self.stop_hidden(pooled)))[:, 0]
+        return NextAtom(stop, logits, hidden, pooled, forecast)
+
+    def fragment(
+        self,
+        species: Species,
+        node_feats: Features,
+        messages: Float[Array, "num_steps num_nodes twice_channels"],
+        placed: PlacedMask,
+    ) -> tuple[
+        Float[Array, "num_steps num_nodes num_channels"],
+        Float[Array, "num_steps num_inputs"],
+    ]:
+        """Returns features of the atoms and of the whole fragment at each step.
+
+        They know no property. The parity of the number of electrons is an input: few
+        molecules end on an odd one, and a network of this kind does not learn to count
+        modulo two. The arguments are those of `next_atom`.
         """
         inputs = jnp.broadcast_to(
             scalars_of(node_feats), (*messages.shape[:2], self.num_channels)
@@ -366,22 +399,23 @@ class Symphony(nn.Module):
         is_odd = jnp.asarray(np.array(self.atomic_numbers) % 2)[species]
         num_odd = jnp.sum(jnp.where(placed, is_odd, 0), axis=1, keepdims=True)
         parity = 1.0 - 2.0 * (num_odd % 2)
-        fragment = jnp.concatenate(
+        feats = jnp.concatenate(
             [total / count, total / 16.0, highest, count / 16.0, parity], -1
         )
-        pooled, forecast = self.focus_pool(fragment), None
-        if self.properties:
-            asked, forecast = self.property_inputs(conditions, fragment)
-            pooled += asked
-        pooled = nn.silu(pooled)
-        senders = self.exchange_senders(hidden) * weight
-        received = jnp.einsum("ijc,tjc->tic", exchange, senders)
-        mixed = self.focus_mixed(hidden) + self.exchange(received)
-        mixed += self.focus_global(pooled)[:, None]
-        hidden = nn.silu(mixed)
-        logits = jnp.where(weight > 0, self.focus_logits(hidden), -jnp.inf)
-        stop = self.stop_logit(nn.silu(self.stop_hidden(pooled)))[:, 0]
-        return NextAtom(stop, logits, hidden, pooled, forecast)
+        return hidden, feats
+
+    def foresee(
+        self,
+        species: Species,
+        positions: Positions,
+        node_feats: Features,
+        messages: Float[Array, "num_steps num_nodes twice_channels"],
+        placed: PlacedMask,
+    ) -> Forecast:
+        """Returns the properties that fragments may come to have; see `next_atom`."""
+        hidden, fragment = self.fragment(species, node_feats, messages, placed)
+        whole = Whole(fragment, hidden, node_feats, positions, placed)
+        return self.property_inputs.foresee(whole)
 
     def position_condition(
         self,

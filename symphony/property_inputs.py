@@ -22,13 +22,17 @@ from jax.lax import stop_gradient
 from jaxtyping import Array, Float
 
 from common.nn.conditions import Conditions, Known
+from common.nn.features import Features
+from common.nn.linear import Linear
 from common.nn.radial import gaussian_basis
-from symphony.arrays import Flag, Scalar, StepFeats, StepMask, StepScalars
+from common.so3.irreps import Irrep
+from common.so3.vectors import safe_norm
+from symphony.arrays import Flag, PlacedMask, Positions, Scalar, StepFeats
 
 LIMIT = 4.0
 """Standard scores beyond are taken for this one."""
 
-NUM_BASIS = 16
+NUM_BASIS, NUM_MOMENTS = 16, 16
 
 GAIN = 8.0
 """Factor of the terms that start at zero: Muon's steps have one size for all matrices,
@@ -45,6 +49,24 @@ class Forecast(NamedTuple):
 
     means: Float[Array, "num_steps num_properties"]
     log_stds: Float[Array, "num_steps num_properties"]
+
+
+class Whole(NamedTuple):
+    """A fragment at each step, as the network sees it without properties.
+
+    Attributes:
+        feats: features of the whole fragment.
+        hidden: features of its atoms at each step.
+        node_feats: output of the trunk.
+        positions: positions of the atoms, in Å.
+        placed: true for the atoms placed at each step.
+    """
+
+    feats: Float[Array, "num_steps num_inputs"]
+    hidden: Float[Array, "num_steps num_nodes num_channels"]
+    node_feats: Features
+    positions: Positions
+    placed: PlacedMask
 
 
 class PropertyInputs(nn.Module):
@@ -65,6 +87,8 @@ class PropertyInputs(nn.Module):
         zeros = {"use_bias": False, "kernel_init": nn.initializers.zeros}
         self.first_hidden = nn.Dense(self.features)
         self.first_outputs = nn.Dense(self.num_species, **zeros)
+        self.charges = nn.Dense(NUM_MOMENTS, use_bias=False)
+        self.dipoles = Linear(f"{NUM_MOMENTS}x1o")
         self.forecast_hidden = nn.Dense(wide)
         self.forecast_mixed = nn.Dense(wide)
         self.forecast_outputs = nn.Dense(
@@ -82,18 +106,19 @@ class PropertyInputs(nn.Module):
         )
 
     def __call__(
-        self, conditions: Conditions, fragment: Float[Array, "num_steps num_inputs"]
+        self, conditions: Conditions, whole: Whole
     ) -> tuple[StepFeats, Forecast]:
         """Returns what is added to the features of the fragment, and the forecast.
 
         Args:
             conditions: standard scores of the properties, by name.
-            fragment: features of the fragment of each step, which know no property.
+            whole: fragment of each step.
         """
-        forecast = self._foresee(fragment)
+        feats = self._look(whole)
+        forecast = self._foresee(feats)
         # What is asked for must not bend the forecast.
         means, log_stds = stop_gradient(forecast)
-        parts = [fragment, means, log_stds]
+        parts = [feats, means, log_stds]
         for k, (score, seen) in enumerate(self._scores(conditions)):
             left = score - means[:, k]
             asked = jnp.broadcast_to(score, left.shape)
@@ -102,8 +127,28 @@ class PropertyInputs(nn.Module):
         hidden = nn.silu(self.inputs(jnp.concatenate(parts, axis=-1)))
         return GAIN * self.outputs(nn.silu(self.mixed(hidden))), forecast
 
-    def _foresee(self, fragment: Float[Array, "num_steps num_inputs"]) -> Forecast:
-        hidden = nn.silu(self.forecast_hidden(fragment))
+    def foresee(self, whole: Whole) -> Forecast:
+        """Returns the properties that the fragments of steps may come to have."""
+        return self._foresee(self._look(whole))
+
+    def _look(self, whole: Whole) -> Float[Array, "num_steps num_inputs"]:
+        r"""Returns features of the fragments, with sizes of moments beside them.
+
+        A moment is $\sum_i (q_i - \bar q) r_i + d_i$, with charges $q_i$ and vectors
+        $d_i$ of the atoms: a network of scalars alone does not see what a molecule's
+        dipoles add up to.
+        """
+        weight = whole.placed[..., None].astype(whole.hidden.dtype)
+        charges = self.charges(whole.hidden)
+        count = jnp.maximum(jnp.sum(weight, axis=1, keepdims=True), 1.0)
+        charges -= jnp.sum(charges * weight, axis=1, keepdims=True) / count
+        moments = jnp.einsum("tnk,nx->tkx", charges * weight, whole.positions)
+        dipoles = self.dipoles(whole.node_feats)[Irrep(1, -1)]
+        moments += jnp.einsum("tn,nxk->tkx", weight[..., 0], dipoles)
+        return jnp.concatenate([whole.feats, safe_norm(moments) / 4.0], axis=-1)
+
+    def _foresee(self, feats: Float[Array, "num_steps num_inputs"]) -> Forecast:
+        hidden = nn.silu(self.forecast_hidden(feats))
         outputs = self.forecast_outputs(nn.silu(self.forecast_mixed(hidden)))
         means, log_stds = jnp.split(outputs, 2, axis=-1)
         return Forecast(means, jnp.clip(log_stds, -4.0, 1.0))
@@ -117,26 +162,23 @@ class PropertyInputs(nn.Module):
         return found
 
 
-def forecast_nll(
-    forecast: Forecast, truths: Mapping[str, Known], step_mask: StepMask
-) -> StepScalars:
-    """Evaluates a forecast against the molecule's own scores, in nats for each step.
+def log_density(
+    forecast: Forecast, scores: Mapping[str, Known]
+) -> Float[Array, "num_steps num_properties"]:
+    """Returns the log-density of scores by the forecast of each step.
 
-    A constant, half of the logarithm of 2 pi for each property, is left out.
+    A constant, half of the logarithm of 2 pi, is left out.
 
     Args:
         forecast: forecast of each step.
-        truths: scores of the molecule, in the order of the forecast; those that its
-            file does not state count zero.
-        step_mask: true for steps of the molecule.
+        scores: scores, in the order of the forecast; those that are not known, or not
+            asked for, count zero.
     """
-    known = jnp.stack([one.mask for one in truths.values()])
-    truth = _clipped(jnp.stack([one.value for one in truths.values()]))
-    errors = (jnp.where(known, truth, 0.0) - forecast.means) * jnp.exp(
-        -forecast.log_stds
-    )
-    terms = 0.5 * jnp.square(errors) + forecast.log_stds
-    return jnp.sum(jnp.where(step_mask[:, None] & known, terms, 0.0), axis=1)
+    known = jnp.stack([one.mask for one in scores.values()])
+    values = _clipped(jnp.stack([one.value for one in scores.values()]))
+    means, log_stds = forecast
+    errors = (jnp.where(known, values, 0.0) - means) * jnp.exp(-log_stds)
+    return jnp.where(known, -0.5 * jnp.square(errors) - log_stds, 0.0)
 
 
 def _clipped(scores: Array) -> Array:

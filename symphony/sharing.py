@@ -26,12 +26,14 @@ class Shared(NamedTuple):
             that makes its own.
         focus: weights of the messages to candidates for the focus.
         exchange: weights of the messages of the present step.
+        positions: positions of the atoms, in Å.
     """
 
     graph: Graph
     layers: tuple[Float[Array, "num_nodes num_nodes _"] | None, ...]
     focus: Float[Array, "num_nodes num_nodes twice_channels"]
     exchange: Float[Array, "num_nodes num_nodes num_channels"]
+    positions: Positions
 
 
 def share(model: Symphony, positions: Positions, node_mask: NodeMask) -> Shared:
@@ -50,7 +52,7 @@ def share(model: Symphony, positions: Positions, node_mask: NodeMask) -> Shared:
         for layer in model.layers
     ]
     focus, exchange = model.focus_weights(feats), model.exchange_weights(feats)
-    return Shared(graph, tuple(layers), focus, exchange)
+    return Shared(graph, tuple(layers), focus, exchange, positions)
 
 
 def embed_order(
@@ -84,7 +86,13 @@ def embed_order(
     sent = shared.focus * model.focus_senders(scalars_of(node_feats))
     messages = jnp.einsum("tj,ijc->tic", placed.astype(sent.dtype), sent)
     found = model.next_atom(
-        species, node_feats, messages, placed, shared.exchange, conditions
+        species,
+        shared.positions,
+        node_feats,
+        messages,
+        placed,
+        shared.exchange,
+        conditions,
     )
     order = jnp.argsort(rank)
     found = found._replace(

@@ -162,16 +162,11 @@ def first_or_next(
     fragment: Fragment,
     drawn: Placement,
     allowed: Allowed | None = None,
-    steered: Float[Array, " num_species"] | None = None,
 ) -> Placement:
-    """Returns what was drawn, or a first atom at the origin where there is none yet.
-
-    Logits that are `steered` are drawn from in the place of those of the likelihood.
-    """
+    """Returns what was drawn, or a first atom at the origin where there is none yet."""
     mask = None if allowed is None else allowed.first
     masked = None if mask is None else mask_logits(logits, mask)
-    drawn_by = logits if steered is None else steered
-    species = draw_masked(key, drawn_by, mask, settings.focus_temperature)
+    species = draw_masked(key, logits, mask, settings.focus_temperature)
     first = Placement(
         stop=jnp.array(False),
         species=species.astype(jnp.int32),

@@ -9,10 +9,21 @@ import numpy as np
 import pytest
 
 from common.errors import UsageError
+from common.nn.conditions import Known
 from configs.symphony import tiny
-from symphony import asking, build, drawing, guidance, manifest, options, records
+from symphony import (
+    asking,
+    build,
+    decisions,
+    drawing,
+    guidance,
+    manifest,
+    options,
+    records,
+)
 from symphony.columns import Column
 from symphony.sampler import Sampler
+from symphony.slots import Fragment
 from symphony.weights import Weights
 from tests.symphony import small
 
@@ -116,27 +127,91 @@ def test_scores_are_in_the_order_of_the_network():
     np.testing.assert_allclose(asking.scores_of({"gap": 0.2}, (GAP, LOG_P)), [-1.0, 0])
 
 
-def test_the_guided_law_of_logits_is_the_power_of_the_two_laws():
-    rng = np.random.default_rng(0)
-    shown, hidden = jnp.asarray(rng.normal(size=(2, 5)), jnp.float32)
-    law = jax.nn.softmax(guidance.steer(shown, hidden, 1.7))
-    expected = jax.nn.softmax(shown) ** 1.7 * jax.nn.softmax(hidden) ** -0.7
-    np.testing.assert_allclose(law, expected / expected.sum(), rtol=1e-5)
-    np.testing.assert_array_equal(guidance.steer(shown, hidden, 1.0), shown)
+def fragment_of(num_atoms):
+    positions, species = small.chain(3, num_atoms)
+    missing = [(0, 8 - num_atoms), (0, 0)]
+    return Fragment(
+        jnp.pad(jnp.asarray(positions), missing),
+        jnp.pad(jnp.asarray(species, jnp.int32), missing[0]),
+        jnp.array(num_atoms, jnp.int32),
+    )
 
 
-def test_the_guided_law_of_a_density_is_the_power_of_the_two_densities():
-    log_normal = lambda x, mean, std: -0.5 * ((x - mean) / std) ** 2
+def known_of(gap):
+    asked = {"gap": Known(jnp.float32(gap), jnp.array(True))}
+    hidden = {"logP": Known(jnp.zeros(()), jnp.array(False))}
+    return {**small.NO_NOISE, **asked, **hidden}
 
-    def one(key):
-        draw = jax.random.normal  # With properties shown: mean 0, deviation 1.
-        ratio = lambda x: log_normal(x, 0.0, 1.0) - log_normal(x, -1.0, 2.0)
-        return guidance.choose(key, draw, ratio, 2.0)
 
-    drawn = jax.vmap(one)(jax.random.split(jax.random.key(0), 20_000))
-    # Precisions and means add: 2 * 1 - 1 / 4, and (2 * 0 + 1 / 4) over that.
-    assert drawn.mean() == pytest.approx(0.25 / 1.75, abs=0.03)
-    assert drawn.std() == pytest.approx(1.75**-0.5, abs=0.03)
+def cached(model, fragment, conditions):
+    cache = decisions.empty_cache(model, 8)
+    for count in range(1, int(fragment.num_atoms) + 1):
+        part = fragment._replace(num_atoms=jnp.array(count, jnp.int32))
+        cache = decisions.extend_cache(model, cache, part, conditions)
+    return cache
+
+
+def test_what_is_foreseen_after_a_draw_is_what_the_network_says_once_it_is_placed():
+    model, conditions = weights().model.bind(weights().params), known_of(0.7)
+    after = fragment_of(4)
+    before = after._replace(num_atoms=jnp.array(3, jnp.int32))
+    cache = cached(model, before, conditions)
+    vector = after.positions[3] - after.positions[1]
+    radius = jnp.linalg.norm(vector)
+    choice = decisions.Choice(jnp.array(False), jnp.array(1), after.species[3], 0.0)
+    proposal = decisions.Proposal(choice, radius, vector / radius, None, None)
+    ahead = guidance.look_ahead(model, cache, before, conditions, proposal)
+    cache = decisions.extend_cache(model, cache, after, conditions)
+    _, placed = decisions.embed_fragment(model, cache, after, conditions)
+    mean, log_std = (leaf[0, 0] for leaf in placed.forecast)
+    law = -0.5 * ((0.7 - mean) / jnp.exp(log_std)) ** 2 - log_std
+    assert ahead == pytest.approx(float(law), rel=1e-4)
+
+
+def test_guidance_weighs_draws_by_what_they_are_foreseen_to_become():
+    model, conditions = weights().model.bind(weights().params), known_of(0.7)
+    before = fragment_of(3)
+    cache = cached(model, before, conditions)
+    embedded = decisions.embed_fragment(model, cache, before, conditions)
+    chosen = options.choose(weights(), property={"gap": 0.2})
+    settings = drawing._settings(weights().config, chosen)
+
+    @jax.jit
+    def drawn(keys, strength):
+        used = settings._replace(conditions=conditions, guidance=strength)
+        arguments = (model, cache, before)
+        one = lambda key: guidance.draw_next(
+            *arguments, key, used, "exact", *embedded, None
+        )
+        steps = jax.vmap(one)(keys)
+        grown = lambda step: before._replace(
+            positions=before.positions.at[3].set(step.position),
+            species=before.species.at[3].set(step.species),
+            num_atoms=before.num_atoms + ~step.stop,
+        )
+
+        def foreseen(step):
+            after = grown(step)
+            longer = decisions.extend_cache(model, cache, after, conditions)
+            longer = jax.tree.map(
+                functools.partial(jnp.where, step.stop), cache, longer
+            )
+            _, now = decisions.embed_fragment(model, longer, after, conditions)
+            return guidance.asked_log_density(
+                now.forecast, conditions, model.properties
+            )
+
+        return jax.vmap(foreseen)(steps)
+
+    keys = jax.random.split(jax.random.key(0), 800)
+    free, guided = np.asarray(drawn(keys, 1.0)), np.asarray(drawn(keys, 13.0))
+    weights_of_free = np.exp(12.0 * (free - free.max()))
+    expected = np.sum(weights_of_free * free) / np.sum(weights_of_free)
+    assert expected > free.mean() + 0.02
+    # One of 16 falls a little short of the law of many.
+    assert guided.mean() == pytest.approx(
+        expected, abs=float(0.25 * (expected - free.mean()))
+    )
 
 
 def test_the_manifest_states_what_was_asked_if_something_was():

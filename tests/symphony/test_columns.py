@@ -13,7 +13,7 @@ from common.nn.conditions import Known, known
 from common.runs import weights as trained_weights
 from configs.symphony import tiny
 from symphony import build, columns, data, loss, train
-from symphony.property_inputs import Forecast, forecast_nll
+from symphony.property_inputs import Forecast, log_density
 from tests.symphony import small
 from tests.symphony.small import NUM_NODES, chain, cut_of
 from tests.symphony.test_data_readers import WATER, xyz
@@ -241,8 +241,8 @@ def test_the_best_forecast_is_the_law_of_the_scores():
     def mean_nll(mean, log_std):
         law = Forecast(jnp.full((1, 1), mean), jnp.full((1, 1), log_std))
         given = lambda x: {"gap": truths["gap"]._replace(value=x)}
-        one = lambda x: forecast_nll(law, given(x), jnp.ones(1, bool))[0]
-        return jnp.mean(jax.vmap(one)(jnp.float32(scores)))
+        one = lambda x: log_density(law, given(x))[0, 0]
+        return -jnp.mean(jax.vmap(one)(jnp.float32(scores)))
 
     slopes = jax.grad(mean_nll, (0, 1))(np.mean(scores), np.log(np.std(scores)))
     np.testing.assert_allclose(slopes, 0.0, atol=1e-3)

@@ -295,33 +295,6 @@ def test_settling_keeps_the_weights_of_modes_and_narrows_them():
     assert deviation(end) < 0.3 * deviation(start)
 
 
-def test_weighted_proposals_give_the_density_and_its_guided_power():
-    """Of a law whose hidden part is even, the guided law is a power."""
-    coefficients = two_modes()
-    points = midpoints()
-    logits = np.asarray(all_logits(coefficients, points), np.float64)
-    nearer = lambda x: x @ UP > -x[:, 1]
-
-    def weight(power):
-        mass = np.exp(power * (logits - logits.max()))
-        return mass[nearer(points)].sum() / mass.sum()
-
-    def draw(key, power):
-        key_draws, key_choice = jax.random.split(key)
-        found, log_weights = densities.propose_coarse(
-            key_draws, coefficients, GRID, 1.0, 64
-        )
-        logits_at = jax.vmap(densities.coarse_logits, (None, 0))
-        log_weights += (power - 1.0) * logits_at(coefficients, found)
-        return found[jax.random.categorical(key_choice, log_weights)]
-
-    draws = jax.jit(jax.vmap(draw, (0, None)))
-    keys = jax.random.split(jax.random.key(3), 10_000)
-    for power in (1.0, 1.5):
-        drawn = np.asarray(draws(keys, power))
-        assert nearer(drawn).mean() == pytest.approx(weight(power), abs=0.02)
-
-
 def test_low_temperature_weighs_peaks_by_their_tempered_mass():
     """Peaks narrower than a cell of the grid: one sharp and high, the other neither."""
     temperature = 0.15

@@ -178,8 +178,9 @@ def test_parity_of_the_electrons_is_told_and_that_of_atoms_to_come_is_not():
         bound = model.bind(params)
         graph = bound.graph(drawn.positions, drawn.positions, others)
         arrays = from_scalars(jnp.asarray(scalars)), jnp.asarray(messages, jnp.float32)
+        arrays = drawn.positions, *arrays, placed
         exchange = bound.exchange_weights(edge_feats(graph))
-        return bound.next_atom(species, *arrays, placed, exchange, small.NO_NOISE).stop
+        return bound.next_atom(species, *arrays, exchange, small.NO_NOISE).stop
 
     carbon, nitrogen = 1, 2  # Six electrons, and seven.
     even = jnp.full(NUM_NODES, carbon)
