@@ -175,3 +175,17 @@ def scores_of(
         for one in columns
     ]
     return np.array(scores, np.float32)
+
+
+def values_of(
+    scores: Float32[np.ndarray, " num_properties"] | None, columns: Sequence[Column]
+) -> dict[str, float]:
+    """Returns standard scores as numbers in the units of the columns.
+
+    >>> values_of(np.float32([-1.0]), [Column("gap", "eV", 5.0, 2.0, 2.5, 8.25, 100)])
+    {'gap': 3.0}
+    """
+    if scores is None:
+        return {}
+    pairs = zip(columns, scores, strict=True)
+    return {one.name: round(one.mean + one.std * float(x), 4) for one, x in pairs}

@@ -27,7 +27,15 @@ from symphony.limits import (
     judge,
     take_census,
 )
-from symphony.slots import Decoder, Placement, Settings, Slot, grow, where
+from symphony.slots import (
+    Decoder,
+    Placement,
+    Settings,
+    Slot,
+    grow,
+    where,
+    with_forecast,
+)
 from symphony.valence import Table, table_of
 
 LUCK = 1
@@ -57,6 +65,7 @@ def advance_within(
     drawn = decoder.decide(
         model, slot.cache, slot.fragment, key, settings, mode, allowed
     )
+    slot = with_forecast(slot, drawn)
     is_given = new < slot.num_given
     is_heavy = jnp.asarray(table.is_heavy)[drawn.species]
     slot = _begin_closing(slot, before, drawn, ~is_given & ~is_heavy)

@@ -24,6 +24,7 @@ from symphony.arrays import (
     Positions,
     RandomKey,
     Scalar,
+    Scores,
     Signals,
     Vector,
 )
@@ -241,7 +242,8 @@ def draw_next(
     keys = jax.random.split(key, 5)
     around = (positions, placed, node_feats)
     proposal = propose(model, keys[:4], settings, mode, *around, next_atom, allowed)
-    return place(model, keys[4], proposal, *around)
+    forecast = means_of(next_atom)
+    return place(model, keys[4], proposal, *around, forecast)
 
 
 def propose(
@@ -283,6 +285,7 @@ def place(
     positions: Positions,
     placed: NodeMask,
     node_feats: Features,
+    forecast: Scores | None = None,
 ) -> Placement:
     """Returns a proposal as a step, with its log-likelihood; see `draw_next`."""
     choice, radius, direction, condition, coefficients = proposal
@@ -298,7 +301,14 @@ def place(
         log_likelihood=choice.log_likelihood + log_position,
         log_constrained=plus(choice.log_constrained, log_position),
         stuck=choice.stuck,
+        forecast=forecast,
     )
+
+
+def means_of(next_atom: NextAtom) -> Scores | None:
+    """Returns the scores foreseen of the fragment of the one step there is."""
+    forecast = next_atom.forecast
+    return None if forecast is None else forecast.means[0]
 
 
 def draw_radius(

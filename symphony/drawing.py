@@ -104,6 +104,7 @@ def _draw(
             one.index, seed, *atoms, one.stopped, one.log_likelihood,
             num_fixed=num_fixed,
             targets=asking.targets_of(options.properties, seed, one.index),
+            forecast=asking.values_of(one.forecast, weights.columns),
             log_of_atoms=_atoms_last(one, num_fixed),
         )  # fmt: skip
 
@@ -154,6 +155,7 @@ def draw_targets(
             one.index, seed, *atoms, one.stopped, one.log_likelihood,
             log_constrained=one.log_constrained, reason=one.reason, num_fixed=count,
             targets=asking.targets_of(options.properties, seed, one.index),
+            forecast=asking.values_of(one.forecast, weights.columns),
             log_of_atoms=_atoms_last(one, count), num_redrawn=one.num_redrawn,
         )  # fmt: skip
 

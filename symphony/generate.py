@@ -37,6 +37,7 @@ from symphony.slots import (
     grow,
     num_properties,
     where,
+    with_forecast,
     with_scores,
 )
 
@@ -54,6 +55,8 @@ class Finished(NamedTuple):
         log_constrained: log-likelihood under the limits; None without limits.
         reason: why it did not stop, where there are limits.
         num_redrawn: draws and atoms that were taken back, where there are limits.
+        forecast: scores of properties that the network foresees of it, in its order;
+            None without properties.
     """
 
     index: int
@@ -65,6 +68,7 @@ class Finished(NamedTuple):
     log_constrained: float | None = None
     reason: str | None = None
     num_redrawn: int = 0
+    forecast: Float[np.ndarray, " num_properties"] | None = None
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
@@ -91,7 +95,8 @@ def empty_slots(
         cache=decoder.empty_cache(model, capacity),
     )
     if num_properties(model):
-        blank = blank._replace(scores=jnp.zeros(num_properties(model)))
+        zeros = jnp.zeros(num_properties(model))
+        blank = blank._replace(scores=zeros, forecast=zeros)
     if limited:
         free = no_limits(capacity, len(model.atomic_numbers))
         blank = blank._replace(limits=free, progress=begin(capacity))
@@ -118,12 +123,14 @@ def advance(
     new, capacity = fragment.num_atoms, fragment.species.shape[0]
     key = jax.random.fold_in(jax.random.fold_in(seed_key, slot.index), new)
     drawn = decoder.decide(model, slot.cache, fragment, key, settings, mode)
+    slot = with_forecast(slot, drawn)
     place = jnp.minimum(new, capacity - 1)
     given = Placement(
         stop=jnp.array(False),
         species=slot.given_species[place],
         position=slot.given_positions[place],
         log_likelihood=jnp.zeros(()),
+        forecast=drawn.forecast,
     )
     is_given = new < slot.num_given
     step = where(is_given, given, drawn)
@@ -332,6 +339,7 @@ def _harvest(slots: Slot, ready: Int[np.ndarray, " num_ready"]) -> Iterator[Fini
     log_likelihood = np.asarray(slots.log_likelihood)
     log_of_atoms = np.asarray(slots.log_of_atoms)
     progress = jax.tree.map(np.asarray, slots.progress)
+    foreseen = None if slots.forecast is None else np.array(slots.forecast)
     for slot in ready:
         num_atoms = fragment.num_atoms[slot]
         within = {} if progress is None else _within(progress, slot)
@@ -343,6 +351,7 @@ def _harvest(slots: Slot, ready: Int[np.ndarray, " num_ready"]) -> Iterator[Fini
             stopped=bool(stopped[slot]),
             log_likelihood=float(log_likelihood[slot]),
             log_of_atoms=log_of_atoms[slot, :num_atoms].copy(),
+            forecast=None if foreseen is None else foreseen[slot],
             **within,
         )
 

@@ -91,7 +91,8 @@ def draw_next(
     log_weights = jnp.where(proposals.choice.stop, now, ahead)
     chosen = jax.random.categorical(key_choice, (settings.guidance - 1.0) * log_weights)
     proposal = jax.tree.map(lambda x: x[chosen], proposals)
-    return decisions.place(model, key_density, proposal, *around)
+    forecast = decisions.means_of(next_atom)
+    return decisions.place(model, key_density, proposal, *around, forecast)
 
 
 def look_ahead(

@@ -38,6 +38,8 @@ class Sample(NamedTuple):
         reason: why it did not stop, where there are wishes.
         num_fixed: atoms of a fragment, which come first and never move.
         targets: numbers of the properties that it was asked to have, by name.
+        forecast: the properties that the network foresees of it, by name, in the units
+            of its training data.
         log_of_atoms: part of each atom in `log_likelihood`, of the step that placed it;
             NaN for the atoms of a fragment. The rest is the part of stopping.
         num_redrawn: draws and atoms that were taken back, where there are wishes.
@@ -58,6 +60,7 @@ class Sample(NamedTuple):
     reason: str | None = None
     num_fixed: int = 0
     targets: Mapping[str, float] = MappingProxyType({})
+    forecast: Mapping[str, float] = MappingProxyType({})
     log_of_atoms: Float[np.ndarray, " num_atoms"] | None = None
     num_redrawn: int | None = None
     score: Any = None
@@ -105,7 +108,7 @@ def record_of(sample: Sample, smiles: str | None) -> dict[str, Any]:
 
 
 def numbers_of(sample: Sample) -> dict[str, float]:
-    """Returns log-likelihoods, targets, what was taken back, what refinement moved."""
+    """Returns log-likelihoods, properties, what was taken back or moved."""
     numbers = {}
     known = {
         "log_likelihood": sample.log_likelihood,
@@ -119,7 +122,8 @@ def numbers_of(sample: Sample) -> dict[str, float]:
     if sample.moved is not None:
         numbers["moved"] = round(sample.moved, 4)
     targets = {f"target_{name}": value for name, value in sample.targets.items()}
-    return {**numbers, **_scores_of(sample), **targets}
+    forecast = {f"forecast_{name}": value for name, value in sample.forecast.items()}
+    return {**numbers, **_scores_of(sample), **targets, **forecast}
 
 
 def _scores_of(sample: Sample) -> dict[str, float]:

@@ -16,6 +16,7 @@ from symphony.arrays import (
     Positions,
     RandomKey,
     Scalar,
+    Scores,
     Species,
     Vector,
 )
@@ -68,6 +69,8 @@ class Placement(NamedTuple):
         log_likelihood: log-likelihood of this step in nats; positions per Å³.
         log_constrained: the same under the masks; None without any.
         stuck: true if the masks leave nothing to draw; None without any.
+        forecast: scores foreseen of the fragment before the step; None of a network
+            without properties.
     """
 
     stop: Flag
@@ -76,6 +79,7 @@ class Placement(NamedTuple):
     log_likelihood: Scalar
     log_constrained: Scalar | None = None
     stuck: Flag | None = None
+    forecast: Scores | None = None
 
 
 class Decoder(NamedTuple):
@@ -106,6 +110,7 @@ class Slot(NamedTuple):
         progress: how far it is within them; None without limits.
         scores: standard scores of the properties that it shall have, in the order of
             the network; None of a network without properties.
+        forecast: standard scores foreseen of the fragment; None likewise.
     """
 
     fragment: Fragment
@@ -120,7 +125,8 @@ class Slot(NamedTuple):
     cache: Any
     limits: Limits | None = None
     progress: Progress | None = None
-    scores: Float[Array, " num_properties"] | None = None
+    scores: Scores | None = None
+    forecast: Scores | None = None
 
 
 class Start(NamedTuple):
@@ -174,6 +180,7 @@ def first_or_next(
         log_likelihood=jax.nn.log_softmax(logits)[species],
         log_constrained=log_masked(masked, species),
         stuck=None if masked is None else is_empty(masked),
+        forecast=drawn.forecast,
     )
     return where(fragment.num_atoms == 0, first, drawn)
 
@@ -181,6 +188,11 @@ def first_or_next(
 def where(condition: Flag, yes: Any, no: Any) -> Any:
     """Chooses between two trees of arrays."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def with_forecast(slot: Slot, drawn: Placement) -> Slot:
+    """Returns a slot that keeps what is foreseen of its fragment."""
+    return slot if slot.forecast is None else slot._replace(forecast=drawn.forecast)
 
 
 def grow(

@@ -246,6 +246,24 @@ def test_targets_are_written_beside_molecules(drawn):
     assert "target_gap" not in records.record_of(drawn["free"][2], None)
 
 
+@pytest.mark.parametrize("name", ["free", "asked"])
+def test_what_the_network_foresees_of_a_molecule_is_written(drawn, name):
+    one = next(one for one in drawn[name] if one.stopped)
+    count = len(one.positions)
+    model = weights().model.bind(weights().params)
+    table = {number: k for k, number in enumerate(tiny.get_config().data.species)}
+    species = jnp.array([table[int(z)] for z in one.atomic_numbers], jnp.int32)
+    hidden = Known(jnp.zeros(()), jnp.array(False))
+    given = {**small.NO_NOISE, "gap": hidden, "logP": hidden}
+    mask = jnp.ones(count, bool)
+    placed = jnp.tril(jnp.ones((count, count), bool))
+    positions = jnp.asarray(one.positions)
+    _, steps = model.embed_steps(species, positions, mask, placed, given)
+    expected = asking.values_of(np.asarray(steps.forecast.means[-1]), (GAP, LOG_P))
+    assert dict(one.forecast) == pytest.approx(expected, abs=2e-4)
+    assert records.record_of(one, None)["forecast_gap"] == one.forecast["gap"]
+
+
 def test_what_is_asked_for_decides_the_molecules(drawn):
     likelihoods = {k: [one.log_likelihood for one in v] for k, v in drawn.items()}
     assert likelihoods["asked"] == likelihoods["again"]
