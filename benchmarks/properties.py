@@ -119,6 +119,7 @@ def draw(
     options = {"basin": flags.basin, "temperature_focus": flags.temperature_focus}
     if guidance != FREE:
         options |= {"property": asked, "guidance": float(guidance)}
+        options["candidates"] = flags.candidates
     sampler.sample_positions(1, flags.seed, **options)  # Compiles.
     drawn = []
     call = lambda: drawn.extend(
@@ -186,7 +187,7 @@ def tables(columns: Sequence[Column], found: Mapping[str, Any]) -> list[Rows]:
     heads = [f"{c.name} ({c.unit})" if c.unit else c.name for c in columns]
     errors: Rows = [["mean absolute error (of naive)", *heads]]
     counts: Rows = [
-        ["guidance", "valid %", "unique of valid %", "unfinished %", "CPU-s a draw"]
+        ["guidance", "valid %", "unique of valid %", "unfinished %", "CPU-s each"]
     ]
     naive = found["baselines"][NAIVE]
     for label, means in found["baselines"].items():
@@ -272,7 +273,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = shlex.join(sys.argv[1:] if argv is None else argv)
     for guidance in flags.guidance:
         row = _measure(sampler, _table(chosen, _names(sampler)), guidance, flags)
-        found["guidance"][guidance] = {**row, "command": words}
+        name = guidance
+        if guidance != FREE and flags.candidates > 1:
+            name += f", one of {flags.candidates}"
+        found["guidance"][name] = {**row, "command": words}
         report.write(flags.output, **found)
         print_tables(tables(columns, found), Console(width=160))
     return 0
@@ -303,6 +307,7 @@ def _parser() -> argparse.ArgumentParser:
         "--guidance", nargs="*", type=_guidance, default=[FREE, "1", "2", "3", "1.5"],
         help=f"strengths, and {FREE}: without a condition",
     )  # fmt: skip
+    add("--candidates", type=int, default=1, help="as of symphony sample")
     add("--basin", action="store_true", help="as of symphony sample")
     add("--temperature_focus", type=float, default=1.0, help="as of symphony sample")
     add("--seed", type=int, default=0, help="of the draws")

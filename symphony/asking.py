@@ -3,10 +3,11 @@
 Numbers are in the unit of the column that the weights were trained on.
 """
 
+import itertools
 import json
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,14 @@ from jaxtyping import Float32
 
 from common.errors import UsageError
 from symphony.columns import META, Column
+from symphony.records import Sample
 from symphony.weights import PRETRAINED, Weights
 
 Range = tuple[float, float]
 Asked = dict[str, Range]
 """Lowest and highest target by name of property; twice the same for one number."""
 
-MOST_GUIDANCE = 100.0
+MOST_GUIDANCE, MOST_CANDIDATES = 100.0, 1000
 GOOD_GUIDANCE = "1: the conditional law; 1.5 to 3: closer to the targets, less diverse"
 
 
@@ -51,7 +53,8 @@ def read(
     given: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
     guidance: float,
     weights: Weights,
-) -> tuple[tuple[Asked, ...], float]:
+    candidates: int = 1,
+) -> tuple[tuple[Asked, ...], float, int]:
     """Checks the properties that are asked for.
 
     Args:
@@ -59,6 +62,7 @@ def read(
             them, of the same names, which molecules have in turn.
         guidance: strength of classifier-free guidance, see `symphony.guidance`.
         weights: trained model.
+        candidates: draws for each molecule, see `nearest`.
 
     Raises:
         UsageError: A name is unknown, or a number is none.
@@ -68,6 +72,10 @@ def read(
             f"--guidance: expected 0 to {MOST_GUIDANCE:g} ({GOOD_GUIDANCE}), found "
             f"{guidance:g}"
         )
+    if not 1 <= candidates <= MOST_CANDIDATES:
+        raise UsageError(
+            f"--candidates: expected 1 to {MOST_CANDIDATES}, found {candidates}"
+        )
     several = [given] if isinstance(given, Mapping) else list(given or ())
     asked = tuple(_read_one(one, weights) for one in several if one)
     if any(one.keys() != asked[0].keys() for one in asked):
@@ -75,12 +83,12 @@ def read(
             "--property: expected the same properties of every molecule, found others "
             "of some"
         )
-    if guidance != 1.0 and not asked:
+    steers = {"--guidance": guidance != 1.0, "--candidates": candidates != 1}
+    for flag in (flag for flag, is_given in steers.items() if is_given and not asked):
         raise UsageError(
-            f"--guidance: expected --property beside it, found none; "
-            f"{_expected(weights)}"
+            f"{flag}: expected --property beside it, found none; {_expected(weights)}"
         )
-    return asked, float(guidance)
+    return asked, float(guidance), int(candidates)
 
 
 def _read_one(given: Mapping[str, Any], weights: Weights) -> Asked:
@@ -189,3 +197,32 @@ def values_of(
         return {}
     pairs = zip(columns, scores, strict=True)
     return {one.name: round(one.mean + one.std * float(x), 4) for one, x in pairs}
+
+
+def nearest(
+    drawn: Iterable[Sample], candidates: int, columns: Sequence[Column]
+) -> Iterator[Sample]:
+    """Yields one of so many draws each: that foreseen nearest to its targets.
+
+    Finished ones come before others. The distance is that of standard scores, over the
+    properties that are asked for. No oracle is asked: what the network foresees of the
+    whole molecule decides.
+
+    Args:
+        drawn: draws, those of a molecule one after another.
+        candidates: draws for each molecule.
+        columns: properties of the network.
+    """
+    iterator = iter(drawn)
+    while group := list(itertools.islice(iterator, candidates)):
+        best = min(group, key=lambda one: (not one.stopped, _distance(one, columns)))
+        yield best._replace(index=group[0].index // candidates)
+
+
+def _distance(one: Sample, columns: Sequence[Column]) -> float:
+    stds = {column.name: column.std for column in columns}
+    errors = [
+        (one.forecast[name] - target) / stds[name]
+        for name, target in one.targets.items()
+    ]
+    return math.hypot(*errors)

@@ -53,8 +53,10 @@ def draw(
         UsageError: A number is out of range; before anything is drawn.
     """
     num_slots = choose_slots(num_slots)
-    check_numbers(seed, end, num_slots)
-    return _draw(weights, options, seed, first, end, num_slots)
+    count = options.candidates
+    check_numbers(seed, end * count, num_slots)
+    drawn = _draw(weights, options, seed, first * count, end * count, num_slots)
+    return drawn if count == 1 else asking.nearest(drawn, count, weights.columns)
 
 
 def choose_slots(num_slots: int | None) -> int:
@@ -103,10 +105,15 @@ def _draw(
         yield Sample(
             one.index, seed, *atoms, one.stopped, one.log_likelihood,
             num_fixed=num_fixed,
-            targets=asking.targets_of(options.properties, seed, one.index),
+            targets=_targets_of(options, seed, one.index),
             forecast=asking.values_of(one.forecast, weights.columns),
             log_of_atoms=_atoms_last(one, num_fixed),
         )  # fmt: skip
+
+
+def _targets_of(options: Options, seed: int, index: int) -> dict[str, float]:
+    """Returns the targets of a draw: all candidates for a molecule have the same."""
+    return asking.targets_of(options.properties, seed, index // options.candidates)
 
 
 def _atoms_last(one: Finished, num_fixed: int) -> Float[np.ndarray, " num_atoms"]:
@@ -154,7 +161,7 @@ def draw_targets(
         yield Sample(
             one.index, seed, *atoms, one.stopped, one.log_likelihood,
             log_constrained=one.log_constrained, reason=one.reason, num_fixed=count,
-            targets=asking.targets_of(options.properties, seed, one.index),
+            targets=_targets_of(options, seed, one.index),
             forecast=asking.values_of(one.forecast, weights.columns),
             log_of_atoms=_atoms_last(one, count), num_redrawn=one.num_redrawn,
         )  # fmt: skip
@@ -182,7 +189,7 @@ def _generate(
     kind = build.kind_of(weights.config)
 
     def start_asked(index: int) -> Start:
-        goals = asking.targets_of(options.properties, seed, index)
+        goals = _targets_of(options, seed, index)
         scores = asking.scores_of(goals, weights.columns)
         return start(index)._replace(scores=scores)
 

@@ -334,8 +334,9 @@ def header(
     for name in ("conditions", "properties"):
         if not settings[name]:
             del settings[name]
-    if options.guidance == 1.0:
-        del settings["guidance"]
+    for name in ("guidance", "candidates"):
+        if settings[name] == 1:
+            del settings[name]
     if core is not None:
         atoms = zip(core[0].tolist(), core[1].tolist(), strict=True)
         settings["start"] = [[number, *position] for number, position in atoms]

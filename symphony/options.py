@@ -43,6 +43,7 @@ class Options(NamedTuple):
         properties: ranges of targets by name of property, which molecules have in
             turn; see `symphony.asking`.
         guidance: strength of the guidance towards them; see `symphony.guidance`.
+        candidates: draws for each molecule, of which one is kept; see `asking.nearest`.
     """
 
     temperature_focus: float
@@ -54,6 +55,7 @@ class Options(NamedTuple):
     wishes: Wishes = Wishes()
     properties: tuple[asking.Asked, ...] = ()
     guidance: float = 1.0
+    candidates: int = 1
 
 
 def choose(
@@ -68,6 +70,7 @@ def choose(
     conditions: Mapping[str, float] | None = None,
     property: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     guidance: float = 1.0,
+    candidates: int = 1,
     **asked: Any,
 ) -> Options:
     """Checks what is asked of a sampler.
@@ -88,6 +91,8 @@ def choose(
             to draw from, or a word as `2:3`; in the units of the training data. Of
             several such mappings, molecules have one each, in turn.
         guidance: strength of the guidance towards them; 1 is the law as trained.
+        candidates: draws for each molecule; the one that the network foresees nearest
+            to the targets is kept.
         **asked: what molecules shall be: `formula`, `num_atoms`, `max_heavy`,
             `elements`, `attach`, `keep_hydrogens`; see `symphony.wishes.read`.
 
@@ -105,7 +110,7 @@ def choose(
         raise UsageError(f"--max_atoms: expected 1 to {MAX_ATOMS}, found {max_atoms}")
     given = {name: float(value) for name, value in (conditions or {}).items()}
     check_conditions(given, names_read(config), weights.name)
-    targets = asking.read(property, guidance, weights)
+    targets = asking.read(property, guidance, weights, candidates)
     wanted = wishes.read(**asked)
     core = _choose_core(weights, max_atoms, start, fragment, wanted)
     _check_wishes(wanted, weights, max_atoms, core)

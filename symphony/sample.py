@@ -29,7 +29,7 @@ from symphony.weights import Weights, load_weights
 CHOICES = (
     "temperature_focus", "temperature_position", "basin_temperature", "max_atoms",
     "start", "fragment", "basin", "formula", "num_atoms", "max_heavy", "elements",
-    "attach", "keep_hydrogens", "guidance",
+    "attach", "keep_hydrogens", "guidance", "candidates",
 )  # fmt: skip
 REFINER = "refine_qm9"
 CONDITION_HELP = "name=number of a property, as gap=6.5; once for each"
@@ -39,6 +39,10 @@ PROPERTY_HELP = (
     "--checkpoint. Packaged: "
 )
 KEEP_HELP = "those of --attach stay where valence allows; else they are drawn anew"
+CANDIDATES_HELP = (
+    "draws for each molecule; kept is the one that the network foresees nearest to "
+    "--property"
+)
 BEST_HELP = "keep so many, by log-likelihood per atom less the mean of the size"
 SCORE_HELP = "also the log-likelihood over orders, as symphony score writes it"
 DRAWS_HELP = (
@@ -169,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     told = PROPERTY_HELP + asking.packaged().replace("%", "%%")
     add("--property", action="append", default=[], help=told)
     number("--guidance", help=f"towards --property. {asking.GOOD_GUIDANCE}")
+    add("--candidates", type=int, default=1, help=CANDIDATES_HELP)
     add_gate(parser)
     add("--best", type=int, default=None, help=BEST_HELP)
     add("--score", action="store_true", help=SCORE_HELP)

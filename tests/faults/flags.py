@@ -12,7 +12,7 @@ NUMBERS = {
     ("symphony", "sample"): (
         "num_molecules", "seed", "temperature_focus", "temperature_position",
         "basin_temperature", "max_atoms", "num_slots", "max_heavy", "max_draws",
-        "guidance",
+        "guidance", "candidates",
     ),
     ("symphony", "edit", "good.sdf", "--remove=0"): (
         "num_molecules", "seed", "num_slots", "max_heavy",

@@ -214,13 +214,30 @@ def test_guidance_weighs_draws_by_what_they_are_foreseen_to_become():
     )
 
 
+def test_of_candidates_the_one_foreseen_nearest_is_kept():
+    def sample(index, stopped, gap, log_p):
+        zeros = np.zeros((1, 3), np.float32)
+        return records.Sample(
+            index, 0, np.array([6], np.uint8), zeros, stopped, -1.0,
+            targets={"gap": 0.25}, forecast={"gap": gap, "logP": log_p},
+        )  # fmt: skip
+
+    drawn = [
+        sample(6, True, 0.35, 0.0), sample(7, True, 0.3, 9.0),
+        sample(8, False, 0.25, 0.0), sample(9, False, 0.1, 0.0),
+        sample(10, False, 0.2, 0.0), sample(11, False, 0.4, 0.0),
+    ]  # fmt: skip
+    kept = list(asking.nearest(drawn, 3, (GAP, LOG_P)))
+    assert [(one.index, one.forecast["gap"]) for one in kept] == [(2, 0.3), (3, 0.2)]
+
+
 def test_the_manifest_states_what_was_asked_if_something_was():
     chosen = options.choose(weights(), property={"gap": "0.2:0.3"}, guidance=1.5)
     head = json.loads(json.dumps(manifest.header(weights(), chosen, 0)))
     assert head["settings"]["properties"] == [{"gap": [0.2, 0.3]}]
     assert head["settings"]["guidance"] == 1.5
     head = manifest.header(weights(), options.choose(weights()), 0)
-    assert not {"properties", "guidance"} & head["settings"].keys()
+    assert not {"properties", "guidance", "candidates"} & head["settings"].keys()
 
 
 @pytest.fixture(scope="module")
@@ -262,6 +279,25 @@ def test_what_the_network_foresees_of_a_molecule_is_written(drawn, name):
     expected = asking.values_of(np.asarray(steps.forecast.means[-1]), (GAP, LOG_P))
     assert dict(one.forecast) == pytest.approx(expected, abs=2e-4)
     assert records.record_of(one, None)["forecast_gap"] == one.forecast["gap"]
+
+
+def test_candidates_of_a_molecule_have_its_targets_and_one_is_kept(drawn):
+    draw = functools.partial(Sampler(weights()).sample_positions, seed=1, max_atoms=8)
+    asked = {"gap": (0.1, 0.4)}
+    kept = draw(6, num_slots=4, property=asked, candidates=2)
+    assert [one.index for one in kept] == [*range(6)]
+    targets = [dict(one.targets) for one in drawn["asked"]]
+    assert [dict(one.targets) for one in kept] == targets
+    # With one target, candidates are the draws of a call without.
+    of_one = draw(3, num_slots=4, property={"gap": 0.2}, candidates=2)
+    single = draw(6, num_slots=4, property={"gap": 0.2})
+    found = [one.log_likelihood for one in of_one]
+    expected = asking.nearest(single, 2, weights().columns)
+    np.testing.assert_allclose(found, [x.log_likelihood for x in expected], rtol=1e-3)
+    with pytest.raises(UsageError, match="--candidates: expected --property beside"):
+        draw(6, candidates=2)
+    with pytest.raises(UsageError, match="--candidates: expected 1 to 1000, found 0"):
+        draw(6, property=asked, candidates=0)
 
 
 def test_what_is_asked_for_decides_the_molecules(drawn):
