@@ -17,6 +17,7 @@ from symphony.property_inputs import Forecast, log_density
 from tests.symphony import small
 from tests.symphony.small import NUM_NODES, chain, cut_of
 from tests.symphony.test_data_readers import WATER, xyz
+from tests.symphony.test_model import orthogonal_matrices
 
 NAMES = ("gap", "logP")
 
@@ -211,21 +212,26 @@ def test_a_forecast_is_of_the_fragment_and_not_of_what_is_asked():
     drawn = cut_of(*chain(3, 5), NUM_NODES)
 
     @jax.jit
-    def terms(conditions):
+    def terms(conditions, rotation, shift):
         noise = jnp.zeros((NUM_NODES, 3))
         bound = model.bind(moved)
-        return loss.step_terms(bound, drawn, conditions, noise, jax.random.key(0))
+        turned = drawn._replace(positions=drawn.positions @ rotation.T + shift)
+        return loss.step_terms(bound, turned, conditions, noise, jax.random.key(0))
 
     scores = known({"gap": jnp.float32(1.5), "logP": jnp.float32(-1.0)})
     shown = {**small.NO_NOISE, **scores}
     hidden = {**shown, **{name: one._replace(mask=~one.mask)
                           for name, one in scores.items()}}  # fmt: skip
     truths = {columns.truth_of(name): one for name, one in scores.items()}
-    now, unasked = terms(shown), terms(hidden | truths)
+    still = np.eye(3, dtype=np.float32), 0.0
+    now, unasked = terms(shown, *still), terms(hidden | truths, *still)
     np.testing.assert_array_equal(now.forecast, unasked.forecast)
+    for rotation in orthogonal_matrices(3):
+        turned = terms(shown, np.float32(rotation), 2.0)
+        np.testing.assert_allclose(turned.forecast, now.forecast, rtol=1e-4, atol=1e-4)
     assert np.abs(now.focus - unasked.focus).max() > 1e-3
     # What the file does not state is not foreseen.
-    assert not terms(hidden).forecast.any()
+    assert not terms(hidden, *still).forecast.any()
     totals = loss.totals(now)
     parts = ("focus", "radial", "coarse", "fine")
     summed = now.first + sum(totals[name] for name in parts)

@@ -82,7 +82,8 @@ def test_terms_ignore_rotation_reflection_and_translation():
     rotations = np.concatenate([np.eye(3)[None], orthogonal_matrices(20)])
     shifts = np.random.default_rng(1).normal(size=(21, 3)) * 3.0
     results = terms_and_logits(jnp.asarray(rotations, jnp.float32), jnp.asarray(shifts))
-    for name, leaf in results[0]._asdict().items():
+    assert results[0].forecast is None  # No properties.
+    for name, leaf in results[0]._replace(forecast=results[0].first)._asdict().items():
         np.testing.assert_allclose(
             leaf[1:], leaf[:1].repeat(20, 0), rtol=1e-5, atol=1e-3
         )
