@@ -21,7 +21,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 62em; margin: 2em auto;
 table { border-collapse: collapse; margin: 1em 0; }
 th, td { padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: right; }
 th:first-child, td:first-child { text-align: left; }
-td.text { text-align: left; font-size: 90%; }
+th.text, td.text { text-align: left; font-size: 90%; }
 img { max-width: 100%; }
 """
 
@@ -112,10 +112,12 @@ def html_table(rows: Sequence[Sequence[str]], text: bool = False) -> str:
     '<tr><td>a&lt;b</td>'
     """
     header, *body = rows
-    cell = '<td class="text">' if text else "<td>"
-    lines = ["<table><tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in header)]
+    kind = ' class="text"' if text else ""
+    heads = (f"<th{kind}>{html.escape(head)}</th>" for head in header)
+    lines = ["<table><tr>" + "".join(heads)]
     for row in body:
-        lines.append("<tr>" + "".join(f"{cell}{html.escape(c)}</td>" for c in row))
+        cells = (f"<td{kind}>{html.escape(cell)}</td>" for cell in row)
+        lines.append("<tr>" + "".join(cells))
     return "\n".join([*lines, "</table>"])
 
 
