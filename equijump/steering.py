@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32
 
-from common.so3.vectors import safe_norm, unit_vectors
+from common.so3.vectors import unit_vectors
 from equijump.cloud import Cloud
 from equijump.data.topology import System
 
@@ -90,10 +90,17 @@ def apart(
 def _overlaps(
     atoms: Float[Array, "num_atoms 3"], contacts: Contacts
 ) -> tuple[Float[Array, "num_atoms 3"], Float[Array, ""]]:
-    """Returns the sum of each atom's overlaps, away from the others; their square."""
-    vectors = atoms[:, None] - atoms[None]
-    distances = safe_norm(vectors)
+    """Returns the sum of each atom's overlaps, away from the others; their square.
+
+    Pairs are seen by products of matrices alone: arrays of their vectors would take ten
+    times the time of the network for 80 residues.
+    """
+    atoms = atoms - jnp.mean(atoms, axis=0)
+    square = jnp.sum(jnp.square(atoms), axis=1)
+    product = jnp.matmul(atoms, atoms.T, precision="highest")
+    distances = jnp.sqrt(jnp.maximum(square[:, None] + square - 2.0 * product, 0.01))
     depth = jnp.maximum(contacts - distances, 0.0)
-    units = vectors / jnp.maximum(distances, 0.1)[..., None]
-    force = jnp.sum(depth[..., None] * units, axis=1)
+    weights = depth / distances
+    force = jnp.sum(weights, axis=1, keepdims=True) * atoms
+    force -= jnp.matmul(weights, atoms, precision="highest")
     return force, 0.5 * jnp.sum(jnp.square(depth))
