@@ -3,7 +3,7 @@ r"""Symphony on QM9 with properties to ask for: gap, dipole moment, logP, rings.
     symphony properties qm9 --with=gfn2,rdkit --num_molecules=38600 \
         -o workdir/qm9_labelled.npz
     symphony train --config=qm9_properties --workdir=workdir/qm9_properties
-    symphony sample --checkpoint=workdir/qm9_properties --guidance=1.5 \
+    symphony sample --checkpoint=workdir/qm9_properties --basin --candidates=8 \
         --property gap=5 --property dipole=2:3 --property logP=1 --property num_rings=2
 
 The first command labels a third of QM9, in some half an hour of one CPU core, and only
