@@ -272,10 +272,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         report.write(flags.output, **found)
     words = shlex.join(sys.argv[1:] if argv is None else argv)
     for guidance in flags.guidance:
-        row = _measure(sampler, _table(chosen, _names(sampler)), guidance, flags)
         name = guidance
         if guidance != FREE and flags.candidates > 1:
             name += f", one of {flags.candidates}"
+        targets = _table(chosen, _names(sampler))
+        row = _measure(sampler, targets, guidance, name, flags)
         found["guidance"][name] = {**row, "command": words}
         report.write(flags.output, **found)
         print_tables(tables(columns, found), Console(width=160))
@@ -283,11 +284,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(
-    sampler: Sampler, targets: np.ndarray, guidance: str, flags: argparse.Namespace
+    sampler: Sampler,
+    targets: np.ndarray,
+    guidance: str,
+    name: str,
+    flags: argparse.Namespace,
 ) -> dict[str, Any]:
     drawn = draw(sampler, targets, guidance, flags)
     if guidance != FREE:
-        title = f"{len(targets)} targets, guidance {guidance}"
+        title = f"{len(targets)} targets, guidance {name}"
         figure = plot(sampler.weights.columns, targets, drawn.values, title)
         figure.savefig(flags.figure, dpi=110)
     return row_of(drawn, targets)
