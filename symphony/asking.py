@@ -1,4 +1,4 @@
-"""Properties that molecules are asked to have: `--property` and `--guidance`.
+"""Properties asked of molecules: `--property`, `--guidance` and `--candidates`.
 
 Numbers are in the unit of the column that the weights were trained on.
 """
@@ -24,7 +24,7 @@ Asked = dict[str, Range]
 """Lowest and highest target by name of property; twice the same for one number."""
 
 MOST_GUIDANCE, MOST_CANDIDATES = 100.0, 1000
-GOOD_GUIDANCE = "1: the conditional law; 1.5 to 3: closer to the targets, less diverse"
+GOOD_GUIDANCE = "1: the conditional law; 1.5 to 3: closer to the targets, fewer valid"
 
 
 def parse(texts: Sequence[str]) -> dict[str, str]:
@@ -60,7 +60,7 @@ def read(
     Args:
         given: a number, a pair of numbers or a word as `2:3`, by name; or several of
             them, of the same names, which molecules have in turn.
-        guidance: strength of classifier-free guidance, see `symphony.guidance`.
+        guidance: strength of guidance, see `symphony.guidance`.
         weights: trained model.
         candidates: draws for each molecule, see `nearest`.
 
