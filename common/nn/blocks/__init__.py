@@ -11,6 +11,7 @@ from typing import Any
 from common.nn.blocks.e3schnet import E3SchNetBlock
 from common.nn.blocks.equijump import EquiJumpBlock
 from common.nn.blocks.nequip import NequIPBlock
+from common.nn.blocks.nequix import NequixBlock
 from common.nn.blocks.symphony import SymphonyBlock
 
 BLOCKS: dict[str, Any] = {
@@ -18,6 +19,7 @@ BLOCKS: dict[str, Any] = {
     "equijump": EquiJumpBlock,
     "e3schnet": E3SchNetBlock,
     "nequip": NequIPBlock,
+    "nequix": NequixBlock,
 }
 
 

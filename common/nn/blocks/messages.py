@@ -2,13 +2,18 @@
 
 from typing import TypeAlias
 
+import flax.linen as nn
+import jax
 from jaxtyping import Array, Float
 
+from common.nn.activations import swish
 from common.nn.features import Features, irreps_of
 from common.nn.graph import Graph
+from common.nn.linear import Linear
+from common.nn.mlp import MLP
 from common.nn.products import PRODUCTS
-from common.nn.products.spec import Product, Spec, make_spec
-from common.so3.irreps import SCALAR, Irrep
+from common.nn.products.spec import Product, RadialWeights, Spec, make_spec
+from common.so3.irreps import SCALAR, Irrep, format_irreps
 
 Rows: TypeAlias = Float[Array, "num_receivers num_condition"] | None
 """Numbers by which a block is conditioned, a row a receiver."""
@@ -66,3 +71,35 @@ def with_scalars(x: Features, scalars: Float[Array, "num_nodes channels"]) -> Fe
     (2, 1, 4)
     """
     return {**x, SCALAR: scalars[:, None]}
+
+
+def radial_sums(
+    module: nn.Module,
+    product: str,
+    width: int,
+    avg_num_neighbors: float,
+    x: Features,
+    graph: Graph,
+    out: tuple[Irrep, ...],
+) -> Features:
+    r"""Returns the sums of NequIP's messages, which have unit variance.
+
+    $\frac{1}{\sqrt{n}} \sum_j f(r_{ij}) \odot (U x_j \otimes Y(\hat r_{ij}))$, f a
+    network of two hidden layers without biases (Batzner et al. 2022, arXiv:2101.03164).
+
+    Args:
+        module: block whose parameters these are.
+        product: row of `PRODUCTS`.
+        width: width of the hidden layers.
+        avg_num_neighbors: number n whose root divides the sum.
+        x: features of the nodes.
+        graph: edges.
+        out: irreps of the messages.
+    """
+    mixed = Linear(format_irreps(irreps_of(x)))(x)
+    row, spec = message_product(product, mixed, graph, out)
+    hidden = MLP((width,) * 2, swish, use_bias=False)(edge_feats(graph))
+    shape = (width, row.num_weights(spec))
+    kernel = module.param("kernel", nn.initializers.lecun_normal(), shape)
+    sums = row.convolve(mixed, graph, RadialWeights(swish(hidden), kernel), spec)
+    return jax.tree.map(lambda part: part / avg_num_neighbors**0.5, sums)

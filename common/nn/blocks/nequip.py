@@ -12,14 +12,12 @@ import jax
 from jaxtyping import Array, Float
 
 from common.nn.activations import swish
-from common.nn.blocks.messages import Rows, edge_feats, message_product
-from common.nn.features import Features, add, irreps_of
-from common.nn.gate import gate
+from common.nn.blocks.messages import Rows, radial_sums
+from common.nn.features import Features, add
+from common.nn.gate import gate, split_gates
 from common.nn.graph import Graph, receiver_feats
 from common.nn.linear import Linear
-from common.nn.mlp import MLP
-from common.nn.products.spec import RadialWeights
-from common.so3.irreps import SCALAR, format_irreps, parse
+from common.so3.irreps import SCALAR, parse
 
 
 class NequIPBlock(nn.Module):
@@ -52,7 +50,9 @@ class NequIPBlock(nn.Module):
         own, scale = receiver_feats(x, graph), 1.0
         if condition is not None:
             own, scale = _by_species(own, condition), float(condition.shape[-1])
-        sums = self._messages(x, graph)
+        width = self.num_hidden or irreps[SCALAR]
+        scope = self, self.product, width, self.avg_num_neighbors
+        sums = radial_sums(*scope, x, graph, tuple(irreps))
         higher = sum(channels for i, channels in irreps.items() if i != SCALAR)
         init = nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal")
         of_scalars = lambda part: {SCALAR: part[SCALAR]}
@@ -63,23 +63,7 @@ class NequIPBlock(nn.Module):
             return {SCALAR: swish(update[SCALAR])}
         gates = Linear(higher, kernel_init=init)(of_scalars(own))[SCALAR]
         gates += Linear(higher)(of_scalars(sums))[SCALAR]
-        rows, start = {}, 0
-        for irrep in sorted(irreps.keys() - {SCALAR}):
-            rows[irrep] = gates[..., start : start + irreps[irrep]]
-            start += irreps[irrep]
-        return gate(update, rows, swish, swish)
-
-    def _messages(self, x: Features, graph: Graph) -> Features:
-        """Returns the sums of messages of unit variance."""
-        irreps = parse(self.irreps)
-        width = self.num_hidden or irreps[SCALAR]
-        mixed = Linear(format_irreps(irreps_of(x)))(x)
-        row, spec = message_product(self.product, mixed, graph, tuple(irreps))
-        hidden = MLP((width,) * 2, swish, use_bias=False)(edge_feats(graph))
-        shape = (width, row.num_weights(spec))
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        sums = row.convolve(mixed, graph, RadialWeights(swish(hidden), kernel), spec)
-        return jax.tree.map(lambda part: part / self.avg_num_neighbors**0.5, sums)
+        return gate(update, split_gates(gates, irreps), swish, swish)
 
 
 def _by_species(
