@@ -22,6 +22,7 @@ DEFAULTS = {
     "symphony": ("symphony", "qm9_cpu"),
     "paper": ("symphony", "qm9_paper"),
     "denoiser": ("symphony", "refine_qm9"),
+    "energy": ("symphony", "energy_qm9"),
     "equijump": ("equijump", "ala2"),
 }
 """Package and name of the default config of each kind of model. It has every field."""
