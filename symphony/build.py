@@ -1,6 +1,6 @@
 """Puts a config's pieces together: the kinds of model, their networks and losses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from symphony.arrays import RandomKey, Scalar
 from symphony.data import Batch, Molecules
 from symphony.kinds import stepwise
 from symphony.kinds.denoiser import build as denoiser
+from symphony.kinds.energy import build as energy
 from symphony.kinds.paper import decisions as paper_decisions
 from symphony.kinds.paper import loss as paper_loss
 from symphony.kinds.paper.model import PaperSymphony
@@ -24,6 +25,8 @@ from symphony.kinds.stepwise import Totals
 from symphony.kinds.stepwise import draw_cut as draw_cut
 from symphony.model import Symphony
 from symphony.slots import Decoder
+
+Labels = tuple[Sequence[str], Sequence[str]]
 
 
 class Kind(NamedTuple):
@@ -40,6 +43,8 @@ class Kind(NamedTuple):
         loss_name: term that is minimised.
         beside: terms that are minimised beside it where there are any, with their
             weights.
+        labels: function of the config that names what the data must say of molecules
+            and of atoms, for the network to foresee.
         unit: unit of that term.
         mean_steps: mean of `num_steps`, by the metadata of the data.
         prepare: function that leaves out the molecules that the kind cannot learn.
@@ -59,6 +64,7 @@ class Kind(NamedTuple):
     fixed: tuple[str, ...]
     decoder: Decoder | None = None
     beside: tuple[tuple[str, float], ...] = ()
+    labels: Callable[[ml_collections.ConfigDict], Labels] = lambda config: ((), ())
 
 
 def kind_of(config: ml_collections.ConfigDict) -> Kind:
@@ -166,5 +172,17 @@ KINDS = {
         prepare=lambda config, molecules: molecules,
         rules=rules.DENOISER,
         fixed=("config.kind", "config.model.", "config.data.species"),
+    ),
+    "energy": Kind(
+        make=energy.make_model,
+        run=energy.run,
+        totals=energy.molecule_totals,
+        loss_name="weighted_error",
+        unit="of weighted errors",
+        mean_steps=lambda meta: 1.0,
+        prepare=energy.prepare,
+        rules=rules.ENERGY,
+        fixed=("config.kind", "config.model.", "config.data.species"),
+        labels=energy.labels_of,
     ),
 }

@@ -91,3 +91,16 @@ DENOISER = Rules(
     },
     (_check_species, _check_noises, rules.check_batch_size),
 )
+
+ENERGY = Rules(
+    {
+        **_VALUES,
+        "model.num_layers": Range(2),
+        "model.max_degree": Range(1),
+        "model.energy_scale": Range(1e-6),
+        "loss.*_weight": Range(0.0),
+        "loss.noise_std": Range(0.0, 10.0),
+        "loss.noise_share": Range(0.0, 1.0),
+    },
+    (_check_species, rules.check_batch_size),
+)

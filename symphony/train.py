@@ -53,6 +53,7 @@ def load_data(
         config.data.max_atoms,
         properties=conditions.names_read(config),
         columns=columns.names_of(config),
+        labels=build.kind_of(config).labels(config),
     )
     molecules, report = read(split="train")
     logging.info("training molecules: %s", data.describe(report))

@@ -4,7 +4,7 @@ Padded atoms have mask False, position 0 and species 0. All on the host, in NumP
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -24,12 +24,16 @@ class Batch(NamedTuple):
         species: index into the species table; 0 where padded.
         node_mask: true where there is an atom. A row without any is padding too.
         conditions: numbers of the molecules by name; unknown ones are masked.
+        targets: numbers that a network is to foresee of each molecule, likewise.
+        vectors: three for each atom that it is to foresee; 0 where padded.
     """
 
     positions: Float32[np.ndarray, "batch num_nodes 3"]
     species: Int32[np.ndarray, "batch num_nodes"]
     node_mask: Bool[np.ndarray, "batch num_nodes"]
     conditions: dict[str, Known]
+    targets: dict[str, Known] = {}  # noqa: RUF012
+    vectors: dict[str, Float32[np.ndarray, "batch num_nodes 3"]] = {}  # noqa: RUF012
 
 
 def choose_buckets(
@@ -95,23 +99,28 @@ def _pad(
     column = np.arange(size)
     node_mask = column < molecules.num_atoms[rows][:, None]
     atoms = np.where(node_mask, molecules.offsets[rows][:, None] + column, 0)
-    positions = np.where(node_mask[..., None], molecules.positions[atoms], 0.0)
+    of_atoms = lambda values: np.where(
+        node_mask[..., None], values[atoms], np.float32(0.0)
+    ).astype(np.float32)
     return Batch(
-        positions.astype(np.float32),
+        of_atoms(molecules.positions),
         np.where(node_mask, species[atoms], 0).astype(np.int32),
         node_mask,
-        _conditions(molecules, rows),
+        _known(molecules.properties, rows),
+        _known(molecules.labels.of_molecules, rows),
+        {name: of_atoms(values) for name, values in molecules.labels.of_atoms.items()},
     )
 
 
-def _conditions(
-    molecules: Molecules, rows: Integer[np.ndarray, " num_rows"]
+def _known(
+    columns: Mapping[str, np.ndarray], rows: Integer[np.ndarray, " num_rows"]
 ) -> dict[str, Known]:
-    conditions = {}
-    for name, values in molecules.properties.items():
-        mask = np.isfinite(values[rows])
-        conditions[name] = Known(np.where(mask, values[rows], np.float32(0.0)), mask)
-    return conditions
+    found = {}
+    for name, values in columns.items():
+        own = values[rows].astype(np.float32)
+        mask = np.isfinite(own)
+        found[name] = Known(np.where(mask, own, np.float32(0.0)), mask)
+    return found
 
 
 def fill_ratio(packed: tuple[Batch, ...]) -> float:

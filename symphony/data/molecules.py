@@ -10,9 +10,36 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int8, Int32, Int64, Integer, Shaped, UInt8
+from jaxtyping import (
+    Bool,
+    Float,
+    Float32,
+    Float64,
+    Int8,
+    Int32,
+    Int64,
+    Integer,
+    Shaped,
+    UInt8,
+)
 
 Properties = Mapping[str, Float32[np.ndarray, " num_molecules"]]
+
+
+class Labels(NamedTuple):
+    """Numbers that a network is to foresee, by name, in the units of their file.
+
+    Attributes:
+        of_molecules: one for each molecule, NaN where unknown; in double precision,
+            since total energies are large and their differences small.
+        of_atoms: three for each atom, as forces.
+    """
+
+    of_molecules: Mapping[str, Float64[np.ndarray, " num_molecules"]]
+    of_atoms: Mapping[str, Float32[np.ndarray, "total_atoms 3"]]
+
+
+NO_LABELS = Labels(MappingProxyType({}), MappingProxyType({}))
 
 
 class Molecules(NamedTuple):
@@ -28,6 +55,7 @@ class Molecules(NamedTuple):
             molecule, in the unit of its row of `CONDITIONS` or that of the file; NaN
             where unknown.
         units: units of the properties that the file states.
+        labels: numbers that a network is to foresee; none by default.
     """
 
     num_atoms: Int32[np.ndarray, " num_molecules"]
@@ -37,6 +65,7 @@ class Molecules(NamedTuple):
     names: Shaped[np.ndarray, " num_molecules"]
     properties: Properties
     units: Mapping[str, str] = MappingProxyType({})
+    labels: Labels = NO_LABELS
 
 
 class Unreadable(NamedTuple):
@@ -128,6 +157,10 @@ def select(
     starts = molecules.offsets[:-1][chosen]
     atoms = np.arange(num_atoms.sum(dtype=np.int64))
     atoms += np.repeat(starts - (ends - num_atoms), num_atoms)
+    labels = Labels(
+        {name: v[chosen] for name, v in molecules.labels.of_molecules.items()},
+        {name: v[atoms] for name, v in molecules.labels.of_atoms.items()},
+    )
     return make_molecules(
         num_atoms,
         molecules.atomic_numbers[atoms],
@@ -135,11 +168,11 @@ def select(
         molecules.names[chosen],
         {name: values[chosen] for name, values in molecules.properties.items()},
         molecules.units,
-    )
+    )._replace(labels=labels)
 
 
 def concatenate(parts: Sequence[Molecules]) -> Molecules:
-    """Returns the molecules of all parts, one part after another."""
+    """Returns the molecules of all parts, one part after another; labels go."""
     return make_molecules(
         np.concatenate([part.num_atoms for part in parts]),
         np.concatenate([part.atomic_numbers for part in parts]),
@@ -154,7 +187,7 @@ def concatenate(parts: Sequence[Molecules]) -> Molecules:
 
 
 def checksum(molecules: Molecules) -> str:
-    """Returns the SHA-256, in hexadecimal, of sizes, elements, positions, properties.
+    """Returns the SHA-256, in hexadecimal, of all numbers of the molecules.
 
     Names do not enter: a data set renamed trains the same model.
     """
@@ -164,6 +197,8 @@ def checksum(molecules: Molecules) -> str:
         (molecules.atomic_numbers, "u1"),
         (molecules.positions, "<f4"),
         *((values, "<f4") for _, values in sorted(molecules.properties.items())),
+        *((v, "<f8") for _, v in sorted(molecules.labels.of_molecules.items())),
+        *((v, "<f4") for _, v in sorted(molecules.labels.of_atoms.items())),
     ):
         digest.update(np.ascontiguousarray(array, dtype=kind).data)
     return digest.hexdigest()

@@ -16,6 +16,7 @@ from jaxtyping import Int8
 from common.commands.reading import DAMAGE, line_of
 from common.errors import UsageError
 from common.nn.conditions import CONDITIONS
+from symphony.data.labels import read_labels
 from symphony.data.molecules import Molecules, Records, SkipReport, select
 from symphony.data.npz import read_npz
 from symphony.data.opening import check_form, how_to_convert, open_bytes
@@ -201,6 +202,7 @@ def read_molecules(
     properties: Sequence[str] = (),
     part: bool = False,
     columns: Sequence[str] = (),
+    labels: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> tuple[Molecules, SkipReport]:
     """Reads molecules, leaves out those that cannot be used, and says which.
 
@@ -218,6 +220,8 @@ def read_molecules(
             an SDF, `name=value` in the comments of an extended XYZ file, QM9's own.
         part: true for molecules that are not whole, whose hydrogens may be missing.
         columns: further numeric columns to read from the same places, in any unit.
+        labels: names of the numbers of molecules and of the vectors of atoms that a
+            network is to foresee, see `labels.read_labels`.
 
     Raises:
         UsageError: The file is missing, of no known form or truncated; more than 5 %
@@ -233,6 +237,11 @@ def read_molecules(
         records = Records(molecules, None, ())
     else:
         records = read_file(locate(path), (*properties, *columns), strict=strict)
+        if any(labels):
+            found = read_labels(locate(path), records.molecules, *labels)
+            records = records._replace(
+                molecules=records.molecules._replace(labels=found)
+            )
     notes = records.notes
     records, report = screen(records, species_table, max_atoms, source, strict)
     molecules = records.molecules

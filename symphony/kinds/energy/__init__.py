@@ -1,0 +1,1 @@
+"""An energy model of molecules: energies, forces, curvature."""
