@@ -95,6 +95,7 @@ DENOISER = Rules(
 ENERGY = Rules(
     {
         **_VALUES,
+        "data.atom_energies": Range(-1e9, 1e9),
         "model.num_layers": Range(2),
         "model.max_degree": Range(1),
         "model.energy_scale": Range(1e-6),

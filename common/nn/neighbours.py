@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-import vesin
 from jaxtyping import Array, Bool, Float, Int, Num
 
 
@@ -47,6 +46,8 @@ def find_neighbours(
         multiple: number of which the length of the rows is a multiple, so that few
             programs serve many structures.
     """
+    import vesin  # It loads ASE, which training does not need.
+
     search = vesin.NeighborList(cutoff=cutoff, full_list=True)
     points = np.asarray(positions, np.float64)
     box = np.zeros((3, 3)) if cell is None else np.asarray(cell, np.float64)

@@ -39,9 +39,10 @@ class EquiJumpBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Features, graph: Graph, condition: Rows = None) -> Features:
-        width = parse(self.irreps)[SCALAR]
+        irreps = parse(self.irreps)
+        width = irreps[SCALAR]
         normed = RMSNorm()(x)
-        row, spec = message_product(self.product, normed, graph)
+        row, spec = message_product(self.product, normed, graph, tuple(irreps))
         weights = nn.Dense(row.num_weights(spec), use_bias=False)(edge_feats(graph))
         scalars = nn.Dense(width, use_bias=False)(scalars_of(normed))
         sums = row.convolve(with_scalars(normed, scalars), graph, weights, spec)

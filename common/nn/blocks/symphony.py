@@ -57,12 +57,13 @@ class SymphonyBlock(nn.Module):
         condition: Rows = None,
         weights: EdgeWeights | None = None,
     ) -> Features:
-        width = parse(self.irreps)[SCALAR]
+        irreps = parse(self.irreps)
+        width = irreps[SCALAR]
         senders = RMSNorm()(x)
         receivers = receiver_feats(x, graph)
         normed = scalars_of(RMSNorm()(receivers))
         scalars = nn.Dense(width, use_bias=False, name="Dense_0")(scalars_of(senders))
-        row, spec = message_product(self.product, senders, graph)
+        row, spec = message_product(self.product, senders, graph, tuple(irreps))
         if weights is None:
             dense = nn.Dense(row.num_weights(spec), use_bias=False, name=EDGES)
             weights = dense(edge_feats(graph))
