@@ -6,20 +6,41 @@ To add a block, write a file with a module of the four attributes `irreps`, `pro
 irreps hold the group.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
+from common.nn.blocks.allegro import AllegroBlock
 from common.nn.blocks.e3schnet import E3SchNetBlock
 from common.nn.blocks.equijump import EquiJumpBlock
+from common.nn.blocks.mace import MACEBlock
 from common.nn.blocks.nequip import NequIPBlock
 from common.nn.blocks.nequix import NequixBlock
 from common.nn.blocks.symphony import SymphonyBlock
+from common.nn.blocks.tfn import TFNBlock
 
-BLOCKS: dict[str, Any] = {
-    "symphony": SymphonyBlock,
-    "equijump": EquiJumpBlock,
-    "e3schnet": E3SchNetBlock,
-    "nequip": NequIPBlock,
-    "nequix": NequixBlock,
+
+class Block(NamedTuple):
+    """A row of the table of blocks.
+
+    Attributes:
+        module: module of the block.
+        products: rows of `common.nn.products.PRODUCTS` that serve it; all if empty.
+        is_smooth: false if its output may jump where a neighbour crosses the cutoff.
+    """
+
+    module: Any
+    products: tuple[str, ...] = ()
+    is_smooth: bool = True
+
+
+BLOCKS: dict[str, Block] = {
+    "symphony": Block(SymphonyBlock),
+    "equijump": Block(EquiJumpBlock),
+    "e3schnet": Block(E3SchNetBlock),
+    "nequip": Block(NequIPBlock),
+    "nequix": Block(NequixBlock),
+    "tfn": Block(TFNBlock),
+    "allegro": Block(AllegroBlock),
+    "mace": Block(MACEBlock),
 }
 
 
@@ -34,8 +55,14 @@ def make_block(block: str, **fields: Any) -> Any:
         **fields: attributes of the block.
 
     Raises:
-        ValueError: There is no such block.
+        ValueError: There is no such block, or the product does not serve it.
     """
     if block not in BLOCKS:
         raise ValueError(f"block: expected one of {', '.join(BLOCKS)}, found {block!r}")
-    return BLOCKS[block](**fields)
+    module, products, _ = BLOCKS[block]
+    if products and fields.get("product", products[0]) not in products:
+        raise ValueError(
+            f"product: expected one of {', '.join(products)} for the block {block}, "
+            f"found {fields['product']!r}"
+        )
+    return module(**fields)

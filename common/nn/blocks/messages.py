@@ -103,3 +103,17 @@ def radial_sums(
     kernel = module.param("kernel", nn.initializers.lecun_normal(), shape)
     sums = row.convolve(mixed, graph, RadialWeights(swish(hidden), kernel), spec)
     return jax.tree.map(lambda part: part / avg_num_neighbors**0.5, sums)
+
+
+def by_species(x: Features, one_hot: Float[Array, "num_nodes num_species"]) -> Features:
+    """Lays out channels by species, for a linear map to have a matrix for each.
+
+    >>> import jax.numpy as jnp
+    >>> x = {SCALAR: jnp.full((1, 1, 2), 3.0)}
+    >>> by_species(x, jnp.array([[0.0, 1.0]]))[SCALAR].tolist()
+    [[[0.0, 0.0, 3.0, 3.0]]]
+    """
+    spread = lambda part: (part[..., None, :] * one_hot[:, None, :, None]).reshape(
+        *part.shape[:-1], -1
+    )
+    return jax.tree.map(spread, x)

@@ -8,11 +8,9 @@ activations, keep unit second moments.
 """
 
 import flax.linen as nn
-import jax
-from jaxtyping import Array, Float
 
 from common.nn.activations import swish
-from common.nn.blocks.messages import Rows, radial_sums
+from common.nn.blocks.messages import Rows, by_species, radial_sums
 from common.nn.features import Features, add
 from common.nn.gate import gate, split_gates
 from common.nn.graph import Graph, receiver_feats
@@ -49,7 +47,7 @@ class NequIPBlock(nn.Module):
         irreps = parse(self.irreps)
         own, scale = receiver_feats(x, graph), 1.0
         if condition is not None:
-            own, scale = _by_species(own, condition), float(condition.shape[-1])
+            own, scale = by_species(own, condition), float(condition.shape[-1])
         width = self.num_hidden or irreps[SCALAR]
         scope = self, self.product, width, self.avg_num_neighbors
         sums = radial_sums(*scope, x, graph, tuple(irreps))
@@ -64,13 +62,3 @@ class NequIPBlock(nn.Module):
         gates = Linear(higher, kernel_init=init)(of_scalars(own))[SCALAR]
         gates += Linear(higher)(of_scalars(sums))[SCALAR]
         return gate(update, split_gates(gates, irreps), swish, swish)
-
-
-def _by_species(
-    x: Features, one_hot: Float[Array, "num_nodes num_species"]
-) -> Features:
-    """Lays out channels by species: only one block of them is not zero."""
-    spread = lambda part: (part[..., None, :] * one_hot[:, None, :, None]).reshape(
-        *part.shape[:-1], -1
-    )
-    return jax.tree.map(spread, x)

@@ -65,7 +65,7 @@ def test_batches_that_do_not_divide_are_told_with_the_multiple(counts, multiple)
         ("train.ema_decay", 1.5, "0 to 1"),
         ("train.optimizer", "sgd", "one of adam, muon"),
         ("train.learning_rate", -1.0, "0 to 1000"),
-        ("model.block", "mace", "one of symphony, equijump, e3schnet, nequip"),
+        ("model.block", "schnet", "one of symphony, equijump, e3schnet, nequip"),
         ("seed", 2**32, "0 to 4.29497e"),
     ],
 )

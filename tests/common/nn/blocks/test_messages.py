@@ -29,8 +29,8 @@ def test_unknown_rows_are_answered_with_the_table():
     x, graph = features("4x0e", 5), dense_graph(positions(5))
     with pytest.raises(ValueError, match=r"expected one of scalar, .*found 'gaunt'"):
         messages.message_product("gaunt", x, graph)
-    with pytest.raises(ValueError, match=r"expected one of symphony, .*found 'mace'"):
-        make_block("mace", irreps="4x0e")
+    with pytest.raises(ValueError, match=r"expected one of symphony, .*found 'schnet'"):
+        make_block("schnet", irreps="4x0e")
 
 
 def test_features_of_edges_vanish_where_there_is_none():
