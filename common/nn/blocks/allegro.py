@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from common.nn.activations import swish
 from common.nn.blocks.messages import Rows, message_product
 from common.nn.features import Features, add, scalars_of
 from common.nn.graph import Graph, gather, receiver_feats
@@ -83,7 +84,7 @@ class AllegroBlock(nn.Module):
         of_senders = nn.Dense(width, use_bias=False, name="senders")(scalars_of(x))
         hidden = nn.Dense(width, name="distances")(graph.feats)
         hidden += of_receivers[:, None] + gather(of_senders, graph)
-        pairs = MLP((width, width), name="pairs")(nn.silu(hidden))
+        pairs = MLP((width, width), swish, name="pairs")(swish(hidden))
         return pairs * graph.envelope[..., None]
 
     def _first_tensors(
@@ -127,7 +128,7 @@ class PairLayer(nn.Module):
         }
         tensors = Linear(self.num_tensors)(self._product(tensors, around))
         both = jnp.concatenate([scalars, scalars_of(tensors)], axis=-1)
-        update = MLP((self.width, self.width))(both) * graph.envelope[..., None]
+        update = MLP((self.width, self.width), swish)(both) * graph.envelope[..., None]
         scalars = (scalars + RESIDUAL * update) / (1.0 + RESIDUAL**2) ** 0.5
         return scalars, tensors
 

@@ -57,14 +57,14 @@ def derivatives(name):
 
     A hard cutoff takes the place of the envelope where asked for.
     """
-    x = features(IRREPS["O3"], 5)
+    x, apply = features(IRREPS["O3"], 5), bound(name)
 
     def energy(where, mask, is_hard):
         graph = dense_graph(where, mask=mask)
         near = safe_norm(graph.vectors) < CUTOFF
         hard = near & ~jnp.eye(5, dtype=bool)
         graph = graph._replace(envelope=jnp.where(is_hard, hard, graph.envelope))
-        out = bound(name)(x, graph, CONDITION)
+        out = apply(x, graph, CONDITION)
         return sum(jnp.sum(jnp.sin(part)) for part in out.values())
 
     def squared(*arguments):
@@ -173,12 +173,11 @@ def test_two_derivatives_are_finite_for_lone_coincident_and_absent_atoms(name):
 
 @names
 def test_nodes_without_any_sender_are_served(name):
-    x, ones = features(IRREPS["O3"], 3), jnp.ones((3, 0))
-    table = jnp.zeros((3, 0), int)
-    feats = jnp.ones((3, 0, 6))
-    graph = make_graph(jnp.ones((3, 0, 3)), feats, ones, 2, senders=table)
+    x, apply, table = features(IRREPS["O3"], 3), bound(name), jnp.zeros((3, 0), int)
+    feats, envelope = jnp.ones((3, 0, 6)), jnp.ones((3, 0))
+    graph = make_graph(jnp.ones((3, 0, 3)), feats, envelope, 2, senders=table)
     energy = lambda x: sum(
-        jnp.sum(jnp.sin(part)) for part in bound(name)(x, graph, CONDITION[:3]).values()
+        jnp.sum(jnp.sin(part)) for part in apply(x, graph, CONDITION[:3]).values()
     )
     squared = lambda x: optax.tree.norm(jax.grad(energy)(x), squared=True)
     found = jax.jit(jax.value_and_grad(squared))(x)

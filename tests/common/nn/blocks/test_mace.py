@@ -38,7 +38,9 @@ def graph_of(where):
 @functools.cache
 def centre(correlation):
     """Scalars that the centre gets from neighbours of one species."""
-    module = make_block("mace", irreps=IRREPS, correlation=correlation)
+    module = make_block(
+        "mace", irreps=IRREPS, correlation=correlation, product="scalar"
+    )
     x = {i: jnp.ones_like(a) for i, a in features("4x0e", 5).items()}
     run = applied(module, x, graph_of(on_a_circle(0, 1, 2)))
     return lambda where: np.asarray(scalars_of(run(x, graph_of(where))))
@@ -59,7 +61,7 @@ def test_order_n_sees_n_plus_one_bodies(correlation, bodies, pair):
 
 
 def test_contraction_on_a_grid_rotates_and_reflects():
-    module = make_block("mace", irreps=IRREPS, contraction="grid")
+    module = make_block("mace", irreps=IRREPS, contraction="grid", product="scalar")
     x, where, turn = features(IRREPS, 5), positions(5), rotation(-1)
     run = applied(module, x, dense_graph(where))
     turned = run(rotate(x, turn), dense_graph(where @ turn.T))
