@@ -84,9 +84,12 @@ def symmetric_couplings(
                     table[:, columns] = path
                     tables[irrep].append(table)
     stack = lambda irrep, parts: np.reshape(parts, (-1, irrep.dim, len(every)))
-    return Couplings(
+    couplings = Couplings(
         np.array(every), {i: stack(i, parts) for i, parts in tables.items()}
     )
+    for array in (couplings.monomials, *couplings.tables.values()):
+        array.setflags(write=False)
+    return couplings
 
 
 def _trees(degrees: Sequence[int]) -> dict[int, list[np.ndarray]]:

@@ -59,10 +59,11 @@ def make_block(block: str, **fields: Any) -> Any:
     """
     if block not in BLOCKS:
         raise ValueError(f"block: expected one of {', '.join(BLOCKS)}, found {block!r}")
-    module, products, _ = BLOCKS[block]
-    if products and fields.get("product", products[0]) not in products:
+    row = BLOCKS[block]
+    found = row.module(**fields)
+    if row.products and found.product not in row.products:
         raise ValueError(
-            f"product: expected one of {', '.join(products)} for the block {block}, "
-            f"found {fields['product']!r}"
+            f"product: expected one of {', '.join(row.products)} for the block "
+            f"{block}, found {found.product!r}"
         )
-    return module(**fields)
+    return found

@@ -74,8 +74,8 @@ def norm_activation(
 
     >>> from common.so3.irreps import VECTOR
     >>> x = {SCALAR: jnp.zeros((1, 1)), VECTOR: jnp.ones((3, 1))}
-    >>> norm_activation(x, jnp.zeros(2))[VECTOR][0].round(2).tolist()
-    [1.13]
+    >>> round(float(norm_activation(x, jnp.zeros(2))[VECTOR][0, 0]), 2)
+    1.16
 
     Args:
         x: features.

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from common.nn.blocks import BLOCKS, make_block
+from common.nn.blocks import BLOCKS, Block, make_block
 from common.nn.features import irreps_of, take
 from common.nn.graph import make_graph, select_receivers
 from common.nn.products import PRODUCTS
@@ -222,10 +222,27 @@ def test_published_widths_can_be_held(name):
     assert_close(turned, rotate(run(x, graph), turn))
 
 
+@pytest.mark.parametrize("name", ["tfn", "allegro", "mace"])
+def test_irreps_may_have_channels_of_their_own(name):
+    irreps = "8x0e+4x1o+2x2e+1x3o"
+    module = make_block(name, irreps=irreps)
+    x, graph = features("8x0e", 5), dense_graph(positions(5), 3)
+    shapes = jax.eval_shape(module.init_with_output, jax.random.key(0), x, graph)[0]
+    assert irreps_of(shapes) == parse(irreps)
+
+
 def test_a_fresh_block_with_zeros_returns_its_receivers():
     x, graph = features(IRREPS["O3"], 5), dense_graph(positions(5))
     module = make_block("symphony", irreps=IRREPS["O3"], zero_init=True)
     assert_close(module.init_with_output(jax.random.key(0), x, graph)[0], x, atol=0.0)
+
+
+def test_a_row_may_name_the_products_that_serve_it(monkeypatch):
+    row = Block(BLOCKS["symphony"].module, products=("so2",))
+    monkeypatch.setitem(BLOCKS, "framed", row)
+    assert make_block("framed", irreps=IRREPS["O3"], product="so2").product == "so2"
+    with pytest.raises(ValueError, match="expected one of so2 for the block framed"):
+        make_block("framed", irreps=IRREPS["O3"], product="scalar")
 
 
 def test_unknown_rows_are_refused():
