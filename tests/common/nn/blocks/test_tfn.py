@@ -28,7 +28,7 @@ CUBES = np.array(
     [[[0, 0, 0], *([DIGITS[c] for c in cube] for cube in steps.split())]
      for steps in STEPS.values()], dtype=np.float32
 )  # fmt: skip
-IRREPS = {"O3": "8x0e+8x1o+8x2e", "SO3": "8x0e+8x1e+8x2e"}
+IRREPS = {"O3": "8x0e+8x1o", "SO3": "8x0e+8x1e"}
 
 
 class Classifier(nn.Module):
@@ -38,17 +38,16 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, where):
-        graph, x = dense_graph(where, 2, self.group), from_scalars(jnp.ones((4, 1)))
+        graph, x = dense_graph(where, 1, self.group), from_scalars(jnp.ones((4, 1)))
         for _ in range(3):
             block = make_block("tfn", irreps=IRREPS[self.group], avg_num_neighbors=3.0)
             x = RMSNorm()(block(x, graph))
         return nn.Dense(len(CUBES))(jnp.mean(scalars_of(x), axis=0))
 
 
-@pytest.mark.parametrize(
-    ("group", "of_hands", "of_others"), [("SO3", 2, 6), ("O3", 1, 6)]
-)
-def test_one_orientation_teaches_all(group, of_hands, of_others):
+@pytest.mark.slow
+@pytest.mark.parametrize(("group", "tells_hands"), [("SO3", True), ("O3", False)])
+def test_one_orientation_teaches_all(group, tells_hands):
     model, optimiser = Classifier(group), optax.adam(1e-2)
     every, labels = jax.vmap(model.apply, (None, 0)), jnp.arange(len(CUBES))
     cubes = jnp.asarray(CUBES)
@@ -74,6 +73,10 @@ def test_one_orientation_teaches_all(group, of_hands, of_others):
     parameters, predict = train(jax.random.key(0)), jax.jit(every)
     for turn in Rotation.random(4, random_state=0).as_matrix():
         turned = jnp.asarray(CUBES @ turn.T + 1.0, jnp.float32)
-        is_right = jnp.argmax(predict(parameters, turned), axis=-1) == labels
-        assert int(is_right[:2].sum()) == of_hands
-        assert int(is_right[2:].sum()) == of_others
+        logits = predict(parameters, turned)
+        is_right = jnp.argmax(logits, axis=-1) == labels
+        assert np.all(is_right[2:])
+        if tells_hands:
+            assert np.all(is_right[:2])
+        else:  # The same for both: one of two is right.
+            np.testing.assert_allclose(logits[0], logits[1], atol=1e-3)
