@@ -52,3 +52,17 @@ def shifted_softplus(x: Array) -> Array:
     0.0
     """
     return (nn.softplus(x) - math.log(2.0)) / root_second_moment("shifted_softplus")
+
+
+def leaky_relu(x: Array, slope: float = 0.2) -> Array:
+    """Applies a leaky ReLU that is smooth at zero: the ramp in it is a swish.
+
+    >>> import jax.numpy as jnp
+    >>> leaky_relu(jnp.array([-100.0, 0.0, 100.0])).tolist()
+    [-20.0, 0.0, 100.0]
+
+    Args:
+        x: numbers.
+        slope: slope far to the left.
+    """
+    return slope * x + (1.0 - slope) * nn.silu(x)

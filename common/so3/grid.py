@@ -34,7 +34,12 @@ class SphereGrid(NamedTuple):
 
 
 @functools.lru_cache(maxsize=16)
-def sphere_grid(res_beta: int, res_alpha: int, max_degree: int) -> SphereGrid:
+def sphere_grid(
+    res_beta: int,
+    res_alpha: int,
+    max_degree: int,
+    dtype: type[np.floating] = np.float32,
+) -> SphereGrid:
     """Builds a grid with exact quadrature up to a degree, once per arguments.
 
     >>> round(float(np.exp(sphere_grid(4, 7, 2).log_weights).sum()), 4)  # 4 pi
@@ -47,6 +52,7 @@ def sphere_grid(res_beta: int, res_alpha: int, max_degree: int) -> SphereGrid:
         res_beta: number of polar angles.
         res_alpha: number of azimuths, starting at zero (the direction of z).
         max_degree: largest degree of the tabulated harmonics.
+        dtype: type of all arrays.
     """
     cos_beta, weights = np.polynomial.legendre.leggauss(res_beta)
     alpha = 2.0 * np.pi * np.arange(res_alpha) / res_alpha
@@ -64,7 +70,7 @@ def sphere_grid(res_beta: int, res_alpha: int, max_degree: int) -> SphereGrid:
     edges = np.concatenate([[-1.0], np.cumsum(weights) - 1.0])
     edges[-1] = 1.0
     arrays = (points, np.log(area), harmonics, edges)
-    grid = SphereGrid(*(np.ascontiguousarray(a, dtype=np.float32) for a in arrays))
+    grid = SphereGrid(*(np.ascontiguousarray(a, dtype=dtype) for a in arrays))
     for array in grid:
         array.setflags(write=False)
     return grid

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 from common.nn.blocks.allegro import AllegroBlock
 from common.nn.blocks.e3schnet import E3SchNetBlock
+from common.nn.blocks.equiformer_v1 import EquiformerV1Block
+from common.nn.blocks.equiformer_v2 import EquiformerV2Block
+from common.nn.blocks.equiformer_v3 import EquiformerV3Block
 from common.nn.blocks.equijump import EquiJumpBlock
 from common.nn.blocks.mace import MACEBlock
 from common.nn.blocks.nequip import NequIPBlock
@@ -41,6 +44,9 @@ BLOCKS: dict[str, Block] = {
     "tfn": Block(TFNBlock),
     "allegro": Block(AllegroBlock),
     "mace": Block(MACEBlock),
+    "equiformer_v1": Block(EquiformerV1Block, is_smooth=False),
+    "equiformer_v2": Block(EquiformerV2Block, is_smooth=False),
+    "equiformer_v3": Block(EquiformerV3Block),
 }
 
 

@@ -1,0 +1,100 @@
+"""Signals on the sphere: products are exact on the smallest grid, SiLU is not."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from common.nn import sphere as sp
+from common.nn.products.so2_linear import rows_up_to
+from common.so3.irreps import parse, uniform
+from common.so3.wigner import wigner_matrices
+from tests.common.nn.random_inputs import features, rotation
+
+L = 4
+ROWS = tuple(sp.degree_rows(L))
+EXACT = sp.exact_resolution(L, L)
+
+
+def turn_rows(rows, turn):
+    """Rotates stacked components in double precision."""
+    matrices = wigner_matrices(turn, L)
+    parts = np.split(rows, [l * l for l in range(1, L + 1)], axis=-2)
+    return jnp.concatenate(
+        [d @ p for d, p in zip(matrices, parts, strict=True)], axis=-2
+    )
+
+
+def error(activation):
+    """The relative error of equivariance of a function of rows and scalars."""
+    rng = np.random.default_rng(0)
+    rows = jnp.asarray(rng.normal(size=(20, len(ROWS), 6)))
+    scalars, turn = jnp.asarray(rng.normal(size=(20, 9))), np.asarray(rotation())
+    # A rotation of single precision is one of double precision after this.
+    left, _, right = np.linalg.svd(np.asarray(turn, np.float64))
+    turn = jnp.asarray(left @ right)
+    before = turn_rows(activation(rows, scalars), turn)
+    after = activation(turn_rows(rows, turn), scalars)
+    return float(jnp.linalg.norm(after - before) / jnp.linalg.norm(before))
+
+
+def test_swiglu_is_exact_on_the_smallest_grid_and_on_no_smaller_one():
+    with jax.enable_x64(True):
+        at = lambda *size: error(
+            lambda rows, scalars: sp.swiglu(rows, scalars, sp.sphere(ROWS, *size))
+        )
+        assert at(*EXACT) < 1e-12
+        assert at(EXACT[0] - 1, EXACT[1]) > 1e-3
+        assert at(EXACT[0], EXACT[1] - 1) > 1e-3
+
+
+def test_silu_on_that_grid_is_not_equivariant():
+    with jax.enable_x64(True):
+        silu = lambda rows, on: sp.coefficients(nn.silu(sp.values(rows, on)), on)
+        at = lambda *size: error(lambda rows, _: silu(rows, sp.sphere(ROWS, *size)))
+        assert 0.02 < at(*EXACT) < 0.2
+        assert at(16, 32) < 1e-4
+
+
+def test_signals_have_the_variance_of_their_components():
+    rows = np.random.default_rng(1).normal(size=(2000, len(ROWS), 1))
+    points = sp.values(jnp.asarray(rows, jnp.float32), sp.sphere(ROWS, *EXACT))
+    np.testing.assert_allclose(jnp.var(points), 1.0, rtol=0.02)
+
+
+def test_few_orders_need_few_azimuths():
+    rows = rows_up_to(3, 1)
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(len(rows), 4)), jnp.float32)
+    scalars = jnp.ones(6)
+    few = sp.swiglu(x, scalars, sp.sphere(rows, *sp.exact_resolution(3, 1)))
+    many = sp.swiglu(x, scalars, sp.sphere(rows, 12, 24))
+    np.testing.assert_allclose(few, many, atol=2e-5)
+
+
+def test_coefficients_are_found_again_from_values():
+    rows = jnp.asarray(np.random.default_rng(3).normal(size=(5, len(ROWS), 2)))
+    on = sp.sphere(ROWS, *EXACT)
+    found = sp.coefficients(sp.values(rows, on), on)
+    np.testing.assert_allclose(found, rows, atol=1e-5)
+
+
+def test_scalars_have_a_branch_of_their_own():
+    rows, scalars = jnp.ones((2, len(ROWS), 3)), jnp.array([[1.0, -1.0, 0.0]] * 2)
+    found = sp.separable_silu(rows, scalars, sp.sphere(ROWS, 8, 16))
+    np.testing.assert_allclose(found[:, 0], nn.silu(scalars), rtol=1e-6)
+    other = sp.separable_silu(rows, 2.0 * scalars, sp.sphere(ROWS, 8, 16))
+    np.testing.assert_array_equal(found[:, 1:], other[:, 1:])
+
+
+def test_stacked_components_come_apart_as_they_were():
+    x = features("2x0e+2x1o+2x2e", 5)
+    again = sp.unstack(sp.stack(x), tuple(x))
+    jax.tree.map(np.testing.assert_array_equal, again, x)
+
+
+@pytest.mark.parametrize("irreps", ["2x0e+2x2e", "2x0e+2x1o+2x1e", "4x0e+2x1o"])
+def test_features_that_are_no_signals_are_refused(irreps):
+    with pytest.raises(ValueError, match="each degree from 0 once"):
+        sp.signal_degree(parse(irreps))
+    assert sp.signal_degree(uniform(3, 2)) == 3
