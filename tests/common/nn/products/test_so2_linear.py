@@ -63,7 +63,7 @@ def mapped(weights, max_degree, mixes):
 
 @pytest.mark.parametrize(
     ("max_degree", "group"),
-    [(1, "SO3"), (2, "SO3"), (3, "SO3"), (4, "SO3"), (2, "O3"), (4, "O3")],
+    [(1, "SO3"), (2, "SO3"), (3, "SO3"), (4, "SO3"), (3, "O3")],
 )
 def test_the_map_is_the_full_product_with_mapped_weights(max_degree, group):
     rng, irreps = np.random.default_rng(0), uniform(max_degree, WIDTH, group)
@@ -91,10 +91,11 @@ def test_weights_scale_the_degrees_and_channels_of_the_input():
     rng = np.random.default_rng(1)
     x, weights = rng.normal(size=(5, 9, 2)), rng.normal(size=(5, 3, 2))
     module = SO2Linear(3, 2, 2, mixes_signs=True, num_scalars=4)
-    parameters = module.init(jax.random.key(0), jnp.asarray(x))
+    parameters = jax.jit(module.init)(jax.random.key(0), jnp.asarray(x))
     degrees = [l for l, _ in so2_linear.rows_up_to(2, 2)]
-    scaled = module.apply(parameters, jnp.asarray(x * weights[:, degrees]))
-    found = module.apply(parameters, jnp.asarray(x), jnp.asarray(weights))
+    apply = jax.jit(module.apply)
+    scaled = apply(parameters, jnp.asarray(x * weights[:, degrees]))
+    found = apply(parameters, jnp.asarray(x), jnp.asarray(weights))
     assert_close(found, scaled)
     assert [part.shape for part in found] == [(5, 9, 3), (5, 4)]
 
@@ -102,10 +103,13 @@ def test_weights_scale_the_degrees_and_channels_of_the_input():
 def test_features_come_out_of_frames_as_they_went_in():
     x, where = features("2x0e+2x1o+2x2e", 4), positions(4)
     dense, sparse = dense_graph(where), sparse_graph(where)
-    total = lambda graph: so2_linear.out_of_frames(
-        frames := so2_linear.stacked_frames(graph.vectors, 2, 2),
-        so2_linear.into_frames(frames, stack(x), graph),
-    )
+
+    @jax.jit
+    def total(graph):
+        frames = so2_linear.stacked_frames(graph.vectors, 2, 2)
+        rows = so2_linear.into_frames(frames, stack(x), graph)
+        return so2_linear.out_of_frames(frames, rows)
+
     others = jnp.sum(stack(x), axis=0) - stack(x)
     np.testing.assert_allclose(total(sparse), others, atol=1e-5)
     np.testing.assert_allclose(total(dense), others + stack(x), atol=1e-5)
