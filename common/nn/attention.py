@@ -43,11 +43,10 @@ def attention_weights(
         smooth: true for the smooth form.
     """
     exists = envelope[..., None] > 0.0
-    # Zero counts as a logit: the maximum exists without edges, and far below it all
-    # weights of the smooth form are zero anyhow.
-    highest = jnp.max(logits, axis=1, keepdims=True, where=exists, initial=0.0)
-    if not smooth:
-        highest = jnp.max(logits, axis=1, keepdims=True, where=exists, initial=-1e9)
+    # A maximum must exist without edges too. In the smooth form zero may count as a
+    # logit: far below it all weights are zero anyhow.
+    least = 0.0 if smooth else -1e9
+    highest = jnp.max(logits, axis=1, keepdims=True, where=exists, initial=least)
     shift = jax.lax.stop_gradient(highest)
     shifted = jnp.where(exists, logits - shift, 0.0)
     if smooth:

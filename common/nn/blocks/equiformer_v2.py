@@ -5,8 +5,9 @@ $$ x_i \leftarrow x_i + \mathrm{attention}(\mathrm{norm}(x)), \quad
 with the attention of `frame_attention`, an MLP that acts on the values of signals point
 by point, and scalars with a branch of their own in every activation and norm (Liao et
 al. 2023, arXiv:2306.12059, section 4). SiLU on a grid is not exactly equivariant; the
-error falls as the resolution grows. As published the weights jump where a neighbour
-crosses the cutoff.
+error falls as the resolution grows, and half as many polar angles as azimuths are as
+exact as the published square. As published the weights jump where a neighbour crosses
+the cutoff.
 """
 
 from typing import ClassVar
