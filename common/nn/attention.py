@@ -75,7 +75,8 @@ class AttentionLogits(nn.Module):
     def __call__(
         self, scalars: Float[Array, "num_receivers num_senders channels"]
     ) -> Logits:
-        scalars = scalars.reshape(*scalars.shape[:2], self.num_heads, -1)
+        each = scalars.shape[-1] // self.num_heads
+        scalars = scalars.reshape(*scalars.shape[:2], self.num_heads, each)
         if self.normalize:
             scalars = nn.LayerNorm()(scalars)
         init = nn.initializers.variance_scaling(

@@ -122,3 +122,19 @@ def neighbour_table(
     if graph.senders is not None:
         return graph.senders
     return jnp.broadcast_to(jnp.arange(num_nodes), graph.envelope.shape)
+
+
+def never_empty(graph: Graph) -> Graph:
+    """Gives receivers that have no senders at all one that does not count.
+
+    >>> ones = jnp.ones((2, 0))
+    >>> graph = make_graph(jnp.ones((2, 0, 3)), ones[..., None], ones, max_degree=0)
+    >>> never_empty(graph).envelope.tolist()
+    [[0.0], [0.0]]
+    """
+    if graph.envelope.shape[1] > 0:
+        return graph
+    pad = lambda a: jnp.pad(a, [(0, 0), (0, 1), *[(0, 0)] * (a.ndim - 2)])
+    rows = jax.tree.map(pad, graph._replace(senders=None, receivers=None))
+    senders = jnp.zeros(rows.envelope.shape, jnp.int32)
+    return rows._replace(senders=senders, receivers=graph.receivers)

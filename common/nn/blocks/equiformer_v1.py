@@ -19,7 +19,7 @@ from common.nn.attention import AttentionLogits, attend, attention_weights
 from common.nn.blocks.messages import Rows, message_product
 from common.nn.features import Features, add, scalars_of
 from common.nn.gate import gate
-from common.nn.graph import Graph, gather, receiver_feats
+from common.nn.graph import Graph, gather, never_empty, receiver_feats
 from common.nn.linear import Linear
 from common.nn.mlp import MLP
 from common.nn.norm import LayerNorm
@@ -56,7 +56,7 @@ class EquiformerV1Block(nn.Module):
 
     def _attention(self, x: Features, graph: Graph) -> Features:
         """Returns the weighted sums of the values of the edges."""
-        irreps = parse(self.irreps)
+        irreps, graph = parse(self.irreps), never_empty(graph)
         senders, own = Linear(self.irreps)(x), Linear(self.irreps)(x)
         own = receiver_feats(own, graph)
         pairs = {i: own[i][:, None] + gather(senders[i], graph) for i in irreps}

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from common.nn.attention import AttentionLogits, attention_weights, by_head
 from common.nn.features import Features, irreps_of
-from common.nn.graph import Graph, receiver_feats
+from common.nn.graph import Graph, never_empty, receiver_feats
 from common.nn.linear import Linear
 from common.nn.mlp import MLP
 from common.nn.products.so2_linear import (
@@ -57,7 +57,7 @@ class FrameAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Features, graph: Graph) -> Features:
-        irreps = irreps_of(x)
+        irreps, graph = irreps_of(x), never_empty(graph)
         max_degree, width = signal_degree(irreps), next(iter(irreps.values()))
         shape = (max_degree, min(self.max_order, max_degree), mixes_signs(irreps))
         frames = stacked_frames(graph.vectors, *shape[:2])

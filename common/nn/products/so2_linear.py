@@ -142,7 +142,7 @@ class SO2Linear(nn.Module):
             part = part.reshape(*x.shape[:-2], signs, size, x.shape[-1])
             if weights is not None:
                 part = part * weights[..., None, m:, :]
-            part = part.reshape(*part.shape[:-2], -1)
+            part = part.reshape(*x.shape[:-2], signs, size * x.shape[-1])
             if m == 0:
                 dense = nn.Dense(size * width + self.num_scalars, name="order_0")
                 mixed, scalars = jnp.split(dense(part)[..., 0, :], [size * width], -1)
