@@ -73,12 +73,12 @@ def to_blocks(
     """
     return sum(
         jnp.einsum(
-            "abm,...m->...ab",
+            "cabm,...mc->...ab",
             jnp.asarray(table, x[irrep].dtype),
-            x[irrep][..., channel],
+            x[irrep],
             precision=jax.lax.Precision.HIGHEST,
         )
-        for irrep, channel, table in _tables(degrees, group)
+        for irrep, table in _tables(degrees, group).items()
     )
 
 
@@ -90,33 +90,30 @@ def from_blocks(
     >>> [part.shape for part in from_blocks(jnp.eye(4), (0, 1)).values()]
     [(1, 2), (3, 2), (3, 1), (5, 1)]
     """
-    found: dict[Irrep, list[Array]] = {}
-    for irrep, _, table in _tables(degrees, group):
-        part = jnp.einsum(
-            "abm,...ab->...m",
+    return {
+        irrep: jnp.einsum(
+            "cabm,...ab->...mc",
             jnp.asarray(table, blocks.dtype),
             blocks,
             precision=jax.lax.Precision.HIGHEST,
         )
-        found.setdefault(irrep, []).append(part)
-    return {irrep: jnp.stack(found[irrep], axis=-1) for irrep in sorted(found)}
+        for irrep, table in _tables(degrees, group).items()
+    }
 
 
 def _tables(
     degrees: Sequence[int], group: Group
-) -> list[tuple[Irrep, int, Float[np.ndarray, "dim dim components"]]]:
-    """Lists irrep, channel and orthonormal matrices of each path."""
+) -> dict[Irrep, Float[np.ndarray, "channels dim dim components"]]:
+    """Returns for each irrep the orthonormal matrices of its paths, whole blocks."""
     ends = np.cumsum([0, *(2 * l + 1 for l in degrees)])
-    seen: dict[Irrep, int] = {}
-    found = []
+    found: dict[Irrep, list[np.ndarray]] = {}
     for a, b, (i, j, out) in block_paths(degrees, group):
         table = np.zeros((ends[-1], ends[-1], out.dim))
         rows, columns = slice(ends[a], ends[a + 1]), slice(ends[b], ends[b + 1])
         own = clebsch_gordan(i.degree, j.degree, out.degree) * math.sqrt(out.dim)
         table[rows, columns] = own
-        found.append((out, seen.get(out, 0), table))
-        seen[out] = seen.get(out, 0) + 1
-    return found
+        found.setdefault(out, []).append(table)
+    return {irrep: np.stack(found[irrep]) for irrep in sorted(found)}
 
 
 def to_matrix(
