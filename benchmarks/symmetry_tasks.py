@@ -309,8 +309,8 @@ def fitted_head(
     nodes = from_scalars(jnp.ones((len(exponents), 1), jnp.float64))
     rng = np.random.default_rng(0)
     clouds = 1.3 * rng.normal(size=(num_train, len(exponents), 3))
-    first = pairs(jnp.asarray(clouds[0]), jnp.asarray(exponents))
-    shapes = jax.eval_shape(head.init, jax.random.key(0), nodes, first, mask)
+    init = lambda key, x: head.init(key, nodes, pairs(x, jnp.asarray(exponents)), mask)
+    shapes = jax.eval_shape(init, jax.random.key(0), clouds[0])
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, jnp.float64), shapes)
     flat, unravel = jax.flatten_util.ravel_pytree(zeros)
 
