@@ -6,10 +6,10 @@ For small clouds of points that are not all on one line.
 import numpy as np
 from jaxtyping import Float, Int
 
+from common.geometry.normalisers import conjugators
 from common.geometry.point_groups import (
     Matrices,
     Matrix,
-    conjugators,
     frame,
     point_group,
     unique,
@@ -45,10 +45,9 @@ def symmetries(
     order = np.argsort(np.where(radii > tolerance, alike.sum(1), len(points) + 1))
     first = order[0]
     apart = np.linalg.norm(np.cross(points[first], points[order]), axis=1)
-    off_axis = order[apart > tolerance * max(radii[first], tolerance)]
-    if len(off_axis) == 0:
+    if apart.max() <= tolerance * max(radii[first], tolerance):
         raise ValueError("expected points that span a plane: those of a line do not")
-    second = off_axis[0]
+    second = order[np.argmax(apart > 0.5 * apart.max())]
     inverse = np.linalg.inv(frame(points[first], points[second]))
     found = [np.eye(3)]
     for a in np.flatnonzero(alike[first]):

@@ -23,13 +23,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from common.geometry.cloud_symmetry import identify, symmetries
-from common.geometry.point_groups import (
-    Matrices,
-    axes,
-    conjugators,
-    equal,
-    point_group,
-)
+from common.geometry.normalisers import axes, conjugators
+from common.geometry.point_groups import Matrices, equal, point_group
 from common.nn.features import Features, rotate, take
 from common.so3.clebsch_gordan import clebsch_gordan
 from common.so3.irreps import PSEUDOVECTOR, VECTOR, Irrep

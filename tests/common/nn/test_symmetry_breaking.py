@@ -6,7 +6,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from benchmarks import symmetry_tasks
-from common.geometry.point_groups import conjugators, point_group, rotation_about
+from common.geometry.normalisers import conjugators
+from common.geometry.point_groups import point_group, rotation_about
 from common.nn.symmetry_breaking import (
     IRREPS,
     breaking_set,

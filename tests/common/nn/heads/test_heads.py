@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from e3nn_jax import clebsch_gordan
 
-from benchmarks import symmetry_tasks
+from benchmarks import overlaps
 from common.nn.features import harmonics, irreps_of
 from common.nn.heads import HEADS, make_head
 from common.nn.heads.blocks import block_irreps, from_blocks, to_blocks, to_matrix
@@ -150,7 +150,7 @@ def test_the_hessian_of_a_pair_potential_is_reproduced():
 
 
 def test_overlaps_of_gaussians_are_reproduced():
-    figures = symmetry_tasks.heads()
+    figures = overlaps.heads()
     assert figures["formaldehyde, exact radial functions"] < 1e-6
     assert figures["rotated: S - D S Dᵀ"] < 1e-6
     assert figures["unseen clouds, 24 Gaussians fitted"] < 1e-3
