@@ -79,7 +79,7 @@ def test_a_group_of_one_axis_has_circles(name):
     objects = rows(found.objects)
     for operation in (np.diag([1.0, -1, -1]), np.diag([1.0, 1, -1]), -np.eye(3)):
         images = moved(found, operation[None])[0]
-        turns = np.stack([rotation_about(np.array([0, 0, 1.0]), a) for a in (0, np.pi)])
+        turns = np.stack([rotation_about(np.array([0, 0, 1.0]), a) for a in (0.0, np.pi)])
         circle = moved(found, turns).reshape(-1, objects.shape[1])
         assert nearest(images, circle).max() < 1e-5
 
