@@ -76,7 +76,7 @@ def breaking_set(name: str) -> BreakingSet:
         if apart[best] > 0.1:
             objects = _distinct(moves @ invariant[best])
             is_minimal = len(objects) == len(group)
-            return BreakingSet(_features(objects), jnp.zeros(3), is_minimal)
+            return _make(objects, np.zeros(3), is_minimal)
     raise ValueError(f"{name}: no object of degree two or below breaks it")
 
 
@@ -93,7 +93,7 @@ def _of_one_axis(group: Matrices) -> BreakingSet:
         objects[:, 1] = float(improper)
     count = 2 if improper else 1
     is_minimal = not axis.any()
-    return BreakingSet(_features(objects[:count]), jnp.asarray(axis), is_minimal)
+    return _make(objects[:count], axis, is_minimal)
 
 
 def breaking_set_of(
@@ -173,6 +173,16 @@ def _action(operations: Matrices) -> Float[np.ndarray, "count width width"]:
     found[:, 4:7, 4:7] = sign[:, None, None] * operations
     found[:, 7:, 7:] = second
     return found
+
+
+def _make(
+    rows: Float[np.ndarray, "num_objects width"],
+    axis: Float[np.ndarray, " 3"],
+    is_minimal: bool,
+) -> BreakingSet:
+    # The cache outlives a function under trace that asks first.
+    with jax.ensure_compile_time_eval():
+        return BreakingSet(_features(rows), jnp.asarray(axis, jnp.float32), is_minimal)
 
 
 def _features(rows: Float[np.ndarray, "num_objects width"]) -> Features:
