@@ -26,19 +26,22 @@ def clebsch_gordan(
     """
     table = np.einsum(
         "ia,jb,kc,ijk->abc",
-        _real_basis(degree_1),
-        _real_basis(degree_2),
-        _real_basis(degree_3).conj(),
+        real_basis(degree_1),
+        real_basis(degree_2),
+        real_basis(degree_3).conj(),
         _complex_clebsch_gordan(degree_1, degree_2, degree_3),
     ).real / math.sqrt(2 * degree_3 + 1)
     table.setflags(write=False)
     return table
 
 
-def _real_basis(degree: int) -> Complex[np.ndarray, "dim dim"]:
+def real_basis(degree: int) -> Complex[np.ndarray, "dim dim"]:
     """Returns the unitary whose columns are real harmonics in the complex basis.
 
     The factor (-i)**l makes the coefficients of all paths real, the odd included.
+
+    >>> np.abs(real_basis(1)[1]).tolist()  # m = 0: y alone.
+    [0.0, 1.0, 0.0]
     """
     basis = np.zeros((2 * degree + 1, 2 * degree + 1), dtype=np.complex128)
     basis[degree, degree] = 1.0

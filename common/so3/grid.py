@@ -10,9 +10,47 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Float64, Int, Key
 
 from common.so3.harmonics import solid_harmonics
+
+
+def quadrature(
+    res_beta: int, res_alpha: int
+) -> tuple[Float64[np.ndarray, "grid 3"], Float64[np.ndarray, " grid"]]:
+    """Returns unit vectors and weights, which sum to 4 pi, in float64.
+
+    >>> points, weights = quadrature(2, 3)  # Exact up to degree two.
+    >>> np.abs(weights @ points**2 / (4 * np.pi) - 1 / 3).max() < 1e-15
+    np.True_
+
+    Args:
+        res_beta: number of polar angles, at the nodes of Gauss and Legendre.
+        res_alpha: number of azimuths, starting at zero (the direction of z).
+    """
+    cos_beta, weights = np.polynomial.legendre.leggauss(res_beta)
+    alpha = 2.0 * np.pi * np.arange(res_alpha) / res_alpha
+    sin_beta = np.sqrt(1.0 - cos_beta**2)
+    points = np.stack(
+        [
+            sin_beta[:, None] * np.sin(alpha),
+            np.broadcast_to(cos_beta[:, None], (res_beta, res_alpha)),
+            sin_beta[:, None] * np.cos(alpha),
+        ],
+        axis=-1,
+    ).reshape(-1, 3)
+    return points, np.repeat(weights * (2.0 * np.pi / res_alpha), res_alpha)
+
+
+def exact_resolution(degree: int) -> tuple[int, int]:
+    r"""Returns the smallest grid that integrates polynomials of a degree exactly.
+
+    $2 n_\beta > L$ and $n_\alpha > L$: one angle less of either kind is too few.
+
+    >>> exact_resolution(12)  # Two factors and a product of degree four.
+    (7, 13)
+    """
+    return degree // 2 + 1, degree + 1
 
 
 class SphereGrid(NamedTuple):
@@ -54,18 +92,8 @@ def sphere_grid(
         max_degree: largest degree of the tabulated harmonics.
         dtype: type of all arrays.
     """
-    cos_beta, weights = np.polynomial.legendre.leggauss(res_beta)
-    alpha = 2.0 * np.pi * np.arange(res_alpha) / res_alpha
-    sin_beta = np.sqrt(1.0 - cos_beta**2)
-    points = np.stack(
-        [
-            sin_beta[:, None] * np.sin(alpha),
-            np.broadcast_to(cos_beta[:, None], (res_beta, res_alpha)),
-            sin_beta[:, None] * np.cos(alpha),
-        ],
-        axis=-1,
-    ).reshape(-1, 3)
-    area = np.repeat(weights * (2.0 * np.pi / res_alpha), res_alpha)
+    points, area = quadrature(res_beta, res_alpha)
+    weights = area[::res_alpha] * (res_alpha / (2.0 * np.pi))
     harmonics = np.stack(solid_harmonics(*points.T, max_degree), axis=-1)
     edges = np.concatenate([[-1.0], np.cumsum(weights) - 1.0])
     edges[-1] = 1.0

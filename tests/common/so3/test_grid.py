@@ -3,9 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from common.so3.grid import jitter_in_cell, sphere_grid
-from common.so3.harmonics import spherical_harmonics
+from common.so3.grid import (
+    exact_resolution,
+    jitter_in_cell,
+    quadrature,
+    sphere_grid,
+)
+from common.so3.harmonics import solid_harmonics, spherical_harmonics
 
 
 def test_quadrature_makes_the_harmonics_orthogonal():
@@ -56,3 +62,16 @@ def test_cells_drawn_by_weight_then_jittered_are_uniform_on_the_sphere():
     drawn = np.asarray(jitter_in_cell(jitter_key, grid, cells))
     np.testing.assert_allclose(drawn.mean(axis=0), 0.0, atol=0.02)
     np.testing.assert_allclose(drawn.T @ drawn / len(drawn), np.eye(3) / 3, atol=0.015)
+
+
+@pytest.mark.parametrize("degree", [3, 4, 12])
+def test_the_exact_grid_is_the_smallest(degree):
+    def error(res_beta, res_alpha):
+        points, areas = quadrature(res_beta, res_alpha)
+        harmonics = np.stack(solid_harmonics(*points.T, degree), axis=-1)
+        return np.abs(areas @ harmonics[:, 1:]).max()
+
+    res_beta, res_alpha = exact_resolution(degree)
+    assert error(res_beta, res_alpha) < 1e-11
+    assert error(res_beta - 1, res_alpha) > 0.1
+    assert error(res_beta, res_alpha - 1) > 0.1
