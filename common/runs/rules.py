@@ -7,7 +7,7 @@ import ml_collections
 from common.errors import UsageError
 from common.nn.blocks import BLOCKS
 from common.nn.conditions import CONDITIONS
-from common.nn.products import PRODUCTS
+from common.nn.products import MESSAGE_PRODUCTS
 from common.runs import training
 from common.runs.config import Range
 
@@ -19,7 +19,7 @@ _COUNTS = (
 VALUES: dict[str, Range | tuple[str, ...]] = {
     "seed": Range(0, 2**32 - 1),
     "model.block": tuple(BLOCKS),
-    "model.product": tuple(PRODUCTS),
+    "model.product": MESSAGE_PRODUCTS,
     "model.conditions": tuple(CONDITIONS),
     **{f"train.{name}": Range(1) for name in _COUNTS},
     "train.optimizer": tuple(training.OPTIMIZERS),

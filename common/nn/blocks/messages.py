@@ -11,7 +11,7 @@ from common.nn.features import Features, irreps_of
 from common.nn.graph import Graph
 from common.nn.linear import Linear
 from common.nn.mlp import MLP
-from common.nn.products import PRODUCTS
+from common.nn.products import MESSAGE_PRODUCTS, PRODUCTS
 from common.nn.products.spec import Product, RadialWeights, Spec, make_spec
 from common.so3.irreps import SCALAR, Irrep, format_irreps
 
@@ -34,17 +34,17 @@ def message_product(
     8
 
     Args:
-        name: row of `PRODUCTS`.
+        name: row of `PRODUCTS`, among `MESSAGE_PRODUCTS`.
         x: features of the nodes.
         graph: edges.
         out: irreps of the messages; those of `x` if empty.
 
     Raises:
-        ValueError: There is no such product.
+        ValueError: There is no such product of messages.
     """
-    if name not in PRODUCTS:
+    if name not in MESSAGE_PRODUCTS:
         raise ValueError(
-            f"product: expected one of {', '.join(PRODUCTS)}, found {name!r}"
+            f"product: expected one of {', '.join(MESSAGE_PRODUCTS)}, found {name!r}"
         )
     irreps = irreps_of(x)
     return PRODUCTS[name], make_spec(irreps, irreps_of(graph.harmonics), out or irreps)

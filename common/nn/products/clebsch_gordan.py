@@ -15,7 +15,13 @@ from jaxtyping import Array, Float
 from common.nn.features import Features
 from common.nn.graph import Graph, neighbour_table
 from common.nn.products.blocked import Layout, blocked_sums, by_path
-from common.nn.products.spec import EdgeWeights, RadialWeights, Spec, split_weights
+from common.nn.products.spec import (
+    EdgeWeights,
+    PathWeights,
+    RadialWeights,
+    Spec,
+    split_weights,
+)
 from common.so3.clebsch_gordan import clebsch_gordan
 from common.so3.irreps import Irrep, Path, product_paths
 
@@ -75,12 +81,25 @@ def product(
     >>> round(float(product(x, x, jnp.ones(1), spec)[SCALAR][0, 0]), 3)
     1.732
     """
-    every = paths(spec)
-    of_paths = split_weights(weights, _sizes(spec))
     return _join(
         (path, w[..., None, :] * path_product(x, y, path))
-        for path, w in zip(every, of_paths, strict=True)
+        for path, w in path_weights(weights, spec).items()
     )
+
+
+def path_weights(
+    weights: Float[Array, "*batch num_weights"], spec: Spec
+) -> PathWeights:
+    """Returns the weights by path.
+
+    >>> from common.nn.products.spec import make_spec
+    >>> from common.so3.irreps import uniform
+    >>> spec = make_spec(*[uniform(1, 8)] * 3)
+    >>> [w.shape for w in path_weights(jnp.ones(32), spec).values()]
+    [(8,), (8,), (8,), (8,)]
+    """
+    parts = split_weights(weights, _sizes(spec))
+    return dict(zip(paths(spec), parts, strict=True))
 
 
 def path_product(

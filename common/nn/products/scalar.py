@@ -15,6 +15,7 @@ from common.nn.features import Features
 from common.nn.graph import Graph, gather
 from common.nn.products.spec import (
     EdgeWeights,
+    PathWeights,
     Spec,
     added_up,
     as_array,
@@ -57,7 +58,7 @@ def product(
     Array([[1., 1.]], dtype=float32)
     """
     total: Features = {}
-    for (i, j, out), w in _with_weights(weights, spec):
+    for (i, j, out), w in path_weights(weights, spec).items():
         term = w[..., None, :] * (x[i] * y[j])
         total[out] = total[out] + term if out in total else term
     return total
@@ -76,7 +77,7 @@ def convolve(x: Features, graph: Graph, weights: EdgeWeights, spec: Spec) -> Fea
     """
     scalars = gather(x[SCALAR][:, 0], graph)
     total: Features = {}
-    for (i, j, out), w in _with_weights(as_array(weights), spec):
+    for (i, j, out), w in path_weights(as_array(weights), spec).items():
         if i == SCALAR:
             harmonics = graph.harmonics[j][..., 0]
             term = jnp.einsum("rsc,rsm->rmc", w * scalars, harmonics)
@@ -90,7 +91,16 @@ def convolve(x: Features, graph: Graph, weights: EdgeWeights, spec: Spec) -> Fea
     return total
 
 
-def _with_weights(weights: Array, spec: Spec) -> "list[tuple[Path, Array]]":
+def path_weights(
+    weights: Float[Array, "*batch num_weights"], spec: Spec
+) -> PathWeights:
+    """Returns the weights of the Clebsch-Gordan product: its own.
+
+    >>> from common.nn.products.spec import make_spec
+    >>> from common.so3.irreps import uniform
+    >>> len(path_weights(jnp.ones(24), make_spec(*[uniform(1, 8)] * 3)))
+    3
+    """
     every = paths(spec)
     sizes = (equal_channels(spec),) * len(every)
-    return list(zip(every, split_weights(weights, sizes), strict=True))
+    return dict(zip(every, split_weights(weights, sizes), strict=True))

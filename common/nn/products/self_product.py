@@ -8,20 +8,19 @@ product has as many channels as its factors.
 
 import functools
 import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from common.nn.features import Features
-from common.nn.graph import Graph
 from common.nn.products import clebsch_gordan as channelwise
 from common.nn.products import multilinear
 from common.nn.products.spec import (
-    EdgeWeights,
+    PathWeights,
     Spec,
     added_up,
-    convolve_edges,
     equal_channels,
     num_weights_of,
     split_weights,
@@ -49,7 +48,11 @@ irreps_out = functools.partial(added_up, paths)
 
 
 def product(
-    x: Features, y: Features, weights: Float[Array, "*batch num_weights"], spec: Spec
+    x: Features,
+    y: Features,
+    weights: Float[Array, "*batch num_weights"],
+    spec: Spec,
+    max_terms: int = MAX_TERMS,
 ) -> Features:
     """Returns the products; y has one channel, or those of x.
 
@@ -59,62 +62,79 @@ def product(
     >>> spec = make_spec(*[uniform(1, 8)] * 3)
     >>> [part.shape for part in product(x, x, jnp.ones(32), spec).values()]
     [(1, 8), (3, 8)]
+
+    Args:
+        x: features of the first factor.
+        y: features of the second one.
+        weights: weights by path, then by channel.
+        spec: irreps.
+        max_terms: couplings up to which the product is written out term by term, the
+            sparse form; more are multiplied by dense tables.
     """
-    form, rows = _form(spec)
+    terms = form(spec)
     channels = equal_channels(spec)
     weights = weights.reshape(*weights.shape[:-1], len(paths(spec)), channels)
-    if len(form.terms) > MAX_TERMS:
+    if len(terms.terms) > max_terms:
         return _by_tables(x, y, weights, spec)
     stack = lambda part: jnp.concatenate([part[i] for i in sorted(part)], axis=-2)
-    z = multilinear.apply(form, weights, stack(x), stack(y))
-    return {irrep: z[..., own, :] for irrep, own in rows.items()}
+    z = multilinear.apply(terms, weights, stack(x), stack(y))
+    return {i: z[..., own, :] for i, own in rows(tuple(irreps_out(spec))).items()}
 
 
-def convolve(x: Features, graph: Graph, weights: EdgeWeights, spec: Spec) -> Features:
-    """Sums the products with the harmonics of the edges.
+def path_weights(
+    weights: Float[Array, "*batch num_weights"], spec: Spec
+) -> PathWeights:
+    """Returns the weights of the Clebsch-Gordan product: its own.
 
-    >>> from common.nn.features import from_scalars, irreps_of
-    >>> from common.nn.graph import make_graph
     >>> from common.nn.products.spec import make_spec
-    >>> ones, x = jnp.ones((2, 2)), from_scalars(jnp.ones((2, 8)))
-    >>> graph = make_graph(jnp.ones((2, 2, 3)), ones[..., None], ones, max_degree=0)
-    >>> spec = make_spec(irreps_of(x), irreps_of(graph.harmonics), irreps_of(x))
-    >>> sums = convolve(x, graph, jnp.ones((2, 2, num_weights(spec))), spec)
-    >>> [part.shape for part in sums.values()]
-    [(2, 1, 8)]
+    >>> from common.so3.irreps import uniform
+    >>> spec = make_spec(*[uniform(1, 8)] * 3)
+    >>> [w.shape for w in path_weights(jnp.ones(32), spec).values()]
+    [(8,), (8,), (8,), (8,)]
     """
-    return convolve_edges(product, x, graph, weights, spec)
+    every = paths(spec)
+    sizes = (equal_channels(spec),) * len(every)
+    return dict(zip(every, split_weights(weights, sizes), strict=True))
 
 
-def _rows(irreps: tuple[Irrep, ...]) -> dict[Irrep, slice]:
+def rows(irreps: Sequence[Irrep]) -> dict[Irrep, slice]:
+    """Returns where irreps lie in a stack of them.
+
+    >>> rows((Irrep(0, 1), Irrep(1, -1)))[Irrep(1, -1)]
+    slice(1, 4, None)
+    """
     ends = np.cumsum([0, *(irrep.dim for irrep in irreps)]).tolist()
     return {i: slice(ends[k], ends[k + 1]) for k, i in enumerate(irreps)}
 
 
 @functools.cache
-def _form(spec: Spec) -> tuple[multilinear.Form, dict[Irrep, slice]]:
-    """Lists the couplings of all paths, and where each irrep of the product lies."""
-    rows = [_rows(tuple(dict(part))) for part in (spec.x, spec.y)]
-    rows.append(_rows(tuple(irreps_out(spec))))
+def form(spec: Spec) -> multilinear.Form:
+    """Lists the couplings of all paths.
+
+    >>> from common.nn.products.spec import make_spec
+    >>> from common.so3.irreps import uniform
+    >>> len(form(make_spec(*[uniform(1, 8)] * 3)).terms)
+    10
+    """
+    parts = (tuple(dict(spec.x)), tuple(dict(spec.y)), tuple(irreps_out(spec)))
+    places = [rows(part) for part in parts]
     terms = []
     for path, irreps in enumerate(paths(spec)):
         degrees = (irrep.degree for irrep in irreps)
         table = clebsch_gordan(*degrees) * math.sqrt(irreps[2].dim)
-        first = [of[irrep].start for of, irrep in zip(rows, irreps, strict=True)]
+        first = [of[irrep].start for of, irrep in zip(places, irreps, strict=True)]
         for place in np.argwhere(np.abs(table) > 1e-9).tolist():
             own = (a + b for a, b in zip(first, place, strict=True))
             terms.append(multilinear.Term((path, *own), float(table[tuple(place)])))
-    sizes = (len(paths(spec)), *(sum(i.dim for i in of) for of in rows))
-    return multilinear.Form(tuple(terms), sizes), rows[2]
+    sizes = (len(paths(spec)), *(sum(i.dim for i in of) for of in places))
+    return multilinear.Form(tuple(terms), sizes)
 
 
 def _by_tables(x: Features, y: Features, weights: Array, spec: Spec) -> Features:
     """Multiplies path by path with dense tables: for degrees with too many terms."""
     flat = weights.reshape(*weights.shape[:-2], -1)
     total: Features = {}
-    every = paths(spec)
-    of_paths = split_weights(flat, (equal_channels(spec),) * len(every))
-    for path, w in zip(every, of_paths, strict=True):
+    for path, w in path_weights(flat, spec).items():
         term = w[..., None, :] * channelwise.path_product(x, y, path)
         total[path[2]] = total[path[2]] + term if path[2] in total else term
     return total

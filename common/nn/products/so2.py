@@ -19,7 +19,14 @@ from jaxtyping import Array, Float
 
 from common.nn.features import Features
 from common.nn.graph import Graph, neighbour_table
-from common.nn.products.spec import EdgeWeights, RadialWeights, Spec, equal_channels
+from common.nn.products.spec import (
+    EdgeWeights,
+    PathWeights,
+    RadialWeights,
+    Spec,
+    equal_channels,
+)
+from common.so3.clebsch_gordan import clebsch_gordan
 from common.so3.irreps import Irrep, Path
 from common.so3.wigner import wigner_matrices
 
@@ -109,6 +116,61 @@ def product(
     weights = weights.reshape(-1, weights.shape[-1])
     found = jax.vmap(one)(jax.tree.map(flat, x), vectors, weights)
     return jax.tree.map(lambda a: a.reshape(*batch, *a.shape[-2:]), found)
+
+
+def path_weights(
+    weights: Float[Array, "*batch num_weights"], spec: Spec
+) -> PathWeights:
+    r"""Returns the weights of the Clebsch-Gordan product that is the same.
+
+    Along the pole, harmonics have the order zero alone, and the weight of |m| is
+    $W_m = \sum_{l_2} C^{l_1 l_2 l_3}_{m 0 m} \sqrt{(2 l_2 + 1)(2 n + 1)}\, w_{l_2}$
+    with $n = \min(l_1, l_3)$: as many even paths as orders, so that it is solved.
+
+    >>> from common.nn.products.spec import make_spec
+    >>> from common.so3.irreps import uniform
+    >>> found = path_weights(jnp.ones(40), make_spec(*[uniform(1, 8)] * 3))
+    >>> [tuple(map(str, path)) for path in found][-2:]  # Degrees of y: all there are.
+    [('1o', '0e', '1o'), ('1o', '2e', '1o')]
+    """
+    _check(spec)
+    channels, shape = equal_channels(spec), (len(spec.out), len(spec.x))
+    orders, start = [], 0
+    for m in range(len(spec.x)):
+        size = (shape[0] - m) * (shape[1] - m) * channels
+        own = weights[..., start : start + size]
+        orders.append(
+            own.reshape(*own.shape[:-1], shape[0] - m, shape[1] - m, channels)
+        )
+        start += size
+    found = {}
+    for i, _, out in paths(spec):
+        count = min(i.degree, out.degree) + 1
+        of_orders = jnp.stack(
+            [orders[m][..., out.degree - m, i.degree - m, :] for m in range(count)], -2
+        )
+        solved = jnp.einsum(
+            "pm,...mc->...pc", _from_orders(i.degree, out.degree), of_orders
+        )
+        for k in range(count):
+            middle = Irrep(abs(i.degree - out.degree) + 2 * k, i.parity * out.parity)
+            found[i, middle, out] = solved[..., k, :]
+    return found
+
+
+@functools.cache
+def _from_orders(degree_in: int, degree_out: int) -> Float[np.ndarray, "paths orders"]:
+    """Returns the weights of even paths, as combinations of the weights of orders."""
+    smaller = min(degree_in, degree_out)
+    low = abs(degree_in - degree_out)
+    degrees = range(low, degree_in + degree_out + 1, 2)
+    columns = [
+        np.diag(clebsch_gordan(degree_in, l, degree_out)[degree_in:, l, degree_out:])
+        * np.sqrt((2 * l + 1) * (2 * smaller + 1))
+        for l in degrees
+    ]
+    inverse = np.linalg.inv(np.stack(columns, axis=-1))
+    return inverse.astype(np.float32)
 
 
 def convolve(x: Features, graph: Graph, weights: EdgeWeights, spec: Spec) -> Features:

@@ -54,6 +54,10 @@ EdgeWeights: TypeAlias = (
 )
 
 
+PathWeights: TypeAlias = dict[Path, Float[Array, "*batch _channels"]]
+"""Weights of Clebsch-Gordan products by path."""
+
+
 class Product(NamedTuple):
     """A row of the table of products.
 
@@ -64,10 +68,18 @@ class Product(NamedTuple):
         product: `(x, y, weights, spec) -> features`; weights are `[..., num_weights]`.
         convolve: `(x, graph, weights, spec) -> features`: the products of the senders'
             features with the harmonics of the edges, summed at the receivers.
+        path_weights: `(weights, spec) -> weights by path` of the channelwise
+            Clebsch-Gordan product whose paths to one irrep, added up, are the same.
         needs_direction: true if y must be the harmonics of one direction.
         parity: parity rule, for the documentation.
         cost: cost for largest degree L, a channel and an edge or node.
         is_complete: true if the paths span all equivariant bilinear maps of a channel.
+        is_separable: true if weights belong to the irreps of x, of y and of the product
+            instead of paths: the product is cubic in them, else linear.
+        mixes_channels: true if every channel of x meets every one of y; the weights of
+            a path are `[..., channels_x, channels_y, channels]`.
+        makes_messages: true if it reaches all irreps of natural parity, so that every
+            block can take its messages from it.
     """
 
     paths: Callable[[Spec], tuple[Path, ...]]
@@ -75,10 +87,14 @@ class Product(NamedTuple):
     irreps_out: Callable[[Spec], dict[Irrep, int]]
     product: Callable[..., Features]
     convolve: Callable[..., Features]
+    path_weights: Callable[..., PathWeights]
     needs_direction: bool
     parity: str
     cost: str
     is_complete: bool
+    is_separable: bool = False
+    mixes_channels: bool = False
+    makes_messages: bool = True
 
 
 def as_array(weights: EdgeWeights) -> Float[Array, "receivers senders num_weights"]:

@@ -11,7 +11,7 @@ import pytest
 from common.nn.blocks import BLOCKS, Block, make_block
 from common.nn.features import irreps_of, take
 from common.nn.graph import make_graph, select_receivers
-from common.nn.products import PRODUCTS
+from common.nn.products import MESSAGE_PRODUCTS
 from common.so3.irreps import format_irreps, parse
 from common.so3.vectors import safe_norm
 from tests.common.nn.random_inputs import (
@@ -140,10 +140,10 @@ def test_a_condition_changes_the_receivers_it_belongs_to(name):
 
 
 @names
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("product", MESSAGE_PRODUCTS)
 def test_every_declared_product_serves_every_block(name, product):
     fields = {"irreps": IRREPS["O3"], "product": product}
-    if product not in (BLOCKS[name].products or PRODUCTS):
+    if product not in (BLOCKS[name].products or MESSAGE_PRODUCTS):
         with pytest.raises(ValueError, match="product: expected one of"):
             make_block(name, **fields)
         return

@@ -27,8 +27,8 @@ def test_messages_may_have_irreps_of_their_own():
 
 def test_unknown_rows_are_answered_with_the_table():
     x, graph = features("4x0e", 5), dense_graph(positions(5))
-    with pytest.raises(ValueError, match=r"expected one of scalar, .*found 'gaunt'"):
-        messages.message_product("gaunt", x, graph)
+    with pytest.raises(ValueError, match=r"expected one of scalar, .*found 'bracket'"):
+        messages.message_product("bracket", x, graph)
     with pytest.raises(ValueError, match=r"expected one of symphony, .*found 'schnet'"):
         make_block("schnet", irreps="4x0e")
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from common.nn.features import from_irreps_array, irreps_of, to_irreps_array
-from common.nn.products import multilinear, self_product
+from common.nn.products import fully_connected, multilinear, self_product
 from common.nn.products.spec import make_spec
 from common.so3.irreps import format_irreps, uniform
-from tests.common.nn.random_inputs import assert_close, features
+from tests.common.nn.random_inputs import assert_close, features, normal
 
 
 def setting(max_degree, group, seed=0):
@@ -48,11 +48,12 @@ def test_product_equals_e3nn_in_value_and_gradient(max_degree, group):
     assert_close(both(self_product.product), both(of_e3nn))
 
 
-def test_tables_and_terms_agree(monkeypatch):
-    *floats, spec = setting(2, "O3")
-    expected = self_product.product(*floats, spec)
-    monkeypatch.setattr(self_product, "MAX_TERMS", 0)
-    assert_close(self_product.product(*floats, spec), expected)
+@pytest.mark.parametrize("module", [self_product, fully_connected])
+def test_dense_tables_and_sparse_terms_agree(module):
+    x, y, _, spec = setting(2, "O3")
+    weights = normal(2, module.num_weights(spec), seed=2)
+    dense = module.product(x, y, weights, spec, max_terms=0)
+    assert_close(dense, module.product(x, y, weights, spec, max_terms=10_000))
 
 
 def test_weights_may_differ_from_node_to_node():
