@@ -9,7 +9,6 @@ $n_\beta \ge (3 L + 1) / 2$ and $n_\alpha \ge 3 M + 1$ points, M the largest ord
 """
 
 import functools
-import math
 from typing import NamedTuple, TypeAlias
 
 import flax.linen as nn
@@ -19,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from common.nn.features import Features, irreps_of
-from common.so3.grid import sphere_grid
+from common.so3.grid import exact_resolution, sphere_grid
 from common.so3.irreps import Irrep, Irreps, degree_slices
 
 Rows: TypeAlias = Float[Array, "*batch rows channels"]
@@ -33,13 +32,16 @@ class Sphere(NamedTuple):
     from_grid: Float[np.ndarray, "rows points"]
 
 
-def exact_resolution(max_degree: int, max_order: int) -> tuple[int, int]:
+def product_resolution(max_degree: int, max_order: int) -> tuple[int, int]:
     """Returns the numbers of polar angles and azimuths that products need.
 
-    >>> exact_resolution(max_degree=4, max_order=4)
+    >>> product_resolution(max_degree=4, max_order=4)
     (7, 13)
     """
-    return math.ceil((3 * max_degree + 1) / 2), 3 * max_order + 1
+    (res_beta, _), (_, res_alpha) = map(
+        exact_resolution, (3 * max_degree, 3 * max_order)
+    )
+    return res_beta, res_alpha
 
 
 @functools.lru_cache(maxsize=32)
@@ -178,9 +180,9 @@ def swiglu(
     The SwiGLU-S2 activation of EquiformerV3 (arXiv:2604.09130),
     $$ y = \sigma(g) \odot P[f_a f_b], \qquad y_0 \mathrel{+}= \mathrm{SiLU}(s)\, t, $$
     P the projection on the coefficients, a and b the halves of the channels, and g, s
-    and t the thirds of the scalars. The grid of `exact_resolution` makes it exact.
+    and t the thirds of the scalars. The grid of `product_resolution` makes it exact.
 
-    >>> on = sphere(tuple(degree_rows(1)), *exact_resolution(1, 1))
+    >>> on = sphere(tuple(degree_rows(1)), *product_resolution(1, 1))
     >>> swiglu(jnp.ones((5, 4, 6)), jnp.zeros((5, 9)), on).shape
     (5, 4, 3)
     """

@@ -20,7 +20,7 @@ from common.nn.linear import Linear
 from common.nn.norm import LayerNorm
 from common.nn.sphere import (
     degree_rows,
-    exact_resolution,
+    product_resolution,
     sphere,
     stack,
     swiglu,
@@ -74,7 +74,7 @@ class EquiformerV3Block(nn.Module):
         if condition is not None:
             scalars += nn.Dense(3 * width, name="condition")(condition)
         on = sphere(
-            tuple(degree_rows(max_degree)), *exact_resolution(max_degree, max_degree)
+            tuple(degree_rows(max_degree)), *product_resolution(max_degree, max_degree)
         )
         hidden = swiglu(stack(Linear(2 * width)(x)), scalars, on)
         return Linear(self.irreps)(unstack(hidden, tuple(irreps)))

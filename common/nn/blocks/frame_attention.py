@@ -27,7 +27,7 @@ from common.nn.products.so2_linear import (
     stacked_frames,
 )
 from common.nn.sphere import (
-    exact_resolution,
+    product_resolution,
     separable_silu,
     signal_degree,
     sphere,
@@ -92,4 +92,4 @@ class FrameAttention(nn.Module):
         if self.resolution:
             on = sphere(rows, self.resolution // 2, self.resolution)
             return separable_silu(hidden, scalars, on)
-        return swiglu(hidden, scalars, sphere(rows, *exact_resolution(*orders)))
+        return swiglu(hidden, scalars, sphere(rows, *product_resolution(*orders)))

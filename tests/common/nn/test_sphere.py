@@ -15,7 +15,7 @@ from tests.common.nn.random_inputs import features, rotation
 
 L = 4
 ROWS = tuple(sp.degree_rows(L))
-EXACT = sp.exact_resolution(L, L)
+EXACT = sp.product_resolution(L, L)
 
 
 def error(activation, size=1.0):
@@ -61,7 +61,7 @@ def test_few_orders_need_few_azimuths():
     rows = rows_up_to(3, 1)
     x = jnp.asarray(np.random.default_rng(2).normal(size=(len(rows), 4)), jnp.float32)
     scalars = jnp.ones(6)
-    few = sp.swiglu(x, scalars, sp.sphere(rows, *sp.exact_resolution(3, 1)))
+    few = sp.swiglu(x, scalars, sp.sphere(rows, *sp.product_resolution(3, 1)))
     many = sp.swiglu(x, scalars, sp.sphere(rows, 12, 24))
     np.testing.assert_allclose(few, many, atol=2e-5)
 
