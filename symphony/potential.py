@@ -1,9 +1,8 @@
 r"""Energy models in use: weights, structures of any size, energies, forces, curvature.
 
-    >>> potential = load_potential("workdir/energy_qm9")  # doctest: +SKIP
-    >>> answer(potential, numbers, positions).forces      # doctest: +SKIP
-
-Structures are padded to a few sizes, for each of which one program is compiled. Å, eV.
+`answer(load_potential("workdir/energy_qm9"), numbers, positions)` gives energy and
+forces. Structures are padded to a few sizes, for each of which one program is compiled.
+Å, eV.
 """
 
 import os

@@ -12,7 +12,7 @@ from ase.optimize import BFGS
 from ase.units import fs
 
 from common.errors import UsageError
-from common.nn.energy import EnergyModel
+from common.nn.energy import EnergyModel, make_structure
 from common.runs import checkpoints
 from common.runs import config as configs
 from symphony import potential as potentials
@@ -25,9 +25,9 @@ WHERE = np.array([[0.0, 0.0, 0.1], [1.1, 0.0, -0.5], [-0.8, 0.2, -0.5]])
 
 def config_of():
     config = configs.default_of("energy")
-    config.data.update(species=(1, 8), atom_energies=(-13.0, -430.0))
+    config.data.update(species=(1, 8), atom_energies=(-1.0, -2.0))
     config.model.update(irreps="4x0e+4x1o", num_layers=2, max_degree=1, cutoff=3.0)
-    config.model.update(num_radial_basis=4, num_hidden=4)
+    config.model.update(num_radial_basis=4, num_hidden=4, energy_scale=5.0)
     config.model.update(block="symphony", product="scalar")
     return config
 
@@ -48,12 +48,14 @@ def atoms_of(pbc=True):
 
 def test_padding_changes_nothing():
     numbers = np.array([8, 1, 1])
-    small = potentials.answer(potential(), numbers, WHERE, CELL)
-    far = np.concatenate([WHERE, WHERE + 0.5 * CELL[0], WHERE + 0.5 * CELL[1]])
-    structure = potentials.structure_of(potential(), np.tile(numbers, 3), far, CELL)
-    assert structure.node_mask.tolist() == [True] * 9 + [False] * 7
-    assert small.forces.shape == (3, 3)
-    assert float(small.energy) < -450.0
+    padded = potentials.structure_of(potential(), numbers, WHERE, CELL)
+    assert padded.node_mask.tolist() == [True] * 3 + [False] * 5
+    found = potentials.answer(potential(), numbers, WHERE, CELL)
+    assert found.forces.shape == (3, 3)
+    _, model, params = potential()
+    bare = make_structure(WHERE, np.array([1, 0, 0]), model.cutoff, CELL)
+    energies = jax.jit(model.apply)(params, bare).energy
+    np.testing.assert_allclose(found.energy, energies.sum(), rtol=1e-6)
 
 
 def test_relaxation_dynamics_and_modes_follow_the_energy():
