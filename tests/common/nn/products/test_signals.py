@@ -102,9 +102,11 @@ def test_reach_of_a_channel_grows_with_the_degree_and_not_with_the_paths(L):
     assert {name: reach(PRODUCTS[name]) for name in expected} == expected
 
 
-@pytest.mark.parametrize("module", [gaunt, bracket])
+@pytest.mark.parametrize(("module", "least"), [(gaunt, 1e-2), (bracket, 1e-3)])
 @pytest.mark.parametrize("fewer", [(0, 0), (1, 0), (0, 1)])
-def test_the_grid_is_the_smallest_that_is_equivariant(module, fewer, monkeypatch):
+def test_the_grid_is_the_smallest_that_is_equivariant(
+    module, least, fewer, monkeypatch
+):
     x, y = (features("1x0e+1x1e+1x2e", 3, seed=seed) for seed in (0, 1))
     spec, turn = make_spec(*[irreps_of(x)] * 3), rotation()
     weights = normal(module.num_weights(spec))
@@ -117,7 +119,7 @@ def test_the_grid_is_the_smallest_that_is_equivariant(module, fewer, monkeypatch
     expected = rotate(module.product(x, y, weights, spec), turn)
     turned = module.product(rotate(x, turn), rotate(y, turn), weights, spec)
     worst = max(np.abs(turned[i] - expected[i]).max() for i in expected)
-    assert worst < 1e-5 if fewer == (0, 0) else worst > 1e-3
+    assert worst < 1e-5 if fewer == (0, 0) else worst > least
 
 
 def test_series_on_the_torus_are_exact_to_rounding():
