@@ -18,12 +18,13 @@ from common.nn.products import (
     gaunt,
     gaunt_fourier,
     matrix,
+    over_blocks,
     scalar,
     self_product,
     so2,
     vector_harmonics,
 )
-from common.nn.products.spec import EdgeWeights, Product, Spec, convolve_edges
+from common.nn.products.spec import EdgeWeights, Product, Spec
 
 _FUNCTIONS = ("paths", "num_weights", "irreps_out", "product", "path_weights")
 
@@ -42,7 +43,7 @@ def _convolve(
     """Convolves; where no node has a sender, the sums are zero."""
     if graph.envelope.size == 0:
         return zeros(module.irreps_out(spec), len(graph.envelope))
-    own = getattr(module, "convolve", partial(convolve_edges, module.product))
+    own = getattr(module, "convolve", partial(over_blocks.convolve, module.product))
     return own(x, graph, weights, spec)
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from common.nn.features import Features
 from common.nn.graph import Graph, neighbour_table
 from common.nn.products.blocked import Layout, blocked_sums, by_path
+from common.nn.products.over_blocks import EDGES_PER_BLOCK
 from common.nn.products.spec import (
     EdgeWeights,
     PathWeights,
@@ -24,9 +25,6 @@ from common.nn.products.spec import (
 )
 from common.so3.clebsch_gordan import clebsch_gordan
 from common.so3.irreps import Irrep, Path, product_paths
-
-EDGES_PER_BLOCK = 128
-"""Edges handled at once by the convolution: 1-3 MB, which stay in the cache."""
 
 
 def paths(spec: Spec) -> tuple[Path, ...]:
