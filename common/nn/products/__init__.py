@@ -24,6 +24,7 @@ from common.nn.products import (
     so2,
     vector_harmonics,
 )
+from common.nn.products.plan import edges_per_block
 from common.nn.products.spec import EdgeWeights, Product, Spec
 
 _FUNCTIONS = ("paths", "num_weights", "irreps_out", "product", "path_weights")
@@ -43,8 +44,10 @@ def _convolve(
     """Convolves; where no node has a sender, the sums are zero."""
     if graph.envelope.size == 0:
         return zeros(module.irreps_out(spec), len(graph.envelope))
-    own = getattr(module, "convolve", partial(over_blocks.convolve, module.product))
-    return own(x, graph, weights, spec)
+    if hasattr(module, "convolve"):
+        return module.convolve(x, graph, weights, spec)
+    edges = edges_per_block(module.paths(spec), max(dict(spec.x).values()))
+    return over_blocks.convolve(module.product, x, graph, weights, spec, edges)
 
 
 PRODUCTS: dict[str, Product] = {

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from common.nn.features import Features
 from common.nn.graph import Graph, neighbour_table
 from common.nn.products.blocked import Layout, blocked_sums, by_path
-from common.nn.products.over_blocks import EDGES_PER_BLOCK
+from common.nn.products.plan import edges_per_block as blocked_edges
 from common.nn.products.spec import (
     EdgeWeights,
     PathWeights,
@@ -131,7 +131,7 @@ def convolve(
     graph: Graph,
     weights: EdgeWeights,
     spec: Spec,
-    edges_per_block: int = EDGES_PER_BLOCK,
+    edges_per_block: int | None = None,
 ) -> Features:
     """Sums the products with the harmonics of the edges at their receivers.
 
@@ -151,7 +151,8 @@ def convolve(
         graph: edges; irreps of `x` and of their harmonics are those of `spec`.
         weights: weights of the edges, zero where there is none.
         spec: irreps.
-        edges_per_block: number of edges whose messages exist at once.
+        edges_per_block: number of edges whose messages exist at once; by the device if
+            None.
     """
     senders = neighbour_table(graph, next(iter(x.values())).shape[0])
     y = jnp.concatenate([graph.harmonics[j] for j, _ in spec.y], axis=-2)[..., 0]
@@ -172,7 +173,9 @@ def convolve(
         radial, kernel = _of_paths(weights, sizes, kept, count)
         batch = (a[None] for a in (nodes, y, radial, senders))
         kernel = None if kernel is None else kernel[None]
-        rows = blocked_sums(layout, edges_per_block, *batch, kernel)[0]
+        own = product_paths(*layout)
+        edges = edges_per_block or blocked_edges(own, count)
+        rows = blocked_sums(layout, edges, *batch, kernel)[0]
         found.update(by_path(rows, layout, count))
     return _join((path, found[path]) for path in paths(spec))
 

@@ -25,9 +25,6 @@ from common.nn.features import Features
 from common.nn.graph import Graph, neighbour_table
 from common.nn.products.spec import EdgeWeights, RadialWeights, Spec, as_array
 
-EDGES_PER_BLOCK = 128
-"""Edges handled at once by a convolution: 1-3 MB, which stay in the cache."""
-
 
 class Operands(NamedTuple):
     """Three PyTrees of arrays, of molecules side by side.
@@ -233,19 +230,67 @@ def _scan(
     return Operands(jax.tree.map(split, at_nodes), for_all, jax.tree.map(join, out))
 
 
+class _Convolution(NamedTuple):
+    """Sums of a block's edges, the weights of which are made here."""
+
+    sums: Callable[[Any, Array, Any], Features]
+
+    def __call__(
+        self, x: Features, kernel: Array | None, rows: tuple[Any, Array]
+    ) -> tuple[None, None, Features]:
+        edges, radial = rows
+        weights = radial if kernel is None else RadialWeights(radial, kernel)
+        return None, None, self.sums(x, as_array(weights), edges)
+
+
+def convolve_blocks(
+    sums: Callable[[Any, Array, Any], Features],
+    x: Features,
+    graph: Graph,
+    edges: Any,
+    weights: EdgeWeights,
+    edges_per_block: int,
+) -> Features:
+    """Sums over the edges, a block at a time.
+
+    >>> from common.nn.features import from_scalars
+    >>> from common.nn.graph import make_graph
+    >>> ones, x = jnp.ones((2, 2)), from_scalars(jnp.ones((2, 8)))
+    >>> graph = make_graph(jnp.ones((2, 2, 3)), ones[..., None], ones, max_degree=0)
+    >>> def weighted(x, weights, edges):
+    ...     return {i: jnp.einsum("rsc,rsmc->rmc", weights, x[i]) for i in x}
+    >>> weights = jnp.ones((2, 2, 8))
+    >>> sums = convolve_blocks(weighted, x, graph, graph.vectors, weights, 2)
+    >>> [part.shape for part in sums.values()]
+    [(2, 1, 8)]
+
+    Args:
+        sums: `(x, weights, edges) -> features` of receivers, zero where weights are;
+            hashable.
+        x: features of the nodes.
+        graph: edges.
+        edges: arrays of the edges, of which `sums` has those of a block.
+        weights: weights of the edges.
+        edges_per_block: number of edges handled at once.
+    """
+    is_made = isinstance(weights, RadialWeights)
+    radial, kernel = weights if is_made else (weights, None)
+    senders = neighbour_table(graph, next(iter(x.values())).shape[0])
+    one = lambda tree: jax.tree.map(lambda a: a[None], tree)
+    operands = Operands(one(x), one(kernel), one((edges, radial)))
+    found = over_blocks(_Convolution(sums), edges_per_block, senders[None], operands)
+    return jax.tree.map(lambda a: a[0], found.rows)
+
+
 class _Products(NamedTuple):
-    """Sums of any products of a block's edges."""
+    """Sums of any products."""
 
     product: Callable[..., Features]
     spec: Spec
 
-    def __call__(
-        self, x: Features, kernel: Array | None, rows: tuple[Features, Array]
-    ) -> tuple[None, None, Features]:
-        y, radial = rows
-        weights = radial if kernel is None else RadialWeights(radial, kernel)
-        messages = self.product(x, y, as_array(weights), self.spec)
-        return None, None, jax.tree.map(lambda part: jnp.sum(part, axis=1), messages)
+    def __call__(self, x: Features, weights: Array, y: Features) -> Features:
+        messages = self.product(x, y, weights, self.spec)
+        return jax.tree.map(lambda part: jnp.sum(part, axis=1), messages)
 
 
 def convolve(
@@ -254,7 +299,7 @@ def convolve(
     graph: Graph,
     weights: EdgeWeights,
     spec: Spec,
-    edges_per_block: int = EDGES_PER_BLOCK,
+    edges_per_block: int,
 ) -> Features:
     """Sums any products with the harmonics of the edges at their receivers.
 
@@ -266,7 +311,7 @@ def convolve(
     >>> spec = make_spec(irreps_of(x), irreps_of(graph.harmonics), irreps_of(x))
     >>> def only_weights(x, y, weights, spec):
     ...     return {i: weights[..., None, :] for i in spec.out}
-    >>> sums = convolve(only_weights, x, graph, jnp.ones((2, 2, 8)), spec)
+    >>> sums = convolve(only_weights, x, graph, jnp.ones((2, 2, 8)), spec, 4)
     >>> [part.shape for part in sums.values()]
     [(2, 1, 8)]
 
@@ -278,14 +323,8 @@ def convolve(
         spec: irreps.
         edges_per_block: number of edges whose products exist at once.
     """
-    is_made = isinstance(weights, RadialWeights)
-    radial, kernel = weights if is_made else (weights, None)
-    senders = neighbour_table(graph, next(iter(x.values())).shape[0])
-    one = lambda tree: jax.tree.map(lambda a: a[None], tree)
-    operands = Operands(one(x), one(kernel), one((graph.harmonics, radial)))
-    function = _Products(product, spec)
-    sums = over_blocks(function, edges_per_block, senders[None], operands).rows
-    return jax.tree.map(lambda a: a[0], sums)
+    sums = _Products(product, spec)
+    return convolve_blocks(sums, x, graph, graph.harmonics, weights, edges_per_block)
 
 
 def _num_nodes(operands: Operands) -> int:

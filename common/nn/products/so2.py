@@ -6,11 +6,12 @@ pair of degrees and every $|m|$ replaces one for every path, and nothing else ch
 $$ z^{l_3 l_1} = D^{l_3} W^{l_3 l_1} (D^{l_1})^\top x^{l_1}, $$
 W diagonal in m and equal at m and -m, which makes it commute with turns about the
 direction and with reflections that contain it: parities are natural. The outputs of all
-input degrees lie side by side in the channels. Frames exist inside these functions
-only.
+input degrees lie side by side in the channels, so that one product of matrices turns
+them all back and sums them over the senders. Frames exist inside these functions only.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +19,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from common.nn.features import Features
-from common.nn.graph import Graph, neighbour_table
-from common.nn.products.spec import (
-    EdgeWeights,
-    PathWeights,
-    RadialWeights,
-    Spec,
-    equal_channels,
-)
+from common.nn.graph import Graph
+from common.nn.products.over_blocks import convolve_blocks
+from common.nn.products.plan import edges_per_block as blocked_edges
+from common.nn.products.spec import EdgeWeights, PathWeights, Spec, equal_channels
 from common.so3.clebsch_gordan import clebsch_gordan
 from common.so3.irreps import Irrep, Path
 from common.so3.wigner import wigner_matrices
@@ -103,18 +100,11 @@ def product(
     batch = jnp.broadcast_shapes(
         *(part.shape[:-2] for part in (*x.values(), *y.values()))
     )
-    flat = lambda a: jnp.broadcast_to(a, (*batch, *a.shape[-2:])).reshape(
-        -1, *a.shape[-2:]
-    )
-    vectors = _direction(y, spec)
-    vectors = jnp.broadcast_to(vectors, (*batch, 3)).reshape(-1, 1, 3)
-    weights = jnp.broadcast_to(weights, (*batch, weights.shape[-1]))
-    # Each element is a receiver with one sender, itself.
-    one = lambda x, vectors, weights: _convolve(
-        jax.tree.map(lambda a: a[None], x), vectors[None], weights[None, None], spec
-    )
-    weights = weights.reshape(-1, weights.shape[-1])
-    found = jax.vmap(one)(jax.tree.map(flat, x), vectors, weights)
+    # Each element is a receiver with one sender.
+    one = lambda a, rest: jnp.broadcast_to(a, (*batch, *rest)).reshape(-1, 1, *rest)
+    near = {irrep: one(part, part.shape[-2:]) for irrep, part in x.items()}
+    own = one(weights, weights.shape[-1:])
+    found = _sums(near, one(_direction(y, spec), (3,)), own, spec)
     return jax.tree.map(lambda a: a.reshape(*batch, *a.shape[-2:]), found)
 
 
@@ -173,7 +163,13 @@ def _from_orders(degree_in: int, degree_out: int) -> Float[np.ndarray, "paths or
     return inverse.astype(np.float32)
 
 
-def convolve(x: Features, graph: Graph, weights: EdgeWeights, spec: Spec) -> Features:
+def convolve(
+    x: Features,
+    graph: Graph,
+    weights: EdgeWeights,
+    spec: Spec,
+    edges_per_block: int | None = None,
+) -> Features:
     """Sums the products with the directions of the edges at their receivers.
 
     >>> from common.nn.features import harmonics, irreps_of
@@ -185,29 +181,16 @@ def convolve(x: Features, graph: Graph, weights: EdgeWeights, spec: Spec) -> Fea
     >>> sums = convolve(x, graph, jnp.ones((2, 2, num_weights(spec))), spec)
     >>> [part.shape for part in sums.values()]
     [(2, 1, 2), (2, 3, 2)]
+
+    Args:
+        x: features of the nodes.
+        graph: edges.
+        weights: weights of the edges.
+        spec: irreps.
+        edges_per_block: number of edges handled at once; by the device if None.
     """
-    if graph.senders is not None:
-        return _convolve_table(x, graph, weights, spec)
-    return _convolve(x, graph.vectors, weights, spec)
-
-
-def _convolve_table(
-    x: Features, graph: Graph, weights: EdgeWeights, spec: Spec
-) -> Features:
-    """Lets every receiver have senders of its own, one receiver at a time."""
-    senders = neighbour_table(graph, 0)
-    if isinstance(weights, RadialWeights):
-        radial, kernel = weights
-        make = lambda own: RadialWeights(own, kernel)
-    else:
-        radial, make = weights, lambda own: own
-
-    def one(index: Array, vectors: Array, own: Array) -> Features:
-        near = jax.tree.map(lambda a: a[index], x)
-        return _convolve(near, vectors[None], make(own[None]), spec)
-
-    found = jax.vmap(one)(senders, graph.vectors, radial)
-    return jax.tree.map(lambda a: a[:, 0], found)
+    edges = edges_per_block or blocked_edges(paths(spec), equal_channels(spec))
+    return convolve_blocks(_Sums(spec), x, graph, graph.vectors, weights, edges)
 
 
 def _direction(y: Features, spec: Spec) -> Float[Array, "*batch 3"]:
@@ -276,6 +259,19 @@ def edge_frames(
         vectors: directions, of any length but zero; a zero vector counts as the axis y.
         max_degree: largest degree of the features.
     """
+    cosines, sines, polar = _angles(vectors, max_degree)
+    expand = lambda values, table: (values @ table.reshape(len(table), -1)).reshape(
+        *values.shape[:-1], *table.shape[1:]
+    )
+    own, swapped = (expand(polar, table) for table in _polar_series(max_degree))
+    even, odd = _azimuths(max_degree)
+    return expand(cosines, even) * own + expand(sines, odd) * swapped
+
+
+def _angles(
+    vectors: Float[Array, "*edges 3"], max_degree: int
+) -> tuple[Array, Array, Array]:
+    """Returns cosines and sines of multiples of alpha, and both of beta in one."""
     squared = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
     vectors = jnp.where(squared > 0.0, vectors, jnp.array([0.0, 1.0, 0.0]))
     x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
@@ -289,28 +285,65 @@ def edge_frames(
     cosines, sines = _multiples(*alpha, max_degree)
     polar = _multiples(y / length, sine, max_degree)
     polar = jnp.concatenate([polar[0], polar[1][..., 1:]], axis=-1)
-    return _turn(cosines, sines, polar, max_degree)
+    return cosines, sines, polar
 
 
-def _turn(
-    cosines: Array, sines: Array, polar: Array, max_degree: int
-) -> Float[Array, "*edges rows orders"]:
-    """Returns frames from the series of both angles."""
-    rows = frame_rows(max_degree)
-    own, swapped = (
-        (polar @ table.reshape(len(table), -1)).reshape(
-            *polar.shape[:-1], *table.shape[1:]
-        )
-        for table in _polar_series(max_degree)
-    )
+@functools.cache
+def _azimuths(
+    max_degree: int,
+) -> tuple[Float[np.ndarray, "orders _rows _k"], Float[np.ndarray, "orders _rows _k"]]:
+    """Returns which multiple of alpha an entry goes with: its cosine, and its sine."""
     # The entry at k of a row of degree l belongs to the order k - l.
-    orders = np.arange(2 * max_degree + 1) - np.array([[l] for l, _ in rows])
+    degrees = np.array([[l] for l, _ in frame_rows(max_degree)])
+    orders = np.arange(2 * max_degree + 1) - degrees
     select = np.eye(max_degree + 1)[np.minimum(np.abs(orders), max_degree)]
     signed = -np.sign(orders)[..., None] * select
-    expand = lambda values, table: (
-        values @ table.reshape(-1, max_degree + 1).T.astype(np.float32)
-    ).reshape(own.shape)
-    return expand(cosines, select) * own + expand(sines, signed) * swapped
+    even, odd = (np.moveaxis(table, -1, 0) for table in (select, signed))
+    return even.astype(np.float32), odd.astype(np.float32)
+
+
+def frame_orders(degree: int) -> list[int]:
+    """Lists the orders of a degree as frames have them: 0, 1, -1, 2, -2 and so on.
+
+    >>> frame_orders(2)
+    [0, 1, -1, 2, -2]
+    """
+    return [0, *(sign * m for m in range(1, degree + 1) for sign in (1, -1))]
+
+
+def degree_frames(
+    vectors: Float[Array, "*edges 3"], max_degree: int
+) -> list[Float[Array, "*edges _orders _orders"]]:
+    """Returns the frames of edges, a matrix for each degree; see `edge_frames`.
+
+    Rows are ordered as `frame_orders`.
+
+    >>> [frame.shape for frame in degree_frames(jnp.ones((5, 3)), max_degree=1)]
+    [(5, 1, 1), (5, 3, 3)]
+    """
+    cosines, sines, polar = _angles(vectors, max_degree)
+    own, swapped, even, odd = _by_degree(max_degree)
+    flat = (cosines @ even) * (polar @ own) + (sines @ odd) * (polar @ swapped)
+    sizes = [2 * l + 1 for l in range(max_degree + 1)]
+    parts = jnp.split(flat, np.cumsum(np.square(sizes))[:-1], axis=-1)
+    return [
+        part.reshape(*part.shape[:-1], size, size)
+        for part, size in zip(parts, sizes, strict=True)
+    ]
+
+
+@functools.cache
+def _by_degree(max_degree: int) -> tuple[Float[np.ndarray, "series _entries"], ...]:
+    """Returns the tables of frames with the entries of one degree after another."""
+    rows = frame_rows(max_degree)
+    own = {l: [rows.index((l, m)) for m in frame_orders(l)] for l, _ in rows}
+
+    def flat(table: Float[np.ndarray, "series rows _k"]) -> np.ndarray:
+        blocks = [table[:, own[l], : 2 * l + 1] for l in sorted(own)]
+        return np.concatenate([b.reshape(len(table), -1) for b in blocks], axis=-1)
+
+    tables = *_polar_series(max_degree), *_azimuths(max_degree)
+    return tuple(map(flat, tables))
 
 
 def _multiples(cosine: Array, sine: Array, max_degree: int) -> tuple[Array, Array]:
@@ -323,75 +356,87 @@ def _multiples(cosine: Array, sine: Array, max_degree: int) -> tuple[Array, Arra
     return jnp.stack(cosines, axis=-1), jnp.stack(sines, axis=-1)
 
 
-def _pack(x: Features) -> Float[Array, "*batch degrees orders channels"]:
-    """Puts all degrees into one array: degree l has 2l + 1 orders, then zeros."""
-    orders = max(irrep.dim for irrep in x)
-    blank = ((0, 0),)
-    padded = [
-        jnp.pad(x[i], (*blank * (x[i].ndim - 2), (0, orders - i.dim), *blank))
-        for i in sorted(x)
-    ]
-    return jnp.stack(padded, axis=-3)
+class _Sums(NamedTuple):
+    """What is done in a block."""
+
+    spec: Spec
+
+    def __call__(
+        self,
+        x: Features,
+        weights: Float[Array, "num_receivers num_senders num_weights"],
+        vectors: Float[Array, "num_receivers num_senders 3"],
+    ) -> Features:
+        return _sums(x, vectors, weights, self.spec)
 
 
-def _convolve(
+def _sums(
     x: Features,
     vectors: Float[Array, "num_receivers num_senders 3"],
-    weights: EdgeWeights,
+    weights: Float[Array, "num_receivers num_senders num_weights"],
     spec: Spec,
 ) -> Features:
-    """Convolves in the dense form; order by order, all degrees in one product."""
+    """Sums products over the senders, whose features each receiver has for itself."""
     _check(spec)
     num_in, num_out = len(spec.x), len(spec.out)
     channels = equal_channels(spec)
-    packed = _pack(x)
-    frames = edge_frames(vectors, num_out - 1)
-    total: Array | float = 0.0
-    row, start = 0, 0
+    sizes, norm = _orders(num_in, num_out)
+    scaled = weights * np.repeat(norm, channels)
+    scaled = jnp.split(scaled, channels * np.cumsum(sizes)[:-1], axis=-1)
+    frames = degree_frames(vectors, num_out - 1)
+    # By degree, then by |m|: one row, and then two for each.
+    turned = [
+        jnp.split(_matmul(frames[i.degree], x[i]), [*range(1, i.dim, 2)], axis=-2)
+        for i, _ in spec.x
+    ]
+    rows: list[list[Array]] = [[] for _ in range(num_out)]
     for m in range(num_in):
-        signs = 2 if m else 1
-        degrees_in, degrees_out = np.arange(m, num_in), np.arange(m, num_out)
-        block = frames[:, :, row : row + signs * len(degrees_out)]
-        block = block.reshape(*vectors.shape[:2], signs, len(degrees_out), -1)
-        row += signs * len(degrees_out)
-        smaller = np.minimum.outer(degrees_out, degrees_in)
-        norm = np.sqrt((2.0 * degrees_out[:, None] + 1) / (2 * smaller + 1))
-        own = slice(start, start + smaller.size * channels)
-        start = own.stop
-        scaled = _scaled(weights, own, norm, channels)
-        message = _one_order(block, packed[:, m:], scaled)
-        total += jnp.pad(message, ((0, 0), (m, 0), (0, 0), (m, 0), (0, 0)))
-    total = total.reshape(*total.shape[:3], -1)
-    return {irrep: total[:, irrep.degree, : irrep.dim] for irrep in spec.out}
+        near = jnp.stack([turned[l][m] for l in range(m, num_in)], axis=-2)
+        near = near.reshape(*near.shape[:-2], -1)
+        own = scaled[m].reshape(*weights.shape[:-1], num_out - m, 1, -1)
+        mixed = own * near[..., None, :, :]
+        # Degrees below m have no such order.
+        mixed = jnp.pad(mixed, [(0, 0)] * 4 + [(m * channels, 0)])
+        for l, part in enumerate(jnp.split(mixed, num_out - m, axis=-3), start=m):
+            rows[l].append(part[..., 0, :, :])
+    sums = {}
+    for out in spec.out:
+        message = jnp.concatenate(rows[out.degree], axis=-2)
+        frame = frames[out.degree][..., : message.shape[-2], :]
+        message, frame = (a.reshape(len(a), -1, a.shape[-1]) for a in (message, frame))
+        sums[out] = _matmul(jnp.swapaxes(frame, -1, -2), message)
+    return sums
 
 
-def _scaled(
-    weights: EdgeWeights, own: slice, norm: Float[np.ndarray, "out in"], channels: int
-) -> Float[Array, "receivers senders degrees_out degrees_in_channels"]:
-    """Returns the weights of one order, normalised."""
-    factors = np.repeat(norm.reshape(-1), channels).astype(np.float32)
-    if isinstance(weights, RadialWeights):
-        found = weights.radial @ (weights.kernel[:, own] * factors)
-    else:
-        found = weights[..., own] * factors
-    return found.reshape(*found.shape[:2], len(norm), -1)
+@functools.cache
+def _orders(
+    num_in: int, num_out: int
+) -> tuple[list[int], Float[np.ndarray, " _pairs"]]:
+    """Returns the number of pairs of degrees of each |m|, and the norms of them all."""
+    norms = []
+    for m in range(num_in):
+        degrees_out, degrees_in = np.arange(m, num_out)[:, None], np.arange(m, num_in)
+        smaller = np.minimum(degrees_out, degrees_in)
+        norms.append(np.sqrt((2.0 * degrees_out + 1) / (2 * smaller + 1)).ravel())
+    return [len(norm) for norm in norms], np.concatenate(norms).astype(np.float32)
 
 
-def _one_order(
-    block: Float[Array, "receivers senders signs degrees_out orders"],
-    x: Float[Array, "senders degrees_in orders_in channels"],
-    weights: Float[Array, "receivers senders degrees_out degrees_in_channels"],
-) -> Float[Array, "receivers degrees_out orders degrees_in channels"]:
-    """Turns into the frames, scales, turns back and sums, for one |m|."""
-    num_in, orders_in, channels = x.shape[1:]
-    # A product for every sender, tall in the receivers; back it is the other way.
-    into = block[:, :, :, :num_in, :orders_in]
-    turned = jnp.einsum("ijslk,jlkc->jlisc", into, x)
-    turned = jnp.transpose(turned, (2, 0, 3, 1, 4))
-    turned = turned.reshape(*turned.shape[:3], -1)
-    # Axes: receiver, output degree, sender, sign of m, input degree and channel.
-    # The last two stay one: with an axis more, under vmap, the product's gradient has
-    # seven, and XLA's CPU kernel for sums of products fails on it.
-    mixed = jnp.moveaxis(weights, 2, 1)[:, :, :, None] * turned[:, None]
-    message = jnp.einsum("ijslk,iljsx->ilkx", block, mixed)
-    return message.reshape(*message.shape[:3], num_in, channels)
+@jax.custom_vjp
+def _matmul(
+    a: Float[Array, "*edges n k"], b: Float[Array, "*edges k channels"]
+) -> Float[Array, "*edges n channels"]:
+    """Multiplies; gradients have their channels last, which spares transposes."""
+    return jnp.einsum("...nk,...kx->...nx", a, b)
+
+
+def _matmul_fwd(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _matmul(a, b), (a, b)
+
+
+def _matmul_bwd(factors: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    a, b = factors
+    a_bar = jnp.einsum("...nx,...kx->...nk", cotangent, b)
+    return a_bar, jnp.einsum("...nk,...nx->...kx", a, cotangent)
+
+
+_matmul.defvjp(_matmul_fwd, _matmul_bwd)

@@ -1,0 +1,74 @@
+"""How many edges a convolution handles at once: a table by the kind of the device.
+
+The messages of a block should stay in the cache of a CPU; an accelerator wants few and
+large operations. `plan.json` has for each kind of device the size of a block's messages
+in bytes, null for all edges at once, and a default. `python -m benchmarks.convolution
+--write` measures the device at hand and writes a table of the user's own, which comes
+first. Blocks change the speed and the memory, and sums by rounding only.
+"""
+
+import functools
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import jax
+
+from common.runs.cache import user_folder
+from common.so3.irreps import Path as CouplingPath
+
+PACKAGED = Path(__file__).with_suffix(".json")
+EVERY_EDGE = 2**31 - 1
+
+
+def user_table() -> Path | None:
+    """Returns where the user's own table is; None without a home folder."""
+    folder = user_folder()
+    return None if folder is None else folder / PACKAGED.name
+
+
+@functools.cache
+def bytes_per_block(kind: str) -> int | None:
+    """Returns the size of a block's messages; None for all edges at once.
+
+    >>> bytes_per_block("a device of another time") is None
+    True
+
+    Args:
+        kind: `device_kind` of a device of JAX.
+    """
+    own = user_table()
+    table = json.loads(PACKAGED.read_text())
+    if own is not None and own.is_file():
+        table |= json.loads(own.read_text())
+    return table.get(kind, table["default"])
+
+
+def edges_per_block(paths: Iterable[CouplingPath], channels: int) -> int:
+    """Returns how many edges the default device handles at once.
+
+    >>> from common.nn.products.clebsch_gordan import paths
+    >>> from common.nn.products.spec import make_spec
+    >>> from common.so3.irreps import uniform
+    >>> low, high = (paths(make_spec(*[uniform(l, 64)] * 3)) for l in (1, 5))
+    >>> edges_per_block(low, 64) >= edges_per_block(high, 64) >= 1
+    True
+
+    Args:
+        paths: paths of the product.
+        channels: channels of each.
+    """
+    size = bytes_per_block(jax.devices()[0].device_kind)
+    return edges_in(size, paths, channels)
+
+
+def edges_in(size: int | None, paths: Iterable[CouplingPath], channels: int) -> int:
+    """Returns how many edges have messages of so many bytes; all edges if None.
+
+    >>> edges_in(None, (), 64) == EVERY_EDGE
+    True
+    """
+    if size is None:
+        return EVERY_EDGE
+    floats = channels * sum(out.dim for *_, out in paths)
+    return max(1, size // (4 * max(1, floats)))
