@@ -29,7 +29,7 @@ from common.nn.neighbours import Neighbours
 from common.runs import weights
 from symphony.data.elements import SYMBOLS
 from symphony.data.molecules import to_species
-from symphony.kinds.energy.build import use
+from symphony.kinds.energy.build import make_model
 from symphony.weights import PRETRAINED
 
 ATOMS, NEIGHBOURS = 8, 16
@@ -45,13 +45,30 @@ class Potential(NamedTuple):
 
     Attributes:
         name: name as the user gave it.
-        model: network, which gives total energies.
+        model: network, which gives energies relative to lone atoms.
         params: averaged parameters.
+        atom_energies: energy of a lone atom of each species, in eV.
     """
 
     name: str
     model: EnergyModel
     params: Any
+    atom_energies: tuple[float, ...]
+
+
+class Answer(NamedTuple):
+    """What a structure has.
+
+    Attributes:
+        energy: energy in eV, in double precision: a total of thousands of eV has
+            errors of meV in single precision.
+        forces: forces in eV/Å.
+        stress: stress in eV/Å³, positive under tension; None if nothing is periodic.
+    """
+
+    energy: float
+    forces: Float[Array, "num_atoms 3"]
+    stress: Float[Array, "3 3"] | None
 
 
 def load_potential(
@@ -67,8 +84,9 @@ def load_potential(
         UsageError: There are no such weights, or they are of another kind.
     """
     trained = weights.load(name_or_path, PRETRAINED, ("energy",), flag)
-    model = weights.build(trained, lambda trained: use(trained.config))
-    return Potential(trained.name, model, trained.params)
+    model = weights.build(trained, lambda trained: make_model(trained.config))
+    lone = tuple(trained.config.data.atom_energies)
+    return Potential(trained.name, model, trained.params, lone)
 
 
 def structure_of(
@@ -103,11 +121,14 @@ def structure_of(
 
 def answer(
     potential: Potential, numbers: Numbers, positions: HostPositions, cell: Cell = None
-) -> Prediction:
+) -> Answer:
     """Returns energy, forces and stress; arguments as of `structure_of`."""
     structure = structure_of(potential, numbers, positions, cell)
     found = _predict(potential.model, potential.params, structure)
-    return found._replace(forces=found.forces[: len(numbers)])
+    species = to_species(numbers, potential.model.atomic_numbers)
+    lone = sum(potential.atom_energies[index] for index in species)
+    energy = float(found.energy) + lone
+    return Answer(energy, found.forces[: len(numbers)], found.stress)
 
 
 def curvature(
@@ -135,7 +156,8 @@ def export(
     """Writes a program of energy and forces that JAX runs without this project.
 
     Its arguments are positions, species, mask, senders, shifts, mask of the edges and,
-    where periodic, the cell; `jax.export.deserialize(path.read_bytes()).call` runs it.
+    where periodic, the cell; its energy is relative to lone atoms.
+    `jax.export.deserialize(path.read_bytes()).call` runs it.
 
     Args:
         potential: energy model; its parameters are in the program.

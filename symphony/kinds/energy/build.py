@@ -151,9 +151,3 @@ def molecule_totals(
         terms["noise_error"] = energy_loss.noise_error(guess, noise, chosen)
         total += settings.noise_weight * terms["noise_error"]
     return {"weighted_error": total, **terms, "num_steps": jnp.ones(())}
-
-
-def use(config: ml_collections.ConfigDict) -> EnergyModel:
-    """Returns the network of trained weights, which gives total energies."""
-    energies = tuple(config.data.atom_energies)
-    return make_model(config).clone(atom_energies=energies)
