@@ -12,7 +12,10 @@ from symphony import molfile
 
 COMMAND = "symphony sample"
 NO_BONDS = "no bonds were perceived"
-NAMES = ("mmff", "gfn2")
+NAMES = ("mmff", "gfn2", "energy")
+TOTAL = ("gfn2", "energy")
+"""Methods whose energies of different molecules can be compared."""
+HELP = "mmff, gfn2 or energy: relaxed molecules beside, as <name>_mmff.sdf"
 EXTRA = {"gfn2": "tblite"}
 OF_DRAWN = ("log_likelihood", "standard_error", "effective_orders", "taken_back")
 """Properties of the structure as it was drawn, which a relaxed one has not."""
@@ -53,7 +56,7 @@ def check(
 def check_method(method: str) -> None:
     """Raises `UsageError` for a method that is unknown or not installed."""
     if method not in NAMES:
-        raise UsageError(f"--relax: expected {' or '.join(NAMES)}, found {method}")
+        raise UsageError(f"--relax: expected one of {', '.join(NAMES)}, found {method}")
     if method in EXTRA and importlib.util.find_spec(EXTRA[method]) is None:
         raise UsageError(
             f"--relax={method}: expected {EXTRA[method]} to be installed, found none; "
@@ -113,7 +116,9 @@ def write(
     faults = {name: one for name, one in found if isinstance(one, str)}
     relaxed = [one for _, one in found if not isinstance(one, str)]
     how = {"method": method, "unit": "eV", "without_energy": faults}
-    text = "".join(_to_sdf(one, method) for one in relaxed)
+    ranks = _ranks(relaxed) if method in TOTAL else [None] * len(relaxed)
+    pairs = zip(relaxed, ranks, strict=True)
+    text = "".join(_to_sdf(one, method, rank) for one, rank in pairs)
     cli.write_own(command, record, how, {output: text})
     outcome.judge(
         len(relaxed), len(found), f"molecules were relaxed by {method}",
@@ -126,7 +131,21 @@ def write(
     )
 
 
-def _to_sdf(found: Any, method: str) -> str:
+def _ranks(relaxed: Sequence[Any]) -> list[int]:
+    """Returns the place of each by its energy among those of its formula, from 1."""
+    from rdkit.Chem import rdMolDescriptors
+
+    formulas = [rdMolDescriptors.CalcMolFormula(one.mol) for one in relaxed]
+    energies: dict[str, list[float]] = {}
+    for formula, one in zip(formulas, relaxed, strict=True):
+        energies.setdefault(formula, []).append(one.energy)
+    return [
+        1 + sum(energy < one.energy for energy in energies[formula])
+        for formula, one in zip(formulas, relaxed, strict=True)
+    ]
+
+
+def _to_sdf(found: Any, method: str, rank: int | None) -> str:
     """Returns a relaxed molecule as a record of an SDF."""
     from rdkit import Chem
 
@@ -136,6 +155,9 @@ def _to_sdf(found: Any, method: str) -> str:
             relaxed.ClearProp(name)
     relaxed.SetProp("relax_method", method)
     relaxed.SetProp("relax_energy_change_eV", f"{found.energy_change:.5f}")
+    if rank is not None:
+        relaxed.SetProp("relax_energy_eV", f"{found.energy:.5f}")
+        relaxed.SetProp("relax_rank", str(rank))
     relaxed.SetProp("relax_rmsd", f"{found.rmsd:.4f}")
     relaxed.SetProp("relax_converged", json.dumps(found.is_converged))
     return Chem.SDWriter.GetText(relaxed)

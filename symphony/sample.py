@@ -177,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     add_gate(parser)
     add("--best", type=int, default=None, help=BEST_HELP)
     add("--score", action="store_true", help=SCORE_HELP)
-    add("--relax", help="mmff or gfn2: relaxed molecules beside, as <name>_mmff.sdf")
+    add("--relax", help=relax.HELP)
     count("--max_atoms", help="largest size; by the config")
     count("--num_slots", help=SLOTS_HELP)
     add("--overwrite", action="store_true", help="replace what --output has")

@@ -268,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
         help="precision of the integral over directions, in independent ones, M",
     )
     add("--seed", type=int, default=0, help="of orders and directions")
-    add("--relax", help="mmff or gfn2: relaxed molecules beside, as <name>_mmff.sdf")
+    add("--relax", help=relax.HELP)
     add("--overwrite", action="store_true", help="replace what --output has")
     return parser
 

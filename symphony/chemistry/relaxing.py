@@ -1,8 +1,9 @@
-"""Relaxes single molecules by a force field or by GFN2-xTB. Å, eV.
+"""Relaxes single molecules by a force field, by GFN2-xTB or by an energy model. Å, eV.
 
 `METHODS` names what relaxes, and the module that must be installed.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from rdkit import Chem
 from rdkit.Chem import rdForceFieldHelpers, rdMolAlign
 from scipy import optimize
 
+from common.errors import UsageError
+from symphony import potential
 from symphony.arrays import HostPositions
 from symphony.chemistry.oracles import BOHR, HARTREE, NoValueError
 
@@ -25,6 +28,7 @@ class Relaxed(NamedTuple):
 
     Attributes:
         mol: molecule with bonds, at the relaxed positions.
+        energy: energy after, in eV; of MMFF94 only conformers can be compared.
         energy_change: energy after less that before, in eV; never positive.
         rmsd: root mean square distance of all atoms after alignment, in Å.
         force: root mean square force of an atom before, in eV/Å.
@@ -32,6 +36,7 @@ class Relaxed(NamedTuple):
     """
 
     mol: Chem.Mol
+    energy: float
     energy_change: float
     rmsd: float
     force: float
@@ -84,7 +89,38 @@ def by_gfn2(mol: Chem.Mol) -> Energy:
     return energy
 
 
-METHODS = {"mmff": (by_mmff, "rdkit"), "gfn2": (by_gfn2, "tblite")}
+@functools.cache
+def _packaged() -> potential.Potential:
+    return potential.load_potential("qm9_energy")
+
+
+def by_model(mol: Chem.Mol) -> Energy:
+    """Returns the energy of the packaged energy model.
+
+    Raises:
+        NoValueError: It has a charge or an element that the model does not know.
+    """
+    if charge := Chem.GetFormalCharge(mol):
+        raise NoValueError(
+            f"expected no charge for the energy model, found {charge:+d}"
+        )
+    numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
+
+    def energy(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        try:
+            found = potential.answer(_packaged(), numbers, flat.reshape(-1, 3))
+        except UsageError as error:
+            raise NoValueError(str(error)) from error
+        return found.energy, -np.asarray(found.forces, np.float64).ravel()
+
+    return energy
+
+
+METHODS = {
+    "mmff": (by_mmff, "rdkit"),
+    "gfn2": (by_gfn2, "tblite"),
+    "energy": (by_model, "jax"),
+}
 
 
 def relax(mol: Chem.Mol, method: str) -> Relaxed:
@@ -119,6 +155,7 @@ def relax(mol: Chem.Mol, method: str) -> Relaxed:
     pairs = [(i, i) for i in range(mol.GetNumAtoms())]
     return Relaxed(
         mol=relaxed,
+        energy=float(found.fun),
         energy_change=float(found.fun - before),
         rmsd=float(rdMolAlign.AlignMol(relaxed, mol, atomMap=pairs)),
         force=float(np.sqrt(np.mean(np.sum(gradient.reshape(-1, 3) ** 2, axis=1)))),

@@ -69,6 +69,13 @@ def test_relaxed_molecules_lie_beside_the_raw_ones(tmp_path):
         relax.check(path, "mmff", overwrite=False)
 
 
+def test_ranks_are_by_energy_within_a_formula():
+    ether = Chem.AddHs(Chem.MolFromSmiles("COC"))
+    made = [(ethanol(), -3.0), (ether, -5.0), (Chem.MolFromSmiles("O"), -1.0)]
+    found = [relaxing.Relaxed(mol, energy, 0.0, 0.0, 0.0, True) for mol, energy in made]
+    assert relax._ranks(found) == [2, 1, 1]
+
+
 def test_a_molecule_without_energy_is_named(tmp_path):
     path = tmp_path / "mine.sdf"
     odd = Chem.MolFromSmiles("[Xe]")
@@ -83,7 +90,9 @@ def test_a_molecule_without_energy_is_named(tmp_path):
 
 
 def test_what_cannot_relax_is_told_at_once(tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match="--relax: expected mmff or gfn2, found uff"):
+    with pytest.raises(
+        UsageError, match="--relax: expected one of mmff, gfn2, energy, found uff"
+    ):
         relax.check(tmp_path / "mine.sdf", "uff", overwrite=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="install the extra eval, or give --relax=mm"):
