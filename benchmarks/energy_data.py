@@ -3,10 +3,11 @@ r"""Molecules of QM9 and noised copies with energies, forces and curvature by GF
     python -m benchmarks.energy_data --reference=qm9 --output=workdir/qm9_gfn2.npz
 
 Each molecule comes twice: as QM9 has it, and with each coordinate moved by a normal
-number, whose standard deviation is uniform up to `--noise` Å. Beside `energy` (eV) and
-`forces` (eV/Å) there is one column of the Hessian for each, at random: central
-differences of forces along `hessian_coordinate`. Parts lie in a folder beside the
-output, and a run that was stopped goes on. Validation has other molecules.
+number, whose standard deviation is uniform up to `--noise` Å; `is_noised` tells them
+apart. Beside `energy` (eV) and `forces` (eV/Å) there is one column of the Hessian for
+each, at random: central differences of forces along `hessian_coordinate`. Parts lie in
+a folder beside the output, and a run that was stopped goes on. Validation has other
+molecules.
 """
 
 import argparse
@@ -79,7 +80,7 @@ def make_part(
     rows: list[dict[str, Any]] = []
     for numbers, still in molecules:
         shaken = still + rng.uniform(0.0, noise) * rng.normal(size=still.shape)
-        for positions in (still.astype(np.float64), shaken):
+        for is_noised, positions in enumerate((still.astype(np.float64), shaken)):
             coordinate = int(rng.integers(3 * len(numbers)))
             try:
                 found = label(numbers, positions, coordinate)
@@ -88,6 +89,7 @@ def make_part(
                 continue
             rows.append({
                 "num_atoms": len(numbers), "atomic_numbers": numbers,
+                "is_noised": is_noised,
                 "positions": positions, "hessian_coordinate": coordinate, **found,
             })  # fmt: skip
     _write(path, rows)
@@ -96,6 +98,7 @@ def make_part(
 def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     of_molecules = {
         "num_atoms": np.int32, "energy": np.float64, "hessian_coordinate": np.int32,
+        "is_noised": np.int8,
     }  # fmt: skip
     arrays = {
         name: np.array([row[name] for row in rows], dtype)

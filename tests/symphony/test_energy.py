@@ -161,13 +161,3 @@ def test_missing_labels_and_energies_are_refused(archive, tmp_path):
     whole, _ = read(archive, ("energy",), ("forces",))
     with pytest.raises(UsageError, match="least squares over these molecules give"):
         energy.prepare(config, whole)
-
-
-def test_weights_in_use_give_total_energies(archive):
-    config = config_of(archive)
-    model = energy.use(config)
-    structure = energy.all_pairs(
-        jnp.asarray(SHAPE, jnp.float32), jnp.array([1, 0, 0]), jnp.ones(3, bool)
-    )
-    found = jax.jit(model.apply)(zero_params(config), structure).energy
-    np.testing.assert_allclose(found, [LONE[8], LONE[1], LONE[1]])

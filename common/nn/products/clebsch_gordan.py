@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from common.nn.features import Features
 from common.nn.graph import Graph, neighbour_table
-from common.nn.products.blocked import Layout, blocked_sums, by_path
+from common.nn.products.blocked import Layout, blocked_sums
 from common.nn.products.plan import edges_per_block as blocked_edges
 from common.nn.products.spec import (
     EdgeWeights,
@@ -175,8 +175,8 @@ def convolve(
         kernel = None if kernel is None else kernel[None]
         own = product_paths(*layout)
         edges = edges_per_block or blocked_edges(own, count)
-        rows = blocked_sums(layout, edges, *batch, kernel)[0]
-        found.update(by_path(rows, layout, count))
+        sums = blocked_sums(layout, edges, *batch, kernel)
+        found.update({path: part[0] for path, part in sums.items()})
     return _join((path, found[path]) for path in paths(spec))
 
 

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from common.nn.features import Features
 from common.nn.graph import Graph
+from common.nn.products.kernels import times, transpose_times
 from common.nn.products.over_blocks import convolve_blocks
 from common.nn.products.plan import edges_per_block as blocked_edges
 from common.nn.products.spec import EdgeWeights, PathWeights, Spec, equal_channels
@@ -386,26 +387,34 @@ def _sums(
     frames = degree_frames(vectors, num_out - 1)
     # By degree, then by |m|: one row, and then two for each.
     turned = [
-        jnp.split(_matmul(frames[i.degree], x[i]), [*range(1, i.dim, 2)], axis=-2)
+        jnp.split(times(frames[i.degree], x[i]), [*range(1, i.dim, 2)], axis=-2)
         for i, _ in spec.x
     ]
     rows: list[list[Array]] = [[] for _ in range(num_out)]
     for m in range(num_in):
         near = jnp.stack([turned[l][m] for l in range(m, num_in)], axis=-2)
         near = near.reshape(*near.shape[:-2], -1)
-        own = scaled[m].reshape(*weights.shape[:-1], num_out - m, 1, -1)
-        mixed = own * near[..., None, :, :]
-        # Degrees below m have no such order.
-        mixed = jnp.pad(mixed, [(0, 0)] * 4 + [(m * channels, 0)])
-        for l, part in enumerate(jnp.split(mixed, num_out - m, axis=-3), start=m):
-            rows[l].append(part[..., 0, :, :])
+        own = scaled[m].reshape(*weights.shape[:-1], num_out - m, -1)
+        # Row by row: XLA's kernel for sums over short axes, which the gradient of a
+        # broadcast product is, takes a hundred times as long.
+        for l, factor in enumerate(_unstacked(own), start=m):
+            for row in _unstacked(near):
+                # Degrees below m have no such order.
+                widths = [(0, 0)] * (row.ndim - 1) + [(m * channels, 0)]
+                rows[l].append(jnp.pad(factor * row, widths))
     sums = {}
     for out in spec.out:
-        message = jnp.concatenate(rows[out.degree], axis=-2)
+        message = jnp.stack(rows[out.degree], axis=-2)
         frame = frames[out.degree][..., : message.shape[-2], :]
         message, frame = (a.reshape(len(a), -1, a.shape[-1]) for a in (message, frame))
-        sums[out] = _matmul(jnp.swapaxes(frame, -1, -2), message)
+        sums[out] = transpose_times(frame, message)
     return sums
+
+
+def _unstacked(array: Float[Array, "*edges rows channels"]) -> list[Array]:
+    """Returns the rows."""
+    parts = jnp.split(array, array.shape[-2], axis=-2)
+    return [part[..., 0, :] for part in parts]
 
 
 @functools.cache
@@ -419,24 +428,3 @@ def _orders(
         smaller = np.minimum(degrees_out, degrees_in)
         norms.append(np.sqrt((2.0 * degrees_out + 1) / (2 * smaller + 1)).ravel())
     return [len(norm) for norm in norms], np.concatenate(norms).astype(np.float32)
-
-
-@jax.custom_vjp
-def _matmul(
-    a: Float[Array, "*edges n k"], b: Float[Array, "*edges k channels"]
-) -> Float[Array, "*edges n channels"]:
-    """Multiplies; gradients have their channels last, which spares transposes."""
-    return jnp.einsum("...nk,...kx->...nx", a, b)
-
-
-def _matmul_fwd(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _matmul(a, b), (a, b)
-
-
-def _matmul_bwd(factors: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
-    a, b = factors
-    a_bar = jnp.einsum("...nx,...kx->...nk", cotangent, b)
-    return a_bar, jnp.einsum("...nk,...nx->...kx", a, cotangent)
-
-
-_matmul.defvjp(_matmul_fwd, _matmul_bwd)
