@@ -18,6 +18,7 @@ from typing import Any
 from absl import logging
 
 from common.errors import UsageError
+from common.folders import user_folder
 from common.runs import cache
 
 PINNED: dict[str, Any] = {
@@ -90,7 +91,7 @@ def use_compilation_cache() -> None:
     True
     """
     given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    ours = None if given else cache.user_folder()
+    ours = None if given else user_folder()
     folder = given or (None if ours is None else str(ours / "jax"))
     if folder is None or ("://" not in folder and not cache.is_writable(Path(folder))):
         if os.environ.get("JAX_ENABLE_COMPILATION_CACHE") != "false":

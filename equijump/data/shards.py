@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from common.errors import RunError
+from common.folders import user_folder
 from common.runs import cache
 
 MOST_BYTES = 8_000_000_000
@@ -102,7 +103,7 @@ def _folders() -> tuple[Path, ...]:
 @functools.lru_cache(maxsize=1)
 def _of_user(*_: str | None) -> tuple[Path, ...]:
     """Returns the user's folder, if any, which the environment decides."""
-    user = cache.user_folder()
+    user = user_folder()
     return () if user is None else (user / "data" / _FOLDER,)
 
 

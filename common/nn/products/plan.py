@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jax
 
-from common.runs.cache import user_folder
+from common.folders import user_folder
 from common.so3.irreps import Path as CouplingPath
 
 PACKAGED = Path(__file__).with_suffix(".json")
