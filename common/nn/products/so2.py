@@ -11,7 +11,8 @@ them all back and sums them over the senders. Frames exist inside these function
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from jaxtyping import Array, Float
 
 from common.nn.features import Features
 from common.nn.graph import Graph
-from common.nn.products.kernels import times, transpose_times
+from common.nn.products.kernels import times, transpose_times, with_forward_mode
 from common.nn.products.over_blocks import convolve_blocks
 from common.nn.products.plan import edges_per_block as blocked_edges
 from common.nn.products.spec import EdgeWeights, PathWeights, Spec, equal_channels
@@ -105,7 +106,8 @@ def product(
     one = lambda a, rest: jnp.broadcast_to(a, (*batch, *rest)).reshape(-1, 1, *rest)
     near = {irrep: one(part, part.shape[-2:]) for irrep, part in x.items()}
     own = one(weights, weights.shape[-1:])
-    found = _sums(near, one(_direction(y, spec), (3,)), own, spec)
+    where = one(_direction(y, spec), (3,))
+    found = _sums(near, where, own, spec, with_forward_mode)
     return jax.tree.map(lambda a: a.reshape(*batch, *a.shape[-2:]), found)
 
 
@@ -376,8 +378,17 @@ def _sums(
     vectors: Float[Array, "num_receivers num_senders 3"],
     weights: Float[Array, "num_receivers num_senders num_weights"],
     spec: Spec,
+    form: Callable[[Any], Any] = lambda function: function,
 ) -> Features:
-    """Sums products over the senders, whose features each receiver has for itself."""
+    """Sums products over the senders, whose features each receiver has for itself.
+
+    Args:
+        x: features.
+        vectors: directions.
+        weights: weights.
+        spec: irreps.
+        form: what makes the products of matrices of those of `kernels`.
+    """
     _check(spec)
     num_in, num_out = len(spec.x), len(spec.out)
     channels = equal_channels(spec)
@@ -387,7 +398,7 @@ def _sums(
     frames = degree_frames(vectors, num_out - 1)
     # By degree, then by |m|: one row, and then two for each.
     turned = [
-        jnp.split(times(frames[i.degree], x[i]), [*range(1, i.dim, 2)], axis=-2)
+        jnp.split(form(times)(frames[i.degree], x[i]), [*range(1, i.dim, 2)], axis=-2)
         for i, _ in spec.x
     ]
     rows: list[list[Array]] = [[] for _ in range(num_out)]
@@ -407,7 +418,7 @@ def _sums(
         message = jnp.stack(rows[out.degree], axis=-2)
         frame = frames[out.degree][..., : message.shape[-2], :]
         message, frame = (a.reshape(len(a), -1, a.shape[-1]) for a in (message, frame))
-        sums[out] = transpose_times(frame, message)
+        sums[out] = form(transpose_times)(frame, message)
     return sums
 
 
