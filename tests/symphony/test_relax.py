@@ -23,7 +23,7 @@ def ethanol(stretch=1.0):
     return mol
 
 
-@pytest.mark.parametrize("method", ["mmff", "gfn2"])
+@pytest.mark.parametrize("method", relax.NAMES)
 def test_energies_agree_with_their_gradients(method):
     pytest.importorskip(relax.EXTRA.get(method, "rdkit"))
     mol = ethanol(1.02)
