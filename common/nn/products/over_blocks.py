@@ -25,6 +25,9 @@ from common.nn.features import Features
 from common.nn.graph import Graph, neighbour_table
 from common.nn.products.spec import EdgeWeights, RadialWeights, Spec, as_array
 
+EVERY_EDGE = 2**31 - 1
+"""As the number of edges of a block: all of them, molecules in parallel."""
+
 
 class Operands(NamedTuple):
     """Three PyTrees of arrays, of molecules side by side.
@@ -61,7 +64,7 @@ def over_blocks(
 
     Args:
         function: `(nodes, shared, rows) -> (nodes, shared, rows)` of a block.
-        edges_per_block: number of edges that exist at once.
+        edges_per_block: number of edges that exist at once, or `EVERY_EDGE`.
         senders: senders of each receiver, counted within each molecule.
         operands: operands.
     """
@@ -205,14 +208,7 @@ def _scan(
         return function(near, jax.tree.map(own, operands.shared), rows)
 
     def step(sums: tuple[Any, Any], block: tuple[Array, Array, Any]) -> Any:
-        index, molecule, rows = block
-        to_nodes, to_shared, out = evaluate(index, molecule, rows)
-        add = lambda at: lambda total, part: total.at[at].add(part)
-        sums = (
-            jax.tree.map(add(index), sums[0], to_nodes),
-            jax.tree.map(add(molecule), sums[1], to_shared),
-        )
-        return sums, out
+        return _add(sums, block, evaluate(*block))
 
     indices, rows = jax.tree.map(cut, arrays)
     molecule = jnp.arange(len(indices)) // (len(indices) // molecules)
@@ -225,7 +221,11 @@ def _scan(
         # One for each molecule even if one is for all: the caller adds them up.
         jax.tree.map(lambda a: jnp.zeros((size, *a.shape), a.dtype), to_shared),
     )
-    (at_nodes, for_all), out = jax.lax.scan(step, zeros, (indices, molecule, rows))
+    blocks = indices, molecule, rows
+    if edges_per_block >= EVERY_EDGE:  # Blocks are molecules, side by side.
+        (at_nodes, for_all), out = _add(zeros, blocks, jax.vmap(evaluate)(*blocks))
+    else:
+        (at_nodes, for_all), out = jax.lax.scan(step, zeros, blocks)
     split = lambda a: a.reshape(size, num_nodes, *a.shape[1:])
     return Operands(jax.tree.map(split, at_nodes), for_all, jax.tree.map(join, out))
 
@@ -325,6 +325,17 @@ def convolve(
     """
     sums = _Products(product, spec)
     return convolve_blocks(sums, x, graph, graph.harmonics, weights, edges_per_block)
+
+
+def _add(
+    sums: tuple[Any, Any], block: tuple[Array, Array, Any], found: tuple[Any, Any, Any]
+) -> tuple[tuple[Any, Any], Any]:
+    """Adds what was found in a block to what belongs to nodes and to all."""
+    index, molecule, _ = block
+    to_nodes, to_shared, out = found
+    add = lambda at: lambda total, part: total.at[at].add(part)
+    at_nodes = jax.tree.map(add(index), sums[0], to_nodes)
+    return (at_nodes, jax.tree.map(add(molecule), sums[1], to_shared)), out
 
 
 def _num_nodes(operands: Operands) -> int:

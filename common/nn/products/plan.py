@@ -15,10 +15,10 @@ from pathlib import Path
 import jax
 
 from common.folders import user_folder
+from common.nn.products.over_blocks import EVERY_EDGE
 from common.so3.irreps import Path as CouplingPath
 
 PACKAGED = Path(__file__).with_suffix(".json")
-EVERY_EDGE = 2**31 - 1
 
 
 def user_table() -> Path | None:

@@ -61,18 +61,22 @@ def probed(values):
     return jnp.vdot(values, drawn(5, *values.shape))
 
 
-HAND = clebsch_gordan, clebsch_gordan.convolve
+PATHS = clebsch_gordan, clebsch_gordan.convolve
 ANY = gaunt, functools.partial(over_blocks.convolve, gaunt.product)
 EVERY, KERNEL = (3, 4, 5, 6), (6,)  # What is not asked for is left out.
+SOME = 2 * SENDERS  # Two receivers of three: half of the last block is empty.
 
 
 @pytest.mark.parametrize(
-    ("product", "blocked", "of", "arguments"),
-    [(*HAND, curvature, EVERY), (*HAND, forces, KERNEL), (*ANY, forces, EVERY),
-     (*ANY, loss, KERNEL)],
-    ids=["third, by hand", "second, by hand", "second, any", "first, any"],
+    ("product", "blocked", "of", "arguments", "edges"),
+    [(*PATHS, curvature, EVERY, SOME), (*PATHS, forces, KERNEL, SOME),
+     (*PATHS, forces, EVERY, over_blocks.EVERY_EDGE), (*ANY, forces, EVERY, SOME),
+     (*ANY, loss, KERNEL, SOME)],
+    ids=["third", "second", "second, at once", "second, any", "first, any"],
 )  # fmt: skip
-def test_derivatives_are_those_of_all_edges_at_once(product, blocked, of, arguments):
+def test_derivatives_are_those_of_all_edges_at_once(
+    product, blocked, of, arguments, edges
+):
     (x, vectors, weights), senders, spec = setting(product)
 
     @functools.partial(jax.jit, static_argnames="form")
@@ -80,8 +84,7 @@ def test_derivatives_are_those_of_all_edges_at_once(product, blocked, of, argume
         total = lambda *args: probed(of(*args))
         return jax.grad(total, arguments)(form, spec, senders, x, vectors, *weights)
 
-    # Two receivers a block, of three: half of the last one is empty.
-    form = functools.partial(blocked, edges_per_block=2 * SENDERS)
+    form = functools.partial(blocked, edges_per_block=edges)
     plain = functools.partial(convolve_edges, product.product)
     found, wanted = (slope(f, x, vectors, *weights) for f in (form, plain))
     assert max(float(jnp.abs(a).max()) for a in jax.tree.leaves(wanted)) > 0.1
