@@ -30,7 +30,8 @@ from common.nn.graph import Graph
 from common.so3.irreps import format_irreps, uniform
 
 CASE = Case(2, 32)
-NUM_BASIS, NUM_HIDDEN, ROUNDS = 8, 64, 8
+NUM_BASIS, ROUNDS = 8, 8
+NUM_HIDDEN = CASE.channels  # Of the radial network, as in the blocks.
 PEER = "nequip of e3nn-jax"
 
 
