@@ -13,6 +13,7 @@ are not: the table tells them.
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import e3nn_jax as e3nn
@@ -117,7 +118,7 @@ def main() -> None:
     ]  # fmt: skip
     headings = ("block", "CPU ms", "times faster", "temporary MB", "parameters")
     report.show("A layer, forward and gradient", headings, rows, left=("block",))
-    preload = os.environ.get("LD_PRELOAD", "")
+    preload = Path(os.environ.get("LD_PRELOAD", "")).name
     report.write(options.output, layers=found, preload=preload)
 
 
