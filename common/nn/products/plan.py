@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jax
 
+from common.errors import UsageError
 from common.folders import user_folder
 from common.nn.products.over_blocks import EVERY_EDGE
 from common.so3.irreps import Path as CouplingPath
@@ -36,12 +37,30 @@ def bytes_per_block(kind: str) -> int | None:
 
     Args:
         kind: `device_kind` of a device of JAX.
+
+    Raises:
+        UsageError: The user's own table is no table of numbers.
     """
     own = user_table()
     table = json.loads(PACKAGED.read_text())
     if own is not None and own.is_file():
-        table |= json.loads(own.read_text())
+        table |= _read(own)
     return table.get(kind, table["default"])
+
+
+def _read(path: Path) -> dict[str, int | None]:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        table = json.loads(text)
+        if all(size is None or size > 0 for size in table.values()):
+            return table
+    except (ValueError, AttributeError, TypeError):
+        pass
+    raise UsageError(
+        f"{path}: expected a JSON object of positive numbers of bytes or null, found "
+        f"{text[:40]!r}; remove it, or write it anew by python -m "
+        "benchmarks.convolution --write"
+    )
 
 
 def edges_per_block(paths: Iterable[CouplingPath], channels: int) -> int:
