@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from common.nn.products.kernels import spread, transpose_times
+from common.nn.products.kernels import expand, spread, transpose_times
 from common.nn.products.over_blocks import Operands, over_blocks
 from common.so3.clebsch_gordan import clebsch_gordan
 from common.so3.irreps import Irrep, Path, product_paths
@@ -103,7 +103,7 @@ class _Sums(NamedTuple):
     ) -> tuple[None, None, list[Float[Array, "receivers _components channels"]]]:
         harmonics, radial = rows
         paths = product_paths(*self.layout)
-        entries = harmonics @ jnp.asarray(coupling_table(self.layout), x.dtype)
+        entries = expand(harmonics, coupling_table(self.layout))
         sizes = [i.dim * k.dim for i, _, k in paths]
         matrices = jnp.split(entries, np.cumsum(sizes)[:-1], axis=-1)
         ends = np.cumsum([irrep.dim for irrep in self.layout.x])

@@ -10,12 +10,14 @@ import math
 from collections.abc import Iterable, Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from common.nn.features import Features
 from common.nn.graph import Graph, neighbour_table
+from common.nn.products import plan
 from common.nn.products.blocked import Layout, blocked_sums
-from common.nn.products.plan import edges_per_block as blocked_edges
+from common.nn.products.kernels import expand, spread, times
 from common.nn.products.spec import (
     EdgeWeights,
     PathWeights,
@@ -80,7 +82,7 @@ def product(
     1.732
     """
     return _join(
-        (path, w[..., None, :] * path_product(x, y, path))
+        (path, spread(w, path[2].dim) * path_product(x, y, path))
         for path, w in path_weights(weights, spec).items()
     )
 
@@ -112,6 +114,10 @@ def path_product(
     """
     i, j, k = path
     table = clebsch_gordan(i.degree, j.degree, k.degree) * math.sqrt(k.dim)
+    if y[j].shape[-1] == 1:  # A matrix for all channels.
+        entries = np.einsum("abk->bka", table).reshape(j.dim, -1)
+        matrix = expand(y[j][..., 0], entries)
+        return times(matrix.reshape(*matrix.shape[:-1], k.dim, i.dim), x[i])
     outer = x[i][..., :, None, :] * y[j][..., None, :, :]
     outer = outer.reshape(*outer.shape[:-3], -1, outer.shape[-1])
     matrix = jnp.asarray(table.reshape(-1, k.dim).T, outer.dtype)
@@ -173,8 +179,8 @@ def convolve(
         radial, kernel = _of_paths(weights, sizes, kept, count)
         batch = (a[None] for a in (nodes, y, radial, senders))
         kernel = None if kernel is None else kernel[None]
-        own = product_paths(*layout)
-        edges = edges_per_block or blocked_edges(own, count)
+        floats = plan.message_floats(product_paths(*layout), count)
+        edges = edges_per_block or plan.edges_per_block(floats)
         sums = blocked_sums(layout, edges, *batch, kernel)
         found.update({path: part[0] for path, part in sums.items()})
     return _join((path, found[path]) for path in paths(spec))

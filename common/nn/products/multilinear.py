@@ -1,21 +1,19 @@
-r"""A multilinear form given by its terms, closed under differentiation.
+r"""A multilinear form given by its terms.
 
 $$ Q(w, x, y, z) = \sum_t v_t\, w_{p_t} x_{i_t} y_{j_t} z_{k_t} $$
-is linear in each of four *slots*, arrays `[..., rows, channels]`, channel by channel. A
-product is its gradient by z, and every derivative of a product is again a gradient of Q
-by one slot. So one JAX primitive, the gradient by a slot, has itself as derivative and
-as transpose: products are differentiable any number of times, in both modes. Terms are
-written out, which takes one pass over memory; automatic differentiation of the same
-sums takes three times as long, since it writes every product to memory.
+is linear in each of four slots, arrays `[..., rows, channels]`, channel by channel.
+Terms are written out, which takes one pass over memory; automatic differentiation of
+the same sums takes three times as long, since it writes every product to memory. See
+`forms`.
 """
 
 import itertools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
+
+from common.nn.products.forms import gradient_of
 
 W, X, Y, Z = range(4)
 
@@ -61,10 +59,7 @@ def apply(
     full = [
         jnp.broadcast_to(a, (*shape[:-1], a.shape[-2], shape[-1])) for a in operands
     ]
-    return _gradient.bind(*full, form=form, slot=Z)
-
-
-_gradient = Primitive("multilinear_gradient")
+    return _gradient(*full, form=form, slot=Z)
 
 
 def _evaluate(*operands: Array, form: Form, slot: int) -> Array:
@@ -88,57 +83,8 @@ def _evaluate(*operands: Array, form: Form, slot: int) -> Array:
     return jnp.stack(rows, axis=-2)
 
 
-def _abstract(*operands: Any, form: Form, slot: int) -> Any:
-    first = operands[0]
-    shape = (*first.shape[:-2], form.sizes[slot], first.shape[-1])
-    return first.update(shape=shape)
+def _shape(first: Any, *_: Any, form: Form, slot: int) -> tuple[int, ...]:
+    return (*first.shape[:-2], form.sizes[slot], first.shape[-1])
 
 
-def _jvp(
-    primals: tuple[Array, ...], tangents: tuple[Any, ...], *, form: Form, slot: int
-) -> tuple[Array, Any]:
-    out = _gradient.bind(*primals, form=form, slot=slot)
-    parts = []
-    for place, tangent in enumerate(tangents):
-        if not isinstance(tangent, ad.Zero):
-            operands = (*primals[:place], tangent, *primals[place + 1 :])
-            parts.append(_gradient.bind(*operands, form=form, slot=slot))
-    return out, sum(parts[1:], parts[0]) if parts else ad.Zero.from_primal_value(out)
-
-
-def _transpose(
-    cotangent: Any, *operands: Any, form: Form, slot: int
-) -> tuple[Array | None, ...]:
-    others = [s for s in range(4) if s != slot]
-    if isinstance(cotangent, ad.Zero):
-        return (None,) * 3
-    given = dict(zip(others, operands, strict=True)) | {slot: cotangent}
-    (linear,) = (s for s in others if ad.is_undefined_primal(given[s]))
-    arrays = [given[s] for s in range(4) if s != linear]
-    found = _gradient.bind(*arrays, form=form, slot=linear)
-    return tuple(found if s == linear else None for s in others)
-
-
-def _batch(
-    operands: tuple[Array, ...], axes: tuple[Any, ...], *, form: Form, slot: int
-) -> tuple[Array, int]:
-    size = next(
-        a.shape[axis]
-        for a, axis in zip(operands, axes, strict=True)
-        if axis is not None
-    )
-    front = [
-        jnp.broadcast_to(a, (size, *a.shape))
-        if axis is None
-        else jnp.moveaxis(a, axis, 0)
-        for a, axis in zip(operands, axes, strict=True)
-    ]
-    return _gradient.bind(*front, form=form, slot=slot), 0
-
-
-_gradient.def_impl(lambda *operands, **p: _evaluate(*operands, **p))
-_gradient.def_abstract_eval(_abstract)
-ad.primitive_jvps[_gradient] = _jvp
-ad.primitive_transposes[_gradient] = _transpose
-batching.primitive_batchers[_gradient] = _batch
-mlir.register_lowering(_gradient, mlir.lower_fun(_evaluate, multiple_results=False))
+_gradient = gradient_of("multilinear_gradient", 4, _evaluate, _shape)

@@ -11,8 +11,7 @@ them all back and sums them over the senders. Frames exist inside these function
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +20,14 @@ from jaxtyping import Array, Float
 
 from common.nn.features import Features
 from common.nn.graph import Graph
-from common.nn.products.kernels import times, transpose_times, with_forward_mode
+from common.nn.products import plan
+from common.nn.products.kernels import (
+    expand,
+    times,
+    transpose_times,
+    unstacked,
+)
 from common.nn.products.over_blocks import convolve_blocks
-from common.nn.products.plan import edges_per_block as blocked_edges
 from common.nn.products.spec import EdgeWeights, PathWeights, Spec, equal_channels
 from common.so3.clebsch_gordan import clebsch_gordan
 from common.so3.irreps import Irrep, Path
@@ -107,7 +111,7 @@ def product(
     near = {irrep: one(part, part.shape[-2:]) for irrep, part in x.items()}
     own = one(weights, weights.shape[-1:])
     where = one(_direction(y, spec), (3,))
-    found = _sums(near, where, own, spec, with_forward_mode)
+    found = _sums(near, where, own, spec)
     return jax.tree.map(lambda a: a.reshape(*batch, *a.shape[-2:]), found)
 
 
@@ -192,7 +196,8 @@ def convolve(
         spec: irreps.
         edges_per_block: number of edges handled at once; by the device if None.
     """
-    edges = edges_per_block or blocked_edges(paths(spec), equal_channels(spec))
+    floats = plan.message_floats(paths(spec), equal_channels(spec))
+    edges = edges_per_block or plan.edges_per_block(floats)
     return convolve_blocks(_Sums(spec), x, graph, graph.vectors, weights, edges)
 
 
@@ -201,74 +206,43 @@ def _direction(y: Features, spec: Spec) -> Float[Array, "*batch 3"]:
     return y[vector][..., 0]
 
 
-def frame_rows(max_degree: int) -> list[tuple[int, int]]:
-    """Lists (l, m) of the rows of a frame: by |m|, then m before -m, then l.
+def frame_orders(degree: int, max_order: int | None = None) -> list[int]:
+    """Lists the orders of a degree as frames have them: 0, 1, -1, 2, -2 and so on.
 
-    >>> frame_rows(1)
-    [(0, 0), (1, 0), (1, 1), (1, -1)]
+    >>> frame_orders(2), frame_orders(2, max_order=1)
+    ([0, 1, -1, 2, -2], [0, 1, -1])
     """
-    rows = [(l, 0) for l in range(max_degree + 1)]
-    for m in range(1, max_degree + 1):
-        for signed in (m, -m):
-            rows += [(l, signed) for l in range(m, max_degree + 1)]
-    return rows
-
-
-@functools.cache
-def _polar_series(
-    max_degree: int,
-) -> tuple[
-    Float[np.ndarray, "series rows orders"], Float[np.ndarray, "series rows orders"]
-]:
-    """Returns frames at alpha = 0 as a series 1, cos beta, ..., sin beta, ....
-
-    Returns:
-        The coefficients; and the same with the orders m and -m swapped.
-    """
-    rows = frame_rows(max_degree)
-    num_angles = 2 * max_degree + 1
-    frames = np.zeros((2, num_angles, len(rows), num_angles))
-    angles = 2.0 * np.pi * np.arange(num_angles) / num_angles
-    for index, beta in enumerate(angles):
-        cosine, sine = np.cos(beta), np.sin(beta)
-        rotation = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
-        with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-            matrices = [
-                np.asarray(d)
-                for d in wigner_matrices(jnp.asarray(rotation), max_degree)
-            ]
-        for row, (l, m) in enumerate(rows):
-            frames[0, index, row, : 2 * l + 1] = matrices[l][:, l + m]
-            frames[1, index, row, : 2 * l + 1] = matrices[l][::-1, l + m]
-    multiples = angles[:, None] * np.arange(max_degree + 1)
-    series = np.concatenate([np.cos(multiples), np.sin(multiples[:, 1:])], axis=1)
-    own, swapped = (np.tensordot(np.linalg.inv(series), f, 1) for f in frames)
-    return own.astype(np.float32), swapped.astype(np.float32)
+    last = degree if max_order is None else min(degree, max_order)
+    return [0, *(sign * m for m in range(1, last + 1) for sign in (1, -1))]
 
 
 def edge_frames(
-    vectors: Float[Array, "*edges 3"], max_degree: int
-) -> Float[Array, "*edges rows orders"]:
-    r"""Returns the matrices that express features in the frames of edges.
+    vectors: Float[Array, "*edges 3"], max_degree: int, max_order: int | None = None
+) -> list[Float[Array, "*edges _orders _components"]]:
+    r"""Returns the matrices that express features in the frames of edges, by degree.
 
-    Row (l, m), ordered as `frame_rows`, is column m of $D^l(R)$, with R the turn by
-    beta about x and then by alpha about y that takes y to the direction. At the poles
-    alpha is zero, and gradients are finite.
+    The row of order m, ordered as `frame_orders`, is column m of $D^l(R)$, with R the
+    turn by beta about x and then by alpha about y that takes y to the direction. At the
+    poles alpha is zero, and gradients are finite.
 
-    >>> edge_frames(jnp.ones((5, 3)), max_degree=1).shape
-    (5, 4, 3)
+    >>> [frame.shape for frame in edge_frames(jnp.ones((5, 3)), max_degree=1)]
+    [(5, 1, 1), (5, 3, 3)]
 
     Args:
         vectors: directions, of any length but zero; a zero vector counts as the axis y.
         max_degree: largest degree of the features.
+        max_order: largest |m| of the rows; all if None.
     """
     cosines, sines, polar = _angles(vectors, max_degree)
-    expand = lambda values, table: (values @ table.reshape(len(table), -1)).reshape(
-        *values.shape[:-1], *table.shape[1:]
-    )
-    own, swapped = (expand(polar, table) for table in _polar_series(max_degree))
-    even, odd = _azimuths(max_degree)
-    return expand(cosines, even) * own + expand(sines, odd) * swapped
+    own, swapped, even, odd = _series(max_degree, max_order)
+    flat = expand(cosines, even) * expand(polar, own)
+    flat += expand(sines, odd) * expand(polar, swapped)
+    degrees = range(max_degree + 1)
+    shapes = [(len(frame_orders(l, max_order)), 2 * l + 1) for l in degrees]
+    ends = np.cumsum([rows * components for rows, components in shapes])
+    parts = jnp.split(flat, ends[:-1], axis=-1)
+    shaped = zip(parts, shapes, strict=True)
+    return [part.reshape(*part.shape[:-1], *shape) for part, shape in shaped]
 
 
 def _angles(
@@ -292,61 +266,46 @@ def _angles(
 
 
 @functools.cache
-def _azimuths(
-    max_degree: int,
-) -> tuple[Float[np.ndarray, "orders _rows _k"], Float[np.ndarray, "orders _rows _k"]]:
-    """Returns which multiple of alpha an entry goes with: its cosine, and its sine."""
-    # The entry at k of a row of degree l belongs to the order k - l.
-    degrees = np.array([[l] for l, _ in frame_rows(max_degree)])
-    orders = np.arange(2 * max_degree + 1) - degrees
-    select = np.eye(max_degree + 1)[np.minimum(np.abs(orders), max_degree)]
-    signed = -np.sign(orders)[..., None] * select
-    even, odd = (np.moveaxis(table, -1, 0) for table in (select, signed))
-    return even.astype(np.float32), odd.astype(np.float32)
+def _series(
+    max_degree: int, max_order: int | None
+) -> tuple[Float[np.ndarray, "series _entries"], ...]:
+    r"""Returns the entries of frames as series in the multiples of both angles.
 
+    In row m at the component of order k stands
+    $\cos(k \alpha) F_{mk}(\beta) - \sin(k \alpha) F_{m,-k}(\beta)$, F the frame at
+    $\alpha = 0$, a sum of 1, $\cos \beta$, ..., $\sin \beta$, ....
 
-def frame_orders(degree: int) -> list[int]:
-    """Lists the orders of a degree as frames have them: 0, 1, -1, 2, -2 and so on.
-
-    >>> frame_orders(2)
-    [0, 1, -1, 2, -2]
+    Returns:
+        F; the same with k and -k swapped; and which multiple of alpha an entry goes
+        with, its cosine and its sine.
     """
-    return [0, *(sign * m for m in range(1, degree + 1) for sign in (1, -1))]
+    num_angles = 2 * max_degree + 1
+    angles = 2.0 * np.pi * np.arange(num_angles) / num_angles
+    turns = [_polar_turn(beta, max_degree) for beta in angles]
+    multiples = angles[:, None] * np.arange(max_degree + 1)
+    waves = np.concatenate([np.cos(multiples), np.sin(multiples[:, 1:])], axis=1)
+    to_series = np.linalg.inv(waves)
+    tables: list[list[np.ndarray]] = [[], [], [], []]
+    for l in range(max_degree + 1):
+        rows, orders = frame_orders(l, max_order), np.arange(-l, l + 1)
+        frames = np.stack([turn[l][:, [l + m for m in rows]].T for turn in turns])
+        series = np.tensordot(to_series, frames, 1)
+        even = np.eye(max_degree + 1)[:, None, np.abs(orders)]
+        even = np.repeat(even, len(rows), axis=1)
+        found = series, series[..., ::-1], even, -np.sign(orders) * even
+        for table, entries in zip(tables, found, strict=True):
+            table.append(entries.reshape(len(entries), -1))
+    return tuple(np.concatenate(table, axis=1).astype(np.float32) for table in tables)
 
 
-def degree_frames(
-    vectors: Float[Array, "*edges 3"], max_degree: int
-) -> list[Float[Array, "*edges _orders _orders"]]:
-    """Returns the frames of edges, a matrix for each degree; see `edge_frames`.
-
-    Rows are ordered as `frame_orders`.
-
-    >>> [frame.shape for frame in degree_frames(jnp.ones((5, 3)), max_degree=1)]
-    [(5, 1, 1), (5, 3, 3)]
-    """
-    cosines, sines, polar = _angles(vectors, max_degree)
-    own, swapped, even, odd = _by_degree(max_degree)
-    flat = (cosines @ even) * (polar @ own) + (sines @ odd) * (polar @ swapped)
-    sizes = [2 * l + 1 for l in range(max_degree + 1)]
-    parts = jnp.split(flat, np.cumsum(np.square(sizes))[:-1], axis=-1)
-    return [
-        part.reshape(*part.shape[:-1], size, size)
-        for part, size in zip(parts, sizes, strict=True)
-    ]
-
-
-@functools.cache
-def _by_degree(max_degree: int) -> tuple[Float[np.ndarray, "series _entries"], ...]:
-    """Returns the tables of frames with the entries of one degree after another."""
-    rows = frame_rows(max_degree)
-    own = {l: [rows.index((l, m)) for m in frame_orders(l)] for l, _ in rows}
-
-    def flat(table: Float[np.ndarray, "series rows _k"]) -> np.ndarray:
-        blocks = [table[:, own[l], : 2 * l + 1] for l in sorted(own)]
-        return np.concatenate([b.reshape(len(table), -1) for b in blocks], axis=-1)
-
-    tables = *_polar_series(max_degree), *_azimuths(max_degree)
-    return tuple(map(flat, tables))
+def _polar_turn(
+    beta: float, max_degree: int
+) -> list[Float[np.ndarray, "_orders _orders"]]:
+    """Returns the Wigner matrices of a turn about x, in double precision."""
+    cosine, sine = np.cos(beta), np.sin(beta)
+    rotation = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        return [*map(np.asarray, wigner_matrices(jnp.asarray(rotation), max_degree))]
 
 
 def _multiples(cosine: Array, sine: Array, max_degree: int) -> tuple[Array, Array]:
@@ -378,7 +337,6 @@ def _sums(
     vectors: Float[Array, "num_receivers num_senders 3"],
     weights: Float[Array, "num_receivers num_senders num_weights"],
     spec: Spec,
-    form: Callable[[Any], Any] = lambda function: function,
 ) -> Features:
     """Sums products over the senders, whose features each receiver has for itself.
 
@@ -387,7 +345,6 @@ def _sums(
         vectors: directions.
         weights: weights.
         spec: irreps.
-        form: what makes the products of matrices of those of `kernels`.
     """
     _check(spec)
     num_in, num_out = len(spec.x), len(spec.out)
@@ -395,10 +352,10 @@ def _sums(
     sizes, norm = _orders(num_in, num_out)
     scaled = weights * np.repeat(norm, channels)
     scaled = jnp.split(scaled, channels * np.cumsum(sizes)[:-1], axis=-1)
-    frames = degree_frames(vectors, num_out - 1)
+    frames = edge_frames(vectors, num_out - 1, max_order=num_in - 1)
     # By degree, then by |m|: one row, and then two for each.
     turned = [
-        jnp.split(form(times)(frames[i.degree], x[i]), [*range(1, i.dim, 2)], axis=-2)
+        jnp.split(times(frames[i.degree], x[i]), [*range(1, i.dim, 2)], axis=-2)
         for i, _ in spec.x
     ]
     rows: list[list[Array]] = [[] for _ in range(num_out)]
@@ -408,24 +365,18 @@ def _sums(
         own = scaled[m].reshape(*weights.shape[:-1], num_out - m, -1)
         # Row by row: XLA's kernel for sums over short axes, which the gradient of a
         # broadcast product is, takes a hundred times as long.
-        for l, factor in enumerate(_unstacked(own), start=m):
-            for row in _unstacked(near):
+        for l, factor in enumerate(unstacked(own, axis=-2), start=m):
+            for row in unstacked(near, axis=-2):
                 # Degrees below m have no such order.
                 widths = [(0, 0)] * (row.ndim - 1) + [(m * channels, 0)]
                 rows[l].append(jnp.pad(factor * row, widths))
     sums = {}
     for out in spec.out:
         message = jnp.stack(rows[out.degree], axis=-2)
-        frame = frames[out.degree][..., : message.shape[-2], :]
-        message, frame = (a.reshape(len(a), -1, a.shape[-1]) for a in (message, frame))
-        sums[out] = form(transpose_times)(frame, message)
+        both = frames[out.degree], message
+        frame, message = (a.reshape(len(a), -1, a.shape[-1]) for a in both)
+        sums[out] = transpose_times(frame, message)
     return sums
-
-
-def _unstacked(array: Float[Array, "*edges rows channels"]) -> list[Array]:
-    """Returns the rows."""
-    parts = jnp.split(array, array.shape[-2], axis=-2)
-    return [part[..., 0, :] for part in parts]
 
 
 @functools.cache

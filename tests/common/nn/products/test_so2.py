@@ -10,7 +10,7 @@ from common.nn.products import clebsch_gordan, so2
 from common.nn.products.spec import make_spec
 from common.so3.irreps import harmonic_irreps, uniform
 from common.so3.wigner import wigner_matrices
-from tests.common.nn.random_inputs import assert_close, features
+from tests.common.nn.random_inputs import assert_close, features, positions
 
 
 def test_rows_are_columns_of_wigner_matrices():
@@ -28,15 +28,22 @@ def test_rows_are_columns_of_wigner_matrices():
     turn = jnp.asarray(about_y @ about_x, jnp.float32)
     frames = so2.edge_frames(turn @ jnp.array([0.0, 2.0, 0.0]), 3)
     matrices = wigner_matrices(turn, 3)
-    for row, (l, m) in enumerate(so2.frame_rows(3)):
-        expected = matrices[l][:, l + m]
-        np.testing.assert_allclose(frames[row, : 2 * l + 1], expected, atol=2e-6)
+    for l, frame in enumerate(frames):
+        columns = [l + m for m in so2.frame_orders(l)]
+        np.testing.assert_allclose(frame, matrices[l][:, columns].T, atol=2e-6)
+
+
+def test_lower_orders_are_the_first_rows():
+    few, whole = (so2.edge_frames(positions(4), 3, order) for order in (1, None))
+    for l, frame in enumerate(few):
+        assert frame.shape[1] == min(3, 2 * l + 1)
+        np.testing.assert_allclose(frame, whole[l][:, : frame.shape[1]], atol=1e-6)
 
 
 @pytest.mark.parametrize("direction", [[0, 1, 0], [0, -1, 0], [0, 0, 0], [1e-12, 1, 0]])
 def test_gradient_is_finite_at_the_poles(direction):
     slope = jax.jacobian(lambda v: so2.edge_frames(v, 3))(jnp.array(direction, float))
-    assert np.all(np.isfinite(slope))
+    assert all(np.all(np.isfinite(part)) for part in slope)
 
 
 def spread(values):
