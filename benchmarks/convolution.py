@@ -278,7 +278,8 @@ def best_size() -> tuple[int | None, dict[str, float]]:
         module, race = forms[name], {}
         given = draw_case(case, module.__name__.split(".")[-1])
         for size in SIZES:
-            edges = plan.edges_in(size, module.paths(case.spec), case.channels)
+            floats = plan.message_floats(module.paths(case.spec), case.channels)
+            edges = plan.edges_in(size, floats)
             form = lambda *a, m=module, c=case, e=edges: m.convolve(*a, c.spec, e)
             race[str(size)] = timing.block(with_gradient(form, case), *given)
         timed = timing.interleaved(race, ROUNDS)

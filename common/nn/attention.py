@@ -91,9 +91,9 @@ def by_head(weights: Logits, num_channels: int) -> Float[Array, "... num_channel
     """Returns the weights as factors of values whose channels the heads share.
 
     >>> by_head(jnp.array([[[1.0, 2.0]]]), 4).tolist()
-    [[[[1.0, 1.0, 2.0, 2.0]]]]
+    [[[1.0, 1.0, 2.0, 2.0]]]
     """
-    return jnp.repeat(weights, num_channels // weights.shape[-1], axis=-1)[:, :, None]
+    return jnp.repeat(weights, num_channels // weights.shape[-1], axis=-1)
 
 
 def attend(weights: Logits, values: Features) -> Features:
@@ -105,6 +105,6 @@ def attend(weights: Logits, values: Features) -> Features:
     [[[3.0, 3.0, 3.0, 3.0]]]
     """
     return {
-        irrep: jnp.sum(by_head(weights, part.shape[-1]) * part, axis=1)
+        irrep: jnp.sum(by_head(weights, part.shape[-1])[:, :, None] * part, axis=1)
         for irrep, part in values.items()
     }

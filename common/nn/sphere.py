@@ -9,6 +9,7 @@ $n_\beta \ge (3 L + 1) / 2$ and $n_\alpha \ge 3 M + 1$ points, M the largest ord
 """
 
 import functools
+from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
 import flax.linen as nn
@@ -18,16 +19,24 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from common.nn.features import Features, irreps_of
+from common.nn.products.kernels import spread, unstacked
 from common.so3.grid import exact_resolution, sphere_grid
 from common.so3.irreps import Irrep, Irreps, degree_slices
 
-Rows: TypeAlias = Float[Array, "*batch rows channels"]
-"""Coefficients of signals, a row for each (l, m), (0, 0) the first."""
+Rows: TypeAlias = Float[Array, "rows *batch channels"]
+"""Coefficients of signals, a row for each (l, m)."""
 
 
 class Sphere(NamedTuple):
-    """Matrices between the coefficients of signals and their values on a grid."""
+    """Matrices between the coefficients of signals and their values on a grid.
 
+    Attributes:
+        rows: (l, m) of the coefficients.
+        to_grid: values from coefficients.
+        from_grid: coefficients from values.
+    """
+
+    rows: tuple[tuple[int, int], ...]
     to_grid: Float[np.ndarray, "points rows"]
     from_grid: Float[np.ndarray, "rows points"]
 
@@ -64,7 +73,8 @@ def sphere(rows: tuple[tuple[int, int], ...], res_beta: int, res_alpha: int) -> 
     harmonics, scale = grid.harmonics[:, columns], (max_degree + 1) * (2 * degrees + 1)
     weights = np.exp(grid.log_weights) / (4.0 * np.pi)
     from_grid = (harmonics * weights[:, None]).T
-    return Sphere(harmonics / np.sqrt(scale), from_grid * np.sqrt(scale)[:, None])
+    to_grid, from_grid = harmonics / np.sqrt(scale), from_grid * np.sqrt(scale)[:, None]
+    return Sphere(rows, to_grid, from_grid)
 
 
 def degree_rows(max_degree: int) -> list[tuple[int, int]]:
@@ -77,29 +87,33 @@ def degree_rows(max_degree: int) -> list[tuple[int, int]]:
 
 
 def stack(x: Features) -> Rows:
-    """Puts the components of all degrees into one array.
+    """Puts the components of all degrees into one array, ordered as `degree_rows`.
 
     >>> from common.nn.features import harmonics
     >>> stack(harmonics(jnp.ones((5, 3)), 2)).shape
-    (5, 9, 1)
+    (9, 5, 1)
 
     Raises:
         ValueError: A degree is missing or comes twice, or numbers of channels differ.
     """
     signal_degree(irreps_of(x))
-    return jnp.concatenate([x[irrep] for irrep in sorted(x)], axis=-2)
+    return jnp.stack([row for i in sorted(x) for row in unstacked(x[i], axis=-2)])
 
 
-def unstack(rows: Rows, irreps: tuple[Irrep, ...]) -> Features:
+def unstack(rows: Rows, irreps: Iterable[Irrep]) -> Features:
     """Returns features from an array of all degrees.
 
     >>> from common.so3.irreps import harmonic_irreps
-    >>> found = unstack(jnp.ones((5, 9, 1)), harmonic_irreps(2))
+    >>> found = unstack(jnp.ones((9, 5, 1)), harmonic_irreps(2))
     >>> [part.shape for part in found.values()]
     [(5, 1, 1), (5, 3, 1), (5, 5, 1)]
     """
-    own = degree_slices(len(irreps) - 1)
-    return {i: rows[..., s, :] for i, s in zip(sorted(irreps), own, strict=True)}
+    by_degree = sorted(irreps)
+    own = degree_slices(len(by_degree) - 1)
+    return {
+        irrep: jnp.moveaxis(rows[place], 0, -2)
+        for irrep, place in zip(by_degree, own, strict=True)
+    }
 
 
 def signal_degree(irreps: Irreps) -> int:
@@ -122,30 +136,34 @@ def signal_degree(irreps: Irreps) -> int:
     return len(degrees) - 1
 
 
-def values(rows: Rows, on: Sphere) -> Float[Array, "*batch points channels"]:
+def values(rows: Rows, on: Sphere) -> Float[Array, "points *batch channels"]:
     """Returns the values of signals on a grid.
 
     >>> on = sphere(tuple(degree_rows(1)), 2, 4)
-    >>> values(jnp.ones((5, 4, 3)), on).shape
-    (5, 8, 3)
+    >>> values(jnp.ones((4, 5, 3)), on).shape
+    (8, 5, 3)
     """
     return _apply(on.to_grid, rows)
 
 
-def coefficients(points: Float[Array, "*batch points channels"], on: Sphere) -> Rows:
+def coefficients(points: Float[Array, "points *batch channels"], on: Sphere) -> Rows:
     """Returns the coefficients of signals from their values on a grid.
 
     >>> on = sphere(tuple(degree_rows(1)), 2, 4)
-    >>> coefficients(jnp.ones((5, 8, 3)), on).shape
-    (5, 4, 3)
+    >>> coefficients(jnp.ones((8, 5, 3)), on).shape
+    (4, 5, 3)
     """
     return _apply(on.from_grid, points)
 
 
-def _apply(matrix: Float[np.ndarray, "out in"], x: Array) -> Array:
+def _apply(
+    matrix: Float[np.ndarray, "out in"], x: Float[Array, "in *batch channels"]
+) -> Float[Array, "out *batch channels"]:
+    # One product of two matrices, the second long: nothing is transposed.
     matrix = jnp.asarray(matrix, x.dtype)
-    highest = jax.lax.Precision.HIGHEST
-    return jnp.einsum("oi,...ic->...oc", matrix, x, precision=highest)
+    flat = x.reshape(len(x), -1)
+    found = jnp.matmul(matrix, flat, precision=jax.lax.Precision.HIGHEST)
+    return found.reshape(-1, *x.shape[1:])
 
 
 def separable_silu(
@@ -157,21 +175,20 @@ def separable_silu(
     polynomial, so that any grid leaves an error of equivariance.
 
     >>> on = sphere(tuple(degree_rows(1)), 2, 4)
-    >>> separable_silu(jnp.ones((5, 4, 3)), jnp.zeros((5, 3)), on)[0, 0].tolist()
+    >>> separable_silu(jnp.ones((4, 5, 3)), jnp.zeros((5, 3)), on)[0, 0].tolist()
     [0.0, 0.0, 0.0]
 
     Args:
-        rows: coefficients.
+        rows: coefficients, (0, 0) the first.
         scalars: the numbers whose SiLU takes the place of degree 0.
         on: grid.
     """
     found = coefficients(nn.silu(values(rows, on)), on)
-    first = nn.silu(scalars)[..., None, :]
-    return jnp.concatenate([first, found[..., 1:, :]], axis=-2)
+    return jnp.concatenate([nn.silu(scalars)[None], found[1:]])
 
 
 def swiglu(
-    rows: Float[Array, "*batch rows twice_channels"],
+    rows: Float[Array, "rows *batch twice_channels"],
     scalars: Float[Array, "*batch thrice_channels"],
     on: Sphere,
 ) -> Rows:
@@ -183,11 +200,17 @@ def swiglu(
     and t the thirds of the scalars. The grid of `product_resolution` makes it exact.
 
     >>> on = sphere(tuple(degree_rows(1)), *product_resolution(1, 1))
-    >>> swiglu(jnp.ones((5, 4, 6)), jnp.zeros((5, 9)), on).shape
-    (5, 4, 3)
+    >>> swiglu(jnp.ones((4, 5, 6)), jnp.zeros((5, 9)), on).shape
+    (4, 5, 3)
+
+    Args:
+        rows: coefficients of both halves, (0, 0) the first.
+        scalars: three for each channel of a half.
+        on: grid.
     """
-    left, right = jnp.split(values(rows, on), 2, axis=-1)
-    gates, inside, outside = jnp.split(scalars[..., None, :], 3, axis=-1)
-    found = nn.sigmoid(gates) * coefficients(left * right, on)
-    first = found[..., :1, :] + nn.silu(inside) * outside
-    return jnp.concatenate([first, found[..., 1:, :]], axis=-2)
+    left, right = jnp.split(rows, 2, axis=-1)
+    gates, inside, outside = jnp.split(scalars, 3, axis=-1)
+    products = coefficients(values(left, on) * values(right, on), on)
+    found = spread(nn.sigmoid(gates), len(rows), axis=-rows.ndim) * products
+    first = found[:1] + nn.silu(inside) * outside
+    return jnp.concatenate([first, found[1:]])

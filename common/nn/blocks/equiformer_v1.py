@@ -13,16 +13,19 @@ by distance. As published the weights jump where a neighbour crosses the cutoff.
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from common.nn.attention import AttentionLogits, attend, attention_weights
-from common.nn.blocks.messages import Rows, message_product
-from common.nn.features import Features, add, scalars_of
+from common.nn.blocks.messages import Rows, message_product, sum_edges
+from common.nn.features import Features, add, irreps_of, scalars_of
 from common.nn.gate import gate
-from common.nn.graph import Graph, gather, never_empty, receiver_feats
+from common.nn.graph import Graph, never_empty, receiver_feats
 from common.nn.linear import Linear
 from common.nn.mlp import MLP
 from common.nn.norm import LayerNorm
+from common.nn.products import PRODUCTS
+from common.nn.products.plan import message_floats
+from common.nn.products.spec import make_spec
 from common.so3.irreps import SCALAR, Irreps, format_irreps, parse
 
 
@@ -55,27 +58,21 @@ class EquiformerV1Block(nn.Module):
         return add(own, self._feed_forward(LayerNorm("each")(own), condition))
 
     def _attention(self, x: Features, graph: Graph) -> Features:
-        """Returns the weighted sums of the values of the edges."""
-        irreps, graph = parse(self.irreps), never_empty(graph)
+        """Returns what attention adds to the receivers."""
+        graph = never_empty(graph)
         senders, own = Linear(self.irreps)(x), Linear(self.irreps)(x)
-        own = receiver_feats(own, graph)
-        pairs = {i: own[i][:, None] + gather(senders[i], graph) for i in irreps}
-        row, spec = message_product(self.product, pairs, graph)
-        widths = (irreps[SCALAR], row.num_weights(spec))
-        weights = MLP(widths)(graph.feats)
-        products = row.product(pairs, graph.harmonics, weights, spec)
-        num_logits = self.num_heads * self.num_logit_channels
-        messages, logits = _gated_linear(irreps, num_logits, products)
-        init = nn.initializers.normal(1.0)
-        weights = self.param("weights", init, (row.num_weights(spec),))
-        products = row.product(messages, graph.harmonics, weights, spec)
-        shared = {
-            i: self.num_heads * -(-n // self.num_heads) for i, n in irreps.items()
-        }
-        values = Linear(format_irreps(shared))(products)
-        logits = AttentionLogits(self.num_heads, normalize=False)(logits)
-        weights = attention_weights(logits, graph.envelope, self.smooth)
-        return Linear(self.irreps)(attend(weights, values))
+        row, spec = message_product(self.product, senders, graph)
+        attention = MLPAttention(
+            self.irreps,
+            self.product,
+            self.num_heads,
+            self.num_logit_channels,
+            self.smooth,
+        )
+        floats = message_floats(row.paths(spec), max(parse(self.irreps).values()))
+        rows = receiver_feats(own, graph), graph.harmonics, graph.feats, graph.envelope
+        sums = sum_edges(attention, floats, senders, graph, *rows)
+        return Linear(self.irreps)(sums)
 
     def _feed_forward(self, x: Features, condition: Rows) -> Features:
         irreps = parse(self.irreps)
@@ -86,6 +83,60 @@ class EquiformerV1Block(nn.Module):
             shift = nn.Dense(hidden[SCALAR], name="condition")(condition)
         activated, _ = _gated_linear(hidden, 0, x, shift)
         return Linear(self.irreps)(activated)
+
+
+class MLPAttention(nn.Module):
+    """Multi-head attention over the senders of some receivers.
+
+    Attributes:
+        irreps: irreps of the features.
+        product: row of `common.nn.products.PRODUCTS` that makes the messages.
+        num_heads: number of heads.
+        num_logit_channels: invariants of each head that its logit is made of.
+        smooth: true for weights that vanish smoothly with the envelope.
+    """
+
+    irreps: str
+    product: str
+    num_heads: int
+    num_logit_channels: int
+    smooth: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Features,
+        own: Features,
+        harmonics: Features,
+        feats: Float[Array, "num_receivers num_senders num_feats"],
+        envelope: Float[Array, "num_receivers num_senders"],
+    ) -> Features:
+        """Returns the sums at the receivers.
+
+        Args:
+            x: features of the senders, `[receivers, senders, ...]`.
+            own: features of the receivers.
+            harmonics: harmonics of the edges.
+            feats: invariant features of the edges.
+            envelope: weights of the edges.
+        """
+        irreps = parse(self.irreps)
+        pairs = {i: own[i][:, None] + x[i] for i in irreps}
+        row = PRODUCTS[self.product]
+        spec = make_spec(irreps, irreps_of(harmonics), irreps)
+        weights = MLP((irreps[SCALAR], row.num_weights(spec)))(feats)
+        products = row.product(pairs, harmonics, weights, spec)
+        num_logits = self.num_heads * self.num_logit_channels
+        messages, logits = _gated_linear(irreps, num_logits, products)
+        init = nn.initializers.normal(1.0)
+        weights = self.param("weights", init, (row.num_weights(spec),))
+        products = row.product(messages, harmonics, weights, spec)
+        shared = {
+            i: self.num_heads * -(-n // self.num_heads) for i, n in irreps.items()
+        }
+        values = Linear(format_irreps(shared))(products)
+        logits = AttentionLogits(self.num_heads, normalize=False)(logits)
+        return attend(attention_weights(logits, envelope, self.smooth), values)
 
 
 def _gated_linear(

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import flax.linen as nn
 
-from common.nn.blocks.frame_attention import FrameAttention
+from common.nn.blocks.frame_attention import FrameAttention, attend_in_frames
 from common.nn.blocks.messages import Rows
 from common.nn.features import Features, add, irreps_of, scalars_of
 from common.nn.graph import Graph, receiver_feats
@@ -70,7 +70,7 @@ class EquiformerV2Block(nn.Module):
             self.resolution,
             self.smooth,
         )
-        own = add(own, attention(LayerNorm("separable")(x), graph))
+        own = add(own, attend_in_frames(attention, LayerNorm("separable")(x), graph))
         return add(own, self._feed_forward(LayerNorm("separable")(own), condition))
 
     def _feed_forward(self, x: Features, condition: Rows) -> Features:
@@ -81,7 +81,7 @@ class EquiformerV2Block(nn.Module):
         points = values(stack(Linear(width)(x)), on)
         dense = lambda: nn.Dense(width, use_bias=False)
         points = dense()(nn.silu(dense()(nn.silu(dense()(points)))))
-        hidden = unstack(coefficients(points, on), tuple(irreps))
+        hidden = unstack(coefficients(points, on), irreps)
         scalars = nn.Dense(width, name="scalars")(scalars_of(x))
         if condition is not None:
             scalars += nn.Dense(width, name="condition")(condition)

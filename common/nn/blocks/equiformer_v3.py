@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import flax.linen as nn
 
-from common.nn.blocks.frame_attention import FrameAttention
+from common.nn.blocks.frame_attention import FrameAttention, attend_in_frames
 from common.nn.blocks.messages import Rows
 from common.nn.features import Features, add, irreps_of, scalars_of
 from common.nn.graph import Graph, receiver_feats
@@ -63,7 +63,7 @@ class EquiformerV3Block(nn.Module):
             resolution=0,
             smooth=True,
         )
-        own = add(own, attention(LayerNorm("merged")(x), graph))
+        own = add(own, attend_in_frames(attention, LayerNorm("merged")(x), graph))
         return add(own, self._feed_forward(LayerNorm("merged")(own), condition))
 
     def _feed_forward(self, x: Features, condition: Rows) -> Features:
@@ -77,4 +77,4 @@ class EquiformerV3Block(nn.Module):
             tuple(degree_rows(max_degree)), *product_resolution(max_degree, max_degree)
         )
         hidden = swiglu(stack(Linear(2 * width)(x)), scalars, on)
-        return Linear(self.irreps)(unstack(hidden, tuple(irreps)))
+        return Linear(self.irreps)(unstack(hidden, irreps))

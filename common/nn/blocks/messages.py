@@ -1,17 +1,18 @@
 """Messages, said once: a product of the table for the edges of a graph."""
 
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
 from common.nn.activations import swish
-from common.nn.features import Features, irreps_of
-from common.nn.graph import Graph
+from common.nn.features import Features, irreps_of, take
+from common.nn.graph import Graph, neighbour_table
 from common.nn.linear import Linear
 from common.nn.mlp import MLP
-from common.nn.products import MESSAGE_PRODUCTS, PRODUCTS
+from common.nn.products import MESSAGE_PRODUCTS, PRODUCTS, plan
+from common.nn.products.over_blocks import Operands, over_blocks
 from common.nn.products.spec import Product, RadialWeights, Spec, make_spec
 from common.so3.irreps import SCALAR, Irrep, format_irreps
 
@@ -103,6 +104,43 @@ def radial_sums(
     kernel = module.param("kernel", nn.initializers.lecun_normal(), shape)
     sums = row.convolve(mixed, graph, RadialWeights(swish(hidden), kernel), spec)
     return jax.tree.map(lambda part: part / avg_num_neighbors**0.5, sums)
+
+
+class _Sums(NamedTuple):
+    """What is done in a block."""
+
+    module: nn.Module
+
+    def __call__(self, x: Features, variables: Any, rows: Any) -> tuple[Any, Any, Any]:
+        return None, None, self.module.apply(variables, x, *rows)
+
+
+def sum_edges(
+    module: nn.Module, floats: int, x: Features, graph: Graph, *rows: Any
+) -> Features:
+    """Returns what a module sums over the edges, a block of receivers at a time.
+
+    Its inner arrays exist for a block only, in value and in derivatives in reverse
+    mode, which make them anew.
+
+    Args:
+        module: a submodule that is bound and not called:
+            `(x, *rows) -> features` of receivers, where x is `[receivers, senders,
+            ...]`, zero where rows are. It makes no random numbers.
+        floats: numbers that it makes of an edge at once.
+        x: features of the nodes.
+        graph: edges.
+        rows: PyTrees of what receivers and their edges have, receivers first.
+    """
+    senders = neighbour_table(graph, next(iter(x.values())).shape[0])
+    if module.is_initializing():
+        module(*jax.tree.map(lambda a: a[:1], (take(x, senders[:1]), *rows)))
+    function, variables = module.unbind()
+    one = lambda tree: jax.tree.map(lambda a: a[None], tree)
+    operands = Operands(*map(one, (x, variables, rows)))
+    edges = plan.edges_per_block(floats)
+    found = over_blocks(_Sums(function), edges, senders[None], operands).rows
+    return jax.tree.map(lambda a: a[0], found)
 
 
 def by_species(x: Features, one_hot: Float[Array, "num_nodes num_species"]) -> Features:

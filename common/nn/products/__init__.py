@@ -24,7 +24,7 @@ from common.nn.products import (
     so2,
     vector_harmonics,
 )
-from common.nn.products.plan import edges_per_block
+from common.nn.products.plan import edges_per_block, message_floats
 from common.nn.products.spec import EdgeWeights, Product, Spec
 
 _FUNCTIONS = ("paths", "num_weights", "irreps_out", "product", "path_weights")
@@ -46,7 +46,8 @@ def _convolve(
         return zeros(module.irreps_out(spec), len(graph.envelope))
     if hasattr(module, "convolve"):
         return module.convolve(x, graph, weights, spec)
-    edges = edges_per_block(module.paths(spec), max(dict(spec.x).values()))
+    floats = message_floats(module.paths(spec), max(dict(spec.x).values()))
+    edges = edges_per_block(floats)
     return over_blocks.convolve(module.product, x, graph, weights, spec, edges)
 
 

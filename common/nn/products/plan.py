@@ -63,31 +63,38 @@ def _read(path: Path) -> dict[str, int | None]:
     )
 
 
-def edges_per_block(paths: Iterable[CouplingPath], channels: int) -> int:
-    """Returns how many edges the default device handles at once.
+def message_floats(paths: Iterable[CouplingPath], channels: int) -> int:
+    """Returns how many numbers the messages of an edge are.
 
-    >>> from common.nn.products.clebsch_gordan import paths
-    >>> from common.nn.products.spec import make_spec
-    >>> from common.so3.irreps import uniform
-    >>> low, high = (paths(make_spec(*[uniform(l, 64)] * 3)) for l in (1, 5))
-    >>> edges_per_block(low, 64) >= edges_per_block(high, 64) >= 1
-    True
+    >>> from common.so3.irreps import SCALAR
+    >>> message_floats([(SCALAR, SCALAR, SCALAR)], channels=64)
+    64
 
     Args:
         paths: paths of the product.
         channels: channels of each.
     """
-    size = bytes_per_block(jax.devices()[0].device_kind)
-    return edges_in(size, paths, channels)
+    return channels * sum(out.dim for *_, out in paths)
 
 
-def edges_in(size: int | None, paths: Iterable[CouplingPath], channels: int) -> int:
-    """Returns how many edges have messages of so many bytes; all edges if None.
+def edges_per_block(floats: int) -> int:
+    """Returns how many edges the default device handles at once.
 
-    >>> edges_in(None, (), 64) == EVERY_EDGE
+    >>> edges_per_block(100) >= edges_per_block(1000) >= 1
+    True
+
+    Args:
+        floats: numbers that an edge has at once, as its messages.
+    """
+    return edges_in(bytes_per_block(jax.devices()[0].device_kind), floats)
+
+
+def edges_in(size: int | None, floats: int) -> int:
+    """Returns how many edges fit into so many bytes; all edges if None.
+
+    >>> edges_in(None, 64) == EVERY_EDGE
     True
     """
     if size is None:
         return EVERY_EDGE
-    floats = channels * sum(out.dim for *_, out in paths)
     return max(1, size // (4 * max(1, floats)))

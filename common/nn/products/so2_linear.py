@@ -8,29 +8,34 @@ $$ \begin{pmatrix} y_m \\ y_{-m} \end{pmatrix} =
 $W_1$ and $W_2$ hold as much as the products with all harmonics of the edge, along paths
 whose degrees have an even and an odd sum. A reflection that contains the edge changes
 the sign of $x_{-m}$ alone, so that natural parities (O(3)) have no $W_2$; where all
-irreps are called even (SO(3)) both are allowed. Rows are those of `frame_rows`, up to
-a largest order.
+irreps are called even (SO(3)) both are allowed.
 """
+
+from collections.abc import Iterable
+from typing import TypeAlias
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from common.nn.graph import Graph
-from common.nn.products.so2 import edge_frames, frame_rows
-from common.so3.irreps import Irreps
+from common.nn.features import Features
+from common.nn.products.kernels import spread, times, transpose_times, unstacked
+from common.nn.products.so2 import frame_orders
+from common.so3.irreps import Irrep, Irreps
 
-EdgeRows = Float[Array, "num_receivers num_senders rows channels"]
+Frames: TypeAlias = list[Float[Array, "num_receivers num_senders _orders _components"]]
+"""What `edge_frames` returns."""
+EdgeRows: TypeAlias = Float[Array, "rows num_receivers num_senders channels"]
 
 
 def rows_up_to(max_degree: int, max_order: int) -> tuple[tuple[int, int], ...]:
-    """Lists (l, m) of the rows of a frame with |m| up to a largest order.
+    """Lists (l, m) of the rows in frames: by |m|, then m before -m, then l.
 
-    >>> rows_up_to(2, 0)
-    ((0, 0), (1, 0), (2, 0))
+    >>> rows_up_to(1, 1)
+    ((0, 0), (1, 0), (1, 1), (1, -1))
     """
-    return tuple(row for row in frame_rows(max_degree) if abs(row[1]) <= max_order)
+    orders = frame_orders(max_order)
+    return tuple((l, m) for m in orders for l in range(abs(m), max_degree + 1))
 
 
 def mixes_signs(irreps: Irreps) -> bool:
@@ -51,55 +56,58 @@ def mixes_signs(irreps: Irreps) -> bool:
     raise ValueError(f"expected parities all natural or all even, found {found}")
 
 
-def stacked_frames(
-    vectors: Float[Array, "*edges 3"], max_degree: int, max_order: int
-) -> Float[Array, "*edges rows components"]:
-    """Returns frames that act on all degrees at once, one above the other.
+def into_frames(frames: Frames, x: Features) -> EdgeRows:
+    """Returns features in the frames of edges, ordered as `rows_up_to`.
 
-    >>> stacked_frames(jnp.ones((5, 3)), max_degree=2, max_order=1).shape
-    (5, 7, 9)
+    >>> from common.nn.features import from_scalars
+    >>> from common.nn.products.so2 import edge_frames
+    >>> frames = edge_frames(jnp.ones((2, 3, 3)), max_degree=0)
+    >>> into_frames(frames, from_scalars(jnp.ones((2, 1, 8)))).shape
+    (1, 2, 3, 8)
+
+    Args:
+        frames: frames.
+        x: features of the senders of each receiver, or one for all senders.
     """
-    rows = rows_up_to(max_degree, max_order)
-    frames = edge_frames(vectors, max_degree)[..., : len(rows), :]
-    degrees = np.array([l for l, _ in rows])[:, None]
-    blocks = [
-        jnp.where(degrees == l, frames[..., : 2 * l + 1], 0.0)
-        for l in range(max_degree + 1)
-    ]
-    return jnp.concatenate(blocks, axis=-1)
+    found = {}
+    for irrep, part in sorted(x.items()):
+        frame = frames[irrep.degree]
+        if part.shape[1] == 1:  # One tall product for each receiver.
+            flat = frame.reshape(len(frame), -1, irrep.dim)
+            rows = times(flat, part[:, 0]).reshape(*frame.shape[:3], part.shape[-1])
+        else:
+            rows = times(frame, part)
+        names = ((irrep.degree, m) for m in _orders(frame))
+        found |= dict(zip(names, unstacked(rows, axis=-2), strict=True))
+    return jnp.stack([found[row] for row in _rows(frames)])
 
 
-def into_frames(
-    frames: Float[Array, "num_receivers num_senders rows components"],
-    x: Float[Array, "num_nodes components channels"],
-    graph: Graph,
-) -> EdgeRows:
-    """Returns the features of the senders in the frames of their edges.
-
-    >>> from common.nn.graph import make_graph
-    >>> ones = jnp.ones((2, 2))
-    >>> graph = make_graph(jnp.ones((2, 2, 3)), ones[..., None], ones, max_degree=1)
-    >>> frames = stacked_frames(graph.vectors, max_degree=1, max_order=1)
-    >>> into_frames(frames, jnp.ones((2, 4, 8)), graph).shape
-    (2, 2, 4, 8)
-    """
-    # In the dense form a product for every sender, tall in the receivers.
-    if graph.senders is None:
-        return jnp.einsum("rsnk,skc->rsnc", frames, x)
-    return jnp.einsum("rsnk,rskc->rsnc", frames, x[graph.senders])
-
-
-def out_of_frames(
-    frames: Float[Array, "num_receivers num_senders rows components"],
-    messages: EdgeRows,
-) -> Float[Array, "num_receivers components channels"]:
+def out_of_frames(frames: Frames, rows: EdgeRows, irreps: Iterable[Irrep]) -> Features:
     """Turns messages back and sums them at their receivers.
 
-    >>> frames = stacked_frames(jnp.ones((2, 3, 3)), max_degree=1, max_order=1)
-    >>> out_of_frames(frames, jnp.ones((2, 3, 4, 8))).shape
-    (2, 4, 8)
+    >>> from common.nn.products.so2 import edge_frames
+    >>> from common.so3.irreps import SCALAR
+    >>> frames = edge_frames(jnp.ones((2, 3, 3)), max_degree=0)
+    >>> out_of_frames(frames, jnp.ones((1, 2, 3, 8)), [SCALAR])[SCALAR].shape
+    (2, 1, 8)
     """
-    return jnp.einsum("rsnk,rsnc->rkc", frames, messages)
+    messages = dict(zip(_rows(frames), unstacked(rows, axis=0), strict=True))
+    found = {}
+    for irrep in irreps:
+        frame = frames[irrep.degree]
+        own = jnp.stack([messages[irrep.degree, m] for m in _orders(frame)], axis=-2)
+        # Senders and rows in one axis, to sum over.
+        frame, own = (a.reshape(len(a), -1, a.shape[-1]) for a in (frame, own))
+        found[irrep] = transpose_times(frame, own)
+    return found
+
+
+def _orders(frame: Float[Array, "*edges orders components"]) -> list[int]:
+    return frame_orders(frame.shape[-2] // 2)
+
+
+def _rows(frames: Frames) -> tuple[tuple[int, int], ...]:
+    return rows_up_to(len(frames) - 1, max(map(max, map(_orders, frames))))
 
 
 class SO2Linear(nn.Module):
@@ -122,10 +130,10 @@ class SO2Linear(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "*edges rows channels"],
-        weights: Float[Array, "*edges degrees channels"] | None = None,
+        x: Float[Array, "rows *edges channels"],
+        weights: Float[Array, "degrees *edges channels"] | None = None,
     ) -> tuple[
-        Float[Array, "*edges rows features"], Float[Array, "*edges num_scalars"]
+        Float[Array, "rows *edges features"], Float[Array, "*edges num_scalars"]
     ]:
         """Returns the rows and the scalars.
 
@@ -133,27 +141,30 @@ class SO2Linear(nn.Module):
             x: rows.
             weights: factors of the input, one a degree and channel; none if None.
         """
-        num_degrees, width = self.max_degree + 1, self.features
         found, scalars, start = [], jnp.zeros(()), 0
         for m in range(self.max_order + 1):
-            signs, size = 2 if m else 1, num_degrees - m
-            part = x[..., start : start + signs * size, :]
+            signs, size = 2 if m else 1, self.max_degree + 1 - m
+            part = x[start : start + signs * size].reshape(signs, size, *x.shape[1:])
             start += signs * size
-            part = part.reshape(*x.shape[:-2], signs, size, x.shape[-1])
             if weights is not None:
-                part = part * weights[..., None, m:, :]
-            part = part.reshape(*x.shape[:-2], signs, size * x.shape[-1])
+                part = part * spread(weights[m:], signs, axis=-part.ndim)
+            part = jnp.moveaxis(part, 1, -2)
+            part = part.reshape(*part.shape[:-2], -1)
+            width = size * self.features
             if m == 0:
-                dense = nn.Dense(size * width + self.num_scalars, name="order_0")
-                mixed, scalars = jnp.split(dense(part)[..., 0, :], [size * width], -1)
+                dense = nn.Dense(width + self.num_scalars, name="order_0")
+                mixed, scalars = jnp.split(dense(part[0]), [width], axis=-1)
+                mixed = mixed[None]
             else:
-                mixed = self._pair(part, size * width, m)
-            found.append(mixed.reshape(*x.shape[:-2], signs * size, width))
-        return jnp.concatenate(found, axis=-2), scalars
+                mixed = self._pair(part, width, m)
+            mixed = mixed.reshape(*mixed.shape[:-1], size, self.features)
+            mixed = jnp.moveaxis(mixed, -2, 1)
+            found.append(mixed.reshape(-1, *mixed.shape[2:]))
+        return jnp.concatenate(found), scalars
 
     def _pair(
-        self, x: Float[Array, "*edges 2 channels"], width: int, m: int
-    ) -> Float[Array, "*edges 2 width"]:
+        self, x: Float[Array, "2 *edges channels"], width: int, m: int
+    ) -> Float[Array, "2 *edges width"]:
         """Maps the rows of m and -m."""
         name, count = f"order_{m}", 2 if self.mixes_signs else 1
         init = nn.initializers.variance_scaling(
@@ -164,4 +175,4 @@ class SO2Linear(nn.Module):
         if not self.mixes_signs:
             return mixed
         own, other = jnp.split(mixed, 2, axis=-1)
-        return own + jnp.stack([-other[..., 1, :], other[..., 0, :]], axis=-2)
+        return own + jnp.stack([-other[1], other[0]])

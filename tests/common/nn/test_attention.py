@@ -69,4 +69,4 @@ def test_each_head_weighs_its_channels():
     heads = np.split(np.asarray(values[VECTOR]), 2, axis=-1)
     expected = [np.einsum("rs,rsdc->rdc", weights[..., h], heads[h]) for h in range(2)]
     np.testing.assert_allclose(found, np.concatenate(expected, -1), atol=1e-6)
-    assert by_head(weights, 4).shape == (2, 3, 1, 4)
+    assert by_head(weights, 4).shape == (2, 3, 4)

@@ -9,17 +9,11 @@ import pytest
 
 from common.nn.features import harmonics
 from common.nn.products import so2_linear
+from common.nn.products.so2 import edge_frames
 from common.nn.products.so2_linear import SO2Linear
-from common.nn.sphere import stack, unstack
 from common.so3.clebsch_gordan import clebsch_gordan
 from common.so3.irreps import harmonic_irreps, parse, product_paths, uniform
-from tests.common.nn.random_inputs import (
-    assert_close,
-    dense_graph,
-    features,
-    positions,
-    sparse_graph,
-)
+from tests.common.nn.random_inputs import assert_close, features, positions
 
 WIDTH = 2
 
@@ -76,51 +70,43 @@ def test_the_map_is_the_full_product_with_mapped_weights(max_degree, group):
 
     @jax.jit
     def in_frames(vectors, x, parameters):
-        frames = so2_linear.stacked_frames(vectors, max_degree, max_degree)
-        rows = jnp.einsum("rsnk,rkc->rsnc", frames, stack(x))
+        frames = edge_frames(vectors, max_degree)
+        rows = so2_linear.into_frames(frames, {i: a[:, None] for i, a in x.items()})
         messages, _ = module.apply(parameters, rows)
-        return so2_linear.out_of_frames(frames, messages)
+        return so2_linear.out_of_frames(frames, messages, tuple(irreps))
 
     found = in_frames(vectors, x, mapped(weights, max_degree, mixes))
     y = harmonics(vectors[:, 0], 2 * max_degree, group)
     expected = by_paths(x, y, weights)
-    assert_close(unstack(found, tuple(irreps)), expected, atol=1e-5)
+    assert_close(found, expected, atol=1e-5)
 
 
 def test_weights_scale_the_degrees_and_channels_of_the_input():
     rng = np.random.default_rng(1)
-    x, weights = rng.normal(size=(5, 9, 2)), rng.normal(size=(5, 3, 2))
+    x, weights = rng.normal(size=(9, 5, 2)), rng.normal(size=(3, 5, 2))
     module = SO2Linear(3, 2, 2, mixes_signs=True, num_scalars=4)
     parameters = jax.jit(module.init)(jax.random.key(0), jnp.asarray(x))
     degrees = [l for l, _ in so2_linear.rows_up_to(2, 2)]
     apply = jax.jit(module.apply)
-    scaled = apply(parameters, jnp.asarray(x * weights[:, degrees]))
+    scaled = apply(parameters, jnp.asarray(x * weights[degrees]))
     found = apply(parameters, jnp.asarray(x), jnp.asarray(weights))
     assert_close(found, scaled)
-    assert [part.shape for part in found] == [(5, 9, 3), (5, 4)]
+    assert [part.shape for part in found] == [(9, 5, 3), (5, 4)]
 
 
 def test_features_come_out_of_frames_as_they_went_in():
-    x, where = features("2x0e+2x1o+2x2e", 4), positions(4)
-    dense, sparse = dense_graph(where), sparse_graph(where)
+    x, vectors = features("2x0e+2x1o+2x2e", 4), positions(12).reshape(4, 3, 3)
+    others = jax.tree.map(lambda a: jnp.stack([a, 2.0 * a, a], axis=1), x)
 
     @jax.jit
-    def total(graph):
-        frames = so2_linear.stacked_frames(graph.vectors, 2, 2)
-        rows = so2_linear.into_frames(frames, stack(x), graph)
-        return so2_linear.out_of_frames(frames, rows)
+    def total(near):
+        frames = edge_frames(vectors, 2)
+        rows = so2_linear.into_frames(frames, near)
+        return so2_linear.out_of_frames(frames, rows, tuple(x))
 
-    others = jnp.sum(stack(x), axis=0) - stack(x)
-    np.testing.assert_allclose(total(sparse), others, atol=1e-5)
-    np.testing.assert_allclose(total(dense), others + stack(x), atol=1e-5)
-
-
-def test_lower_orders_are_the_first_rows():
-    vectors = positions(4)
-    few = so2_linear.stacked_frames(vectors, 3, 1)
-    whole = so2_linear.stacked_frames(vectors, 3, 3)
-    np.testing.assert_array_equal(few, whole[:, : few.shape[1]])
-    assert few.shape[1] == len(so2_linear.rows_up_to(3, 1)) == 4 + 2 * 3
+    assert_close(total(others), jax.tree.map(lambda a: 4.0 * a, x), atol=1e-5)
+    alone = total(jax.tree.map(lambda a: a[:, None], x))
+    assert_close(alone, jax.tree.map(lambda a: 3.0 * a, x), atol=1e-5)
 
 
 def test_parities_that_are_neither_natural_nor_all_even_are_refused():
