@@ -67,6 +67,16 @@ def test_few_orders_need_few_azimuths():
     np.testing.assert_allclose(few, many, atol=2e-5)
 
 
+def test_products_of_few_terms_are_those_of_the_grid(monkeypatch):
+    rows, rng = rows_up_to(2, 2), np.random.default_rng(4)
+    x = jnp.asarray(rng.normal(size=(len(rows), 3, 4)), jnp.float32)
+    scalars, on = jnp.ones((3, 6)), sp.sphere(rows, *sp.product_resolution(2, 2))
+    size = lambda x: jnp.sum(jnp.square(sp.swiglu(x, scalars, on)))
+    by_terms = jax.grad(size)(x)
+    monkeypatch.setattr(sp, "MAX_TERMS", 0)
+    np.testing.assert_allclose(by_terms, jax.grad(size)(x), rtol=1e-4, atol=1e-4)
+
+
 def test_coefficients_are_found_again_from_values():
     rows = jnp.asarray(np.random.default_rng(3).normal(size=(len(ROWS), 5, 2)))
     on = sp.sphere(ROWS, *EXACT)
