@@ -123,6 +123,21 @@ def sum_edges(
     Its inner arrays exist for a block only, in value and in derivatives in reverse
     mode, which make them anew.
 
+    >>> import jax.numpy as jnp
+    >>> from common.nn.features import from_scalars
+    >>> from common.nn.graph import make_graph
+    >>> class Weighted(nn.Module):
+    ...     def __call__(self, x, weights):
+    ...         return {i: jnp.einsum("rs,rsmc->rmc", weights, x[i]) for i in x}
+    >>> class Block(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, x, graph):
+    ...         return sum_edges(Weighted(), 8, x, graph, graph.envelope)
+    >>> ones = jnp.ones((2, 2))
+    >>> graph = make_graph(jnp.ones((2, 2, 3)), ones[..., None], ones, max_degree=0)
+    >>> Block().apply({}, from_scalars(jnp.ones((2, 1))), graph)[SCALAR].tolist()
+    [[[2.0]], [[2.0]]]
+
     Args:
         module: a submodule that is bound and not called:
             `(x, *rows) -> features` of receivers, where x is `[receivers, senders,

@@ -88,19 +88,6 @@ _matrix_product = gradient_of(
 )
 
 
-def total(rows: Float[Array, "..."], axis: int = -2) -> Float[Array, "..."]:
-    """Returns the sum of a few rows.
-
-    >>> total(jnp.ones((5, 3, 8)))[0, 0]
-    Array(3., dtype=float32)
-
-    Args:
-        rows: rows.
-        axis: their axis, negative.
-    """
-    return _spread(rows, slot=0, count=rows.shape[axis], axis=axis)
-
-
 def spread(row: Float[Array, "..."], count: int, axis: int = -2) -> Float[Array, "..."]:
     """Returns a row several times.
 

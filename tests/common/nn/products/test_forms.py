@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common.nn.products.kernels import spread, times, total, transpose_times
+from common.nn.products.kernels import spread, times, transpose_times
 from tests.common.nn.random_inputs import normal
 
 CASES = {
@@ -16,16 +16,15 @@ CASES = {
         (4, 3, 2),
         (1, 3, 5),
     ),
-    "total": (lambda a: total(a), lambda a: jnp.sum(a, axis=-2), (4, 3, 5)),
-    "total of slices": (
-        lambda a: total(a, axis=-3),
-        lambda a: jnp.sum(a, axis=-3),
-        (2, 4, 3, 5),
-    ),
     "spread": (
         lambda a: spread(a, 3),
         lambda a: jnp.repeat(a[..., None, :], 3, axis=-2),
         (4, 5),
+    ),
+    "spread in front": (
+        lambda a: spread(a, 3, axis=-3),
+        lambda a: jnp.repeat(a[..., None, :, :], 3, axis=-3),
+        (2, 4, 5),
     ),
 }
 
