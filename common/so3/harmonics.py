@@ -17,6 +17,9 @@ from common.so3.vectors import unit_vectors
 
 Values = Float[Array, "*batch"] | Float[np.ndarray, "*batch"]
 
+FEW = 1024
+"""Vectors up to which compilation counts for more than the time of derivatives."""
+
 
 def spherical_harmonics(
     vectors: Float[Array, "*batch 3"], max_degree: int, normalize: bool = True
@@ -28,7 +31,8 @@ def spherical_harmonics(
 
     Args:
         vectors: directions, of any length.
-        max_degree: largest degree. By hand up to 3, generated above.
+        max_degree: largest degree. Polynomials of more than `FEW` vectors are written
+            out: by hand up to 3, generated above; fewer go by a recursion.
         normalize: true to divide by the length first. If not, degree l is the
             homogeneous polynomial, and grows with the l-th power of the length.
 
@@ -38,6 +42,8 @@ def spherical_harmonics(
     """
     if normalize:
         vectors = unit_vectors(vectors)
+    if math.prod(vectors.shape[:-1]) <= FEW:
+        return _by_recursion(vectors, max_degree)
     x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
     rows = jnp.stack(solid_harmonics(x, y, z, min(max_degree, 3)), axis=-1)
     if max_degree <= 3:
@@ -51,14 +57,49 @@ def spherical_harmonics(
         monomials = [
             powers[a][0] * powers[b][1] * powers[c][2] for a, b, c in exponents
         ]
-        blocks.append(
-            jnp.matmul(
-                jnp.stack(monomials, axis=-1),
-                jnp.asarray(matrix, vectors.dtype),
-                precision=jax.lax.Precision.HIGHEST,
-            )
-        )
+        blocks.append(_times(jnp.stack(monomials, axis=-1), matrix))
     return jnp.concatenate(blocks, axis=-1)
+
+
+def _times(
+    rows: Float[Array, "*batch inputs"], matrix: Float64[np.ndarray, "inputs outputs"]
+) -> Float[Array, "*batch outputs"]:
+    exact = jax.lax.Precision.HIGHEST
+    return jnp.matmul(rows, jnp.asarray(matrix, rows.dtype), precision=exact)
+
+
+def _by_recursion(
+    vectors: Float[Array, "*batch 3"], max_degree: int
+) -> Float[Array, "*batch components"]:
+    r"""Evaluates $Y^{l+1} = C^l (Y^l \otimes r)$, degree after degree.
+
+    A product with a small matrix for each degree takes a fifth of the compilation of
+    polynomials that are written out, and their time where only values are asked for;
+    in derivatives of many vectors it takes two to three times as long.
+    """
+    blocks = [jnp.ones_like(vectors[..., :1]), math.sqrt(3) * vectors]
+    for degree in range(1, max_degree):
+        outer = blocks[-1][..., :, None] * vectors[..., None, :]
+        outer = outer.reshape(*vectors.shape[:-1], -1)
+        blocks.append(_times(outer, _raising_matrix(degree)))
+    return jnp.concatenate(blocks[: max_degree + 1], axis=-1)
+
+
+@functools.cache
+def _raising_matrix(degree: int) -> Float64[np.ndarray, "products orders"]:
+    """Couples harmonics of a degree and a vector, in e3nn's order, to the next one.
+
+    The smallest matrix that does so on the unit sphere: it is equivariant, since no
+    rotation of it would be smaller.
+    """
+    points = np.random.default_rng(0).normal(size=(40 * (degree + 1), 3))
+    points /= np.linalg.norm(points, axis=-1, keepdims=True)
+    values = np.stack(solid_harmonics(*points.T, degree + 1), axis=-1)
+    here = values[:, degree**2 : (degree + 1) ** 2]
+    products = (here[:, :, None] * points[:, None]).reshape(len(points), -1)
+    above = values[:, (degree + 1) ** 2 :]
+    matrix = np.linalg.lstsq(products, above, rcond=1e-10)[0]
+    return np.where(np.abs(matrix) < 1e-9, 0.0, matrix)
 
 
 @functools.cache
