@@ -5,7 +5,7 @@ r"""Draws one step of generation from Symphony's network, and keeps its features
 four for the paper's model.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 from common.nn.blocks.messages import edge_feats
 from common.nn.conditions import Conditions
 from common.nn.features import Features, where, zeros
+from common.nn.layers import scan_layers
 from common.so3.grid import SphereGrid
 from common.so3.irreps import uniform
 from symphony import densities
@@ -44,12 +45,14 @@ class Cache(NamedTuple):
     """Features of the placed atoms; in a causal trunk they never change.
 
     Attributes:
-        layer_feats: inputs of every trunk layer, and the trunk's output.
+        layer_feats: inputs of the layers of the trunk, with an axis of layers in front.
+        node_feats: output of the trunk.
         messages: sum over placed atoms of their messages to each atom.
         pair_feats: features of the distances between placed atoms.
     """
 
-    layer_feats: tuple[Features, ...]
+    layer_feats: Features
+    node_feats: Features
     messages: Float[Array, "num_nodes twice_channels"]
     pair_feats: Float[Array, "num_nodes num_nodes num_pair_feats"]
 
@@ -58,7 +61,8 @@ def empty_cache(model: Symphony, capacity: int) -> Cache:
     """Returns the cache of no atoms."""
     irreps = uniform(model.max_degree, model.num_channels)
     return Cache(
-        layer_feats=(zeros(irreps, capacity),) * (model.num_layers + 1),
+        layer_feats=zeros(irreps, model.num_layers, capacity),
+        node_feats=zeros(irreps, capacity),
         messages=jnp.zeros((capacity, 2 * model.num_channels)),
         pair_feats=jnp.zeros((capacity, capacity, model.num_pair_feats)),
     )
@@ -76,13 +80,15 @@ def extend_cache(
         fragment.positions[new][None], fragment.positions, before[None], new[None]
     )
     store = lambda at_row, stored: where(at_new, at_row, stored)
+
+    def step(layer: Any, receiver: Features, stored: Features) -> tuple[Features, ...]:
+        level = store(receiver, stored)
+        return layer(level, row), level
+
     receiver = model.embed(fragment.species[new][None], conditions)
-    levels = []
-    for layer, stored in zip(model.layers, cache.layer_feats[:-1], strict=True):
-        levels.append(store(receiver, stored))
-        receiver = layer(levels[-1], row)
+    receiver, levels = scan_layers(step, model.layers, receiver, cache.layer_feats)
     receiver = model.trunk_norm(receiver)
-    last = store(receiver, cache.layer_feats[-1])
+    last = store(receiver, cache.node_feats)
     to_row = edge_feats(row)
     to_column = jnp.swapaxes(to_row, 0, 1)
     to_new = jnp.sum(model.focus_messages(last, to_row)[0], axis=0)
@@ -90,7 +96,7 @@ def extend_cache(
     messages = jnp.where(at_new[:, None], to_new, cache.messages + from_new)
     pair_feats = jnp.where(at_new[:, None, None], to_row, cache.pair_feats)
     pair_feats = jnp.where(at_new[None, :, None], to_column, pair_feats)
-    return Cache((*levels, last), messages, pair_feats)
+    return Cache(levels, last, messages, pair_feats)
 
 
 def shorten_cache(model: Symphony, cache: Cache, fragment: Fragment) -> Cache:
@@ -99,7 +105,7 @@ def shorten_cache(model: Symphony, cache: Cache, fragment: Fragment) -> Cache:
     Their own rows stay, until other atoms take their places.
     """
     placed = jnp.arange(fragment.species.shape[0]) < fragment.num_atoms
-    sent = model.focus_messages(cache.layer_feats[-1], cache.pair_feats)
+    sent = model.focus_messages(cache.node_feats, cache.pair_feats)
     messages = jnp.einsum("j,ijc->ic", placed.astype(sent.dtype), sent)
     return cache._replace(messages=messages)
 
@@ -108,7 +114,7 @@ def embed_fragment(
     model: Symphony, cache: Cache, fragment: Fragment, conditions: Conditions
 ) -> tuple[Features, NextAtom]:
     """Returns the features of the atoms and the logits of the one step there is."""
-    node_feats, messages = cache.layer_feats[-1], cache.messages[None]
+    node_feats, messages = cache.node_feats, cache.messages[None]
     placed = placed_of(fragment)[None]
     exchange = model.exchange_weights(cache.pair_feats)
     atoms = (fragment.species, fragment.positions)

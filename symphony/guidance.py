@@ -115,7 +115,7 @@ def look_ahead(
     forecast = model.foresee(
         grown.species,
         grown.positions,
-        cache.layer_feats[-1],
+        cache.node_feats,
         cache.messages[None],
         decisions.placed_of(grown)[None],
     )
