@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Key
 
+from common.programs import compiler_options
 from equijump import rejection, steering
 from equijump.cloud import Cloud, to_cloud
 from equijump.data.topology import System
@@ -230,7 +231,7 @@ def _compiled(
     passed go on, and do not wait for those that draw again.
     """
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options())
     def run(
         fixed: _Fixed, state: State, first: Int[Array, ""], num_frames: Int[Array, ""]
     ) -> tuple[State, Float[Array, "chunk num_replicas num_atoms 3"]]:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from common.commands import cli
 from common.commands import training as command
+from common.programs import compiler_options
 from common.runs import config as configs
 from common.runs import loop as run
 from common.runs import parallel, training
@@ -99,7 +100,7 @@ def make_validate(
     num_devices = 1 if mesh is None else mesh.shape["data"]
     keys = jax.random.split(jax.random.key(0), count)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options())
     def total(params: Any, batch: pairs.Batch, keys: Any, counts: Any) -> Any:
         return jnp.sum(jnp.where(counts, errors(params, batch, keys), 0.0))
 

@@ -11,6 +11,7 @@ import ml_collections
 from jaxtyping import Array, Key
 
 from common.errors import UsageError
+from common.programs import compiler_options
 from common.runs.config import Rules
 from symphony import columns, decisions, loss, rules
 from symphony.arrays import RandomKey, Scalar
@@ -89,7 +90,8 @@ def make_model(config: ml_collections.ConfigDict) -> nn.Module:
 def init_params(config: ml_collections.ConfigDict, key: RandomKey) -> Any:
     """Returns fresh parameters."""
     run = partial(kind_of(config).run, config)
-    return jax.jit(lambda key: nn.init(run, make_model(config))(key))(key)
+    init = nn.init(run, make_model(config))
+    return jax.jit(init, compiler_options=compiler_options())(key)
 
 
 def make_loss(

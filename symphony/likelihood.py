@@ -29,6 +29,7 @@ from jaxtyping import Array, Float, Int, Key
 from common.errors import UsageError
 from common.nn.conditions import Conditions, Known, known
 from common.nn.features import Features
+from common.programs import compiler_options
 from symphony import build, data
 from symphony.arrays import (
     Flag,
@@ -41,7 +42,7 @@ from symphony.arrays import (
     Species,
 )
 from symphony.conditions import some_known
-from symphony.generate import compiler_options, in_full_precision
+from symphony.generate import in_full_precision
 from symphony.model import NextAtom, Symphony
 from symphony.orders import Cut
 from symphony.places import NearPairs, Order, find_near_pairs, log_densities

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from common.commands import cli
 from common.commands import training as command
 from common.errors import UsageError
+from common.programs import compiler_options
 from common.runs import checkpoints, parallel, training
 from common.runs import config as configs
 from common.runs import loop as run
@@ -144,7 +145,7 @@ def make_validate(
     num_devices = 1 if mesh is None else mesh.shape["data"]
     batch_size = num_devices * -(-VALIDATION_BATCH // num_devices)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options())
     def evaluate(params: training.Params, batch: data.Batch, keys: Any) -> build.Totals:
         one = partial(totals_of, config, model.bind(params), train=False)
         totals = jax.vmap(one)(batch, keys)

@@ -16,11 +16,14 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from common.errors import RunError, UsageError
+from common.programs import compiler_options
+from common.runs.grouping import grouped
 
 Params: TypeAlias = Any  # A tree of float arrays, as `Module.init` returns it.
 Metrics: TypeAlias = dict[str, Float[Array, ""]]
@@ -29,6 +32,7 @@ LossFn: TypeAlias = Callable[
 ]
 
 MUON_RMS = 0.2  # Root mean square of a Muon update, that of Adam in practice.
+NEWTON_SCHULZ, NUM_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315), 5  # Of Jordan et al.
 
 
 class TrainState(NamedTuple):
@@ -157,8 +161,8 @@ def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransform
         )
     step = OPTIMIZERS[config.optimizer](config, make_schedule(config))
     if config.clip_norm:
-        return optax.chain(optax.clip_by_global_norm(config.clip_norm), step)
-    return step
+        step = optax.chain(optax.clip_by_global_norm(config.clip_norm), step)
+    return grouped(step, _is_matrix)
 
 
 def _adam(
@@ -175,14 +179,38 @@ def _adam(
 def _muon(
     config: ml_collections.ConfigDict, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-    return optax.contrib.muon(
+    # A row of coefficients for each step makes a loop of what would be written out.
+    step = optax.contrib.muon(
         schedule,
+        ns_coeffs=np.tile(NEWTON_SCHULZ, (NUM_NEWTON_SCHULZ, 1)),
+        ns_steps=NUM_NEWTON_SCHULZ,
         weight_decay=config.weight_decay,
         adam_weight_decay=0.0,
         adam_b2=config.adam_b2,
         muon_weight_dimension_numbers=muon_dimensions,
         consistent_rms=MUON_RMS,
     )
+    one_row = partial(_map_coefficients, lambda rows: rows[0])
+    all_rows = partial(
+        _map_coefficients, lambda row: jnp.tile(row, (NUM_NEWTON_SCHULZ, 1))
+    )
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = step.update(updates, all_rows(state), params)
+        return updates, one_row(state)
+
+    # A checkpoint holds one row, as optax does where every step has the same.
+    return optax.GradientTransformation(lambda p: one_row(step.init(p)), update)
+
+
+def _map_coefficients(function: Callable[[Array], Array], state: Any) -> Any:
+    """Returns a state of Muon with other coefficients of its iteration."""
+
+    def change(path: tuple[Any, ...], leaf: Any) -> Any:
+        is_it = jax.tree_util.keystr(path[-1:], simple=True) == "ns_coeffs"
+        return function(leaf) if is_it else leaf
+
+    return jax.tree_util.tree_map_with_path(change, state)
 
 
 OPTIMIZERS = {"adam": _adam, "muon": _muon}
@@ -321,14 +349,15 @@ def _compile(
     gradients: Callable[..., Any], update: Callable[..., Any], mesh: Mesh | None
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Returns two programs: the update is the same for every size of batch."""
+    compiled = partial(jax.jit, compiler_options=compiler_options())
     if mesh is None:
-        return jax.jit(gradients), jax.jit(update, donate_argnums=0)
+        return compiled(gradients), compiled(update, donate_argnums=0)
     whole = NamedSharding(mesh, PartitionSpec())
     over_data = NamedSharding(mesh, PartitionSpec("data"))
     shardings = (whole, whole, over_data, whole)
     return (
-        jax.jit(gradients, in_shardings=shardings, out_shardings=whole),
-        jax.jit(update, donate_argnums=0, out_shardings=whole),
+        compiled(gradients, in_shardings=shardings, out_shardings=whole),
+        compiled(update, donate_argnums=0, out_shardings=whole),
     )
 
 
@@ -422,13 +451,17 @@ def _accumulate(
 ) -> tuple[Params, Metrics]:
     """Returns the gradient and metrics of a batch computed in equal pieces."""
 
+    def share(params: Params, *piece: Any) -> tuple[Float[Array, ""], Metrics]:
+        """Returns the part of a piece in the means of the batch."""
+        loss, metrics = loss_fn(params, *piece)
+        metrics = {k: v / num_pieces for k, v in (metrics | {"loss": loss}).items()}
+        return loss / num_pieces, metrics
+
     @jax.jit  # Traced once for the shapes of its results and for the scan.
     def one_piece(
         params: Params, piece: tuple[Any, Key[Array, " piece"]]
     ) -> tuple[Params, Metrics]:
-        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, metrics), grads = value_and_grad(params, *piece)
-        return grads, metrics | {"loss": loss}
+        return jax.grad(share, has_aux=True)(params, *piece)
 
     if num_pieces == 1:
         return one_piece(params, (batch, keys))
@@ -445,8 +478,7 @@ def _accumulate(
     def add(total: Any, piece: Any) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, one_piece(params, piece)), None
 
-    total, _ = jax.lax.scan(add, zeros, pieces)
-    return jax.tree.map(lambda leaf: leaf / num_pieces, total)
+    return jax.lax.scan(add, zeros, pieces)[0]
 
 
 def _is_matrix(path: tuple[Any, ...], leaf: Any) -> bool:

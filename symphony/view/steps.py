@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from common.nn.conditions import Conditions
 from common.nn.features import Features
+from common.programs import compiler_options
 from common.so3.vectors import safe_norm
 from symphony import decisions, densities
 from symphony.arrays import (
@@ -27,7 +28,7 @@ from symphony.arrays import (
     Species,
     StepFeats,
 )
-from symphony.generate import compiler_options, in_full_precision
+from symphony.generate import in_full_precision
 from symphony.model import NextAtom, Surroundings, Symphony
 
 NUM_SHELLS, NUM_DIRECTIONS, NUM_DRAWS = 3, 900, 60
