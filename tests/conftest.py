@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+QUICK = "--xla_backend_optimization_level=1", "--xla_cpu_use_fusion_emitters=false"
+"""For all programs of tests, what `common.programs` sets for large ones."""
+
 _CACHE = Path(__file__).resolve().parents[1] / ".jax_cache"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -17,6 +20,20 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+
+def _start_xla() -> None:
+    """Starts XLA, which reads its flags once; children start as users' commands do."""
+    given = os.environ.get("XLA_FLAGS")
+    os.environ["XLA_FLAGS"] = " ".join([*([given] if given else []), *QUICK])
+    import jax
+
+    jax.devices()
+    del os.environ["XLA_FLAGS"]
+    if given:
+        os.environ["XLA_FLAGS"] = given
+
+
+_start_xla()
 install_import_hook(["common", "symphony", "equijump"], "beartype.beartype")
 
 
