@@ -114,7 +114,7 @@ def jitter_in_cell(
     this draw, is uniform on the whole sphere.
 
     >>> grid = sphere_grid(4, 7, 2)
-    >>> uniforms = jax.random.uniform(jax.random.key(0), (2, 2))
+    >>> uniforms = jnp.array([[0.1, 0.5], [0.9, 0.2]])
     >>> vectors = jitter_in_cell(uniforms, grid, jnp.array([0, 5]))
     >>> jnp.linalg.norm(vectors, axis=-1).round(4).tolist()
     [1.0, 1.0]

@@ -80,7 +80,7 @@ def _by_recursion(
     blocks = [jnp.ones_like(vectors[..., :1]), math.sqrt(3) * vectors]
     for degree in range(1, max_degree):
         outer = blocks[-1][..., :, None] * vectors[..., None, :]
-        outer = outer.reshape(*vectors.shape[:-1], -1)
+        outer = outer.reshape(*vectors.shape[:-1], 3 * (2 * degree + 1))
         blocks.append(_times(outer, _raising_matrix(degree)))
     return jnp.concatenate(blocks[: max_degree + 1], axis=-1)
 
