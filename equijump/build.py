@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from common.nn.conditions import Known, known
-from common.programs import compiler_options
+from common.programs import run_once
 from equijump import cloud as clouds
 from equijump.cloud import Cloud, PerResidue
 from equijump.data.residues import CA_SLOT, NUM_SLOTS, NUM_TYPES, num_slots_of
@@ -288,5 +288,5 @@ def init_params(config: ml_collections.ConfigDict, key: Key[Array, ""]) -> Any:
         reach=model.reach,
         tree=clouds.tree_of(model.cloud, model.residue_types, tokens, chains, numbers),
     )
-    init = jax.jit(partial(nn.Module.init, model), compiler_options=compiler_options())
-    return init(key, scene, jnp.asarray(source, jnp.float32))
+    init = partial(nn.Module.init, model)
+    return run_once(init, key, scene, jnp.asarray(source, jnp.float32))

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from common.nn.conditions import Known, known
+from common.programs import digest
 from equijump import build, steering
 from equijump.cloud import (
     Cloud,
@@ -97,7 +98,8 @@ def make_jump(
 ) -> Callable[..., Cloud]:
     """Returns `(params, cloud, chain, key) -> cloud`, one jump of one replica.
 
-    Without a lag the frame that it is given is not looked at.
+    Without a lag the frame that it is given is not looked at. The function's `name` is
+    a digest of all that decides it, see `common.programs.kept`.
 
     Args:
         model: network.
@@ -133,6 +135,10 @@ def make_jump(
         x_1 = transport.jump(request)
         return recentred(x_1, chain.slot_mask, tree)
 
+    jump.name = digest(
+        model, transport.__name__, statistics, noise_factor, num_steps, method,
+        random_frames, repulsion,
+    )  # fmt: skip
     return jump
 
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int, Key
+from jaxtyping import Array, Bool, Float, Float32, Int, UInt32
 
-from common.programs import compiler_options
+from common.programs import digest, kept
 from equijump import rejection, steering
 from equijump.cloud import Cloud, to_cloud
 from equijump.data.topology import System
@@ -97,12 +97,18 @@ def begin(plan: Plan) -> Chunk:
     placed = np.zeros((count, *system.slot_atoms.shape, 3), np.float32)
     placed[:, rows, columns] = plan.starts[:, system.slot_atoms[rows, columns]]
     chain = chain_of(system, plan.conditions, plan.cloud)
-    clouds = jax.vmap(to_cloud, (0, None, None))(
-        jnp.asarray(placed), chain.slot_mask, chain.tree
-    )
-    frame = jax.vmap(atoms_of, (0, None))(clouds, chain)
+    clouds, frame = _centred(placed, chain)
     none = jnp.zeros(count, jnp.int32)
     return Chunk(np.asarray(frame)[None], 0, State(clouds, none, none, none))
+
+
+@jax.jit
+def _centred(
+    placed: Float[Array, "num_replicas num_nodes num_slots 3"], chain: Chain
+) -> tuple[Cloud, Float[Array, "num_replicas num_atoms 3"]]:
+    """Returns positions in slots as clouds, and the kept atoms of these."""
+    clouds = jax.vmap(to_cloud, (0, None, None))(placed, chain.slot_mask, chain.tree)
+    return clouds, jax.vmap(atoms_of, (0, None))(clouds, chain)
 
 
 def rollout(
@@ -163,13 +169,16 @@ def _fetch(
 
 
 class _Fixed(NamedTuple):
-    """What a compiled rollout is given besides its state; the last two, by replica."""
+    """What a compiled rollout is given besides its state; the last two, by replica.
+
+    Keys are their numbers: an exported program takes arrays.
+    """
 
     params: Any
     chain: Chain
     graph: rejection.Graph
     every: Int[Array, ""]
-    keys: Key[Array, " num_replicas"]
+    keys: UInt32[Array, "num_replicas words"]
     references: rejection.Reference
 
 
@@ -189,7 +198,7 @@ def _fixed(params: Any, plan: Plan) -> _Fixed:
         chain=chain._replace(contacts=jnp.asarray(contacts)),
         graph=graph,
         every=jnp.int32(plan.every),
-        keys=jax.vmap(seeded)(jnp.arange(len(plan.starts))),
+        keys=jax.random.key_data(jax.vmap(seeded)(jnp.arange(len(plan.starts)))),
         references=_references(graph, starts),
     )
 
@@ -231,11 +240,11 @@ def _compiled(
     passed go on, and do not wait for those that draw again.
     """
 
-    @partial(jax.jit, compiler_options=compiler_options())
     def run(
         fixed: _Fixed, state: State, first: Int[Array, ""], num_frames: Int[Array, ""]
     ) -> tuple[State, Float[Array, "chunk num_replicas num_atoms 3"]]:
         total = num_frames * fixed.every
+        fixed = fixed._replace(keys=jax.random.wrap_key_data(fixed.keys))
         draw = jax.vmap(partial(_draw, jump, max_redraws, fixed, first, total))
 
         def one_round(carry: tuple[_Turn, Array]) -> tuple[_Turn, Array]:
@@ -252,7 +261,9 @@ def _compiled(
         turn, frames = jax.lax.while_loop(is_short, one_round, begin)
         return turn.state, frames
 
-    return run
+    name = getattr(jump, "name", None)  # A function of one's own has none.
+    name = name and digest("rollout", name, chunk, max_redraws)
+    return kept(run, name, like=lambda fixed, state, *_: (state, 0))
 
 
 def _draw(

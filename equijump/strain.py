@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float, Float32
-from scipy.spatial import cKDTree
 
 from equijump.data.residues import RESIDUES
 from equijump.data.topology import System, nearby
@@ -84,6 +83,8 @@ def _bad_bonds(system: System, positions: Starts) -> Pairs:
 
 def _clashes(system: System, positions: Starts) -> Pairs:
     """Yields atoms more than three bonds apart that are nearer than the gate allows."""
+    from scipy.spatial import cKDTree  # Slow to import, and few need it.
+
     near = nearby(system.bonds, len(system.kept))
     seen = set()
     for frame in positions:

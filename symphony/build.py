@@ -11,7 +11,7 @@ import ml_collections
 from jaxtyping import Array, Key
 
 from common.errors import UsageError
-from common.programs import compiler_options
+from common.programs import run_once
 from common.runs.config import Rules
 from symphony import columns, decisions, loss, rules
 from symphony.arrays import RandomKey, Scalar
@@ -90,8 +90,7 @@ def make_model(config: ml_collections.ConfigDict) -> nn.Module:
 def init_params(config: ml_collections.ConfigDict, key: RandomKey) -> Any:
     """Returns fresh parameters."""
     run = partial(kind_of(config).run, config)
-    init = nn.init(run, make_model(config))
-    return jax.jit(init, compiler_options=compiler_options())(key)
+    return run_once(nn.init(run, make_model(config)), key)
 
 
 def make_loss(

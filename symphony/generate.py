@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from common.programs import compiler_options
+from common.programs import digest, kept
 from symphony.arrays import (
     Flag,
     HostPositions,
@@ -152,16 +152,15 @@ def make_run(
     It ends after `num_steps` steps, or when every slot is done.
     """
 
-    @partial(jax.jit, donate_argnums=1, compiler_options=compiler_options())
     @in_full_precision
     def run(
         params: Any,
         slots: Slot,
-        seed_key: RandomKey,
+        seed: Array,
         settings: Settings,
         num_steps: Index,
     ) -> Slot:
-        bound = model.bind(params)
+        bound, seed_key = model.bind(params), jax.random.wrap_key_data(seed)
         one = lambda slot: advance(decoder, bound, slot, seed_key, settings, mode)
 
         def unfinished(carry: tuple[Array, Slot]) -> Flag:
@@ -175,7 +174,11 @@ def make_run(
 
         return jax.lax.while_loop(unfinished, body, (jnp.array(0), slots))[1]
 
-    return run
+    name = digest("sampling", decoder.decide.__module__, model, mode)
+    program = kept(run, name, like=lambda params, slots, *_: slots, donates=(1,))
+    return lambda params, slots, seed_key, settings, num_steps: program(
+        params, slots, jax.random.key_data(seed_key), settings, np.int32(num_steps)
+    )
 
 
 def in_full_precision(function: Callable[..., Any]) -> Callable[..., Any]:
