@@ -19,7 +19,7 @@ from jaxtyping import Array, Key
 
 from common.commands import cli
 from common.errors import UsageError
-from common.runs import checkpoints, metrics, parallel, training
+from common.runs import checkpoints, curves, metrics, parallel, training
 
 
 class Parts(NamedTuple):
@@ -201,6 +201,7 @@ def _validate(
     step, record = int(state.step), parts.validate(state.ema_params)
     writer.write(step, record)
     logging.info("step %d: validation %s", step, describe(record))
+    curves.draw(workdir, parts.loss_name, parts.unit)
     told = metrics.rising(metrics.read_metrics(workdir), parts.loss_name)
     if told is not None:
         logging.warning("step %d: %s", step, told)
