@@ -39,6 +39,14 @@ def test_help_lists_the_verbs(capsys):
         assert any(line.startswith(f"  {verb} ") for line in lines)
 
 
+@pytest.mark.parametrize("package", ["symphony", "equijump"])
+def test_the_package_is_a_command_too(package):
+    words = [sys.executable, "-m", package, "--version"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{package} ")
+
+
 def test_the_dispatcher_imports_nothing_heavy():
     code = (
         "import sys, symphony, symphony.cli\n"
