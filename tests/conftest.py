@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-QUICK = "--xla_backend_optimization_level=1", "--xla_cpu_use_fusion_emitters=false"
-"""For all programs of tests, what `common.programs` sets for large ones."""
-
 _CACHE = Path(__file__).resolve().parents[1] / ".jax_cache"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -20,13 +17,21 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+install_import_hook(["common", "symphony", "equijump"], "beartype.beartype")
+
 
 def _start_xla() -> None:
-    """Starts XLA, which reads its flags once; children start as users' commands do."""
-    given = os.environ.get("XLA_FLAGS")
-    os.environ["XLA_FLAGS"] = " ".join([*([given] if given else []), *QUICK])
+    """Starts XLA with the options of large programs for all programs.
+
+    It reads its flags once. Children of tests start without them, as commands do.
+    """
     import jax
 
+    from common.programs import QUICK
+
+    given = os.environ.get("XLA_FLAGS")
+    flags = [f"--{name}={str(value).lower()}" for name, value in QUICK.items()]
+    os.environ["XLA_FLAGS"] = " ".join([*([given] if given else []), *flags])
     jax.devices()
     del os.environ["XLA_FLAGS"]
     if given:
@@ -34,7 +39,6 @@ def _start_xla() -> None:
 
 
 _start_xla()
-install_import_hook(["common", "symphony", "equijump"], "beartype.beartype")
 
 
 MOST_MAPPINGS = 25_000
