@@ -60,7 +60,8 @@ def measure(checkout: Path, folder: Path) -> Times:
         again = times.pop(f"{name}, warm again")
         times[f"{name}, warm"] = min(again, times[f"{name}, warm"])
     no_cache = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
-    words = (sys.executable, str(WORKER), *TRAINING)
+    # The worker's own folder has modules of our names.
+    words = (sys.executable, "-P", str(WORKER), *TRAINING)
     found = json.loads(run(words, checkout, folder, no_cache).splitlines()[-1])
     first, further = found["buckets"]
     times["training, to the end of the first step"] = found["init"] + first
