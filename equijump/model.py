@@ -6,7 +6,6 @@ from right.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,13 +14,12 @@ from jaxtyping import Array, Float
 
 from common.nn.blocks import make_block
 from common.nn.conditions import ConditionEmbedding
-from common.nn.features import Features, add, from_scalars, irreps_of, scalars_of
+from common.nn.features import Features, add, from_scalars, scalars_of
 from common.nn.graph import Graph, make_graph
-from common.nn.layers import scan_layers
 from common.nn.linear import Linear
 from common.nn.norm import RMSNorm
 from common.nn.radial import gaussian_basis
-from common.so3.irreps import PSEUDOVECTOR, SCALAR, format_irreps, parse, uniform
+from common.so3.irreps import PSEUDOVECTOR, SCALAR, format_irreps, uniform
 from common.so3.vectors import safe_norm
 from equijump.cloud import (
     NUM_ALONG,
@@ -147,7 +145,9 @@ class EquiJump(nn.Module):
         node_feats = self.source_vectors(_from_vectors(inputs * slots[..., None]))
         node_feats = add(node_feats, from_scalars(self.source_scalars(condition)))
         graph = self._graph(scene, self.source_edges, source, source)
-        return _through(self.conditioner_blocks, node_feats, graph, condition)
+        for block in self.conditioner_blocks:
+            node_feats = block(node_feats, graph, condition)
+        return node_feats
 
     def transport(
         self,
@@ -187,7 +187,8 @@ class EquiJump(nn.Module):
         node_feats = add(node_feats, from_scalars(scalars))
         scene = self._around(scene, source, estimate.mean)
         graph = self._graph(scene, self.edges, source, estimate.mean)
-        node_feats = _through(self.blocks, node_feats, graph, condition)
+        for block in self.blocks:
+            node_feats = block(node_feats, graph, condition)
         node_feats = self.last_norm(node_feats)
         hidden = jnp.concatenate([scalars_of(node_feats), condition, local], axis=-1)
         hidden = nn.silu(self.last_hidden(hidden))
@@ -318,22 +319,6 @@ class EquiJump(nn.Module):
         return make_graph(
             vectors, feats, envelope, self.max_degree, GROUP, scene.senders
         )
-
-
-def _through(
-    blocks: Sequence[nn.Module],
-    node_feats: Features,
-    graph: Graph,
-    condition: Float[Array, "num_nodes num_condition"],
-) -> Features:
-    """Returns features after some blocks; the first one may add degrees."""
-
-    def step(block: Any, feats: Features, _: None) -> tuple[Features, None]:
-        return block(feats, graph, condition), None
-
-    if blocks and irreps_of(node_feats) != parse(blocks[0].irreps):
-        node_feats, blocks = blocks[0](node_feats, graph, condition), blocks[1:]
-    return scan_layers(step, blocks, node_feats)[0]
 
 
 def _along(

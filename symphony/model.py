@@ -21,7 +21,6 @@ from common.nn.blocks.symphony import SymphonyBlock
 from common.nn.conditions import ConditionEmbedding, Conditions
 from common.nn.features import Features, from_scalars, scalars_of
 from common.nn.graph import Graph, make_graph, mask_edges
-from common.nn.layers import scan_layers
 from common.nn.linear import Linear
 from common.nn.norm import RMSNorm
 from common.nn.radial import bessel_basis, gaussian_basis, polynomial_envelope
@@ -321,8 +320,8 @@ class Symphony(nn.Module):
         graph = self.graph(positions, positions, others)
         causal = jnp.tril(jnp.ones((num_nodes, num_nodes), bool), k=-1)
         past, node_feats = mask_edges(graph, causal), self.embed(species, conditions)
-        layer = lambda layer, node_feats, _: (layer(node_feats, past), None)
-        node_feats, _ = scan_layers(layer, self.layers, node_feats)
+        for layer in self.layers:  # A loop of XLA would copy what gradients need.
+            node_feats = layer(node_feats, past)
         node_feats = self.trunk_norm(node_feats)
         pair_feats = edge_feats(graph)
         messages = self.focus_messages(node_feats, pair_feats)

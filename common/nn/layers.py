@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 
 FEWEST = 3
-"""Layers that are worth a loop: two take as long to compile in one as without."""
+"""Layers that are worth a loop: two take as long to compile in one as without.
+
+A gradient is not worth one: the loop copies what its backward pass needs.
+"""
 
 
 def scan_layers(

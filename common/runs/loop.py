@@ -102,9 +102,11 @@ def train(
     """
     settings = config.train
     optimizer = training.make_optimizer(settings)
+    is_short = settings.num_steps <= training.SHORT
     train_step = training.make_train_step(
-        parts.loss_fn, optimizer, settings.ema_decay, mesh, settings.num_microbatches
-    )
+        parts.loss_fn, optimizer, settings.ema_decay, mesh, settings.num_microbatches,
+        is_short,
+    )  # fmt: skip
     state = parallel.replicate(training.make_state(params, optimizer), mesh)
 
     # Virtual devices share one pool of threads: a step that starts while another waits
