@@ -17,10 +17,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO := workdir/demo
 
-# uv takes seconds where pip takes a minute. Both compile to bytecode, once.
+# uv takes seconds where pip takes a minute.
 ifneq ($(shell uv --version 2>&1 | grep "^uv "),)
 INSTALL := uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
-  uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[dev]'
+  uv pip install --quiet --python $(BIN)/python -e '.[dev]'
 else
 INSTALL := $(PYTHON) -m venv $(VENV) && \
   $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'

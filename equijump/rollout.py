@@ -105,7 +105,10 @@ def begin(plan: Plan) -> Chunk:
 @jax.jit
 def _centred(
     placed: Float[Array, "num_replicas num_nodes num_slots 3"], chain: Chain
-) -> tuple[Cloud, Float[Array, "num_replicas num_atoms 3"]]:
+) -> tuple[
+    Float[Array, "num_replicas num_nodes num_slots 3"],
+    Float[Array, "num_replicas num_atoms 3"],
+]:
     """Returns positions in slots as clouds, and the kept atoms of these."""
     clouds = jax.vmap(to_cloud, (0, None, None))(placed, chain.slot_mask, chain.tree)
     return clouds, jax.vmap(atoms_of, (0, None))(clouds, chain)
