@@ -22,7 +22,10 @@ _PACKAGES = "common", "symphony", "equijump"
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
-QUICK = {"xla_backend_optimization_level": 1}
+LEVEL = {"xla_backend_optimization_level": 1}
+"""The first of these options alone, for scores: the older emitter rounds otherwise."""
+
+QUICK = dict(LEVEL)
 if jax.__version_info__ < (0, 11):  # Later versions have no older emitter.
     QUICK["xla_cpu_use_fusion_emitters"] = False
 """Options of XLA for a CPU, see `compiler_options`."""
@@ -68,6 +71,7 @@ def kept(
     name: str | None,
     like: Callable[..., Any],
     donates: Sequence[int] = (),
+    quick: bool = True,
 ) -> Callable[..., Any]:
     """Returns a compiled function, whose program is read where an earlier process ran.
 
@@ -85,6 +89,7 @@ def kept(
             see `digest`; None to keep nothing.
         like: function of the same arguments to a tree of the structure of the result.
         donates: numbers of the arguments whose buffers the result may take.
+        quick: true for `compiler_options`, false for those of JAX.
     """
     programs: dict[str, Callable[..., Any]] = {}
 
@@ -101,7 +106,7 @@ def kept(
             programs[known] = (
                 jax.jit(program, donate_argnums=donated)
                 .lower(*leaves)
-                .compile(compiler_options())
+                .compile(compiler_options() if quick else None)
             )
         results = programs[known](*leaves)
         return jax.tree.unflatten(jax.tree.structure(like(*arguments)), results)

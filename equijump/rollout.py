@@ -266,7 +266,8 @@ def _compiled(
 
     name = getattr(jump, "name", None)  # A function of one's own has none.
     name = name and digest("rollout", name, chunk, max_redraws)
-    return kept(run, name, like=lambda fixed, state, *_: (state, 0))
+    # By JAX's own options, a jump is what it is outside the loop, bit for bit.
+    return kept(run, name, like=lambda fixed, state, *_: (state, 0), quick=False)
 
 
 def _draw(

@@ -359,7 +359,7 @@ def draw_direction(
         coefficients,
         grid,
         settings.position_temperature if tempered else 1.0,
-        num_proposals=256 if tempered else 16,
+        num_proposals=64 if tempered else 16,
     )
     if mode == "exact":
         return direction

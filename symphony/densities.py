@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import ndtr
 from jaxtyping import Array, Float, Int
 
 from common.so3.grid import SphereGrid, jitter_in_cell
@@ -96,8 +95,8 @@ def sample_radius(
     temperature then narrows the component, its scale times the root; below one, a mean
     outside the interval counts as its nearest end.
     """
-    which, u = jax.random.uniform(key, (2,), minval=1e-6, maxval=1.0 - 1e-6)
-    chosen = _draw_index(which, mixture.logits)
+    key_component, key_radius = jax.random.split(key)
+    chosen = jax.random.categorical(key_component, mixture.logits)
     mean = mixture.means[chosen]
     scale = mixture.scales[chosen] * jnp.sqrt(basin_temperature)
     # A narrowed component outside would have no mass inside: its end stands for it.
@@ -108,6 +107,7 @@ def sample_radius(
     sign = jnp.where(mean < 0.5 * (low + high), -1.0, 1.0)
     ends = [sign * (end - mean) / scale for end in (low, high)]
     below, above = (jax.nn.sigmoid(z) for z in (jnp.minimum(*ends), jnp.maximum(*ends)))
+    u = jax.random.uniform(key_radius, (), minval=1e-6, maxval=1.0 - 1e-6)
     u = below + u * (above - below)
     radius = mean + sign * scale * (jnp.log(u) - jnp.log1p(-u))
     return jnp.clip(radius, low, high)
@@ -173,16 +173,14 @@ def log_integral(coefficients: Signals, grid: SphereGrid) -> BatchScalars:
     return jax.nn.logsumexp(signals + jnp.asarray(grid.log_weights), axis=(-2, -1))
 
 
-def _draw_index(
-    uniforms: Float[Array, "*batch"], logits: Float[Array, " choices"]
-) -> Int[Array, "*batch"]:
-    """Returns the choices that numbers between 0 and 1 pick by the logits.
-
-    One cumulative sum serves all numbers; Gumbel's trick would cost all choices each.
-    """
-    mass_below = jnp.cumsum(jnp.exp(logits - jnp.max(logits)))
-    picked = jnp.sum(mass_below <= mass_below[-1] * uniforms[..., None], axis=-1)
-    return jnp.minimum(picked, mass_below.shape[0] - 1)
+def _draw_cells(
+    key: RandomKey, log_masses: Float[Array, " grid"], count: int
+) -> Int[Array, " count"]:
+    # One cumulative sum serves all draws; a Gumbel draw would cost one grid each.
+    mass_below = jnp.cumsum(jnp.exp(log_masses - jnp.max(log_masses)))
+    drawn = mass_below[-1] * jax.random.uniform(key, (count,))
+    cells = jnp.sum(mass_below <= drawn[:, None], axis=-1)
+    return jnp.minimum(cells, mass_below.shape[0] - 1)
 
 
 _State = tuple[Vector, Scalar]
@@ -214,14 +212,14 @@ def sample_coarse(
     density inside the cells. Cells are never proposed at less than a temperature of
     1/2, below which peaks would be narrower than they are: there, take more proposals.
     """
-    uniforms = jax.random.uniform(key, (4, num_proposals))
+    key_cell, key_jitter, key_accept = jax.random.split(key, 3)
     at_points = grid_logits(coefficients, grid) / jnp.maximum(temperature, 0.5)
     log_masses = at_points + jnp.asarray(grid.log_weights)
-    cells = _draw_index(uniforms[0], log_masses)
-    proposals = jitter_in_cell(uniforms[1:3], grid, cells)
+    cells = _draw_cells(key_cell, log_masses, num_proposals)
+    proposals = jitter_in_cell(key_jitter, grid, cells)
     logits = jax.vmap(coarse_logits, (None, 0))(coefficients, proposals)
     log_ratios = logits / temperature - at_points[cells]
-    thresholds = jnp.log(uniforms[3])
+    thresholds = jnp.log(jax.random.uniform(key_accept, (num_proposals,)))
 
     chain = (proposals[1:], log_ratios[1:], thresholds[1:])
     (direction, _), _ = jax.lax.scan(_accept, (proposals[0], log_ratios[0]), chain)
@@ -249,8 +247,9 @@ def settle_coarse(
         num_steps: length of the chain.
         step_size: standard deviation of a step per axis, in radians.
     """
-    normals = jax.random.normal(key, (num_steps, 4))
-    moves, thresholds = step_size * normals[:, :3], jnp.log(ndtr(normals[:, 3]))
+    key_moves, key_accept = jax.random.split(key)
+    moves = step_size * jax.random.normal(key_moves, (num_steps, 3))
+    thresholds = jnp.log(jax.random.uniform(key_accept, (num_steps,)))
 
     def step(carry: _State, inputs: tuple[Vector, Scalar]) -> tuple[_State, None]:
         direction, _ = carry
@@ -317,11 +316,11 @@ def sample_fine(
     key: RandomKey, mixture: FineMixture, basin_temperature: Scalar | float = 1.0
 ) -> Vector:
     """Draws a direction in the fine stage; see `sample_radius` for the temperature."""
-    normals = jax.random.normal(key, (4,))
-    chosen = _draw_index(ndtr(normals[3]), mixture.logits)
+    key_component, key_noise = jax.random.split(key)
+    chosen = jax.random.categorical(key_component, mixture.logits)
     scale = mixture.scales[chosen] * jnp.sqrt(basin_temperature)
     centre = mixture.centre
-    noise = tangent_part(centre, normals[:3])
+    noise = tangent_part(centre, jax.random.normal(key_noise, (3,)))
     squeeze = mixture.squeezes[chosen]
     # The root of the covariance takes |v|^2 (1 - 1 / root) / |v|^2 off along v.
     root = jnp.sqrt(1.0 + jnp.sum(jnp.square(squeeze)))
@@ -357,11 +356,11 @@ def sample_radius_tempered(
 
     A cell of a uniform grid by its tempered density, then a uniform point of the cell.
     """
-    which, offset = jax.random.uniform(key, (2,))
+    key_cell, key_offset = jax.random.split(key)
     width = (high - low) / num_cells
     centres = low + width * (jnp.arange(num_cells) + 0.5)
     logits = radial_log_density(
         RadialMixture(*(x[None] for x in mixture)), centres, low, high
     )
-    cell = _draw_index(which, logits / temperature)
-    return centres[cell] + width * (offset - 0.5)
+    cell = jax.random.categorical(key_cell, logits / temperature)
+    return centres[cell] + width * (jax.random.uniform(key_offset) - 0.5)

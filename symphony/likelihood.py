@@ -29,7 +29,7 @@ from jaxtyping import Array, Float, Int, Key
 from common.errors import UsageError
 from common.nn.conditions import Conditions, Known, known
 from common.nn.features import Features
-from common.programs import compiler_options
+from common.programs import LEVEL
 from symphony import build, data
 from symphony.arrays import (
     Flag,
@@ -182,7 +182,7 @@ def make_scorer(
 ) -> Callable[..., OrderTerms]:
     """Returns the compiled function that evaluates a random order for each key."""
 
-    @partial(jax.jit, compiler_options=compiler_options())
+    @partial(jax.jit, compiler_options=LEVEL)
     @in_full_precision
     def run(
         params: Any,

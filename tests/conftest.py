@@ -20,27 +20,6 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 install_import_hook(["common", "symphony", "equijump"], "beartype.beartype")
 
 
-def _start_xla() -> None:
-    """Starts XLA with the options of large programs for all programs.
-
-    It reads its flags once. Children of tests start without them, as commands do.
-    """
-    import jax
-
-    from common.programs import QUICK
-
-    given = os.environ.get("XLA_FLAGS")
-    flags = [f"--{name}={str(value).lower()}" for name, value in QUICK.items()]
-    os.environ["XLA_FLAGS"] = " ".join([*([given] if given else []), *flags])
-    jax.devices()
-    del os.environ["XLA_FLAGS"]
-    if given:
-        os.environ["XLA_FLAGS"] = given
-
-
-_start_xla()
-
-
 MOST_MAPPINGS = 25_000
 """Of memory, of 65,530 that Linux gives a process; a compiled program takes nine."""
 

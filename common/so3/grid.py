@@ -7,9 +7,10 @@ import functools
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float64, Int
+from jaxtyping import Array, Float, Float64, Int, Key
 
 from common.so3.harmonics import solid_harmonics
 
@@ -104,9 +105,7 @@ def sphere_grid(
 
 
 def jitter_in_cell(
-    uniforms: Float[Array, "two *#batch"],
-    grid: SphereGrid,
-    cell_index: Int[Array, "*batch"],
+    key: Key[Array, ""], grid: SphereGrid, cell_index: Int[Array, "*batch"]
 ) -> Float[Array, "*batch 3"]:
     """Draws unit vectors uniformly from cells of a grid.
 
@@ -114,22 +113,23 @@ def jitter_in_cell(
     this draw, is uniform on the whole sphere.
 
     >>> grid = sphere_grid(4, 7, 2)
-    >>> uniforms = jnp.array([[0.1, 0.5], [0.9, 0.2]])
-    >>> vectors = jitter_in_cell(uniforms, grid, jnp.array([0, 5]))
+    >>> vectors = jitter_in_cell(jax.random.key(0), grid, jnp.array([0, 5]))
     >>> jnp.linalg.norm(vectors, axis=-1).round(4).tolist()
     [1.0, 1.0]
 
     Args:
-        uniforms: random numbers between 0 and 1, for the polar angle and the azimuth.
+        key: JAX key.
         grid: grid whose cells are drawn from.
         cell_index: indices of the cells, as in `grid.points`.
     """
+    beta_key, alpha_key = jax.random.split(key)
     edges = jnp.asarray(grid.cos_beta_edges)
     res_alpha = grid.points.shape[0] // (edges.shape[0] - 1)
     beta_index, alpha_index = cell_index // res_alpha, cell_index % res_alpha
     low, high = edges[beta_index], edges[beta_index + 1]
-    cos_beta = low + (high - low) * uniforms[0]
-    alpha = (2.0 * math.pi / res_alpha) * (alpha_index + uniforms[1] - 0.5)
+    cos_beta = low + (high - low) * jax.random.uniform(beta_key, cell_index.shape)
+    offset = jax.random.uniform(alpha_key, cell_index.shape, minval=-0.5, maxval=0.5)
+    alpha = (2.0 * math.pi / res_alpha) * (alpha_index + offset)
     sin_beta = jnp.sqrt(jnp.maximum(1.0 - cos_beta * cos_beta, 0.0))
     return jnp.stack(
         [sin_beta * jnp.sin(alpha), cos_beta, sin_beta * jnp.cos(alpha)], axis=-1

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from common.nn.conditions import Conditions
 from common.nn.features import Features
-from common.programs import compiler_options
+from common.programs import LEVEL
 from common.so3.vectors import safe_norm
 from symphony import decisions, densities
 from symphony.arrays import (
@@ -93,7 +93,7 @@ def make_steps(model: Symphony) -> Callable[..., tuple[Array, Step]]:
     key; it returns the probabilities of the first species, and the steps.
     """
 
-    @partial(jax.jit, compiler_options=compiler_options())
+    @partial(jax.jit, compiler_options=LEVEL)
     @in_full_precision
     def run(
         params: Any,

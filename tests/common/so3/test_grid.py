@@ -40,14 +40,10 @@ def test_area_of_each_cell_is_its_quadrature_weight():
     assert np.all(cos_beta < grid.cos_beta_edges[1:])
 
 
-def uniforms(seed, cells):
-    return jax.random.uniform(jax.random.key(seed), (2, *cells.shape))
-
-
 def test_jitter_stays_in_its_cell_and_fills_it_evenly():
     grid = sphere_grid(6, 9, 1)
     cells = jnp.repeat(jnp.arange(54), 400)
-    drawn = jitter_in_cell(uniforms(2, cells), grid, cells)
+    drawn = jitter_in_cell(jax.random.key(2), grid, cells)
     np.testing.assert_allclose(jnp.sum(drawn**2, axis=-1), 1.0, atol=1e-6)
     row = np.searchsorted(grid.cos_beta_edges, drawn[:, 1]) - 1
     alpha = np.arctan2(drawn[:, 0], drawn[:, 2])
@@ -61,8 +57,9 @@ def test_jitter_stays_in_its_cell_and_fills_it_evenly():
 
 def test_cells_drawn_by_weight_then_jittered_are_uniform_on_the_sphere():
     grid = sphere_grid(5, 7, 1)
-    cells = jax.random.categorical(jax.random.key(3), grid.log_weights, shape=(20_000,))
-    drawn = np.asarray(jitter_in_cell(uniforms(1, cells), grid, cells))
+    cell_key, jitter_key = jax.random.split(jax.random.key(3))
+    cells = jax.random.categorical(cell_key, grid.log_weights, shape=(20_000,))
+    drawn = np.asarray(jitter_in_cell(jitter_key, grid, cells))
     np.testing.assert_allclose(drawn.mean(axis=0), 0.0, atol=0.02)
     np.testing.assert_allclose(drawn.T @ drawn / len(drawn), np.eye(3) / 3, atol=0.015)
 
