@@ -4,7 +4,7 @@ Distances do not know the order in which atoms are placed; the mask of the causa
 does. So nodes stay as the molecule was given until the features of its steps are known.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -13,7 +13,6 @@ from common.nn.blocks.messages import edge_feats
 from common.nn.conditions import Conditions
 from common.nn.features import Features, scalars_of, take
 from common.nn.graph import Graph, mask_edges
-from common.nn.layers import scan_layers
 from symphony.arrays import NodeIndices, NodeMask, Positions, Species
 from symphony.model import NextAtom, Symphony
 
@@ -23,15 +22,15 @@ class Shared(NamedTuple):
 
     Attributes:
         graph: edges between all its atoms.
-        layers: weights of the messages of each layer of the trunk; None of blocks
-            that make their own.
+        layers: weights of the messages of each layer of the trunk; None of a block
+            that makes its own.
         focus: weights of the messages to candidates for the focus.
         exchange: weights of the messages of the present step.
         positions: positions of the atoms, in Å.
     """
 
     graph: Graph
-    layers: Float[Array, "num_layers num_nodes num_nodes _"] | None
+    layers: tuple[Float[Array, "num_nodes num_nodes _"] | None, ...]
     focus: Float[Array, "num_nodes num_nodes twice_channels"]
     exchange: Float[Array, "num_nodes num_nodes num_channels"]
     positions: Positions
@@ -48,12 +47,12 @@ def share(model: Symphony, positions: Positions, node_mask: NodeMask) -> Shared:
     others = node_mask[:, None] & node_mask & ~jnp.eye(len(node_mask), dtype=bool)
     graph = model.graph(positions, positions, others)
     feats = edge_feats(graph)
-    layers = None
-    if all(hasattr(layer, "edge_weights") for layer in model.layers):
-        weigh = lambda layer, carry, _: (carry, layer.edge_weights(graph))
-        _, layers = scan_layers(weigh, model.layers, None)
+    layers = [
+        layer.edge_weights(graph) if hasattr(layer, "edge_weights") else None
+        for layer in model.layers
+    ]
     focus, exchange = model.focus_weights(feats), model.exchange_weights(feats)
-    return Shared(graph, layers, focus, exchange, positions)
+    return Shared(graph, tuple(layers), focus, exchange, positions)
 
 
 def embed_order(
@@ -80,14 +79,9 @@ def embed_order(
     past = rank < rank[:, None]
     placed = rank <= jnp.arange(num_nodes)[:, None]
     graph, node_feats = mask_edges(shared.graph, past), model.embed(species, conditions)
-
-    def step(
-        layer: Any, node_feats: Features, weights: Array | None
-    ) -> tuple[Features, None]:
+    for layer, weights in zip(model.layers, shared.layers, strict=True):
         known = {} if weights is None else {"weights": weights * past[..., None]}
-        return layer(node_feats, graph, **known), None
-
-    node_feats, _ = scan_layers(step, model.layers, node_feats, shared.layers)
+        node_feats = layer(node_feats, graph, **known)
     node_feats = model.trunk_norm(node_feats)
     sent = shared.focus * model.focus_senders(scalars_of(node_feats))
     messages = jnp.einsum("tj,ijc->tic", placed.astype(sent.dtype), sent)

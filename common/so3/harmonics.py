@@ -17,7 +17,7 @@ from common.so3.vectors import unit_vectors
 
 Values = Float[Array, "*batch"] | Float[np.ndarray, "*batch"]
 
-FEW = 1024
+FEW = 64
 """Vectors up to which compilation counts for more than the time of derivatives."""
 
 
