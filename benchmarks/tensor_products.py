@@ -33,7 +33,7 @@ from common.so3.irreps import uniform
 DEGREES = range(1, 9)
 NODES, CHANNELS = 64, 16
 ROUNDS = 5
-FIRST_CALL = 5.0
+FIRST_CALL = 30.0
 ALL_TERMS, NO_TERMS = 10**9, 0
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "tensor_products.png"
 PEER, REFERENCE = "e3nn-jax", "self_product, dense"
