@@ -13,7 +13,7 @@ def bessel_basis(
     r"""Encodes distances by spherical Bessel functions of order zero.
 
     $b_n(d) = \sqrt{2 / c}\, \sin(n \pi d / c) / d$ for n from 1 (Gasteiger et al.,
-    Directional Message Passing, eq. 7), with its limit at d = 0.
+    Directional Message Passing, arXiv:2003.03123, eq. 7), with its limit at d = 0.
 
     >>> bessel_basis(jnp.array([0.0, 5.0]), 3, cutoff=5.0).shape
     (2, 3)

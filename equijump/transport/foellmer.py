@@ -6,8 +6,8 @@ so that $\alpha = 1 - t$, $\beta = t$, $\gamma = (1 - t) \sqrt t$. Its law is th
 $$ dX = \frac{D(X, t, x_0) - X}{1 - t} dt + \sigma (1 - t) dB, \qquad
    D(x, t, x_0) = E[x_1 \mid x_t = x, x_0], $$
 from $X_0 = x_0$ (Chen, Goldstein, Hua, Albergo, Boffi and Vanden-Eijnden, Probabilistic
-forecasting with stochastic interpolants and Föllmer processes, 2024; the drift there,
-$E[x_1 - x_0 - \sigma W_t \mid x_t]$, is the same).
+forecasting with stochastic interpolants and Föllmer processes, 2024, arXiv:2403.13724;
+the drift there, $E[x_1 - x_0 - \sigma W_t \mid x_t]$, is the same).
 
 A jump takes the steps of `equijump.transport.foellmer_steps`.
 """
