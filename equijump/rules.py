@@ -171,7 +171,7 @@ RULES = Rules(
         _check_repulsion,
         _check_refinements,
         _check_alignment,
-        rules.check_batch_size,
+        rules.check_train,
         rules.needs_condition("lag"),
     ),
 )

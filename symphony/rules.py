@@ -71,7 +71,7 @@ STEPWISE = Rules(
         _check_species,
         _check_radii,
         columns.check_names,
-        rules.check_batch_size,
+        rules.check_train,
         rules.needs_condition("noise_std"),
     ),
 )
@@ -89,7 +89,7 @@ DENOISER = Rules(
         "refine.method": tuple(denoising.METHODS),
         "refine.num_final": Range(0),
     },
-    (_check_species, _check_noises, rules.check_batch_size),
+    (_check_species, _check_noises, rules.check_train),
 )
 
 ENERGY = Rules(
@@ -103,5 +103,5 @@ ENERGY = Rules(
         "loss.noise_std": Range(0.0, 10.0),
         "loss.noise_share": Range(0.0, 1.0),
     },
-    (_check_species, rules.check_batch_size),
+    (_check_species, rules.check_train),
 )

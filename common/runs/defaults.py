@@ -23,6 +23,7 @@ def train_group(**values: object) -> ml_collections.ConfigDict:
     group.clip_norm = 5.0  # Largest norm of the gradient; 0 for any.
     group.ema_decay = 0.999  # Of the mean of the weights that is kept.
     group.update(log_every=100, eval_every=1_000, checkpoint_every=500)  # Steps.
+    group.loggers = ()  # Beside metrics.jsonl: keys of `common.runs.loggers.LOGGERS`.
     group.num_validation = 1_000  # Molecules or pairs.
     group.update(values)
     return group

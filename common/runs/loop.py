@@ -19,7 +19,7 @@ from jaxtyping import Array, Key
 
 from common.commands import cli
 from common.errors import UsageError
-from common.runs import checkpoints, curves, metrics, parallel, training
+from common.runs import checkpoints, curves, loggers, metrics, parallel, training
 
 
 class Parts(NamedTuple):
@@ -64,7 +64,7 @@ def train(
     ...     "optimizer": "adam", "adam_b2": 0.99, "weight_decay": 0.0, "clip_norm": 0.0,
     ...     "learning_rate": 0.1, "warmup_steps": 0, "final_factor": 1.0,
     ...     "num_steps": 2, "num_microbatches": 1, "ema_decay": 0.5,
-    ...     "log_every": 1, "eval_every": 2, "checkpoint_every": 2,
+    ...     "log_every": 1, "eval_every": 2, "checkpoint_every": 2, "loggers": (),
     ... }
     >>> config = ml_collections.ConfigDict({"train": settings})
     >>> def loss_fn(params, batch, keys):
@@ -125,7 +125,8 @@ def train(
         clock = training.start_clock(elapsed)
         _tell_steps(first, last, workdir, parts.steps_per_epoch)
         with (
-            metrics.MetricsWriter(workdir, clock, first - 1) as writer,
+            loggers.opened(config, workdir, first - 1) as others,
+            metrics.MetricsWriter(workdir, clock, first - 1, others) as writer,
             cli.progress(
                 max(last, first - 1), "training", "steps", completed=first - 1
             ) as advance,

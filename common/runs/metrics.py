@@ -9,6 +9,7 @@ from typing import Any, SupportsFloat
 from absl import logging
 
 from common.commands import cli
+from common.runs.loggers import Write
 from common.runs.training import Elapsed
 
 FILE_NAME = "metrics.jsonl"
@@ -25,7 +26,11 @@ class MetricsWriter:
     """
 
     def __init__(
-        self, workdir: Path, clock: Callable[[], Elapsed], resume_step: int = 0
+        self,
+        workdir: Path,
+        clock: Callable[[], Elapsed],
+        resume_step: int = 0,
+        others: Sequence[Write] = (),
     ) -> None:
         """Opens the file.
 
@@ -33,11 +38,13 @@ class MetricsWriter:
             workdir: folder of the run; made if it does not exist.
             clock: clock of the run, see `training.start_clock`.
             resume_step: step of the restored state; 0 starts a new record.
+            others: where records go as well, see `common.runs.loggers`.
         """
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / FILE_NAME
         _truncate(path, resume_step)
         self._clock = clock
+        self._others = others
         self._file = path.open("a", encoding="utf-8")
 
     def __enter__(self) -> "MetricsWriter":
@@ -50,13 +57,14 @@ class MetricsWriter:
         """Appends one record; numbers that are not finite are written as null."""
         elapsed = self._clock()
         record = {
-            "step": step,
             "cpu_seconds": round(elapsed.cpu_seconds, 3),
             "wall_seconds": round(elapsed.wall_seconds, 3),
         }
         record |= {name: _number(value) for name, value in metrics.items()}
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._file.write(json.dumps({"step": step} | record, allow_nan=False) + "\n")
         self._file.flush()
+        for write in self._others:
+            write(step, record)
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

@@ -89,6 +89,7 @@ FIELDS: tuple[Added | Renamed | Removed, ...] = (
     Added(("equijump",), "model.block", "equijump"),
     Added(("symphony", "denoiser", "equijump"), "model.product", "scalar"),
     Added(SYMPHONY, "train.start_from", ""),
+    Added((*SYMPHONY, "energy", "equijump"), "train.loggers", ()),
     Added(("symphony",), "data.properties", ()),
     Added(("symphony",), "data.labelled_only", False),
     Added(("equijump",), "data.ensemble_share", 0.0),

@@ -8,7 +8,7 @@ from common.errors import UsageError
 from common.nn.blocks import BLOCKS
 from common.nn.conditions import CONDITIONS
 from common.nn.products import MESSAGE_PRODUCTS
-from common.runs import training
+from common.runs import loggers, training
 from common.runs.config import Range
 
 _COUNTS = (
@@ -22,6 +22,7 @@ VALUES: dict[str, Range | tuple[str, ...]] = {
     "model.product": MESSAGE_PRODUCTS,
     "model.conditions": tuple(CONDITIONS),
     **{f"train.{name}": Range(1) for name in _COUNTS},
+    "train.loggers": tuple(loggers.LOGGERS),
     "train.optimizer": tuple(training.OPTIMIZERS),
     "train.learning_rate": Range(0.0, 1e3),
     "train.warmup_steps": Range(0),
@@ -32,6 +33,16 @@ VALUES: dict[str, Range | tuple[str, ...]] = {
     "train.ema_decay": Range(0.0, 1.0),
 }
 """Ranges and choices by name, see `common.runs.config.check`."""
+
+
+def check_train(config: ml_collections.ConfigDict) -> None:
+    """Raises `UsageError` for values of `train` that do not serve together, or here.
+
+    >>> counts = {"batch_size": 8, "num_devices": 2, "num_microbatches": 4}
+    >>> check_train(ml_collections.ConfigDict({"train": counts | {"loggers": ()}}))
+    """
+    check_batch_size(config)
+    loggers.check(config)
 
 
 def check_batch_size(config: ml_collections.ConfigDict) -> None:

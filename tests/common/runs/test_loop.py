@@ -25,6 +25,7 @@ TRAIN = {
     "log_every": 2,
     "eval_every": 4,
     "checkpoint_every": 2,
+    "loggers": (),
 }
 
 
