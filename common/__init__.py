@@ -5,3 +5,6 @@ surrounds it. Positions are in Å; features are those of `common.nn.features`.
 """
 
 __version__ = "0.3.0"
+
+PROJECT = "symphony-equijump"
+"""Tells this package from others that have the name `common`."""

@@ -14,7 +14,11 @@ if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
 
 from typing import TYPE_CHECKING
 
-from common import __version__ as __version__
+from equijump import core
+
+core.check()
+
+from common import __version__ as __version__  # noqa: E402
 
 if TYPE_CHECKING:
     import equijump.sampler

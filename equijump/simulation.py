@@ -82,7 +82,7 @@ def load_md() -> ModuleType:
     except ImportError as error:
         raise UsageError(
             "expected OpenMM, pdbfixer and PeptideBuilder, found no "
-            f"{error.name}: pip install 'symphony-equijump[md]'"
+            f"{error.name}: pip install openmm pdbfixer PeptideBuilder"
         ) from error
 
 

@@ -15,7 +15,11 @@ if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
 
 from typing import TYPE_CHECKING
 
-from common import __version__ as __version__
+from symphony import core
+
+core.check()
+
+from common import __version__ as __version__  # noqa: E402
 
 if TYPE_CHECKING:
     from symphony.refine import MoleculeRefiner

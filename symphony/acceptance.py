@@ -125,7 +125,7 @@ def _check_posebusters() -> None:
     if importlib.util.find_spec("posebusters") is None:
         raise UsageError(
             "--accept=posebusters: expected PoseBusters to be installed, found none; "
-            "install the extra eval, or choose another convention"
+            "pip install posebusters, or choose another convention"
         )
 
 

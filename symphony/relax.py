@@ -60,7 +60,7 @@ def check_method(method: str) -> None:
     if method in EXTRA and importlib.util.find_spec(EXTRA[method]) is None:
         raise UsageError(
             f"--relax={method}: expected {EXTRA[method]} to be installed, found none; "
-            "install the extra eval, or give --relax=mmff"
+            f"pip install {EXTRA[method]}, or give --relax=mmff"
         )
 
 

@@ -182,7 +182,7 @@ def check_platform() -> None:
         if not asked:
             raise
         extra = next((e for n, e in _EXTRAS.items() if n in asked.split(",")), None)
-        install = f" and pip install 'symphony-equijump[{extra}]'" if extra else ""
+        install = f" and pip install 'jax[{extra}]'" if extra else ""
         raise UsageError(
             f"{name}={asked}: expected a {asked.upper()} device{install}, found "
             f"the platforms {', '.join(_platforms())}; unset it to use what is "

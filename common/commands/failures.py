@@ -19,10 +19,6 @@ TRACEBACK = "SYMPHONY_EQUIJUMP_TRACEBACK"
 _ROOT = Path(__file__).resolve().parents[2]
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_WORDS = tuple(map(os.strerror, _FULL))
-_EXTRAS = {
-    "openmm": "md", "pdbfixer": "md", "PeptideBuilder": "md", "posebusters": "eval",
-    "tblite": "eval",
-}  # fmt: skip
 BROKEN_PIPE = 128 + 13
 """Exit status of a program whose reader closed the pipe, as if SIGPIPE had ended it."""
 
@@ -133,9 +129,7 @@ def _missing_package(error: ImportError) -> str:
     name = (error.name or "").partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) or not name:
         return f"expected packages that can be imported, found {_type(error)}: {error}"
-    extra = _EXTRAS.get(name)
-    install = f"'symphony-equijump[{extra}]'" if extra else name
-    return f"expected the package {name}, found none: pip install {install}"
+    return f"expected the package {name}, found none: pip install {name}"
 
 
 def _unexpected(error: BaseException) -> str:

@@ -507,7 +507,7 @@ def check_refused(tmp_path, capsys, given, told):
 def test_without_openmm_the_install_command_is_told(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "openmm", None)
     monkeypatch.delitem(sys.modules, "equijump.md", raising=False)
-    check_refused(tmp_path, capsys, QUICK, "pip install 'symphony-equijump[md]'")
+    check_refused(tmp_path, capsys, QUICK, "pip install openmm pdbfixer PeptideBuilder")
 
 
 @pytest.mark.parametrize(

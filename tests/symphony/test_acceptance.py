@@ -89,7 +89,7 @@ def test_nothing_asked_is_no_gate():
 
 def test_posebusters_must_be_there(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="install the extra eval"):
+    with pytest.raises(UsageError, match="pip install posebusters"):
         acceptance.choose(3, accept="posebusters")
 
 

@@ -95,7 +95,7 @@ def test_what_cannot_relax_is_told_at_once(tmp_path, monkeypatch):
     ):
         relax.check(tmp_path / "mine.sdf", "uff", overwrite=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="install the extra eval, or give --relax=mm"):
+    with pytest.raises(UsageError, match="pip install tblite, or give --relax=mm"):
         relax.check(tmp_path / "mine.sdf", "gfn2", overwrite=False)
 
 

@@ -74,7 +74,7 @@ def test_calls_from_python_draw_the_same_and_leave_the_callers_settings():
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ("cuda", "expected a CUDA device and pip install 'symphony-equijump[cuda12]'"),
+        ("cuda", "expected a CUDA device and pip install 'jax[cuda12]'"),
         ("gpu", "expected a GPU device and pip install"),
         ("tpu", "expected a TPU device"),
         ("nonsense", "expected a NONSENSE device"),

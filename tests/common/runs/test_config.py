@@ -2,12 +2,8 @@
 
 import copy
 import re
-import subprocess
-import sys
 import tomllib
-import zipfile
 from pathlib import Path
-from shutil import which
 
 import pytest
 from ml_collections import ConfigDict
@@ -168,30 +164,6 @@ def test_a_wheel_takes_the_configs_of_each_package_along():
     folders = {f"configs/{package}": f"{package}/configs" for package, _ in NAMES}
     assert wheel["force-include"] == folders
     assert all((ROOT / name / "py.typed").is_file() for name in wheel["packages"])
-
-
-@pytest.mark.slow
-def test_configs_are_found_in_a_wheel(tmp_path):
-    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir"]
-    command = ["uv", "build", "--wheel", "--out-dir"] if which("uv") else pip
-    subprocess.run([*command, tmp_path, ROOT], check=True, capture_output=True)
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        names = wheel.namelist()
-        wheel.extractall(tmp_path / "site")
-    assert {f"{package}/configs/{name}.py" for package, name in NAMES} <= {*names}
-    assert {f"{name}/py.typed" for name in ("common", *dict(NAMES))} <= {*names}
-    folders = {name.split("/")[0] for name in names}
-    assert {x for x in folders if ".dist-info" not in x} == {"common", *dict(NAMES)}
-    code = (
-        "from common.runs import config; print(config.__file__);"
-        "print(config.find('symphony', 'tetris').get_config().data.path)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path / "site", check=True,
-        capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path / "site")},
-    )  # fmt: skip
-    file, path = done.stdout.split()
-    assert (Path(file).parents[2], path) == (tmp_path / "site", "tetris")
 
 
 def test_a_text_among_numbers_is_told():
