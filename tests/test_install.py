@@ -3,7 +3,6 @@
 The environments have no network: other packages are those of the tests' own.
 """
 
-import importlib.util
 import os
 import re
 import shutil
@@ -40,8 +39,6 @@ EXAMPLE = re.compile(r"## From Python\n+```python\n(.*?)```", re.DOTALL)
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """Returns the wheel and the sdist, built without a network."""
-    if importlib.util.find_spec("hatchling") is None:
-        pytest.skip("hatchling is not installed: nothing is built (extra dev)")
     folder = tmp_path_factory.mktemp("built")
     command = [sys.executable, "-P", "-m", "hatchling", "build", "-d", folder]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
