@@ -12,6 +12,7 @@ VERBS = {
     "view": "look at trajectories: 'rollout/*.xtc' -o view.html",
     "inspect": "tell what files hold and how to train on them: mine.h5 'runs/*.xtc'",
     "simulate": "make trajectories: --sequence=A --caps --output=workdir/ala2_md",
+    "merge": "put the parts of --shard=i/n together: workdir/rollout",
     "package": "weights of a run, to give away: --workdir=workdir/ala2 --output=mine",
 }
 

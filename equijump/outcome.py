@@ -51,8 +51,15 @@ class Summary(NamedTuple):
         return self.num_accepted / max(self.num_draws, 1)
 
 
-def summary_of(state: State, num_jumps: int, ps: float) -> Summary:
-    """Returns the figures of a state after so many jumps of `ps` each."""
+def summary_of(state: State, num_jumps: int, ps: float, first: int = 0) -> Summary:
+    """Returns the figures of a state after so many jumps of `ps` each.
+
+    Args:
+        state: state of replicas.
+        num_jumps: jumps of each.
+        ps: time of a jump, in ps.
+        first: number of the first replica.
+    """
     accepted, broken_at = map(np.asarray, (state.num_accepted, state.broken_at))
     intact = np.where(broken_at > 0, broken_at - 1, num_jumps)
     return Summary(
@@ -61,7 +68,7 @@ def summary_of(state: State, num_jumps: int, ps: float) -> Summary:
         num_draws=int(np.asarray(state.num_draws).sum(dtype=np.int64)),
         num_accepted=int(accepted.sum(dtype=np.int64)),
         num_moved=int(np.count_nonzero(accepted)),
-        broken={i: float(broken_at[i] * ps) for i in np.flatnonzero(broken_at)},
+        broken={first + i: float(broken_at[i] * ps) for i in np.flatnonzero(broken_at)},
         num_intact=int(intact.sum(dtype=np.int64)),
     )
 

@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.commands import cli
+from common.commands import cli, shards
 from common.commands.reading import DAMAGE, line_of, parse_json, read_json
 from common.errors import UsageError
 
 _LONGEST_NAME = 60  # Letters of a sequence in the names of files.
 _MAY_GROW = ("length", "replicas")
+_BESIDE_FLAGS = ("format", "pdb_sha256", shards.RECORD)
 _NEWER = {
     "replace_nonstandard": True,
     "model": "all-atom",
@@ -120,8 +121,8 @@ def _differing(
     found: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> list[tuple[str, Any, Any]]:
     """Lists name, former value and present value of what keeps a run from going on."""
-    was = found["flags"] | {n: found.get(n) for n in ("format", "pdb_sha256")}
-    now = wanted["flags"] | {n: wanted.get(n) for n in ("format", "pdb_sha256")}
+    was = found["flags"] | {name: found.get(name) for name in _BESIDE_FLAGS}
+    now = wanted["flags"] | {name: wanted.get(name) for name in _BESIDE_FLAGS}
     return [
         (f"--{name}" if name in wanted["flags"] else name, was.get(name), now[name])
         for name in now

@@ -70,6 +70,7 @@ class Plan(NamedTuple):
         chunk: frames between two yields.
         max_redraws: redraws, see `equijump.rejection.attempt`; None for no gate.
         cloud: kind of cloud that the network sees, see `equijump.cloud`.
+        first: number of the first replica of the seed.
         sizes: sizes that arrays are padded to, so that one program serves several
             systems of as many residues; the system's own where None.
     """
@@ -82,6 +83,7 @@ class Plan(NamedTuple):
     chunk: int = 100
     max_redraws: int | None = None
     cloud: str = "ca"
+    first: int = 0
     sizes: rejection.Sizes | None = None
 
     @property
@@ -196,12 +198,13 @@ def _fixed(params: Any, plan: Plan) -> _Fixed:
         starts = np.pad(starts, ((0, 0), (0, extra), (0, 0)), mode="edge")
         chain = chain._replace(places=_with_none(chain, extra))
     seeded = partial(jax.random.fold_in, jax.random.key(plan.seed))
+    replicas = plan.first + jnp.arange(len(plan.starts))
     return _Fixed(
         params=params,
         chain=chain._replace(contacts=jnp.asarray(contacts)),
         graph=graph,
         every=jnp.int32(plan.every),
-        keys=jax.random.key_data(jax.vmap(seeded)(jnp.arange(len(plan.starts)))),
+        keys=jax.random.key_data(jax.vmap(seeded)(replicas)),
         references=_references(graph, starts),
     )
 

@@ -73,13 +73,23 @@ def write_state(folder: Path, saved: Saved) -> None:
         np.savez(path, **arrays)
 
 
-def read_state(folder: Path, num_replicas: int, system: System) -> Saved:
-    """Returns the state of an earlier command, of the shapes of the system."""
+def read_state(folder: Path, num_replicas: int, system: System | None) -> Saved:
+    """Returns the state of an earlier command, of the shapes of the system.
+
+    Args:
+        folder: folder of the rollout.
+        num_replicas: number of replicas.
+        system: molecule; None where it is not known, and any is right.
+    """
     each, path = (num_replicas,), folder / "state.npz"
     shapes = dict.fromkeys(Saved._fields, each)
-    shapes |= {"num_jumps": (), "cloud": (*each, *system.slot_atoms.shape, 3)}
+    shapes |= {"num_jumps": ()}
 
     def choose(headers: Mapping[str, reading.Header]) -> tuple[str, ...]:
+        cloud = headers.get("cloud")
+        slots = cloud.shape[1:3] if system is None and cloud else ()
+        slots = slots if system is None else system.slot_atoms.shape
+        shapes["cloud"] = (*each, *slots, 3)
         names = [name for name in shapes if name in headers or name != "sums"]
         for name in names:
             shape = shapes[name]
@@ -123,6 +133,11 @@ def check_files(paths: list[Path], saved: Saved) -> None:
             f"{paths[0].parent}: has a rollout in H5, which cannot be gone on with; "
             "give --overwrite or another --output"
         )
+    check_whole(paths, saved)
+
+
+def check_whole(paths: list[Path], saved: Saved) -> None:
+    """Raises `UsageError` for trajectories that are not as a command left them."""
     for replica, path in enumerate(paths):
         size = int(saved.sizes[replica])
         found = path.stat().st_size if path.exists() else 0

@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import logging
 
-from common.commands import cli
+from common.commands import cli, shards
 from common.errors import RunError, UsageError
 from common.runs.weights import versions
 from equijump import confidence, outcome, sampler, trajfile
@@ -69,13 +69,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     total, seed = arguments.num_jumps, arguments.seed
+    shard = shards.read(arguments.shard)
+    arguments.output = shards.path_of(arguments.output, shard)
     weights, options = _choose(arguments)
     sampler.check_numbers(seed, total, options.every, arguments.chunk)
+    count = arguments.replicas
+    part = shards.span(shard, count, what="replicas")
     head = header(weights, options, seed, arguments.format)
+    if shard is not None:
+        place = shards.describe(shard, part, count)[shards.RECORD]
+        head[shards.RECORD] = {**place, "num_jumps": total}
     for path in trajfile.files_of(arguments.output, head):
         cli.check_apart(path, *(arguments.start or ()))
     cli.announce_device()
-    plan = sampler.plan_of(options, seed, arguments.chunk)
+    own = options._replace(starts=options.starts[part.start : part.stop])
+    plan = sampler.plan_of(own, seed, arguments.chunk)._replace(first=part.start)
     jump = sampler.make_jump(
         weights, options.num_steps, options.method, options.repulsion
     )
@@ -174,7 +182,7 @@ def _write_result(
 def _summary(
     weights: Weights, state: State, num_jumps: int, plan: Plan
 ) -> outcome.Summary:
-    summary = outcome.summary_of(state, num_jumps, plan.jump_time)
+    summary = outcome.summary_of(state, num_jumps, plan.jump_time, plan.first)
     return outcome.with_confidence(summary, plan, weights)
 
 
@@ -285,6 +293,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, keywords in _FLAGS.items():
         also = {"checkpoint": ["--weights"], "output": ["-o"]}.get(name, [])
         parser.add_argument(f"--{name}", *also, **keywords)
+    shards.add_flag(parser)
     return parser
 
 

@@ -229,7 +229,7 @@ def draw(
             kept = chunk.num_jumps - len(bad) * plan.every
             ps = plan.jump_time
             raise RunError(
-                f"replica {replica} is not finite after jump {number} "
+                f"replica {plan.first + replica} is not finite after jump {number} "
                 f"({number * ps:g} ps); frames up to {kept * ps:g} ps are kept"
             )
         yield chunk

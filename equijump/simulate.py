@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.commands import cli
+from common.commands import cli, shards
 from common.errors import RunError
 from common.runs.training import StopOnSignal
 from equijump import folding, parallel, replicas
@@ -39,6 +39,7 @@ class Job(NamedTuple):
         folder: folder of its files.
         wanted: what decides its trajectories.
         paths: its trajectories.
+        part: their numbers.
     """
 
     arguments: argparse.Namespace
@@ -46,6 +47,7 @@ class Job(NamedTuple):
     folder: Path
     wanted: dict[str, Any]
     paths: list[Path]
+    part: range
 
     @property
     def topology(self) -> Path:
@@ -75,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the command; those of the process where None.
     """
     arguments = parser().parse_args(argv)
+    shard = shards.read(arguments.shard)
+    shards.refuse(arguments, ("find_folding_temperature",), "leave --shard out")
+    arguments.output = str(shards.path_of(Path(arguments.output), shard))
     if arguments.find_folding_temperature:
         arguments = folding.first_of_ladder(arguments)
         return folding.main(arguments, make_plan(arguments))
@@ -89,8 +94,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _job(arguments: argparse.Namespace) -> Job:
     """Checks all of a molecule that can be checked without OpenMM."""
     plan, folder = make_plan(arguments), Path(arguments.output)
-    paths = [folder / f"{plan.stem}_{r}.xtc" for r in range(arguments.replicas)]
-    job = Job(arguments, plan, folder, describe(arguments), paths)
+    shard = shards.read(arguments.shard)
+    part = shards.span(shard, arguments.replicas, what="replicas")
+    paths = [folder / f"{plan.stem}_{number}.xtc" for number in part]
+    wanted = describe(arguments) | shards.describe(shard, part, arguments.replicas)
+    job = Job(arguments, plan, folder, wanted, paths, part)
     for path in (folder / "simulate.json", job.topology):
         cli.check_output(path)
     if arguments.pdb is not None:
@@ -158,7 +166,7 @@ def _tasks(
         except RunError as error:
             failures.append(error)
             continue
-        for replica, path in enumerate(job.paths):
+        for replica, path in zip(job.part, job.paths, strict=True):
             if replicas.num_done([path]) < job.plan.num_frames:
                 seed = seed_of(job.arguments.seed, replica)
                 yield parallel.Task(ready, job.plan, path, seed)

@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from common.commands import cli
+from common.commands import cli, shards
 from common.errors import UsageError
 from equijump import replicas
 from equijump.simulation import Plan
@@ -25,7 +25,7 @@ FORMAT_VERSION = 1
 LONGEST_STEP = 2.5  # fs, with hydrogens of their own mass
 HEAVY_HYDROGEN = 2.0  # amu, from which longer steps are taken
 _HOTTEST = 20.0  # In epsilon: above it no structure is left.
-_NOT_RECORDED = ("output", "processes", "find_folding_temperature")
+_NOT_RECORDED = ("output", "processes", "find_folding_temperature", "shard")
 
 
 def each(arguments: argparse.Namespace) -> list[argparse.Namespace]:
@@ -240,6 +240,7 @@ def parser() -> argparse.ArgumentParser:
         default=True,
         help="write no hydrogens",
     )
+    shards.add_flag(parser)
     add("-o", "--output", required=True, help="folder")
     return parser
 

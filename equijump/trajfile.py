@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from common.commands import cli, reading
+from common.commands import cli, reading, shards
 from common.errors import RunError, UsageError
 from common.runs.weights import check_same
 from equijump import rollstate
@@ -29,8 +29,9 @@ from equijump.rollstate import Saved
 
 FORMAT_VERSION = 1
 FORMATS = ("xtc", "dcd", "h5", "pdb")
-_FREE = frozenset(("checkpoint", "dynamics", "outside_training"))
-"""What of a header may differ from an earlier command's: it is said of weights."""
+FREE = frozenset(("checkpoint", "dynamics", "outside_training", "num_jumps"))
+"""What of a header may differ from an earlier command's: it is said of weights, or how
+many jumps a part shall have."""
 
 _TITLE_BYTES = 80
 _REMARK = b"REMARKS Written by equijump sample".ljust(_TITLE_BYTES)
@@ -61,7 +62,7 @@ class Output(NamedTuple):
 
 
 def paths_of(folder: Path, header: dict[str, Any]) -> list[Path]:
-    """Returns the trajectory of each replica.
+    """Returns the trajectory of each replica, those of a part by their own numbers.
 
     >>> settings = {"system": "ala2", "format": "xtc", "replicas": 2}
     >>> [path.name for path in paths_of(Path("out"), {"settings": settings})]
@@ -69,7 +70,8 @@ def paths_of(folder: Path, header: dict[str, Any]) -> list[Path]:
     """
     settings = header["settings"]
     name, suffix = settings["system"], settings["format"]
-    return [folder / f"{name}_{i}.{suffix}" for i in range(settings["replicas"])]
+    numbers = shards.part_of(header, settings["replicas"])
+    return [folder / f"{name}_{number}.{suffix}" for number in numbers]
 
 
 def files_of(folder: Path, header: dict[str, Any]) -> list[Path]:
@@ -148,9 +150,13 @@ def write_header(
 ) -> None:
     """Writes `sample.json`: what decides the rollout, and what came of it so far."""
     found = {"result": result, "confidence": confidence}
-    text = json.dumps({**output.header, **found}, indent=1) + "\n"
-    with cli.atomic_path(output.folder / "sample.json") as path:
-        path.write_text(text, "utf-8")
+    write_record(output.folder, {**output.header, **found})
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Writes `sample.json`."""
+    with cli.atomic_path(folder / "sample.json") as path:
+        path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
 def write_starts(
@@ -224,9 +230,9 @@ def _find(folder: Path, header: dict[str, Any], system: System) -> Saved | None:
                     "--overwrite or another --output"
                 )
         return None
-    begun, saved = _read_record(folder), None
+    (begun, _), saved = read_record(folder), None
     # The checkpoint may be spelt otherwise: the checksum of its weights decides.
-    check_same(folder, begun, header, _FREE)
+    check_same(folder, begun, header, FREE)
     if (folder / "state.npz").exists():
         saved = rollstate.read_state(folder, len(paths), system)
     else:
@@ -237,14 +243,13 @@ def _find(folder: Path, header: dict[str, Any], system: System) -> Saved | None:
     return saved
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
-    """Returns what decided an earlier rollout."""
+def read_record(folder: Path) -> tuple[dict[str, Any], Any]:
+    """Returns what decided an earlier rollout, and how far to trust it."""
     what = "sample.json and state.npz of an earlier command"
     try:
         begun = reading.read_json(folder / "sample.json", what)
         begun.pop("result")
-        begun.pop("confidence", None)
-        return begun
+        return begun, begun.pop("confidence", None)
     except (UsageError, KeyError) as error:
         told = error if isinstance(error, UsageError) else f"{folder}: expected {what}"
         raise UsageError(f"{told}; give --overwrite or another --output") from error

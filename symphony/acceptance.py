@@ -169,6 +169,23 @@ class Gate:
         self._count(reason, smiles)
         return reason
 
+    def judge_again(self, record: Mapping[str, Any]) -> str | None:
+        """Returns why a molecule of a manifest is rejected, as `judge` does.
+
+        It may have been judged before, by a gate without `diverse`.
+        """
+        reason, smiles = record.get("rejected"), record["smiles"]
+        if "accepted" not in record:
+            reason = None if record["stopped"] else UNFINISHED
+            reason = reason or record.get("unjudged")
+            reason = reason or (INVALID if smiles is None else None)
+        # PoseBusters is asked last.
+        is_seen = self.terms.diverse and smiles in self._seen
+        if is_seen and reason in (None, POSEBUSTERS):
+            reason = DUPLICATE
+        self._count(reason, smiles)
+        return reason
+
     def _find_fault(self, sample: Any, smiles: str | None, sdf: str) -> str | None:
         if not sample.stopped:
             return UNFINISHED

@@ -51,7 +51,7 @@ def run(
     """
     source = input_of(flags)
     molfile.check(flags.output, source)
-    gate = sample.make_gate(flags)
+    gate = sample.make_gate(flags, flags.num_molecules)
     weights = load_weights(flags.checkpoint)
     job = editing.make_job(
         weights, source, changer_of(weights), flags.num_molecules, flags.seed,

@@ -12,6 +12,7 @@ VERBS = {
     "edit": "regrow a part: in.sdf --remove=7,8,9 --num_molecules=20 -o edited.sdf",
     "complete": "add missing hydrogens, or a part: in.sdf -o completed.sdf",
     "evaluate": "measure molecules: --samples=molecules.sdf --output=report",
+    "merge": "put the parts of --shard=i/n together: molecules.sdf",
     "view": "look at molecules: molecules.sdf -o view.html",
     "properties": "compute properties: in.sdf --with=gfn2,rdkit -o out.sdf",
     "package": "weights of a run, to give away: --workdir=workdir/qm9 --output=mine",

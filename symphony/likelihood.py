@@ -237,6 +237,7 @@ def score_molecules(
     num_orders: int,
     num_draws: int,
     seed: int,
+    part: range | None = None,
 ) -> Iterator[tuple[int, Score]]:
     """Yields index and score of each molecule, bucket by bucket.
 
@@ -247,6 +248,7 @@ def score_molecules(
         num_draws: M, precision of the coarse directions; see `num_directions`.
         seed: seed of orders and directions, which depend on it, on the index of a
             molecule and on the bucket that holds it.
+        part: indices of those to score, in the buckets of all; all where None.
 
     Raises:
         UsageError: The atoms of a molecule do not hang together, or the kind of model
@@ -265,7 +267,7 @@ def score_molecules(
     for bucket, size in enumerate(buckets):
         members = np.flatnonzero(bucket_of == bucket)
         num_pairs = 8 * -(-max(1, *(len(near[m]) for m in members)) // 8)
-        for index in members:
+        for index in members if part is None else filter(part.__contains__, members):
             rows = slices[index]
             inputs = pad(
                 molecules.positions[rows], species[rows], near[index], size, num_pairs

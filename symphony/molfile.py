@@ -3,8 +3,8 @@
 The three grow together, a whole record at a time, and the manifest is their commit
 log: a molecule is there once its line in the manifest is, which has the CRC-32 of all
 three. Where an earlier command was killed, the one molecule that its files hold beyond
-the last line of the manifest is cut off, and the next molecule follows. Positions are
-in Å.
+the last line of the manifest is cut off, and the next molecule follows. The molecules
+of a part of a run have the numbers that they have in the whole. Positions are in Å.
 """
 
 import contextlib
@@ -21,13 +21,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.commands import cli
+from common.commands import cli, shards
 from common.errors import RunError, UsageError
 from common.runs.weights import check_same
 from symphony.arrays import AtomicNumbers, HostPositions
 from symphony.data.elements import SYMBOLS
 
 FORMAT_VERSION = 1
+FREE = frozenset({"checkpoint"})
+"""What of a header may differ: it may be spelt otherwise, its checksum decides."""
+
 OUTPUT_HELP = "an SDF; .extxyz and .jsonl beside"
 
 ATOMS, LIST_WIDTH = "atom.dprop.", 190
@@ -61,6 +64,14 @@ class Earlier(NamedTuple):
     header: dict[str, Any]
     records: list[dict[str, Any]]
     num_bytes: int
+
+
+class Entry(NamedTuple):
+    """A molecule of an output: its record, and its part of SDF and extended XYZ."""
+
+    record: dict[str, Any]
+    sdf: str
+    extxyz: str
 
 
 def formula(atomic_numbers: AtomicNumbers) -> str:
@@ -176,8 +187,7 @@ def open_output(
             the same header.
     """
     paths = paths_of(path)
-    header = {"record": "header", "format": FORMAT_VERSION, **header}
-    header = json.loads(json.dumps(header))
+    header = _complete(header)
     check(path)
     if not overwrite:
         _find(paths, header)  # Before anything is made.
@@ -271,12 +281,58 @@ def _size(file: FileIO) -> int:
     return file.seek(0, 2)
 
 
+def read(path: str | Path) -> tuple[dict[str, Any], list[Entry]]:
+    """Returns header and molecules of an output, as an earlier command left them.
+
+    Raises:
+        UsageError: There is none, or it was edited since.
+    """
+    paths = paths_of(path)
+    earlier = _read_manifest(paths.manifest)
+    if earlier is None:
+        raise UsageError(f"{paths.manifest}: expected a manifest, found none")
+    _check_sizes(paths, earlier)
+    _check_unchanged(paths, earlier)
+    contents = paths.sdf.read_bytes(), paths.extxyz.read_bytes()
+    entries, ends = [], (0, 0)
+    for record in earlier.records:
+        starts = ends
+        ends = tuple(record.pop(f"{name}_bytes", 0) for name in ("sdf", "extxyz"))
+        pieces = zip(contents, starts, ends, strict=True)
+        entries.append(Entry(record, *(x[a:b].decode() for x, a, b in pieces)))
+        record.pop("crc32", None)
+    return earlier.header, entries
+
+
+@contextlib.contextmanager
+def replaced(path: str | Path, header: Mapping[str, Any]) -> Iterator[Output]:
+    """Opens an output that has its names once the block is done.
+
+    Args:
+        path: name of the SDF; the other files lie beside it.
+        header: JSON values, see `open_output`.
+    """
+    with contextlib.ExitStack() as whole:
+        # The manifest comes last: without it nothing is there.
+        paths = [whole.enter_context(cli.atomic_path(x)) for x in paths_of(path)[::-1]]
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(FileIO(x, "a+")) for x in paths[::-1]]
+            output = Output(*files, 0, [])
+            _begin(output, _complete(header))
+            yield output
+
+
+def _complete(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a header as it reads back."""
+    header = {"record": "header", "format": FORMAT_VERSION, **header}
+    return json.loads(json.dumps(header))
+
+
 def _find(paths: Paths, header: dict[str, Any]) -> Earlier | None:
     """Returns what there is to go on with, None where nothing has been begun."""
     earlier = _read_manifest(paths.manifest)
     if earlier is not None:
-        # The checkpoint may be spelt otherwise: the checksum of its weights decides.
-        check_same(paths.sdf, earlier.header, header, frozenset({"checkpoint"}))
+        check_same(paths.sdf, earlier.header, header, FREE)
         _check_sizes(paths, earlier)
         _check_unchanged(paths, earlier)
         return earlier
@@ -337,7 +393,7 @@ def _check_unchanged(paths: Paths, earlier: Earlier) -> None:
     sdf_end, end = ends[-1]
     # A molecule that was being written: a frame, in whole before the SDF has any of it.
     torn = extxyz[end:].splitlines()
-    next_one = f" index={len(earlier.records)}".encode()
+    next_one = f" index={_first(earlier.header) + len(earlier.records)}".encode()
     lines = int(torn[0]) + 2 if torn and torn[0].strip().isdigit() else len(torn)
     is_torn = len(torn) <= lines and (len(torn) < 3 or next_one in torn[1])
     if not is_torn or (
@@ -353,6 +409,11 @@ def _refuse_edited(path: Path, where: str) -> None:
     )
 
 
+def _first(header: Mapping[str, Any]) -> int:
+    """Returns the number of the first molecule."""
+    return shards.part_of(header).start
+
+
 def _read_manifest(path: Path) -> Earlier | None:
     """Returns what the complete lines say, None without any."""
     contents = path.read_bytes() if path.exists() else b""
@@ -361,7 +422,7 @@ def _read_manifest(path: Path) -> Earlier | None:
         return None
     try:
         header, *records = [json.loads(line) for line in contents.splitlines()]
-        indices = [record["index"] for record in records]
+        indices = [record["index"] - _first(header) for record in records]
         sizes = [r.get(f"{n}_bytes", 0) for r in records for n in ("sdf", "extxyz")]
         if header["record"] != "header" or indices != list(range(len(indices))):
             raise ValueError("records out of order")

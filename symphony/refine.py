@@ -8,13 +8,12 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.commands import cli
+from common.commands import cli, shards
 from common.commands.environment import pinned, step_by_step
 from common.errors import UsageError
 from common.runs.weights import versions
@@ -34,6 +33,7 @@ def refine_molecules(
     fixed: Sequence[int] = (),
     seed: int = 0,
     first: int = 0,
+    end: int | None = None,
 ) -> Iterator[Sample]:
     """Yields molecules refined, from the first on, in order.
 
@@ -45,10 +45,11 @@ def refine_molecules(
         fixed: atoms that stay where they are, counted from 0, of every molecule.
         seed: seed of the random numbers.
         first: index of the first one.
+        end: index after the last one, at the end of a batch; all where None.
     """
-    total = len(molecules.num_atoms)
-    for start in range(denoiser.start_of_batch(first), total, denoiser.BATCH):
-        indices = range(start, min(start + denoiser.BATCH, total))
+    end = len(molecules.num_atoms) if end is None else end
+    for start in range(denoiser.start_of_batch(first), end, denoiser.BATCH):
+        indices = range(start, min(start + denoiser.BATCH, end))
         atoms = [slice(*molecules.offsets[index : index + 2]) for index in indices]
         numbers = [molecules.atomic_numbers[own] for own in atoms]
         positions = [molecules.positions[own] for own in atoms]
@@ -159,6 +160,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `symphony refine` and returns the exit status."""
     flags = _parser().parse_args(argv)
     flags.molecules = input_of(flags)
+    shard = shards.read(flags.shard)
+    flags.output = str(shards.path_of(Path(flags.output), shard))
     molfile.check(flags.output, flags.molecules)
     cli.check_seed(flags.seed)
     refiner = denoiser.load_refiner(
@@ -168,12 +171,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     molecules, _ = data.read_molecules(path, refiner.species, MAX_ATOMS)
     denoiser.check_species(refiner, molecules.atomic_numbers, flags.molecules)
     fixed = _parse_fixed(flags.fixed, molecules)
+    total = len(molecules.num_atoms)
+    part = shards.span(shard, total, denoiser.BATCH)
     cli.announce_device()
     head = _header(refiner, molecules, fixed, flags.seed)
-    make = partial(refine_molecules, refiner, molecules, fixed, flags.seed)
+    head |= shards.describe(shard, part, total)
+    make = lambda done: refine_molecules(
+        refiner, molecules, fixed, flags.seed, part.start + done, part.stop
+    )
     with molfile.open_output(flags.output, head, flags.overwrite) as output:
-        total = len(molecules.num_atoms)
-        written = manifest.write_all(output, make, total, "refining")
+        written = manifest.write_all(output, make, len(part), "refining")
     moved = np.mean(written.moved) if written.moved else 0.0
     manifest.tell(flags.output, written, f", moved by {moved:.3f} Å in the mean")
     return 0
@@ -212,6 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--method", default=None, help="heun, euler or ancestral; by the config")
     add("--fixed", default="", help="atoms that stay, from 0, as 0,1,2; of every one")
     add("--seed", type=int, default=0, help="of the random numbers")
+    shards.add_flag(parser)
     add("--overwrite", action="store_true", help="replace what --output has")
     return parser
 

@@ -5,8 +5,9 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
-from common.commands import cli
+from common.commands import cli, shards
 from common.errors import UsageError
 from symphony import (
     acceptance,
@@ -21,6 +22,7 @@ from symphony import (
 )
 from symphony.acceptance import Gate
 from symphony.conditions import parse
+from symphony.kinds.denoiser import sample as denoiser
 from symphony.kinds.denoiser.sample import Refiner, load_refiner, start_of_batch
 from symphony.manifest import Sample
 from symphony.options import Options, choose
@@ -31,6 +33,12 @@ CHOICES = (
     "start", "fragment", "basin", "formula", "num_atoms", "max_heavy", "elements",
     "attach", "keep_hydrogens", "guidance", "candidates",
 )  # fmt: skip
+TOGETHER = ("until_valid", "diverse", "best", "relax")
+"""Flags that need all molecules of a run."""
+WHOLE = (
+    "symphony merge takes --diverse, --best and --relax, and puts parts together that "
+    "were drawn without; --until_valid needs one process"
+)
 REFINER = "refine_qm9"
 CONDITION_HELP = "name=number of a property, as gap=6.5; once for each"
 PROPERTY_HELP = (
@@ -45,6 +53,7 @@ CANDIDATES_HELP = (
 )
 BEST_HELP = "keep so many, by log-likelihood per atom less the mean of the size"
 SCORE_HELP = "also the log-likelihood over orders, as symphony score writes it"
+DIVERSE_HELP = "no two of one canonical SMILES"
 DRAWS_HELP = (
     f"draws of --until_valid at most (default: {acceptance.DRAWS_FOR_EACH} for each)"
 )
@@ -61,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the command; those of the process where None.
     """
     arguments = _parser().parse_args(argv)
+    shard = shards.read(arguments.shard)
+    shards.refuse(arguments, TOGETHER, WHOLE)
+    arguments.output = str(shards.path_of(Path(arguments.output), shard))
     molfile.check(arguments.output, arguments.fragment)
     relax.check(arguments.output, arguments.relax, arguments.overwrite)
     weights = load_weights(arguments.checkpoint)
@@ -72,27 +84,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = choose(weights, **choices, **given)
     seed, total, slots = arguments.seed, arguments.num_molecules, arguments.num_slots
     drawing.check_numbers(seed, total, slots)
-    gate = make_gate(arguments)
+    unit = denoiser.BATCH if arguments.refine else 1
+    part = shards.span(shard, total, unit)
+    gate = make_gate(arguments, len(part))
     refiner = _load_refiner(arguments, weights, options)
     cli.announce_device()
     head = manifest.header(weights, options, seed, refiner, gate)
     score = _load_scorer(arguments, weights, options)
     if score is not None:
         head["settings"]["score"] = [bounds.NUM_ORDERS, bounds.NUM_DIRECTIONS]
-    end = sampler.end_of(total, gate)
+    head |= shards.describe(shard, part, total)
+    end = sampler.end_of(part.stop, gate)
     draw = partial(drawing.draw, weights, options, seed, end=end, num_slots=slots)
-    make = partial(_make, draw, refiner, score)
+    make = lambda done: _make(draw, refiner, score, part.start + done)
     with molfile.open_output(arguments.output, head, arguments.overwrite) as output:
-        written = manifest.write_all(output, make, total, "sampling", gate)
+        written = manifest.write_all(output, make, len(part), "sampling", gate)
     if arguments.relax is not None:
         sys.stdout.write(relax.run(arguments.output, arguments.relax) + "\n")
     tell(arguments.output, written, gate)
     return 0
 
 
-def make_gate(arguments: argparse.Namespace) -> Gate | None:
-    """Returns the gate that flags ask for; None where every draw is a molecule."""
-    total = arguments.num_molecules
+def make_gate(arguments: argparse.Namespace, total: int) -> Gate | None:
+    """Returns the gate that flags ask for; None where every draw is a molecule.
+
+    Args:
+        arguments: flags of `symphony.acceptance`.
+        total: number of molecules.
+    """
     given = {name: getattr(arguments, name) for name in acceptance.CHOICES}
     terms = acceptance.choose(total, **given, best=getattr(arguments, "best", None))
     return None if terms is None else Gate(terms, total)
@@ -180,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--relax", help=relax.HELP)
     count("--max_atoms", help="largest size; by the config")
     count("--num_slots", help=SLOTS_HELP)
+    shards.add_flag(parser)
     add("--overwrite", action="store_true", help="replace what --output has")
     return parser
 
@@ -191,7 +211,7 @@ def add_gate(parser: argparse.ArgumentParser) -> None:
     add("--until_valid", action="store_true", help="go on until so many are accepted")
     add("--accept", help=f"what is: {names} (default: {acceptance.NAMES[0]})")
     add("--max_draws", type=int, default=None, help=DRAWS_HELP)
-    add("--diverse", action="store_true", help="no two of one canonical SMILES")
+    add("--diverse", action="store_true", help=DIVERSE_HELP)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from common.commands import cli
+from common.commands import cli, shards
 from common.errors import UsageError
 from common.runs.weights import versions
 from symphony import columns, data, relax
@@ -24,6 +24,7 @@ from symphony.likelihood import Score, score_molecules
 from symphony.weights import Weights, load_weights, warn_of_unseen
 
 COMMAND = "symphony score"
+WHOLE = "symphony merge joins scores, and a run without --shard relaxes the molecules"
 FEW_ORDERS = 2.0
 """Effective orders below which the spread of the ratios says little."""
 
@@ -120,6 +121,34 @@ def write_scores(
     return atoms_path_of(path)
 
 
+def merge(path: Path, parts: Sequence[Path], overwrite: bool) -> None:
+    """Puts the scores of parts together as one process would have written them.
+
+    Args:
+        path: CSV file to write; see `write_scores`.
+        parts: CSV file of each part, in order.
+        overwrite: true to replace what stands there.
+
+    Raises:
+        UsageError: The parts are not of one run, or were edited.
+    """
+    tables = [path, atoms_path_of(path)]
+    cli.check_own(COMMAND, record_path_of(path), tables, overwrite)
+    own = [[part, atoms_path_of(part)] for part in parts]
+    pairs = zip(parts, own, strict=True)
+    records = [cli.read_own(COMMAND, record_path_of(x), files) for x, files in pairs]
+    shards.check(parts, records, frozenset({"checkpoint"}))
+    joined = {}
+    for place, table in enumerate(tables):
+        texts = [files[place].read_text("utf-8") for files in own]
+        head, _, _ = texts[0].partition("\n")
+        rows = [text.partition("\n")[2] for text in texts]
+        joined[table] = f"{head}\n{''.join(rows)}"
+    total = records[0].pop(shards.RECORD)["total"]
+    cli.write_own(COMMAND, record_path_of(path), records[0], joined)
+    sys.stdout.write(f"{path}: {total} molecules, of {len(parts)} parts\n")
+
+
 def _changes_of(relaxed: Any) -> tuple[str, str]:
     """Returns energy change (eV) and RMSD (Å) by relaxation; `nan` of a reason."""
     if isinstance(relaxed, str):
@@ -141,6 +170,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     arguments.molecules = input_of(arguments)
+    shard = shards.read(arguments.shard)
+    shards.refuse(arguments, ("relax",), WHOLE)
+    arguments.output = str(shards.path_of(Path(arguments.output), shard))
     _check(arguments)
     weights = load_weights(arguments.checkpoint)
     molecules, _ = data.read_molecules(
@@ -153,15 +185,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     molecules = columns.standardise(molecules, weights.columns)
     warn_of_unseen(weights, molecules.atomic_numbers, arguments.molecules)
+    total = len(molecules.num_atoms)
+    part = shards.span(shard, total)
     cli.announce_device()
     check_connected(molecules, float(weights.config.data.cutoff), arguments.molecules)
     draws = (arguments.num_orders, arguments.num_direction_samples)
-    scores = {}
-    with cli.progress(len(molecules.num_atoms), "scoring", "molecules") as advance:
-        for index, score in score_molecules(weights, molecules, *draws, arguments.seed):
+    scores, seed = {}, arguments.seed
+    with cli.progress(len(part), "scoring", "molecules") as advance:
+        for index, score in score_molecules(weights, molecules, *draws, seed, part):
             scores[index] = score
             advance()
     how = _describe(arguments, weights, molecules)
+    how |= shards.describe(shard, part, total)
     output, relaxed = Path(arguments.output), None
     if arguments.relax is not None:
         found = relax.relax_each(_with_bonds(molecules), arguments.relax)
@@ -269,6 +304,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--seed", type=int, default=0, help="of orders and directions")
     add("--relax", help=relax.HELP)
+    shards.add_flag(parser)
     add("--overwrite", action="store_true", help="replace what --output has")
     return parser
 

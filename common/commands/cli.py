@@ -33,6 +33,7 @@ from common.commands.files import check_own as check_own
 from common.commands.files import check_report as check_report
 from common.commands.files import locked as locked
 from common.commands.files import made_folder as made_folder
+from common.commands.files import read_own as read_own
 from common.commands.files import with_home_in_flag
 from common.commands.files import write_own as write_own
 from common.commands.progress import progress as progress

@@ -278,6 +278,38 @@ def check_own(
             )
 
 
+def read_own(command: str, record: Path, others: Sequence[Path]) -> dict[str, Any]:
+    """Returns the values of a command's JSON file, as `write_own` was given them.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     record = Path(folder, "scores.json")
+    ...     write_own("symphony score", record, {"seed": 1}, {})
+    ...     read_own("symphony score", record, [])
+    {'seed': 1}
+
+    Args:
+        command: name of the command that wrote.
+        record: JSON file among its outputs.
+        others: the other outputs.
+
+    Raises:
+        UsageError: A file is missing, another's, or was edited since.
+    """
+    known = _sealed(command, record)
+    for path in (record, *others):
+        has_it = path.is_file()
+        found = has_it and (known.get(path.name) if path == record else digest(path))
+        if not found or found != known.get(path.name):
+            told = "another, or one edited since" if has_it else "none"
+            raise UsageError(
+                f"{path}: expected a file as {command} left it, found {told}"
+            )
+    values = json.loads(record.read_bytes())
+    del values[SEAL]
+    return values
+
+
 def write_own(
     command: str,
     record: Path,

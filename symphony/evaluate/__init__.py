@@ -6,14 +6,20 @@
 import argparse
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from common.commands import cli, outcome
+from common.commands import cli, outcome, shards
 from common.errors import UsageError
 from symphony.inputs import add_input, input_of
 
+if TYPE_CHECKING:
+    from symphony.evaluate.parts import Perceived
+    from symphony.evaluate.samples import Samples
+
+COMMAND = "symphony evaluate"
 _CONVENTIONS = "edm,xyz2mol,xyz2mol_hueckel,strict,geom_drugs"
 
 
@@ -25,17 +31,94 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     arguments.samples = input_of(arguments, "samples")
-    names = _choose_conventions(arguments.conventions)
+    shard = shards.read(arguments.shard)
+    _choose_conventions(arguments.conventions)
     _check(arguments)
+    if shard is not None:
+        return _judge_part(arguments, shard)
 
     # Imported late, so that --help and mistakes on the command line are quick.
+    from symphony.evaluate import samples
+
+    drawn = samples.read_samples(arguments.samples, arguments.max_molecules)
+    return _report(arguments, drawn, None)
+
+
+def whole_of(folder: Path) -> Path:
+    """Returns the name that those of parts are made from, beside the report.
+
+    >>> shards.path_of(whole_of(Path("report")), shards.Shard(0, 4)).name
+    'report.0-of-4.json'
+    """
+    return folder.with_name(f"{folder.name}.json")
+
+
+def merge(folder: Path, paths: Sequence[Path], overwrite: bool) -> int:
+    """Makes the report of molecules that were judged in parts; returns the status.
+
+    Args:
+        folder: folder of the report.
+        paths: what was judged of each part, in order; see `symphony.evaluate.parts`.
+        overwrite: true to replace what stands there.
+
+    Raises:
+        UsageError: The parts are not of one run, or the molecules are others.
+    """
+    from symphony.evaluate import parts, samples
+
+    cli.check_report(folder, COMMAND, overwrite)
+    arguments, sha256, perceived = parts.read(paths)
+    arguments.output, arguments.num_workers = folder, os.cpu_count() or 1
+    drawn = samples.read_samples(arguments.samples, arguments.max_molecules)
+    parts.check_samples(drawn, sha256, paths[0])
+    return _report(arguments, drawn, perceived)
+
+
+def _judge_part(arguments: argparse.Namespace, shard: shards.Shard) -> int:
+    """Judges the molecules of a part, and keeps what was perceived for `merge`."""
+    from symphony.evaluate import conventions, parts, samples
+
+    path = shards.path_of(whole_of(Path(arguments.output)), shard)
+    cli.check_own(COMMAND, path, [], arguments.overwrite)
+    names = _choose_conventions(arguments.conventions)
+    drawn = samples.read_samples(arguments.samples, arguments.max_molecules)
+    # It is needed in the end only, but a mistake shall be told now.
+    samples.read_reference(arguments.reference, arguments.reference_split)
+    total = len(drawn.molecules)
+    part = shards.span(shard, total)
+    own = slice(part.start, part.stop)
+    with _shown(names, {"xyz2mol_hueckel": len(part)}) as advance:
+        perceived = conventions.perceive(
+            drawn.molecules[own],
+            names,
+            drawn.faults[own],
+            arguments.num_workers,
+            arguments.time_limit,
+            advance,
+        )
+    place = shards.describe(shard, part, total)
+    parts.write(path, arguments, drawn, place, perceived)
+    sys.stdout.write(f"{path}: {len(part)} of {total} molecules judged\n")
+    return 0
+
+
+def _report(
+    arguments: argparse.Namespace, drawn: "Samples", perceived: "Perceived | None"
+) -> int:
+    """Measures molecules and shows the report; returns the exit status.
+
+    Args:
+        arguments: flags.
+        drawn: molecules.
+        perceived: what was perceived of them before; None to do that now.
+    """
     from common.commands.report import show
     from symphony.evaluate import measure, report, samples
 
-    drawn = samples.read_samples(arguments.samples, arguments.max_molecules)
+    names = _choose_conventions(arguments.conventions)
     reference = samples.read_reference(arguments.reference, arguments.reference_split)
     numbers = {
-        "xyz2mol_hueckel": len(drawn.molecules),
+        "xyz2mol_hueckel": len(drawn.molecules) if perceived is None else 0,
         "reference": min(arguments.num_perceived, len(reference.molecules)),
         "known": 0 if reference.smiles else len(reference.molecules),
         "relaxed": arguments.num_relaxed if "geom_drugs" in names else 0,
@@ -50,10 +133,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.num_perceived,
             advance,
             arguments.num_relaxed,
+            perceived,
         )
     page = report.to_html(result)
     folder = Path(arguments.output)
-    show(result, page, report.print_report, folder, "symphony evaluate")
+    show(result, page, report.print_report, folder, COMMAND)
     _check_judged(result)
     return 0
 
@@ -83,13 +167,13 @@ def _check(arguments: argparse.Namespace) -> None:
             f"--max_molecules of at least 1, found {numbers[0]}, {numbers[1]} and "
             f"{largest}"
         )
-    folder, overwrite = Path(arguments.output), arguments.overwrite
-    cli.check_report(folder, "symphony evaluate", overwrite)
+    if arguments.shard is None:
+        cli.check_report(Path(arguments.output), COMMAND, arguments.overwrite)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.argument_parser(
-        "symphony evaluate", "Judges molecules by several conventions, against data."
+        COMMAND, "Judges molecules by several conventions, against data."
     )
     add = parser.add_argument
     add_input(parser, "samples")
@@ -127,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
         help="processes for bond perception",
     )
     add("--time_limit", type=float, default=10.0, help="CPU seconds for one molecule")
+    shards.add_flag(parser)
     return parser
 
 

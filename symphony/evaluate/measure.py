@@ -6,7 +6,7 @@ The dictionary holds numbers, strings, lists and None only; it is `report.json`.
 import importlib.metadata
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -187,6 +187,7 @@ def evaluate(
     num_perceived: int = distributions.NUM_MOLECULES,
     advance: conventions.Advance | None = None,
     num_relaxed: int = relaxation.NUM_MOLECULES,
+    perceived: Mapping[str, list[bonds.Perception]] | None = None,
 ) -> dict[str, Any]:
     """Measures samples against data; see the docs on metrics for every entry.
 
@@ -201,13 +202,16 @@ def evaluate(
         advance: callback after every molecule done in a worker.
         num_relaxed: molecules that GFN2-xTB relaxes for `"geom_drugs"`, if it is
             installed.
+        perceived: by `conventions.perceive`, where that was done before.
     """
     known = conventions.reference_graphs(
         reference, names, num_workers, time_limit, _progress_of("known", advance)
     )
-    judged = conventions.judge(
-        drawn.molecules, names, known, drawn.faults, num_workers, time_limit, advance
-    )
+    if perceived is None:
+        perceived = conventions.perceive(
+            drawn.molecules, names, drawn.faults, num_workers, time_limit, advance
+        )
+    judged = conventions.score(drawn.molecules, perceived, names, known)
     report = {
         "versions": versions(),
         "samples": _describe(drawn),

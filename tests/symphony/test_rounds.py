@@ -250,7 +250,7 @@ def head_of(weights, *argv):
     flags = parser.parse_args(argv)
     changer = editing.regrow(weights, [2], **changing.given(flags, changing.ASKED))
     job = editing.make_job(weights, mol_of(range(9)), changer, 1, 0, None, False)
-    return changing._header(job, flags, sample.make_gate(flags))
+    return changing._header(job, flags, sample.make_gate(flags, flags.num_molecules))
 
 
 def test_the_head_of_the_manifest_tells_what_decides_the_molecules(tiny):

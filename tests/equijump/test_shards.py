@@ -1,0 +1,172 @@
+"""Tests of rollouts and simulations in parts: together they are those of one process."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from common.commands import cli
+from common.errors import UsageError
+from equijump import merge, outcome, sample, sampler, simulate, trajfile
+from tests.equijump.test_simulate import QUICK
+
+
+def shake(params, cloud, chain, key):
+    """Stands for the network, and compiles at once."""
+    noise = jax.random.normal(key, cloud.shape)
+    return cloud + 0.01 * noise * chain.slot_mask[..., None]
+
+
+@pytest.fixture
+def shaken(monkeypatch):
+    monkeypatch.setattr(sampler, "make_jump", lambda *_: shake)
+
+
+@pytest.fixture
+def flags(packaged):
+    return (
+        f"--checkpoint={packaged}", "--chunk=4", "--seed=3", "--num_jumps=6",
+        "--replicas=5",
+    )  # fmt: skip
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "state.npz"}
+
+
+def run(count, output, *flags):
+    """Rolls out so many parts, the last one first."""
+    for index in reversed(range(count)):
+        shard = f"--shard={index}/{count}"
+        assert sample.main([f"--output={output}", shard, *flags]) == 0
+    assert not output.exists()
+    return output
+
+
+@pytest.mark.parametrize("suffix", trajfile.FORMATS)
+def test_rollouts_of_parts_are_what_one_process_writes(
+    shaken, flags, suffix, tmp_path, capsys
+):
+    flags = (*flags, f"--format={suffix}")
+    whole, joined = tmp_path / "whole", tmp_path / "joined"
+    assert sample.main([f"--output={whole}", *flags]) == 0
+    run(2, joined, *flags)
+    assert sorted(p.name for p in (tmp_path / "joined.1-of-2").iterdir()) == sorted(
+        ["ala2.pdb", "sample.json", "state.npz", f"ala2_3.{suffix}", f"ala2_4.{suffix}"]
+    )
+    assert merge.main([str(joined)]) == 0
+    assert "5 replicas, of 2 parts" in capsys.readouterr().out
+    if suffix == "h5":  # Its files have times of the clock.
+        assert contents(joined).keys() == contents(whole).keys()
+        return
+    assert contents(joined) == contents(whole)
+    # It goes on as the whole one does.
+    for folder in (joined, whole):
+        assert sample.main([f"--output={folder}", *flags, "--num_jumps=8"]) == 0
+    assert contents(joined) == contents(whole)
+
+
+def test_a_part_goes_on_and_is_joined_when_it_is_done(shaken, flags, tmp_path):
+    joined = run(2, tmp_path / "joined", *flags)
+    longer = [f"--output={joined}", *flags, "--num_jumps=8"]
+    assert sample.main([*longer, "--shard=1/2"]) == 0
+    with pytest.raises(UsageError, match=r"joined.0-of-2: expected 8 jumps, found 6"):
+        merge.main([str(joined)])
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "joined.0-of-2", "joined.1-of-2",
+    ]  # fmt: skip
+    assert sample.main([*longer, "--shard=0/2"]) == 0
+    assert merge.main([str(joined)]) == 0
+    whole = tmp_path / "whole"
+    assert sample.main([f"--output={whole}", *flags, "--num_jumps=8"]) == 0
+    assert contents(joined) == contents(whole)
+    with pytest.raises(UsageError, match=r"joined: expected no folder, found one"):
+        merge.main([str(joined)])
+
+
+def test_parts_of_another_rollout_are_not_joined(shaken, flags, tmp_path, capsys):
+    joined = run(2, tmp_path / "joined", *flags)
+    again = [f"--output={joined}", "--shard=1/2", *flags]
+    with pytest.raises(UsageError, match="was begun with first = 3, found 4"):
+        sample.main([*again, "--replicas=7"])
+    assert sample.main([*again, "--seed=4", "--overwrite"]) == 0
+    assert cli.run("equijump merge", merge.main, [str(joined)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "joined.1-of-2" in err
+    assert "seed = 3, found 4" in err
+    shutil.rmtree(tmp_path / "joined.1-of-2")
+    with pytest.raises(UsageError, match=r"missing: joined.1-of-2"):
+        merge.main([str(joined)])
+
+
+def test_frames_that_were_edited_are_not_joined(shaken, flags, tmp_path):
+    joined = run(2, tmp_path / "joined", *flags)
+    path = tmp_path / "joined.1-of-2" / "ala2_4.xtc"
+    frames = bytearray(path.read_bytes())
+    frames[-9] ^= 1
+    path.write_bytes(frames)
+    with pytest.raises(UsageError, match=r"ala2_4.xtc: expected the frames of an earl"):
+        merge.main([str(joined)])
+    assert not joined.exists()
+
+
+def test_more_parts_than_replicas_are_refused(flags, tmp_path):
+    with pytest.raises(UsageError, match="at most 5 parts of 5 replicas, found 6"):
+        sample.main([f"--output={tmp_path / 'out'}", "--shard=0/6", *flags])
+
+
+def test_what_broke_is_told_by_the_number_of_the_whole():
+    counts = np.array([0, 2], np.int32)
+    state = sampler.State(np.zeros((2, 1, 1, 3), np.float32), *[counts] * 3)
+    assert outcome.summary_of(state, 4, 10.0, first=3).broken == {4: 20.0}
+
+
+def test_trust_in_a_rollout_is_that_of_all_parts(tmp_path, monkeypatch):
+    # The packaged weights have a calibration, at jumps of 10 ps.
+    monkeypatch.setattr(sampler, "make_jump", lambda *_: shake)
+    flags = ("--sequence=GA", "--num_jumps=2", "--replicas=2", "--lag=10")
+    whole, joined = tmp_path / "whole", tmp_path / "joined"
+    assert sample.main([f"--output={whole}", *flags]) == 0
+    run(2, joined, *flags)
+    assert merge.main([str(joined)]) == 0
+    assert contents(joined) == contents(whole)
+    record = json.loads((joined / "sample.json").read_text())
+    assert record["confidence"] is not None
+
+
+def simulated(output, *more):
+    given = [*QUICK, "--replicas=3", *more, f"--output={output}"]
+    return cli.run("equijump simulate", simulate.main, given)
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_simulations_of_parts_are_those_of_one_process(tmp_path, capsys):
+    for name in ("openmm", "pdbfixer", "PeptideBuilder"):
+        pytest.importorskip(name)
+    whole, joined = tmp_path / "whole", tmp_path / "joined"
+    assert simulated(whole) == 0
+    assert simulated(joined, "--shard=1/2") == 0
+    assert simulated(joined, "--shard=0/2", "--length=0.0005") == 0
+    assert cli.run("equijump merge", merge.main, [str(joined)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "joined.1-of-2" in err
+    assert "length = 0.0005, found 0.001" in err
+    assert simulated(joined, "--shard=0/2") == 0
+    assert merge.main([str(joined)]) == 0
+    states = {f"ace_a_nme_{number}.state" for number in range(3)}
+    one, other = contents(joined), contents(whole)
+    assert one.keys() == other.keys() > states
+    for name in one.keys() - states:  # These have times of the clock.
+        assert one[name] == other[name], name
+    # Others would be of other parts.
+    assert simulated(joined, "--shard=0/2", "--replicas=4") == 2
+    assert "was begun with shard" in capsys.readouterr().err
+
+
+def test_a_folding_temperature_is_not_found_in_parts(tmp_path, capsys):
+    assert simulated(tmp_path, "--shard=0/2", "--find_folding_temperature") == 2
+    assert "--find_folding_temperature: expected no --shard" in capsys.readouterr().err
