@@ -97,7 +97,7 @@ def _merge_rollouts(folder: Path, parts: Sequence[Path]) -> Summary:
         time = settings["frame_time"] / settings["every"]
         summary = outcome.summary_of(together.state, wanted, time)
         if any(trust is not None for _, trust in read):
-            summary = _with_confidence(summary, header, topology)
+            summary = with_confidence(summary, header, topology)
         trust = confidence.to_json(summary.confidence)
         found = {"result": outcome.to_json(summary), "confidence": trust}
         trajfile.write_record(whole, {**header, **found})
@@ -109,11 +109,12 @@ def _merge_rollouts(folder: Path, parts: Sequence[Path]) -> Summary:
 
 def _together(saved: Sequence[Saved]) -> Saved:
     """Returns the state of all replicas."""
-    joined = [np.concatenate(arrays) for arrays in zip(*(s[1:] for s in saved))]
+    arrays = zip(*(one[1:] for one in saved), strict=True)
+    joined = map(np.concatenate, arrays)
     return Saved(saved[0].num_jumps, *joined)
 
 
-def _with_confidence(
+def with_confidence(
     summary: Summary, header: dict[str, Any], topology: Path
 ) -> Summary:
     """Returns figures with how far to trust them, by the calibration of the weights."""

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if scores := shards.find(path):
         score.merge(path, scores, flags.overwrite)
         return 0
-    judged = shards.found(evaluate.whole_of(path))
+    judged = shards.find(evaluate.whole_of(path)) or shards.found(path)
     return evaluate.merge(path, judged, flags.overwrite)
 
 

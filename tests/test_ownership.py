@@ -49,6 +49,12 @@ PAGES = {
 
 WRITES_NOTHING = {"equijump inspect"}
 
+JOINS = {
+    "symphony merge": ["a.sdf", "a.csv"],
+    "equijump merge": ["a"],
+}
+"""Commands that join parts; `test_shards` of each has what they find beside these."""
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
@@ -69,7 +75,7 @@ def contents(folder):
 
 
 def test_every_command_is_in_the_table():
-    known = {*SEALED, *STARTED, *PAGES, *WRITES_NOTHING}
+    known = {*SEALED, *STARTED, *PAGES, *WRITES_NOTHING, *JOINS}
     assert known == {
         *(f"symphony {verb}" for verb in SYMPHONY),
         *(f"equijump {verb}" for verb in EQUIJUMP),
@@ -137,6 +143,18 @@ def test_what_goes_on_refuses_files_of_others(command, folder, capfd):
     assert name in err
     assert err.count("\n") == 1
     assert contents(folder) == {name: b"mine"}
+
+
+@pytest.mark.parametrize("command", JOINS)
+def test_what_joins_parts_touches_nothing_where_there_are_none(command, folder, capfd):
+    for name in JOINS[command]:
+        (folder / name).write_text("mine")
+        status, err = run(command, [name], capfd)
+        assert status == 2
+        assert "expected parts beside it, as a.0-of-4" in err
+        assert err.count("\n") == 1
+        assert contents(folder) == {name: b"mine"}
+        (folder / name).unlink()
 
 
 LINKED = SEALED | {

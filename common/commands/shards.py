@@ -93,10 +93,23 @@ def path_of(path: Path, shard: Shard | None) -> Path:
 
     >>> path_of(Path("runs/out.sdf"), Shard(0, 4)).name
     'out.0-of-4.sdf'
+
+    Raises:
+        UsageError: The whole has no name of its own.
     """
     if shard is None:
         return path
+    check_name(path)
     return path.with_name(f"{path.stem}.{shard.index}-of-{shard.count}{path.suffix}")
+
+
+def check_name(path: Path) -> None:
+    """Raises `UsageError` for an output by which parts cannot be named.
+
+    >>> check_name(Path("runs/out"))
+    """
+    if path.name in ("", ".."):
+        raise UsageError(f"expected an output with a name of its own, found {path}")
 
 
 def describe(shard: Shard | None, part: range, total: int) -> dict[str, Any]:
@@ -147,6 +160,7 @@ def find(path: Path) -> list[Path]:
     Raises:
         UsageError: Some are missing, or there are those of two numbers of parts.
     """
+    check_name(path)
     pattern = re.compile(
         rf"{re.escape(path.stem)}\.(0|[1-9]\d*)-of-([1-9]\d*){re.escape(path.suffix)}"
     )

@@ -50,6 +50,7 @@ def whole_of(folder: Path) -> Path:
     >>> shards.path_of(whole_of(Path("report")), shards.Shard(0, 4)).name
     'report.0-of-4.json'
     """
+    shards.check_name(folder)
     return folder.with_name(f"{folder.name}.json")
 
 

@@ -1,15 +1,25 @@
-"""Tests of rollouts and simulations in parts: together they are those of one process."""
+"""Tests of rollouts and simulations in parts: joined, they are of one process."""
 
-import json
 import shutil
 
 import jax
+import mdtraj
 import numpy as np
 import pytest
 
 from common.commands import cli
 from common.errors import UsageError
-from equijump import merge, outcome, sample, sampler, simulate, trajfile
+from equijump import (
+    merge,
+    options,
+    outcome,
+    sample,
+    sampler,
+    simulate,
+    trajfile,
+    weights,
+)
+from equijump.data.topology import to_topology
 from tests.equijump.test_simulate import QUICK
 
 
@@ -28,7 +38,7 @@ def shaken(monkeypatch):
 def flags(packaged):
     return (
         f"--checkpoint={packaged}", "--chunk=4", "--seed=3", "--num_jumps=6",
-        "--replicas=5",
+        "--replicas=4",
     )  # fmt: skip
 
 
@@ -54,14 +64,19 @@ def test_rollouts_of_parts_are_what_one_process_writes(
     assert sample.main([f"--output={whole}", *flags]) == 0
     run(2, joined, *flags)
     assert sorted(p.name for p in (tmp_path / "joined.1-of-2").iterdir()) == sorted(
-        ["ala2.pdb", "sample.json", "state.npz", f"ala2_3.{suffix}", f"ala2_4.{suffix}"]
+        ["ala2.pdb", "sample.json", "state.npz", f"ala2_2.{suffix}", f"ala2_3.{suffix}"]
     )
     assert merge.main([str(joined)]) == 0
-    assert "5 replicas, of 2 parts" in capsys.readouterr().out
-    if suffix == "h5":  # Its files have times of the clock.
-        assert contents(joined).keys() == contents(whole).keys()
+    assert "4 replicas, of 2 parts" in capsys.readouterr().out
+    one, other = contents(joined), contents(whole)
+    if suffix == "h5":  # Its files have times of the clock, and cannot be gone on with.
+        assert one.keys() == other.keys()
+        for number in range(4):
+            name = f"ala2_{number}.h5"
+            a, b = (mdtraj.load(folder / name).xyz for folder in (joined, whole))
+            np.testing.assert_array_equal(a, b)
         return
-    assert contents(joined) == contents(whole)
+    assert one == other
     # It goes on as the whole one does.
     for folder in (joined, whole):
         assert sample.main([f"--output={folder}", *flags, "--num_jumps=8"]) == 0
@@ -89,7 +104,7 @@ def test_a_part_goes_on_and_is_joined_when_it_is_done(shaken, flags, tmp_path):
 def test_parts_of_another_rollout_are_not_joined(shaken, flags, tmp_path, capsys):
     joined = run(2, tmp_path / "joined", *flags)
     again = [f"--output={joined}", "--shard=1/2", *flags]
-    with pytest.raises(UsageError, match="was begun with first = 3, found 4"):
+    with pytest.raises(UsageError, match="was begun with replicas = 4, found 7"):
         sample.main([*again, "--replicas=7"])
     assert sample.main([*again, "--seed=4", "--overwrite"]) == 0
     assert cli.run("equijump merge", merge.main, [str(joined)]) == 2
@@ -104,17 +119,17 @@ def test_parts_of_another_rollout_are_not_joined(shaken, flags, tmp_path, capsys
 
 def test_frames_that_were_edited_are_not_joined(shaken, flags, tmp_path):
     joined = run(2, tmp_path / "joined", *flags)
-    path = tmp_path / "joined.1-of-2" / "ala2_4.xtc"
+    path = tmp_path / "joined.1-of-2" / "ala2_3.xtc"
     frames = bytearray(path.read_bytes())
     frames[-9] ^= 1
     path.write_bytes(frames)
-    with pytest.raises(UsageError, match=r"ala2_4.xtc: expected the frames of an earl"):
+    with pytest.raises(UsageError, match=r"ala2_3.xtc: expected the frames of an earl"):
         merge.main([str(joined)])
     assert not joined.exists()
 
 
 def test_more_parts_than_replicas_are_refused(flags, tmp_path):
-    with pytest.raises(UsageError, match="at most 5 parts of 5 replicas, found 6"):
+    with pytest.raises(UsageError, match="at most 4 parts of 4 replicas, found 6"):
         sample.main([f"--output={tmp_path / 'out'}", "--shard=0/6", *flags])
 
 
@@ -124,17 +139,25 @@ def test_what_broke_is_told_by_the_number_of_the_whole():
     assert outcome.summary_of(state, 4, 10.0, first=3).broken == {4: 20.0}
 
 
-def test_trust_in_a_rollout_is_that_of_all_parts(tmp_path, monkeypatch):
-    # The packaged weights have a calibration, at jumps of 10 ps.
-    monkeypatch.setattr(sampler, "make_jump", lambda *_: shake)
-    flags = ("--sequence=GA", "--num_jumps=2", "--replicas=2", "--lag=10")
-    whole, joined = tmp_path / "whole", tmp_path / "joined"
-    assert sample.main([f"--output={whole}", *flags]) == 0
-    run(2, joined, *flags)
-    assert merge.main([str(joined)]) == 0
-    assert contents(joined) == contents(whole)
-    record = json.loads((joined / "sample.json").read_text())
-    assert record["confidence"] is not None
+def test_trust_in_a_rollout_is_that_of_all_parts(tmp_path):
+    trained = weights.load_weights("peptides")
+    lag = trained.calibration.lag
+    chosen = options.choose(trained, 2, lag=lag, sequence="GA")
+    topology = tmp_path / "GA.pdb"
+    trajfile.write_topology(topology, to_topology(chosen.system), chosen.starts[0])
+    counts = np.array([9, 11], np.int32)
+    state = sampler.State(chosen.starts, counts, counts - 2, 0 * counts)
+    summary = outcome.summary_of(state, 9, lag)
+    plan = sampler.plan_of(chosen, 0, 4)
+    expected = outcome.with_confidence(summary, plan, trained)
+    head = sample.header(trained, chosen, 0, "xtc")
+    head["settings"]["lag"] = lag
+    found = merge.with_confidence(summary, head, topology)
+    assert found == expected
+    assert found.confidence is not None
+    head["weights_sha256"] = "0"
+    with pytest.raises(UsageError, match="peptides: expected the weights of the roll"):
+        merge.with_confidence(summary, head, topology)
 
 
 def simulated(output, *more):

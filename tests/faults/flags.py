@@ -44,7 +44,7 @@ NUMBERS = {
 NAMES = {
     ("symphony", "sample"): (
         "checkpoint", "start", "condition", "refiner", "formula", "num_atoms",
-        "elements", "attach", "accept", "property",
+        "elements", "attach", "accept", "property", "shard",
     ),
     ("symphony", "edit", "good.sdf", "--remove=0"): (
         "checkpoint", "formula", "num_atoms", "elements",
@@ -54,7 +54,7 @@ NAMES = {
     ("symphony", "properties", "good.sdf", "--output=out.sdf"): ("with",),
     ("symphony", "package", "--output=mine"): ("workdir", "which"),
     ("equijump", "sample"): (
-        "checkpoint", "sequence", "system", "method", "condition", "format",
+        "checkpoint", "sequence", "system", "method", "condition", "format", "shard",
     ),
     ("equijump", "simulate"): ("sequence",),
     ("equijump", "simulate", "--sequence=AA"): (

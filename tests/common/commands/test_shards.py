@@ -58,6 +58,14 @@ def test_a_flag_that_needs_all_parts_is_refused_beside_a_part():
     shards.refuse(flags, ("diverse", "best"), "merge takes it")
 
 
+@pytest.mark.parametrize("path", [".", "..", "a/.."])
+def test_an_output_without_a_name_has_no_parts(path):
+    with pytest.raises(UsageError, match="with a name of its own, found"):
+        shards.path_of(Path(path), Shard(0, 2))
+    with pytest.raises(UsageError, match="with a name of its own, found"):
+        shards.find(Path(path))
+
+
 def touch(folder, *names):
     for name in names:
         (folder / name).touch()
