@@ -76,7 +76,10 @@ def _read(parts: Sequence[Path]) -> tuple[dict[str, Any], list[Entry]]:
     """Returns the header of the run, and all its molecules."""
     headers, entries = [], []
     for path in parts:
-        with cli.locked(molfile.paths_of(path).manifest):
+        manifest = molfile.paths_of(path).manifest
+        if not manifest.is_file():
+            raise UsageError(f"{manifest}: expected the manifest of a part, found none")
+        with cli.locked(manifest):
             header, found = molfile.read(path)
         headers.append(header)
         wanted = len(shards.part_of(header, len(found)))

@@ -109,6 +109,27 @@ def read_json(path: str | os.PathLike[str], what: str = "a JSON object") -> dict
         return parse_json(Path(path).read_bytes())
 
 
+def differences(
+    one: dict[str, Any], other: dict[str, Any], free: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yields name and both values of what differs, deep inside too.
+
+    >>> list(differences({"seed": 1, "settings": {"lag": 5}}, {"settings": {"lag": 9}}))
+    [('seed', 1, None), ('lag', 5, 9)]
+
+    Args:
+        one: JSON values.
+        other: JSON values to compare them with.
+        free: names that may differ.
+    """
+    for name in [name for name in {**one, **other} if name not in free]:
+        was, now = one.get(name), other.get(name)
+        if isinstance(was, dict) and isinstance(now, dict):
+            yield from differences(was, now, free)
+        elif was != now:
+            yield name, was, now
+
+
 def parse_json(text: str | bytes) -> dict:
     """Returns the JSON object that a text holds.
 

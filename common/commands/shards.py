@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from common.commands.reading import differences
 from common.errors import UsageError
-from common.runs.weights import differences
 
 RECORD = "shard"
 """Entry of what a part says of itself: its place, and its pieces of all."""

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -186,29 +186,8 @@ def check_same(
         wanted: values of this command.
         free: names that may differ.
     """
-    for name, was, now in differences(begun, wanted, free):
+    for name, was, now in reading.differences(begun, wanted, free):
         raise UsageError(
             f"{path}: was begun with {name} = {was}, found {now}; give --overwrite or "
             "another --output"
         )
-
-
-def differences(
-    one: dict[str, Any], other: dict[str, Any], free: frozenset[str] = frozenset()
-) -> Iterator[tuple[str, Any, Any]]:
-    """Yields name and both values of what differs, deep inside too.
-
-    >>> list(differences({"seed": 1, "settings": {"lag": 5}}, {"settings": {"lag": 9}}))
-    [('seed', 1, None), ('lag', 5, 9)]
-
-    Args:
-        one: JSON values.
-        other: JSON values to compare them with.
-        free: names that may differ.
-    """
-    for name in [name for name in {**one, **other} if name not in free]:
-        was, now = one.get(name), other.get(name)
-        if isinstance(was, dict) and isinstance(now, dict):
-            yield from differences(was, now, free)
-        elif was != now:
-            yield name, was, now

@@ -172,6 +172,9 @@ def test_a_part_that_was_edited_is_not_joined(packaged, tmp_path):
     part.write_bytes(part.read_bytes().replace(b"seed=3", b"seed=4", 1))
     with pytest.raises(UsageError, match=r"joined.0-of-2.sdf: .* edited since"):
         merge.main([str(joined)])
+    part.with_suffix(".jsonl").unlink()
+    with pytest.raises(UsageError, match=r"joined.0-of-2.jsonl: expected the manifest"):
+        merge.main([str(joined)])
 
 
 def test_joining_replaces_nothing_unless_told(packaged, tmp_path):
