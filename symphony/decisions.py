@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 from common.nn.blocks.messages import edge_feats
 from common.nn.conditions import Conditions
 from common.nn.features import Features, where, zeros
+from common.nn.graph import keep_nearest
 from common.nn.layers import scan_layers
 from common.so3.grid import SphereGrid
 from common.so3.irreps import uniform
@@ -79,11 +80,12 @@ def extend_cache(
     row = model.graph(
         fragment.positions[new][None], fragment.positions, before[None], new[None]
     )
+    past = keep_nearest(row, model.num_neighbors)
     store = lambda at_row, stored: where(at_new, at_row, stored)
 
     def step(layer: Any, receiver: Features, stored: Features) -> tuple[Features, ...]:
         level = store(receiver, stored)
-        return layer(level, row), level
+        return layer(level, past), level
 
     receiver = model.embed(fragment.species[new][None], conditions)
     receiver, levels = scan_layers(step, model.layers, receiver, cache.layer_feats)

@@ -118,6 +118,7 @@ def look_ahead(
         cache.node_feats,
         cache.messages[None],
         decisions.placed_of(grown)[None],
+        conditions,
     )
     return asked_log_density(forecast, conditions, model.properties)
 

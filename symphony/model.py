@@ -8,7 +8,7 @@ change. Its blocks and their product are rows of the tables of `common.nn`.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -20,7 +20,15 @@ from common.nn.blocks.messages import edge_feats
 from common.nn.blocks.symphony import SymphonyBlock
 from common.nn.conditions import ConditionEmbedding, Conditions
 from common.nn.features import Features, from_scalars, scalars_of
-from common.nn.graph import Graph, make_graph, mask_edges
+from common.nn.graph import (
+    Graph,
+    at_senders,
+    keep_nearest,
+    make_graph,
+    mask_edges,
+    nearest,
+    take_senders,
+)
 from common.nn.linear import Linear
 from common.nn.norm import RMSNorm
 from common.nn.radial import bessel_basis, gaussian_basis, polynomial_envelope
@@ -45,6 +53,9 @@ from symphony.densities import (
     tangent_part,
 )
 from symphony.property_inputs import Forecast, PropertyInputs, Whole
+
+Senders: TypeAlias = Int[Array, "num_steps num_near"] | None
+"""Atoms that a point sees at each step; all in their order where None."""
 
 
 class NextAtom(NamedTuple):
@@ -109,19 +120,22 @@ class Probe(nn.Module):
         radius: StepScalars,
         condition: Float[Array, "num_steps num_inputs"],
         around: Surroundings,
+        senders: Senders = None,
     ) -> tuple[Float[Array, "num_steps num_vectors 3"], StepFeats]:
         width = self.num_channels
         node_feats, positions, focus, visible = around
         condition = nn.Dense(width, name="condition")(condition)
         probe = positions[focus] + radius[:, None] * direction
-        vectors = positions[None] - probe[:, None]
+        vectors = at_senders(positions, senders) - probe[:, None]
         distances = safe_norm(vectors)
         basis = gaussian_basis(distances, 0.5, self.cutoff, 2 * self.num_radial_basis)
         hidden = nn.Dense(width, name="pairs")(basis)
-        hidden += nn.Dense(width, use_bias=False, name="senders")(
+        scalars = nn.Dense(width, use_bias=False, name="senders")(
             scalars_of(node_feats)
         )
+        hidden += at_senders(scalars, senders)
         hidden = nn.silu(hidden + condition[:, None])
+        visible = take_senders(visible, senders)
         envelope = polynomial_envelope(distances, self.cutoff) * visible
         summed = jnp.sum(hidden * envelope[..., None], axis=1) / 4.0
         summed = jnp.concatenate([summed, condition], -1)
@@ -160,6 +174,7 @@ class Symphony(nn.Module):
             in radians; see `loss`.
         num_fine_components: components of the fine stage.
         num_fine_rounds: rounds of the fine stage, each with a probe.
+        num_neighbors: nearest atoms that send to an atom or a point; all if zero.
         block: row of `common.nn.blocks.BLOCKS`, of the trunk.
         product: row of `common.nn.products.PRODUCTS`, of the trunk's messages.
         conditions: rows of `common.nn.conditions.CONDITIONS` that the network is given.
@@ -186,6 +201,7 @@ class Symphony(nn.Module):
     blur: float
     num_fine_components: int
     num_fine_rounds: int
+    num_neighbors: int
     block: str
     product: str
     conditions: tuple[str, ...]
@@ -259,21 +275,32 @@ class Symphony(nn.Module):
         senders: Float[Array, "num_senders 3"],
         mask: Bool[Array, "num_receivers num_senders"],
         index: Int[Array, " num_receivers"] | None = None,
+        table: Senders = None,
     ) -> Graph:
         """Returns the edges from all senders to some receivers.
 
         Args:
             receivers: positions of the receivers, in Å.
             senders: positions of all nodes, in Å.
-            mask: true where there is an edge.
+            mask: true where there is an edge, of all or of the table.
             index: node of each receiver; None if they are all nodes in their order.
+            table: nodes that send to each receiver; None if all do.
         """
-        vectors = receivers[:, None] - senders[None]
+        vectors = receivers[:, None] - at_senders(senders, table)
         distances = safe_norm(vectors)
         basis = bessel_basis(distances, self.num_radial_basis, self.cutoff)
         envelope = polynomial_envelope(distances, self.cutoff) * mask
         feats = nn.silu(self.pair_hidden(basis))
-        return make_graph(vectors, feats, envelope, self.max_degree, receivers=index)
+        return make_graph(vectors, feats, envelope, self.max_degree, "O3", table, index)
+
+    def near(
+        self, points: Float[Array, "num_steps 3"], around: Surroundings
+    ) -> Senders:
+        """Returns the atoms nearest to a point of each step; None if it sees all."""
+        if not 0 < self.num_neighbors < len(around.positions):
+            return None
+        distances = safe_norm(around.positions[None] - points[:, None])
+        return nearest(distances, around.visible, self.num_neighbors)
 
     def embed(self, species: Species, conditions: Conditions) -> Features:
         """Embeds species and conditions of the molecule, properties apart."""
@@ -319,7 +346,8 @@ class Symphony(nn.Module):
         others = node_mask[:, None] & node_mask & ~jnp.eye(num_nodes, dtype=bool)
         graph = self.graph(positions, positions, others)
         causal = jnp.tril(jnp.ones((num_nodes, num_nodes), bool), k=-1)
-        past, node_feats = mask_edges(graph, causal), self.embed(species, conditions)
+        past = keep_nearest(mask_edges(graph, causal), self.num_neighbors)
+        node_feats = self.embed(species, conditions)
         for layer in self.layers:  # A loop of XLA would copy what gradients need.
             node_feats = layer(node_feats, past)
         node_feats = self.trunk_norm(node_feats)
@@ -355,7 +383,8 @@ class Symphony(nn.Module):
             exchange: `exchange_weights` of the features of the edges.
             conditions: conditions of the molecule.
         """
-        hidden, fragment = self.fragment(species, node_feats, messages, placed)
+        arguments = (species, node_feats, messages, placed, conditions)
+        hidden, fragment = self.fragment(*arguments)
         weight = placed[..., None].astype(hidden.dtype)
         pooled, forecast = self.focus_pool(fragment), None
         if self.properties:
@@ -378,6 +407,7 @@ class Symphony(nn.Module):
         node_feats: Features,
         messages: Float[Array, "num_steps num_nodes twice_channels"],
         placed: PlacedMask,
+        conditions: Conditions,
     ) -> tuple[
         Float[Array, "num_steps num_nodes num_channels"],
         Float[Array, "num_steps num_inputs"],
@@ -386,7 +416,8 @@ class Symphony(nn.Module):
 
         They know no property. The parity of the number of electrons is an input: few
         molecules end on an odd one, and a network of this kind does not learn to count
-        modulo two. The arguments are those of `next_atom`.
+        modulo two. The molecule counts as neutral without the condition `charge`. The
+        arguments are those of `next_atom`.
         """
         inputs = jnp.broadcast_to(
             scalars_of(node_feats), (*messages.shape[:2], self.num_channels)
@@ -398,6 +429,9 @@ class Symphony(nn.Module):
         highest = jnp.max(jnp.where(weight > 0, hidden, -1.0), axis=1)
         is_odd = jnp.asarray(np.array(self.atomic_numbers) % 2)[species]
         num_odd = jnp.sum(jnp.where(placed, is_odd, 0), axis=1, keepdims=True)
+        if "charge" in self.conditions:
+            charge, is_known = conditions["charge"]
+            num_odd -= jnp.where(is_known, jnp.rint(charge), 0.0).astype(jnp.int32)
         parity = 1.0 - 2.0 * (num_odd % 2)
         feats = jnp.concatenate(
             [total / count, total / 16.0, highest, count / 16.0, parity], -1
@@ -411,9 +445,11 @@ class Symphony(nn.Module):
         node_feats: Features,
         messages: Float[Array, "num_steps num_nodes twice_channels"],
         placed: PlacedMask,
+        conditions: Conditions,
     ) -> Forecast:
         """Returns the properties that fragments may come to have; see `next_atom`."""
-        hidden, fragment = self.fragment(species, node_feats, messages, placed)
+        arguments = (species, node_feats, messages, placed, conditions)
+        hidden, fragment = self.fragment(*arguments)
         whole = Whole(fragment, hidden, node_feats, positions, placed)
         return self.property_inputs.foresee(whole)
 
@@ -453,12 +489,15 @@ class Symphony(nn.Module):
         """
         node_feats, positions, focus, visible = around
         condition = self.coarse_condition(self._with_radius(condition, radius))
-        vectors = positions[None] - positions[focus][:, None]
+        senders = self.near(positions[focus], around)
+        vectors = at_senders(positions, senders) - positions[focus][:, None]
         distances = safe_norm(vectors)
         basis = bessel_basis(distances, self.num_radial_basis, self.cutoff)
-        hidden = self.coarse_pairs(basis) + self.coarse_senders(scalars_of(node_feats))
+        scalars = self.coarse_senders(scalars_of(node_feats))
+        hidden = self.coarse_pairs(basis) + at_senders(scalars, senders)
         others = visible & (jnp.arange(positions.shape[0]) != focus[:, None])
-        graph = self.graph(positions[focus], positions, others, focus)
+        others = take_senders(others, senders)
+        graph = self.graph(positions[focus], positions, others, focus, senders)
         at_focus = self.coarse_layer(node_feats, graph)
         condition += self.coarse_scalars(scalars_of(at_focus))
         hidden = nn.silu(hidden + condition[:, None])
@@ -498,10 +537,12 @@ class Symphony(nn.Module):
         """
         condition = self._with_radius(condition, radius)
         centre = coarse_direction
+        begin = around.positions[around.focus] + radius[:, None] * centre
+        senders = self.near(begin, around)
         for approach in self.approaches:
-            vectors, _ = approach(centre, radius, condition, around)
+            vectors, _ = approach(centre, radius, condition, around, senders)
             centre = exponential_map(centre, 0.3 * vectors[:, 0])
-        vectors, summed = self.fine_probe(centre, radius, condition, around)
+        vectors, summed = self.fine_probe(centre, radius, condition, around, senders)
         means, squeezes = jnp.split(vectors, 2, axis=1)
         logits, log_scales = jnp.split(self.fine_outputs(summed), 2, axis=-1)
         log_scales -= 0.7 * jnp.arange(self.num_fine_components)

@@ -57,21 +57,34 @@ class Cut(NamedTuple):
     complete: Flag
 
 
+MOST_GUMBEL = 35
+"""Atoms up to which a variable of every edge and step decides, as at first."""
+
+
 class CutNoise(NamedTuple):
-    """Gumbel variables that decide a cut: of the first atom, and of every edge."""
+    """Random numbers that decide a cut.
+
+    Attributes:
+        first: Gumbel variables of the first atom.
+        edges: of each step, Gumbel variables of all edges, or one uniform number.
+    """
 
     first: Float[Array, " num_nodes"]
-    edges: Float[Array, "num_nodes num_nodes num_nodes"]
+    edges: Float[Array, "num_nodes ..."]
 
 
 def draw_cut_noise(key: RandomKey, num_nodes: int) -> CutNoise:
-    """Draws the Gumbel variables of one cut."""
+    """Draws the numbers of one cut.
+
+    Their number is cubic in the atoms up to `MOST_GUMBEL`, so that seeds of earlier
+    versions keep their orders, and linear above.
+    """
     key_first, key_edges = jax.random.split(key)
+    first = jax.random.gumbel(key_first, (num_nodes,))
+    if num_nodes > MOST_GUMBEL:
+        return CutNoise(first, jax.random.uniform(key_edges, (num_nodes,)))
     shape = (num_nodes, num_nodes, num_nodes)
-    return CutNoise(
-        first=jax.random.gumbel(key_first, (num_nodes,)),
-        edges=jax.random.gumbel(key_edges, shape),
-    )
+    return CutNoise(first, jax.random.gumbel(key_edges, shape))
 
 
 class Law(NamedTuple):
@@ -196,18 +209,26 @@ def _candidates(molecule: _Molecule, law: Law, placed: NodeMask) -> PairMask:
     return jnp.isfinite(shortest) & (edges < shortest + law.tolerance)
 
 
+def _draw_edge(candidates: PairMask, count: Index, noise: Float[Array, "..."]) -> Index:
+    """Draws one of the candidates uniformly; returns its place among all pairs."""
+    if noise.ndim:
+        return jnp.argmax(jnp.where(candidates, noise, -jnp.inf))
+    rank = jnp.minimum((noise * count).astype(jnp.int32), count - 1)
+    return jnp.argmax(jnp.cumsum(candidates.reshape(-1)) > rank)
+
+
 def _place_next(
     molecule: _Molecule,
     law: Law,
     placed: _Placed,
-    inputs: tuple[Index, Float[Array, "num_nodes num_nodes"]],
+    inputs: tuple[Index, Float[Array, "..."]],
 ) -> tuple[_Placed, _Chosen]:
     """Draws one edge and places the atom at its end; the step of a scan."""
-    step, gumbel = inputs
-    num_nodes = gumbel.shape[0]
+    step, noise = inputs
+    num_nodes = len(molecule.node_mask)
     candidates = _candidates(molecule, law, placed.at < num_nodes)
     any_edge, count = jnp.any(candidates), jnp.maximum(jnp.sum(candidates), 1)
-    drawn = jnp.argmax(jnp.where(candidates, gumbel, -jnp.inf))
+    drawn = _draw_edge(candidates, count, noise)
     focus, target = drawn // num_nodes, drawn % num_nodes
     share = jnp.sum(candidates[:, target]) / count
     chosen = _Chosen(

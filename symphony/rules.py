@@ -27,6 +27,16 @@ def _check_radii(config: ml_collections.ConfigDict) -> None:
         )
 
 
+def _check_mixed(config: ml_collections.ConfigDict) -> None:
+    for one in config.data.get("mixed", ()):
+        pair = tuple(one) if isinstance(one, tuple | list) else (one,)
+        if [type(part) for part in pair] != [str, int] or pair[1] < 1:
+            raise UsageError(
+                "config.data.mixed: expected pairs of data and how many of its "
+                f'molecules, as (("qm9", 5_000),), found {one!r}'
+            )
+
+
 def _check_noises(config: ml_collections.ConfigDict) -> None:
     low, high = config.loss.min_noise, config.loss.max_noise
     if low >= high:
@@ -70,6 +80,7 @@ STEPWISE = Rules(
     (
         _check_species,
         _check_radii,
+        _check_mixed,
         columns.check_names,
         rules.check_train,
         rules.needs_condition("noise_std"),

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from common.nn.blocks.messages import edge_feats
 from common.nn.conditions import Conditions
 from common.nn.features import Features, scalars_of, take
-from common.nn.graph import Graph, mask_edges
+from common.nn.graph import Graph, keep_nearest, mask_edges, take_senders
 from symphony.arrays import NodeIndices, NodeMask, Positions, Species
 from symphony.model import NextAtom, Symphony
 
@@ -78,9 +78,13 @@ def embed_order(
     rank = jnp.where(node_mask, rank, num_nodes)
     past = rank < rank[:, None]
     placed = rank <= jnp.arange(num_nodes)[:, None]
-    graph, node_feats = mask_edges(shared.graph, past), model.embed(species, conditions)
+    graph = keep_nearest(mask_edges(shared.graph, past), model.num_neighbors)
+    node_feats = model.embed(species, conditions)
     for layer, weights in zip(model.layers, shared.layers, strict=True):
-        known = {} if weights is None else {"weights": weights * past[..., None]}
+        known = {}
+        if weights is not None:
+            weights = take_senders(weights * past[..., None], graph.senders)
+            known = {"weights": weights}
         node_feats = layer(node_feats, graph, **known)
     node_feats = model.trunk_norm(node_feats)
     sent = shared.focus * model.focus_senders(scalars_of(node_feats))

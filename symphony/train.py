@@ -59,6 +59,7 @@ def load_data(
     molecules, report = read(split="train")
     logging.info("training molecules: %s", data.describe(report))
     held_out, _ = read(split="validation")
+    molecules = _mix(config, molecules)
     _check_properties(config, molecules)
     keep = partial(columns.keep_labelled, config)
     molecules, held_out = keep(molecules), keep(held_out)
@@ -72,12 +73,31 @@ def load_data(
     packed = data.pack(scored, species, buckets)
     logging.info(
         "%d molecules in buckets of %s atoms, %.1f %% filled; %d held out",
-        len(molecules.num_atoms), buckets, 100 * data.fill_ratio(packed),
+        sum(map(data.num_molecules, packed)), buckets, 100 * data.fill_ratio(packed),
         len(held_out.num_atoms),
     )  # fmt: skip
     _tell_columns(measured)
     meta = _describe(molecules, species, buckets) | columns.to_meta(measured)
     return packed, data.pack(held_out, species, buckets), meta
+
+
+def _mix(
+    config: ml_collections.ConfigDict, molecules: data.Molecules
+) -> data.Molecules:
+    """Adds molecules of the training split of other data, drawn with one seed."""
+    parts = [molecules]
+    for path, count in config.data.get("mixed", ()):
+        others, _ = data.read_molecules(
+            path,
+            tuple(config.data.species),
+            config.data.max_atoms,
+            split="train",
+            properties=conditions.names_read(config),
+            columns=columns.names_of(config),
+        )
+        parts.append(data.choose_molecules(others, count))
+        logging.info("%d molecules of %s", len(parts[-1].num_atoms), path)
+    return data.concatenate(parts) if len(parts) > 1 else molecules
 
 
 def _tell_columns(measured: Sequence[columns.Column]) -> None:

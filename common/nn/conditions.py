@@ -65,6 +65,10 @@ def _encode_noise(noise_std: Float[Array, "*batch"]) -> Float[Array, "*batch 1"]
     return 20.0 * noise_std[..., None]
 
 
+def _encode_charge(charge: Float[Array, "*batch"]) -> Float[Array, "*batch 2"]:
+    return jnp.stack([charge, jnp.abs(charge)], axis=-1)
+
+
 def property_between(low: float, high: float, unit: str) -> Condition:
     """Returns the row of a molecular property, encoded by 16 Gaussians.
 
@@ -80,6 +84,7 @@ CONDITIONS: dict[str, Condition] = {
     "lag": Condition("ps", _encode_lag, 1e-3, 1e9, is_read=False),
     "temperature": Condition("K", _encode_temperature, 1.0, 1e5),
     "gap": property_between(0.0, 20.0, "eV"),
+    "charge": Condition("e", _encode_charge, -20.0, 20.0),
 }
 
 

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from common.nn.features import Features, harmonics, take
 from common.so3.irreps import Group
+from common.so3.vectors import safe_norm
 
 
 class Graph(NamedTuple):
@@ -67,6 +68,55 @@ def mask_edges(graph: Graph, mask: Bool[Array, "num_receivers num_senders"]) -> 
     return graph._replace(envelope=graph.envelope * mask)
 
 
+def keep_nearest(graph: Graph, count: int) -> Graph:
+    """Keeps the shortest edges of each receiver, of a graph in the dense form.
+
+    >>> vectors = jnp.array([[[1.0, 0, 0], [3.0, 0, 0], [2.0, 0, 0]]])
+    >>> ones = jnp.ones((1, 3))
+    >>> graph = make_graph(vectors, ones[..., None], ones, max_degree=0)
+    >>> keep_nearest(graph, 2).senders.tolist()
+    [[0, 2]]
+
+    Args:
+        graph: edges; those of a zero envelope come last.
+        count: edges of each receiver that are kept; all of them if zero.
+    """
+    if not 0 < count < graph.envelope.shape[1]:
+        return graph
+    near = nearest(safe_norm(graph.vectors), graph.envelope > 0, count)
+    rows = graph._replace(senders=None, receivers=None)
+    rows = jax.tree.map(lambda array: take_senders(array, near), rows)
+    return rows._replace(senders=near, receivers=graph.receivers)
+
+
+def nearest(
+    distances: Float[Array, "num_receivers num_senders"],
+    mask: Bool[Array, "num_receivers num_senders"],
+    count: int,
+) -> Int[Array, "num_receivers count"]:
+    """Returns the nearest senders of each receiver; those without an edge come last.
+
+    >>> nearest(jnp.array([[3.0, 1.0, 2.0]]), jnp.array([[True, False, True]]), 2)
+    Array([[2, 0]], dtype=int32)
+    """
+    return jax.lax.top_k(jnp.where(mask, -distances, -jnp.inf), count)[1]
+
+
+def take_senders(
+    array: Shaped[Array, "num_receivers num_senders *rest"],
+    near: Int[Array, "num_receivers count"] | None,
+) -> Shaped[Array, "num_receivers count *rest"]:
+    """Returns the columns that a table of senders names; all of them where None.
+
+    >>> take_senders(jnp.array([[5.0, 6.0, 7.0]]), jnp.array([[2, 0]])).tolist()
+    [[7.0, 5.0]]
+    """
+    if near is None:
+        return array
+    index = near.reshape(*near.shape, *(1,) * (array.ndim - 2))
+    return jnp.take_along_axis(array, index, axis=1)
+
+
 def select_receivers(graph: Graph, receivers: Int[Array, " num_receivers"]) -> Graph:
     """Keeps the rows of some receivers; senders stay as they are.
 
@@ -106,7 +156,18 @@ def gather(x: Float[Array, "..."], graph: Graph) -> Float[Array, "..."]:
     >>> gather(jnp.ones((2, 8)), graph._replace(senders=jnp.array([[1], [0]]))).shape
     (2, 1, 8)
     """
-    return x[None] if graph.senders is None else x[graph.senders]
+    return at_senders(x, graph.senders)
+
+
+def at_senders(
+    x: Float[Array, "..."], senders: Int[Array, "num_receivers num_senders"] | None
+) -> Float[Array, "..."]:
+    """Returns an array of the nodes at the senders of a table; see `gather`.
+
+    >>> at_senders(jnp.array([5.0, 6.0]), jnp.array([[1], [0]])).tolist()
+    [[6.0], [5.0]]
+    """
+    return x[None] if senders is None else x[senders]
 
 
 def neighbour_table(

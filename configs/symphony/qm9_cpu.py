@@ -19,6 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.data = ml_collections.ConfigDict()
     config.data.path = "qm9"  # A file, or the name of a known data set.
+    config.data.mixed = ()  # Other data, and how many molecules: (("qm9", 5_000),).
     config.data.species = (1, 6, 7, 8, 9)  # Atomic numbers: H, C, N, O, F.
     config.data.max_atoms = 29  # Larger molecules are skipped.
     config.data.num_buckets = 5
@@ -37,6 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.conditions = ("noise_std",)  # Keys of `common.nn.conditions`.
     config.model.cutoff = 6.0  # Å
     config.model.update(num_radial_basis=12, num_pair_feats=32, avg_num_neighbors=8.0)
+    config.model.num_neighbors = 0  # Nearest atoms that an atom sees; all of them if 0.
     config.model.update(num_radial_components=16, min_radius=0.6, max_radius=2.6)  # Å
     config.model.update(head_max_degree=5, head_channels=4)
     config.model.max_curvature = 450.0  # Per square radian; a width of 2.7 degrees.

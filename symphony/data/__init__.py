@@ -6,6 +6,7 @@ from symphony.data.batches import (
     batches_in_order,
     choose_buckets,
     fill_ratio,
+    num_molecules,
     pack,
     steps_per_epoch,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "fill_ratio",
     "locate",
     "make_molecules",
+    "num_molecules",
     "pack",
     "platonic_solids",
     "read_molecules",

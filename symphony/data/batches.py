@@ -26,6 +26,8 @@ class Batch(NamedTuple):
         conditions: numbers of the molecules by name; unknown ones are masked.
         targets: numbers that a network is to foresee of each molecule, likewise.
         vectors: three for each atom that it is to foresee; 0 where padded.
+        conformers: of a bucket whose molecules have several, how many begin at a row,
+            0 at those that follow; None where each row is a molecule.
     """
 
     positions: Float32[np.ndarray, "batch num_nodes 3"]
@@ -34,6 +36,7 @@ class Batch(NamedTuple):
     conditions: dict[str, Known]
     targets: dict[str, Known] = {}  # noqa: RUF012
     vectors: dict[str, Float32[np.ndarray, "batch num_nodes 3"]] = {}  # noqa: RUF012
+    conformers: Int32[np.ndarray, " batch"] | None = None
 
 
 def choose_buckets(
@@ -82,6 +85,9 @@ def pack(
             f"{tuple(np.unique(molecules.atomic_numbers).tolist())}"
         )
     members = [np.flatnonzero(bucket_of == index) for index in range(len(buckets))]
+    if molecules.molecule_id is not None:
+        ids = molecules.molecule_id
+        members = [rows[np.argsort(ids[rows], kind="stable")] for rows in members]
     return tuple(
         _pad(molecules, species, rows, size)
         for rows, size in zip(members, buckets, strict=True)
@@ -109,7 +115,27 @@ def _pad(
         _known(molecules.properties, rows),
         _known(molecules.labels.of_molecules, rows),
         {name: of_atoms(values) for name, values in molecules.labels.of_atoms.items()},
+        _conformers(molecules, rows),
     )
+
+
+def _conformers(
+    molecules: Molecules, rows: Integer[np.ndarray, " num_rows"]
+) -> Int32[np.ndarray, " num_rows"] | None:
+    """Returns how many conformers begin at each row; see `Batch`."""
+    if molecules.molecule_id is None:
+        return None
+    ids, counts = np.unique(molecules.molecule_id[rows], return_counts=True)
+    found = np.zeros(len(rows), np.int32)
+    found[np.searchsorted(molecules.molecule_id[rows], ids)] = counts
+    return found
+
+
+def num_molecules(bucket: Batch) -> int:
+    """Returns how many molecules a bucket has, conformers of one counted once."""
+    if bucket.conformers is None:
+        return len(bucket.species)
+    return int(np.count_nonzero(bucket.conformers))
 
 
 def _known(
@@ -131,7 +157,7 @@ def fill_ratio(packed: tuple[Batch, ...]) -> float:
 
 def steps_per_epoch(packed: tuple[Batch, ...], batch_size: int) -> int:
     """Returns the number of batches, rounded up, that show each molecule once."""
-    return -(-sum(len(bucket.species) for bucket in packed) // batch_size)
+    return -(-sum(map(num_molecules, packed)) // batch_size)
 
 
 @functools.lru_cache(maxsize=64)
@@ -196,8 +222,8 @@ def batch_at(
 
     An epoch is every bucket's full batches in random order; a bucket's molecules
     come without replacement until all have been shown, and what an epoch leaves
-    over opens the next. Nothing but (seed, step) enters, so a run that resumes
-    sees the batches that it would have seen.
+    over opens the next. Of a molecule one conformer is drawn. Nothing but (seed, step)
+    enters, so a run that resumes sees the batches that it would have seen.
 
     Args:
         molecules_by_bucket: molecules of each bucket, from `pack`.
@@ -205,7 +231,7 @@ def batch_at(
         seed: seed of the whole run.
         step: step of training, from 0.
     """
-    sizes = tuple(len(bucket.species) for bucket in molecules_by_bucket)
+    sizes = tuple(map(num_molecules, molecules_by_bucket))
     bucket, given = _locate(sizes, batch_size, seed, step)
     size = sizes[bucket]
     block_size = size * -(-batch_size // size)
@@ -214,8 +240,21 @@ def batch_at(
     if len(rows) < batch_size:
         following = _stream_block(size, batch_size, seed, bucket, block + 1)
         rows = np.concatenate([rows, following])
-    rows = rows[:batch_size]
-    return jax.tree.map(lambda array: array[rows], molecules_by_bucket[bucket])
+    whole = molecules_by_bucket[bucket]
+    rows = _draw_conformers(whole.conformers, rows[:batch_size], (seed, 2, step))
+    return jax.tree.map(lambda array: array[rows], whole._replace(conformers=None))
+
+
+def _draw_conformers(
+    conformers: Int32[np.ndarray, " num_rows"] | None,
+    chosen: Int64[np.ndarray, " batch"],
+    seed: tuple[int, ...],
+) -> Int64[np.ndarray, " batch"]:
+    """Returns the row of one conformer of each chosen molecule."""
+    if conformers is None:
+        return chosen
+    first = np.flatnonzero(conformers)[chosen]
+    return first + np.random.default_rng(seed).integers(conformers[first])
 
 
 def batches_in_order(packed: tuple[Batch, ...], batch_size: int) -> Iterator[Batch]:
@@ -227,5 +266,6 @@ def batches_in_order(packed: tuple[Batch, ...], batch_size: int) -> Iterator[Bat
         return np.pad(part, ((0, missing),) + ((0, 0),) * (array.ndim - 1))
 
     for bucket in packed:
+        bucket = bucket._replace(conformers=None)
         for begin in range(0, len(bucket.species), batch_size):
             yield jax.tree.map(partial(part_of, begin=begin), bucket)

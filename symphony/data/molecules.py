@@ -5,6 +5,7 @@ them. Nothing here reads a file, and nothing here needs RDKit.
 """
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -56,6 +57,8 @@ class Molecules(NamedTuple):
             where unknown.
         units: units of the properties that the file states.
         labels: numbers that a network is to foresee; none by default.
+        molecule_id: number of the molecule that each is a conformer of; None if each is
+            a molecule of its own.
     """
 
     num_atoms: Int32[np.ndarray, " num_molecules"]
@@ -66,6 +69,7 @@ class Molecules(NamedTuple):
     properties: Properties
     units: Mapping[str, str] = MappingProxyType({})
     labels: Labels = NO_LABELS
+    molecule_id: Int32[np.ndarray, " num_molecules"] | None = None
 
 
 class Unreadable(NamedTuple):
@@ -157,6 +161,7 @@ def select(
     starts = molecules.offsets[:-1][chosen]
     atoms = np.arange(num_atoms.sum(dtype=np.int64))
     atoms += np.repeat(starts - (ends - num_atoms), num_atoms)
+    ids = molecules.molecule_id
     labels = Labels(
         {name: v[chosen] for name, v in molecules.labels.of_molecules.items()},
         {name: v[atoms] for name, v in molecules.labels.of_atoms.items()},
@@ -168,11 +173,42 @@ def select(
         molecules.names[chosen],
         {name: values[chosen] for name, values in molecules.properties.items()},
         molecules.units,
-    )._replace(labels=labels)
+    )._replace(
+        labels=labels,
+        molecule_id=None if ids is None else ids[chosen],
+    )
+
+
+def ids_of(molecules: Molecules) -> Int32[np.ndarray, " num_molecules"]:
+    """Returns the number of the molecule that each conformer is of."""
+    if molecules.molecule_id is None:
+        return np.arange(len(molecules.num_atoms), dtype=np.int32)
+    return molecules.molecule_id
+
+
+def find_conformers(molecules: Molecules) -> Molecules:
+    """Takes molecules of one name and the same atoms in the same order for conformers.
+
+    What states its molecules itself, or has no name twice, is returned as it is.
+    """
+    count = len(molecules.num_atoms)
+    if molecules.molecule_id is not None or len({*molecules.names.tolist()}) == count:
+        return molecules
+    known: dict[tuple[str, bytes], int] = {}
+    bounds = itertools.pairwise(molecules.offsets.tolist())
+    rows = (molecules.atomic_numbers[begin:end].tobytes() for begin, end in bounds)
+    keys = zip(molecules.names.tolist(), rows, strict=True)
+    found = [known.setdefault(key, len(known)) for key in keys]
+    return molecules._replace(molecule_id=np.array(found, np.int32))
 
 
 def concatenate(parts: Sequence[Molecules]) -> Molecules:
     """Returns the molecules of all parts, one part after another; labels go."""
+    ids, total = [], 0
+    for part in parts:
+        ids.append(ids_of(part) + np.int32(total))
+        total = int(ids[-1].max(initial=total - 1)) + 1
+    alone = all(part.molecule_id is None for part in parts)
     return make_molecules(
         np.concatenate([part.num_atoms for part in parts]),
         np.concatenate([part.atomic_numbers for part in parts]),
@@ -183,7 +219,7 @@ def concatenate(parts: Sequence[Molecules]) -> Molecules:
             for name in parts[0].properties
         },
         parts[0].units,
-    )
+    )._replace(molecule_id=None if alone else np.concatenate(ids))
 
 
 def checksum(molecules: Molecules) -> str:
@@ -199,6 +235,7 @@ def checksum(molecules: Molecules) -> str:
         *((values, "<f4") for _, values in sorted(molecules.properties.items())),
         *((v, "<f8") for _, v in sorted(molecules.labels.of_molecules.items())),
         *((v, "<f4") for _, v in sorted(molecules.labels.of_atoms.items())),
+        *(() if molecules.molecule_id is None else ((molecules.molecule_id, "<i4"),)),
     ):
         digest.update(np.ascontiguousarray(array, dtype=kind).data)
     return digest.hexdigest()

@@ -2,8 +2,9 @@
 
 Two forms: `positions` in Å as floats, or `positions_1e4` (`_1e3`, ...) as integers
 in units of 1e-4 Å. Beside them `num_atoms` and `atomic_numbers`, and as the file
-likes `names`, `gdb_index`, `split` (0 training, 1 validation, 2 test), and properties
-under the names of their conditions.
+likes `names`, `gdb_index`, `split` (0 training, 1 validation, 2 test), `molecule_id`
+(one number for all conformers of a molecule), and properties under the names of their
+conditions; the charge also as `total_charge` or `formal_charge`.
 """
 
 import re
@@ -30,9 +31,12 @@ _SCALED = re.compile(r"positions_1e(\d)")
 _LONGEST_TEXT = 4096  # bytes of one name
 _KINDS = {
     "num_atoms": "iu", "atomic_numbers": "iu", "positions": "f", "names": "US",
-    "gdb_index": "iu", "split": "iub", FIELD: "U",
+    "gdb_index": "iu", "split": "iub", "molecule_id": "iu", FIELD: "U",
 }  # fmt: skip
 """Kinds of NumPy types that the arrays may have; properties are numbers."""
+
+_OF_MOLECULES = ("names", "gdb_index", "split", "molecule_id")
+_CHARGES = ("charge", "total_charge", "formal_charge")
 
 _IN_WORDS = {
     "iu": "integers", "iub": "integers", "f": "floats in Å", "US": "text",
@@ -133,7 +137,7 @@ def _chooser(
         position = _position_name(headers, path)
         kinds = {**_KINDS, **dict.fromkeys(properties, "fiu")}
         kinds |= {position: "f" if position == "positions" else "iu"}
-        ours = ("atomic_numbers", position, "names", "gdb_index", "split")
+        ours = ("atomic_numbers", position, *_OF_MOLECULES)
         ours += (FIELD,) if properties and _states_units(headers) else ()
         wanted = dict.fromkeys((*ours, *properties))
         chosen = [name for name in wanted if name in headers]
@@ -182,7 +186,10 @@ def read_npz(path: Path, properties: Sequence[str] = ()) -> Records:
         UsageError: The file is no complete archive, or its arrays do not fit together.
     """
     counts = _counts(path)
-    arrays = read_arrays(path, WHAT, _chooser(path, counts, properties))
+    asked = (*properties, *(_CHARGES if "charge" in properties else ()))
+    arrays = dict(read_arrays(path, WHAT, _chooser(path, counts, asked)))
+    if stated := [name for name in _CHARGES if name in arrays]:
+        arrays["charge"] = arrays[stated[0]]
     _check_numbers(arrays, path)
     names = None
     if "names" in arrays:
@@ -198,6 +205,9 @@ def read_npz(path: Path, properties: Sequence[str] = ()) -> Records:
         {name: arrays.get(name, unknown) for name in properties},
         parse_units(str(arrays.get(FIELD, ""))),
     )
+    if "molecule_id" in arrays:
+        _, ids = np.unique(arrays["molecule_id"], return_inverse=True)
+        molecules = molecules._replace(molecule_id=ids.astype(np.int32))
     return Records(molecules, _split(arrays, path), ())
 
 
@@ -231,6 +241,8 @@ def write_npz(
         split: part of each molecule, see `Records`; none is written where None.
     """
     more = {} if split is None else {"split": split}
+    if molecules.molecule_id is not None:
+        more["molecule_id"] = molecules.molecule_id
     if molecules.units:
         more[FIELD] = np.array(format_units(molecules.units))
     save = np.savez_compressed if compress else np.savez

@@ -17,7 +17,14 @@ from common.commands.reading import DAMAGE, line_of
 from common.errors import UsageError
 from common.nn.conditions import CONDITIONS
 from symphony.data.labels import read_labels
-from symphony.data.molecules import Molecules, Records, SkipReport, select
+from symphony.data.molecules import (
+    Molecules,
+    Records,
+    SkipReport,
+    find_conformers,
+    ids_of,
+    select,
+)
 from symphony.data.npz import read_npz
 from symphony.data.opening import check_form, how_to_convert, open_bytes
 from symphony.data.plausibility import HYDROGEN, warn_without_hydrogens
@@ -158,6 +165,19 @@ def _check_properties(
             logging.warning("%s: no molecule has the property %s", source, name)
 
 
+def _with_charges(molecules: Molecules, source: str) -> Molecules:
+    """Takes molecules whose charge a file does not state for neutral."""
+    stated = molecules.properties["charge"]
+    unknown = np.isnan(stated)
+    if unknown.any():
+        logging.info(
+            "%s: no charge is stated of %d molecules, which count as neutral",
+            source, unknown.sum(),
+        )  # fmt: skip
+    charges = np.where(unknown, np.float32(0.0), stated)
+    return molecules._replace(properties={**molecules.properties, "charge": charges})
+
+
 def _divide(num_molecules: int) -> Int8[np.ndarray, " num_molecules"]:
     """Returns 0, 1 or 2 for four fifths, a tenth and a tenth, drawn with one seed."""
     order = np.random.default_rng(0).permutation(num_molecules)
@@ -178,7 +198,10 @@ def _choose_split(records: Records, split: str, source: str) -> Molecules:
         logging.info("%s: not divided, %s is the whole of it", source, split)
         return molecules
     if split_of is None:
-        split_of = _divide(num_molecules)
+        _, first, ids = np.unique(
+            ids_of(molecules), return_index=True, return_inverse=True
+        )
+        split_of = _divide(len(first))[ids]
     chosen = split_of == SPLITS.index(split)
     if not chosen.any():
         raise UsageError(f"{source}: expected molecules of split {split}, found none")
@@ -243,8 +266,12 @@ def read_molecules(
                 molecules=records.molecules._replace(labels=found)
             )
     notes = records.notes
+    records = records._replace(molecules=find_conformers(records.molecules))
     records, report = screen(records, species_table, max_atoms, source, strict)
     molecules = records.molecules
+    if "charge" in properties:
+        molecules = _with_charges(molecules, source)
+        records = records._replace(molecules=molecules)
     _check_properties(molecules, properties, source)
     # Who reads the parts of a file one after another is told once.
     if split in (None, SPLITS[0]):

@@ -71,6 +71,8 @@ class _Parsed(NamedTuple):
 def _add(parsed: _Parsed, record: _Record, mol: Any) -> None:
     """Adds a molecule of RDKit and its record; adds nothing where it raises."""
     fields = {name: _field(record, name) for name in parsed.values}
+    if "charge" in fields:
+        fields["charge"] = _charge(mol)
     numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
     # RDKit has no positions of a record without atoms.
     positions = mol.GetConformer().GetPositions() if numbers else np.zeros((0, 3))
@@ -78,7 +80,8 @@ def _add(parsed: _Parsed, record: _Record, mol: Any) -> None:
     parsed.numbers.extend(numbers)
     parsed.positions.extend(positions.ravel().tolist())
     parsed.names.append(_title(record) or str(len(parsed.names)))
-    parsed.marks[0] += _is_charged(mol)
+    is_lost = "charge" not in fields and _charge(mol) != 0.0
+    parsed.marks[0] += is_lost or _has_radicals(mol)
     parsed.marks[1] += any(atom.GetIsotope() for atom in mol.GetAtoms())
     parsed.tags.append({"2D": 2, "3D": 3}.get(record.lines[1][20:22], 0))
     for name, value in fields.items():
@@ -87,11 +90,14 @@ def _add(parsed: _Parsed, record: _Record, mol: Any) -> None:
         parsed.units.update(parse_units(_text_of(record, FIELD)))
 
 
-def _is_charged(mol: Any) -> bool:
-    """Returns whether a molecule has a net charge, or radicals that the file marks."""
-    atoms = mol.GetAtoms()
-    radicals = any(atom.GetNumRadicalElectrons() for atom in atoms)
-    return radicals or sum(atom.GetFormalCharge() for atom in atoms) != 0
+def _charge(mol: Any) -> float:
+    """Returns the sum of the formal charges."""
+    return float(sum(atom.GetFormalCharge() for atom in mol.GetAtoms()))
+
+
+def _has_radicals(mol: Any) -> bool:
+    """Returns whether there are radicals that the file marks."""
+    return any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
 
 
 def _molecules(parsed: _Parsed) -> Molecules:

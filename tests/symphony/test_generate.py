@@ -47,9 +47,10 @@ def run(count, steps_per_call=4, start=nothing, max_atoms=9):
 
 
 @functools.cache
-def compiled_parts():
+def compiled_parts(num_neighbors=0):
     """The three functions of a decoder, each compiled alone, for one molecule."""
     model, params = small.model_and_params()
+    model = model.clone(num_neighbors=num_neighbors)
     asked = settings()
 
     @jax.jit
@@ -188,8 +189,8 @@ def test_given_atoms_come_first_and_never_move():
     assert max(len(molecule.species) for molecule in grown) > 3
 
 
-def grow_cache(positions, species):
-    _, extend, empty = compiled_parts()
+def grow_cache(positions, species, num_neighbors=0):
+    _, extend, empty = compiled_parts(num_neighbors)
     caches = [empty()]
     for count in range(1, len(species) + 1):
         part = fragment_of(positions[:count], species[:count])
@@ -214,10 +215,12 @@ def in_given_order(positions, species):
     )
 
 
-def test_kept_features_equal_one_pass_over_the_whole_molecule():
+@pytest.mark.parametrize("num_neighbors", [0, 2])
+def test_kept_features_equal_one_pass_over_the_whole_molecule(num_neighbors):
     model, params = small.model_and_params()
+    model = model.clone(num_neighbors=num_neighbors)
     positions, species = small.chain(2, 6)
-    caches = grow_cache(positions, species)
+    caches = grow_cache(positions, species, num_neighbors)
 
     @jax.jit
     def whole(drawn):

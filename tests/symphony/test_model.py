@@ -8,7 +8,9 @@ import numpy as np
 from scipy.stats import ortho_group
 
 from common.nn.blocks.messages import edge_feats
+from common.nn.conditions import known
 from common.nn.features import from_scalars
+from symphony import build
 from symphony.model import Surroundings
 from tests.symphony import small
 from tests.symphony.small import NUM_NODES, chain, cut_of, model_and_params
@@ -192,3 +194,46 @@ def test_parity_of_the_electrons_is_told_and_that_of_atoms_to_come_is_not():
     assert np.all(np.abs(one_early - of_even) > 1e-4)
     np.testing.assert_allclose(one_late, [of_even[0], one_early[1]], atol=1e-6)
     np.testing.assert_allclose(two, [one_early[0], of_even[1]], atol=1e-6)
+
+
+def test_a_network_of_few_neighbours_is_that_of_all_where_no_more_are_in_reach():
+    model, params = model_and_params()
+    line = np.zeros((12, 3), np.float32)
+    line[:, 0] = 1.3 * np.arange(12)
+    drawn = cut_of(line, np.arange(12) % 5, 12)
+    reach = {"cutoff": 2.7}  # Four atoms, or five of a point between two.
+    all_of_them, few = (model.clone(num_neighbors=count, **reach) for count in (0, 5))
+    terms = [
+        small.step_terms(one, params, drawn, None, 0.0) for one in (all_of_them, few)
+    ]
+    assert largest_difference(*terms) < 1e-5
+    # Fewer than are in reach are not enough.
+    fewer = small.step_terms(model.clone(num_neighbors=1, **reach), params, drawn)
+    assert largest_difference(terms[0], fewer) > 1e-3
+
+
+def test_an_odd_charge_turns_the_parity_of_the_electrons():
+    config = small.make_config()
+    config.model.conditions = ("noise_std", "charge")
+    model, params = (
+        build.make_model(config),
+        build.init_params(config, jax.random.key(0)),
+    )
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    # What is left of the charge is its parity.
+    embedding = params["params"]["embed_conditions"]["charge"]
+    embedding.update(jax.tree.map(jnp.zeros_like, embedding))
+    drawn = cut_of(*chain(4, 5), NUM_NODES)
+    placed = (jnp.arange(NUM_NODES) <= 3)[None] & drawn.node_mask
+
+    @jax.jit
+    @jax.vmap
+    def stop(charge, species):
+        conditions = {**small.NO_NOISE, **known({"charge": charge})}
+        arrays = species, drawn.positions, drawn.node_mask, placed, conditions
+        return model.bind(params).embed_steps(*arrays)[1].stop[0]
+
+    charges = jnp.array([0.0, 1.0, -1.0, 2.0])
+    neutral, cation, anion, twice = stop(charges, jnp.stack([drawn.species] * 4))
+    assert abs(cation - neutral) > 1e-4
+    np.testing.assert_allclose([anion, twice], [cation, neutral], atol=1e-6)

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from symphony import data
-from symphony.orders import CutNoise, Law, cut, draw_cut_noise
+from symphony.orders import MOST_GUMBEL, CutNoise, Law, cut, draw_cut_noise
 from tests.symphony import orders_numpy as twin
 
 TABLE = (1, 6, 7, 8, 9)
@@ -66,9 +66,12 @@ def cut_one(noise, positions, species, node_mask=None, heavy_first=False):
     return jax.tree.map(lambda x: x[0], cut_batch(*batch, heavy_first=heavy_first))
 
 
-def cut_often(positions, species, count, heavy_first=False, seed=0):
+def cut_often(positions, species, count, heavy_first=False, seed=0, few=False):
     keys = jax.random.split(jax.random.key(seed), count)
     noise = jax.vmap(draw_cut_noise, (0, None))(keys, len(species))
+    if few:  # As of a large molecule.
+        large = jax.vmap(draw_cut_noise, (0, None))(keys, MOST_GUMBEL + 1)
+        noise = CutNoise(noise.first, large.edges[:, : len(species)])
     copies = [np.repeat(x[None], count, 0) for x in (positions, species)]
     mask = np.ones((count, len(species)), bool)
     return jax.device_get(cut_batch(noise, *copies, mask, heavy_first=heavy_first))
@@ -184,7 +187,8 @@ def test_heavy_first_crosses_a_bridge_of_hydrogen():
     assert np.all(cuts.order[:, 1] == 1)
 
 
-def test_propane_follows_the_enumerated_law():
+@pytest.mark.parametrize("few", [False, True], ids=["small", "large"])
+def test_propane_follows_the_enumerated_law(few):
     heavy = IS_HEAVY[PROPANE_SPECIES]
     law = twin.Law(TOLERANCE, CUTOFF, False)
     expected = twin.law_of_first_two_steps(PROPANE, heavy, law)
@@ -192,7 +196,7 @@ def test_propane_follows_the_enumerated_law():
     counts = dict.fromkeys(expected, 0)
     num_chunks, size = 5, 4_000
     for seed in range(num_chunks):
-        cuts = cut_often(PROPANE, PROPANE_SPECIES, size, seed=seed)
+        cuts = cut_often(PROPANE, PROPANE_SPECIES, size, seed=seed, few=few)
         order, focus = cuts.order, cuts.focus
         for row in range(size):
             path = order[row].tolist()

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from symphony import likelihood, sharing
 from symphony.likelihood import ranks
@@ -11,8 +12,10 @@ from tests.symphony import small
 NUM_NODES = 9
 
 
-def test_an_order_by_shared_edges_is_that_order_by_its_own():
+@pytest.mark.parametrize("num_neighbors", [0, 2])
+def test_an_order_by_shared_edges_is_that_order_by_its_own(num_neighbors):
     model, params = small.model_and_params()
+    model = model.clone(num_neighbors=num_neighbors)
     positions, species = small.chain(2, 6)
     given = jnp.zeros((NUM_NODES, 3)).at[:6].set(positions)
     numbers = jnp.zeros(NUM_NODES, jnp.int32).at[:6].set(species)
