@@ -272,7 +272,7 @@ class Symphony(nn.Module):
     def graph(
         self,
         receivers: Float[Array, "num_receivers 3"],
-        senders: Float[Array, "num_senders 3"],
+        senders: Float[Array, "num_nodes 3"],
         mask: Bool[Array, "num_receivers num_senders"],
         index: Int[Array, " num_receivers"] | None = None,
         table: Senders = None,

@@ -91,7 +91,7 @@ FIELDS: tuple[Added | Renamed | Removed, ...] = (
     Added(SYMPHONY, "train.start_from", ""),
     Added((*SYMPHONY, "energy", "equijump"), "train.loggers", ()),
     Added(("symphony",), "model.num_neighbors", 0),
-    Added(("symphony",), "data.mixed", ()),
+    Added(SYMPHONY, "data.mixed", ()),
     Added(("symphony",), "data.properties", ()),
     Added(("symphony",), "data.labelled_only", False),
     Added(("equijump",), "data.ensemble_share", 0.0),
