@@ -202,23 +202,20 @@ def test_a_network_of_few_neighbours_is_that_of_all_where_no_more_are_in_reach()
     line[:, 0] = 1.3 * np.arange(12)
     drawn = cut_of(line, np.arange(12) % 5, 12)
     reach = {"cutoff": 2.7}  # Four atoms, or five of a point between two.
-    all_of_them, few = (model.clone(num_neighbors=count, **reach) for count in (0, 5))
     terms = [
-        small.step_terms(one, params, drawn, None, 0.0) for one in (all_of_them, few)
+        small.step_terms(model.clone(num_neighbors=count, **reach), params, drawn)
+        for count in (0, 5, 1)
     ]
-    assert largest_difference(*terms) < 1e-5
-    # Fewer than are in reach are not enough.
-    fewer = small.step_terms(model.clone(num_neighbors=1, **reach), params, drawn)
-    assert largest_difference(terms[0], fewer) > 1e-3
+    every, few, fewer = ((x.focus, x.radial, x.coarse, x.fine) for x in terms)
+    assert largest_difference(every, few) < 1e-5
+    assert largest_difference(every, fewer) > 1e-3
 
 
 def test_an_odd_charge_turns_the_parity_of_the_electrons():
     config = small.make_config()
     config.model.conditions = ("noise_std", "charge")
-    model, params = (
-        build.make_model(config),
-        build.init_params(config, jax.random.key(0)),
-    )
+    model = build.make_model(config)
+    params = build.init_params(config, jax.random.key(0))
     params = jax.tree.map(lambda leaf: leaf + 0.1, params)
     # What is left of the charge is its parity.
     embedding = params["params"]["embed_conditions"]["charge"]
