@@ -107,7 +107,7 @@ def _draw(
             num_fixed=num_fixed,
             targets=_targets_of(options, seed, one.index),
             forecast=asking.values_of(one.forecast, weights.columns),
-            log_of_atoms=_atoms_last(one, num_fixed),
+            log_of_atoms=_atoms_last(one, num_fixed), charge=options.charge,
         )  # fmt: skip
 
 
@@ -164,6 +164,7 @@ def draw_targets(
             targets=_targets_of(options, seed, one.index),
             forecast=asking.values_of(one.forecast, weights.columns),
             log_of_atoms=_atoms_last(one, count), num_redrawn=one.num_redrawn,
+            charge=options.charge,
         )  # fmt: skip
 
 

@@ -121,6 +121,7 @@ def _bond_task(sample: Sample, preset: str = BOND_PRESET) -> dict[str, Any]:
         "positions": sample.positions.tolist(),
         "name": name_of(sample),
         "properties": properties_of(sample),
+        "charge": sample.charge,
     }
 
 

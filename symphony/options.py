@@ -57,6 +57,11 @@ class Options(NamedTuple):
     guidance: float = 1.0
     candidates: int = 1
 
+    @property
+    def charge(self) -> int:
+        """Charge of every molecule, in e."""
+        return round(self.conditions.get("charge", 0.0))
+
 
 def choose(
     weights: Weights,
@@ -71,6 +76,7 @@ def choose(
     property: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     guidance: float = 1.0,
     candidates: int = 1,
+    charge: int = 0,
     **asked: Any,
 ) -> Options:
     """Checks what is asked of a sampler.
@@ -93,6 +99,7 @@ def choose(
         guidance: strength of the guidance towards them; 1 is the law as trained.
         candidates: draws for each molecule; the one that the network foresees nearest
             to the targets is kept.
+        charge: charge of every molecule, in e.
         **asked: what molecules shall be: `formula`, `num_atoms`, `max_heavy`,
             `elements`, `attach`, `keep_hydrogens`; see `symphony.wishes.read`.
 
@@ -109,12 +116,29 @@ def choose(
     if not 1 <= max_atoms <= MAX_ATOMS:
         raise UsageError(f"--max_atoms: expected 1 to {MAX_ATOMS}, found {max_atoms}")
     given = {name: float(value) for name, value in (conditions or {}).items()}
+    given |= _charge_of(charge, given, weights)
     check_conditions(given, names_read(config), weights.name)
     targets = asking.read(property, guidance, weights, candidates)
     wanted = wishes.read(**asked)
     core = _choose_core(weights, max_atoms, start, fragment, wanted)
     _check_wishes(wanted, weights, max_atoms, core)
     return Options(*temperatures, max_atoms, core, given, wanted, *targets)
+
+
+def _charge_of(
+    charge: int, given: Mapping[str, float], weights: Weights
+) -> dict[str, float]:
+    """Returns the condition of the charge, of weights that are given one."""
+    if "charge" in given:
+        raise UsageError("--condition: expected no charge, found one; use --charge")
+    if "charge" in names_read(weights.config):
+        return {"charge": float(charge)}
+    if charge:
+        raise UsageError(
+            f"--charge: expected 0, as {weights.name} was trained on neutral molecules "
+            f"alone, found {charge}; choose other weights by --checkpoint"
+        )
+    return {}
 
 
 def _check_wishes(

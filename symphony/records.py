@@ -45,6 +45,7 @@ class Sample(NamedTuple):
         num_redrawn: draws and atoms that were taken back, where there are wishes.
         score: its `symphony.likelihood.Score`, over random orders; None where it was
             not asked for, or the molecule is unfinished.
+        charge: charge that it was asked to have, in e.
     """
 
     index: int
@@ -64,6 +65,7 @@ class Sample(NamedTuple):
     log_of_atoms: Float[np.ndarray, " num_atoms"] | None = None
     num_redrawn: int | None = None
     score: Any = None
+    charge: int = 0
 
 
 def finish(sample: Sample, preset: str = BOND_PRESET) -> tuple[Any, dict[str, Any]]:
@@ -79,7 +81,8 @@ def finish(sample: Sample, preset: str = BOND_PRESET) -> tuple[Any, dict[str, An
     """
     from symphony.chemistry import bonds
 
-    mol = bonds.perceive(sample.atomic_numbers, sample.positions, preset)
+    atoms = sample.atomic_numbers, sample.positions
+    mol = bonds.perceive(*atoms, preset, sample.charge)
     record = record_of(sample, None if mol is None else bonds.write_smiles(mol))
     if mol is not None:
         fields = {**properties_of(sample), "smiles": record["smiles"]}
@@ -119,6 +122,8 @@ def numbers_of(sample: Sample) -> dict[str, float]:
             numbers[_full_name(sample, name)] = round(value, 4)
     if sample.num_redrawn is not None:
         numbers["taken_back"] = sample.num_redrawn
+    if sample.charge:
+        numbers["charge"] = sample.charge
     if sample.moved is not None:
         numbers["moved"] = round(sample.moved, 4)
     targets = {f"target_{name}": value for name, value in sample.targets.items()}

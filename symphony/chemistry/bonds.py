@@ -131,16 +131,20 @@ def to_mol(atomic_numbers: AtomicNumbers, positions: HostPositions) -> Chem.RWMo
 
 
 def perceive(
-    atomic_numbers: AtomicNumbers, positions: HostPositions, preset: str
+    atomic_numbers: AtomicNumbers,
+    positions: HostPositions,
+    preset: str,
+    charge: int = 0,
 ) -> Chem.Mol | None:
-    """Finds the bonds of a neutral molecule in this process, without a time limit.
+    """Finds the bonds of a molecule in this process, without a time limit.
 
     Args:
         atomic_numbers: nuclear charges.
         positions: coordinates in Å.
-        preset: key of `PRESETS`, or `"strict"`: one fragment, no atom with a
-            formal charge and no radical in what `"xyz2mol_hueckel"` perceives; or
-            `"edm"`: bonds by EDM's table of lengths.
+        preset: key of `PRESETS`, or `"strict"`: one fragment, no radical and no more
+            atoms with a formal charge than the charge asks for in what
+            `"xyz2mol_hueckel"` perceives; or `"edm"`: bonds by EDM's table of lengths.
+        charge: charge of the molecule, in e; EDM's table knows none.
 
     Returns:
         The sanitized molecule with explicit hydrogens, or None if the convention
@@ -150,12 +154,16 @@ def perceive(
         from symphony.chemistry import edm  # It judges by this module.
 
         return edm.to_mol(atomic_numbers, positions)
-    mol, status = _perceive_with_status(atomic_numbers, positions, preset)
+    molecule = atomic_numbers, positions, preset, charge
+    mol, status = _perceive_with_status(*molecule)
     return mol if status == "valid" else None
 
 
 def _perceive_with_status(
-    atomic_numbers: AtomicNumbers, positions: HostPositions, preset: str
+    atomic_numbers: AtomicNumbers,
+    positions: HostPositions,
+    preset: str,
+    charge: int,
 ) -> tuple[Chem.Mol | None, str]:
     fault = find_fault(atomic_numbers, positions)
     if fault is not None:
@@ -165,7 +173,7 @@ def _perceive_with_status(
     with rdBase.BlockLogs(), _output_silenced():
         try:
             rdDetermineBonds.DetermineBonds(
-                mol, charge=0, maxIterations=MAX_ITERATIONS, **flags
+                mol, charge=charge, maxIterations=MAX_ITERATIONS, **flags
             )
             Chem.SanitizeMol(mol)
         except (ValueError, RuntimeError) as error:
@@ -174,7 +182,7 @@ def _perceive_with_status(
         return None, "no bonds"
     mol = mol.GetMol()
     if preset == STRICT:
-        return mol, judge_strictly(describe(mol)).status
+        return mol, judge_strictly(describe(mol), charge).status
     return mol, "valid"
 
 
@@ -211,13 +219,13 @@ def describe(mol: Chem.Mol) -> Perception:
     )
 
 
-def judge_strictly(perception: Perception) -> Perception:
+def judge_strictly(perception: Perception, charge: int = 0) -> Perception:
     """Turns a perception of `"xyz2mol_hueckel"` into one of `"strict"`."""
     if perception.status != "valid":
         return perception
     if perception.num_fragments != 1:
         return perception._replace(status="disconnected")
-    if perception.num_charged_atoms:
+    if perception.num_charged_atoms > abs(charge):
         return perception._replace(status="formal charges")
     if perception.num_radical_electrons:
         return perception._replace(status="radical")
@@ -225,10 +233,14 @@ def judge_strictly(perception: Perception) -> Perception:
 
 
 def describe_molecule(
-    atomic_numbers: AtomicNumbers, positions: HostPositions, preset: str
+    atomic_numbers: AtomicNumbers,
+    positions: HostPositions,
+    preset: str,
+    charge: int = 0,
 ) -> Perception:
     """Perceives one molecule in this process; failures are statuses."""
-    mol, status = _perceive_with_status(atomic_numbers, positions, preset)
+    molecule = atomic_numbers, positions, preset, charge
+    mol, status = _perceive_with_status(*molecule)
     if mol is None:
         return Perception(status)
     return describe(mol)._replace(status=status)
@@ -240,6 +252,7 @@ def to_sdf(
     preset: str,
     name: str,
     properties: Mapping[str, Any],
+    charge: int = 0,
 ) -> SdfRecord:
     """Perceives one molecule in this process and writes it as a record of an SDF.
 
@@ -249,8 +262,9 @@ def to_sdf(
         preset: convention; see `perceive`.
         name: title of the record.
         properties: further fields; `smiles` is added.
+        charge: charge of the molecule, in e.
     """
-    mol = perceive(atomic_numbers, positions, preset)
+    mol = perceive(atomic_numbers, positions, preset, charge)
     if mol is None:
         return SdfRecord(None, "")
     smiles = write_smiles(mol)
@@ -288,6 +302,7 @@ def perceive_all(
     num_workers: int = 1,
     time_limit: float = 10.0,
     on_done: pool.OnDone | None = None,
+    charges: Sequence[int] | None = None,
 ) -> list[Perception]:
     """Perceives many molecules in worker processes.
 
@@ -299,26 +314,29 @@ def perceive_all(
             then its process is ended and its status is `"timeout"`. CPU time
             makes the figures independent of what else the machine does.
         on_done: callback after every molecule, for progress bars.
+        charges: charge of each molecule, in e; all are neutral where None.
 
     Returns:
         One perception per molecule, in the given order. A process that dies makes
         the status `"crash"`.
     """
     parent = STRICT_PARENT if preset == STRICT else preset
+    charges = [0] * len(molecules) if charges is None else list(map(int, charges))
     tasks = [
         {
             "preset": parent,
             "time_limit": time_limit,
             "atomic_numbers": np.asarray(numbers).tolist(),
             "positions": np.asarray(positions, np.float64).tolist(),
+            "charge": charge,
         }
-        for numbers, positions in molecules
+        for (numbers, positions), charge in zip(molecules, charges, strict=True)
     ]
     by_clock = _CLOCK_FACTOR * time_limit
     answers = pool.map_tasks(WORKER, tasks, num_workers, by_clock, on_done)
     perceptions = [_from_answer(answer) for answer in answers]
     if preset == STRICT:
-        return [judge_strictly(perception) for perception in perceptions]
+        return [judge_strictly(*one) for one in zip(perceptions, charges, strict=True)]
     return perceptions
 
 

@@ -49,10 +49,11 @@ def perceive(task: dict[str, Any]) -> dict[str, Any]:
     """Answers a task with what a convention perceives, or a record of an SDF."""
     numbers = np.asarray(task["atomic_numbers"], np.uint8)
     positions = np.asarray(task["positions"], np.float64).reshape(-1, 3)
-    molecule = numbers, positions, task["preset"]
+    molecule, charge = (numbers, positions, task["preset"]), task.get("charge", 0)
     if "properties" in task:
-        return bonds.to_sdf(*molecule, task["name"], task["properties"])._asdict()
-    return bonds.describe_molecule(*molecule)._asdict()
+        words = task["name"], task["properties"]
+        return bonds.to_sdf(*molecule, *words, charge)._asdict()
+    return bonds.describe_molecule(*molecule, charge)._asdict()
 
 
 def run(answer_of: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
