@@ -31,7 +31,7 @@ from symphony.weights import Weights, load_weights
 CHOICES = (
     "temperature_focus", "temperature_position", "basin_temperature", "max_atoms",
     "start", "fragment", "basin", "formula", "num_atoms", "max_heavy", "elements",
-    "attach", "keep_hydrogens", "guidance", "candidates",
+    "attach", "keep_hydrogens", "guidance", "candidates", "charge",
 )  # fmt: skip
 TOGETHER = ("until_valid", "diverse", "best", "relax")
 """Flags that need all molecules of a run."""
@@ -184,6 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--fragment", help="file with one molecule to start from")
     add("--formula", help="of every molecule, as C7H10O2")
     add("--num_atoms", help="atoms with hydrogens, as 18 or 12-20")
+    add("--charge", type=int, default=0, help="of every molecule, in e")
     count("--max_heavy", help="largest number of atoms heavier than hydrogen")
     add("--elements", help="that may be added, as C,N,O,H")
     add("--attach", help="atoms of --fragment that may grow, from 0, as 3,5")

@@ -1,12 +1,15 @@
 """Charges and conformers: from files to splits and batches."""
 
+import jax
 import numpy as np
 import pytest
 
 from common.errors import UsageError
 from configs.symphony import tiny
-from symphony import data, train
+from symphony import build, data, drawing, manifest, molfile, options, records, train
+from symphony.chemistry import bonds
 from symphony.data.molecules import concatenate, find_conformers, ids_of
+from symphony.weights import Weights
 from tests.symphony.test_data_readers import WATER, v2000, xyz
 
 SPECIES = (1, 8)
@@ -139,3 +142,63 @@ def test_what_is_mixed_in_has_a_number(wrong):
     config.data.mixed = (wrong,)
     with pytest.raises(UsageError, match="expected pairs of data and how many"):
         train.check_config(config)
+
+
+AMMONIUM = (
+    np.array([7, 1, 1, 1, 1], np.uint8),
+    np.array(
+        [[0, 0, 0], [0.59, 0.59, 0.59], [-0.59, -0.59, 0.59], [-0.59, 0.59, -0.59],
+         [0.59, -0.59, -0.59]],
+        np.float32,
+    ),
+)  # fmt: skip
+
+
+def test_bonds_are_those_of_the_charge():
+    for preset in ("xyz2mol", "xyz2mol_hueckel", "strict"):
+        assert bonds.perceive(*AMMONIUM, preset) is None
+        assert bonds.write_smiles(bonds.perceive(*AMMONIUM, preset, 1)) == "[NH4+]"
+        found = bonds.perceive_all([AMMONIUM] * 2, preset, charges=[0, 1])
+        assert [one.status == "valid" for one in found] == [False, True]
+
+
+def test_files_of_an_ion_state_its_charge(tmp_path):
+    ion = records.Sample(0, 3, *AMMONIUM, stopped=True, log_likelihood=-1.0, charge=1)
+    path = tmp_path / "ions.sdf"
+    with molfile.open_output(str(path), {"seed": 3}, False) as output:
+        for one in manifest.with_bonds(iter([ion])):
+            assert manifest.write(output, *one)
+    assert '"charge": 1' in path.with_suffix(".jsonl").read_text()
+    for name in ("ions.sdf", "ions.extxyz"):
+        again, _ = data.read_molecules(
+            tmp_path / name, (1, 7), 9, properties=("charge",)
+        )
+        assert again.properties["charge"].tolist() == [1.0]
+
+
+def weights_of(*conditions):
+    config = tiny.get_config()
+    config.model.conditions = ("noise_std", *conditions)
+    model, params = (
+        build.make_model(config),
+        build.init_params(config, jax.random.key(0)),
+    )
+    return Weights("tiny", config, model, params, "", "")
+
+
+def test_weights_of_neutral_molecules_make_no_ions():
+    neutral = weights_of()
+    with pytest.raises(UsageError, match=r"--charge: expected 0, as tiny .* found 1"):
+        options.choose(neutral, charge=1)
+    assert options.choose(neutral).charge == 0
+
+
+def test_molecules_have_the_charge_that_is_asked_for():
+    weights = weights_of("charge")
+    asked = options.choose(weights, charge=-1, max_atoms=8)
+    assert asked.conditions == {"charge": -1.0}
+    (drawn,) = drawing.draw(weights, asked, 0, 0, 1, 1)
+    assert drawn.charge == -1
+    assert options.choose(weights).conditions == {"charge": 0.0}
+    with pytest.raises(UsageError, match="--condition: expected no charge"):
+        options.choose(weights, conditions={"charge": 1.0})
