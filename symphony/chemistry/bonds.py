@@ -182,7 +182,7 @@ def _perceive_with_status(
         return None, "no bonds"
     mol = mol.GetMol()
     if preset == STRICT:
-        return mol, judge_strictly(describe(mol), charge).status
+        return mol, judge_strictly(describe(mol)).status
     return mol, "valid"
 
 
@@ -219,13 +219,13 @@ def describe(mol: Chem.Mol) -> Perception:
     )
 
 
-def judge_strictly(perception: Perception, charge: int = 0) -> Perception:
+def judge_strictly(perception: Perception) -> Perception:
     """Turns a perception of `"xyz2mol_hueckel"` into one of `"strict"`."""
     if perception.status != "valid":
         return perception
     if perception.num_fragments != 1:
         return perception._replace(status="disconnected")
-    if perception.num_charged_atoms > abs(charge):
+    if perception.num_charged_atoms > abs(sum(perception.charges)):
         return perception._replace(status="formal charges")
     if perception.num_radical_electrons:
         return perception._replace(status="radical")
@@ -336,7 +336,7 @@ def perceive_all(
     answers = pool.map_tasks(WORKER, tasks, num_workers, by_clock, on_done)
     perceptions = [_from_answer(answer) for answer in answers]
     if preset == STRICT:
-        return [judge_strictly(*one) for one in zip(perceptions, charges, strict=True)]
+        return [judge_strictly(perception) for perception in perceptions]
     return perceptions
 
 

@@ -96,6 +96,7 @@ def _judge_part(arguments: argparse.Namespace, shard: shards.Shard) -> int:
             arguments.num_workers,
             arguments.time_limit,
             advance,
+            drawn.charges[own],
         )
     place = shards.describe(shard, part, total)
     parts.write(path, arguments, drawn, place, perceived)

@@ -158,10 +158,14 @@ def reference_graphs(
         perceived = partial(
             bonds.perceive_all, num_workers=num_workers, time_limit=time_limit
         )
-        first = perceived(reference.molecules, "xyz2mol", on_done=on_done)
-        pairs = zip(reference.molecules, first, strict=True)
-        failed = [molecule for molecule, found in pairs if found.status != "valid"]
-        second = perceived(failed, "xyz2mol_hueckel")
+        molecules, charges = reference.molecules, reference.charges
+        first = perceived(molecules, "xyz2mol", on_done=on_done, charges=charges)
+        failed = [place for place, one in enumerate(first) if one.status != "valid"]
+        second = perceived(
+            [molecules[place] for place in failed],
+            "xyz2mol_hueckel",
+            charges=charges and [charges[place] for place in failed],
+        )
         _warn_of_unjudged(second, len(reference.molecules))
         graphs |= dict.fromkeys(others, _graphs([*first, *second]))
     return graphs
@@ -189,6 +193,7 @@ def judge(
     num_workers: int = 1,
     time_limit: float = 10.0,
     advance: Advance | None = None,
+    charges: Sequence[int] | None = None,
 ) -> Judgement:
     """Scores molecules by each convention.
 
@@ -200,8 +205,11 @@ def judge(
         num_workers: number of worker processes.
         time_limit: CPU seconds for one molecule.
         advance: callback after every molecule done in a worker.
+        charges: charge of each molecule, in e; all are neutral where None.
     """
-    found = perceive(molecules, names, faults, num_workers, time_limit, advance)
+    found = perceive(
+        molecules, names, faults, num_workers, time_limit, advance, charges
+    )
     return score(molecules, found, names, known_graphs)
 
 
@@ -212,6 +220,7 @@ def perceive(
     num_workers: int = 1,
     time_limit: float = 10.0,
     advance: Advance | None = None,
+    charges: Sequence[int] | None = None,
 ) -> dict[str, list[bonds.Perception]]:
     """Returns what conventions perceive, but for those that judge another's bonds.
 
@@ -227,7 +236,7 @@ def perceive(
         else:
             on_done = None if advance is None else partial(advance, name)
             perceived = bonds.perceive_all(
-                molecules, name, num_workers, time_limit, on_done
+                molecules, name, num_workers, time_limit, on_done, charges
             )
         found[name] = _with_faults(perceived, faults)
     return found

@@ -172,9 +172,12 @@ def _first_mols(
     count: int,
 ) -> list[Chem.Mol]:
     """Returns the first valid molecules with their bonds."""
-    valid, _ = first_valid(molecules, perceptions)
+    valid, perceived = first_valid(molecules, perceptions)
     # Each was perceived within the time limit before.
-    mols = [bonds.perceive(*molecule, BOND_PRESET) for molecule in valid[:count]]
+    mols = [
+        bonds.perceive(*molecule, BOND_PRESET, sum(found.charges))
+        for molecule, found in zip(valid[:count], perceived, strict=False)
+    ]
     return [mol for mol in mols if mol is not None]
 
 
@@ -209,7 +212,13 @@ def evaluate(
     )
     if perceived is None:
         perceived = conventions.perceive(
-            drawn.molecules, names, drawn.faults, num_workers, time_limit, advance
+            drawn.molecules,
+            names,
+            drawn.faults,
+            num_workers,
+            time_limit,
+            advance,
+            drawn.charges,
         )
     judged = conventions.score(drawn.molecules, perceived, names, known)
     report = {
@@ -238,13 +247,17 @@ def evaluate(
             _progress_of("relaxed", advance),
         )
     if drawn_bonds is not None and num_perceived:
-        data = samples.choose(reference.molecules, num_perceived)
+        data, charges = (
+            samples.choose(some, num_perceived)
+            for some in (reference.molecules, reference.charges)
+        )
         data_bonds = bonds.perceive_all(
             data,
             BOND_PRESET,
             num_workers,
             time_limit,
             _progress_of("reference", advance),
+            charges,
         )
         report["geometry"] = measure_geometry(
             drawn.molecules, drawn_bonds, data, data_bonds

@@ -6,7 +6,7 @@ file of molecules lacks but its manifest has, stays in the denominator. Units: Ã
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -48,6 +48,7 @@ class Samples(NamedTuple):
         names: names of these.
         manifest: a record for each of these, where Symphony wrote the file; else None.
         num_accepted: molecules that the gate of the sampler accepted; None without one.
+        charges: charge of each molecule, in e.
     """
 
     molecules: list[Molecule]
@@ -57,6 +58,7 @@ class Samples(NamedTuple):
     names: Sequence[str] = ()
     manifest: Sequence[dict] | None = None
     num_accepted: int | None = None
+    charges: Sequence[int] | None = None
 
 
 class Reference(NamedTuple):
@@ -65,6 +67,7 @@ class Reference(NamedTuple):
     molecules: list[Molecule]
     smiles: list[str]
     source: str
+    charges: Sequence[int] | None = None
 
 
 def to_pairs(molecules: Molecules) -> list[Molecule]:
@@ -193,7 +196,7 @@ def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
             more molecules than its manifest has records.
     """
     path, manifest = _choose_files(Path(path))
-    records = read_file(path, (), PLAIN_FORMS, _FORMS)
+    records = read_file(path, ("charge",), PLAIN_FORMS, _FORMS)
     is_ours = _matches(manifest, path) is True
     drawn = () if is_ours else _find_drawings(records, str(path))
     _tell(records, str(path))
@@ -208,6 +211,7 @@ def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
     ]
     molecules += [_empty_molecule() for _ in lost]
     faults += lost
+    charges = [*_charges(records.molecules), *[0] * len(lost)]
     _check_some(records, faults, str(path))
     return Samples(
         molecules[:max_molecules],
@@ -217,7 +221,13 @@ def read_samples(path: str | Path, max_molecules: int | None = None) -> Samples:
         records.molecules.names[:max_molecules].tolist(),
         _records_of(manifest, len(shown))[:max_molecules] if is_ours else None,
         _count_accepted(manifest, max_molecules),
+        charges[:max_molecules],
     )
+
+
+def _charges(molecules: Molecules) -> list[int]:
+    """Returns the charges in e; what states none is neutral."""
+    return np.nan_to_num(molecules.properties["charge"]).astype(int).tolist()
 
 
 def _count_accepted(
@@ -323,22 +333,24 @@ def read_reference(path: str, split: str | None = None) -> Reference:
     Raises:
         UsageError: See `symphony.data.read_molecules`.
     """
-    molecules, report = data.read_molecules(path, _ALL_ELEMENTS, MAX_ATOMS, split=split)
+    molecules, report = data.read_molecules(
+        path, _ALL_ELEMENTS, MAX_ATOMS, split=split, properties=("charge",)
+    )
     pairs = to_pairs(molecules)
     smiles: list[str] = []
     file = data.locate(path)
     if file.suffix.lower() == ".npz" and not report.skipped:
         smiles = _smiles_of(file, split)
         smiles = smiles if len(smiles) == len(pairs) else []
-    return Reference(pairs, smiles, path)
+    return Reference(pairs, smiles, path, _charges(molecules))
 
 
-def choose(molecules: list[Molecule], count: int) -> list[Molecule]:
-    """Draws that many molecules without replacement, always the same ones."""
-    if count >= len(molecules):
-        return molecules
-    chosen = np.random.default_rng(0).choice(len(molecules), count, replace=False)
-    return [molecules[i] for i in np.sort(chosen)]
+def choose(items: Sequence[Any], count: int) -> Sequence[Any]:
+    """Draws that many items without replacement, always the same places."""
+    if count >= len(items):
+        return items
+    chosen = np.random.default_rng(0).choice(len(items), count, replace=False)
+    return [items[i] for i in np.sort(chosen)]
 
 
 def canonical_graphs(smiles: list[str]) -> set[str]:

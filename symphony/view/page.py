@@ -40,6 +40,7 @@ def make_grid(arguments: argparse.Namespace, show: Show) -> str:
             num_workers=arguments.num_workers,
             time_limit=arguments.time_limit,
             advance=_only_slow(advance),
+            charges=drawn.charges,
         )
     made = cards.make(drawn, judged, len(drawn.molecules))
     parts = [_STYLE, cards.to_html(made)]

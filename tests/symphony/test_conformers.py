@@ -9,6 +9,7 @@ from configs.symphony import tiny
 from symphony import build, data, drawing, manifest, molfile, options, records, train
 from symphony.chemistry import bonds
 from symphony.data.molecules import concatenate, find_conformers, ids_of
+from symphony.evaluate import conventions, samples
 from symphony.weights import Weights
 from tests.symphony.test_data_readers import WATER, v2000, xyz
 
@@ -174,6 +175,12 @@ def test_files_of_an_ion_state_its_charge(tmp_path):
             tmp_path / name, (1, 7), 9, properties=("charge",)
         )
         assert again.properties["charge"].tolist() == [1.0]
+    judged = samples.read_samples(path)
+    found = conventions.perceive(
+        judged.molecules, ["strict"], judged.faults, charges=judged.charges
+    )
+    assert [one.smiles for one in found["xyz2mol_hueckel"]] == ["[H][N+]([H])([H])[H]"]
+    assert bonds.judge_strictly(*found["xyz2mol_hueckel"]).status == "valid"
 
 
 def weights_of(*conditions):
