@@ -28,7 +28,7 @@ def _check_radii(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_mixed(config: ml_collections.ConfigDict) -> None:
-    for one in config.data.get("mixed", ()):
+    for one in config.data.mixed:
         pair = tuple(one) if isinstance(one, tuple | list) else (one,)
         if [type(part) for part in pair] != [str, int] or pair[1] < 1:
             raise UsageError(
@@ -100,7 +100,7 @@ DENOISER = Rules(
         "refine.method": tuple(denoising.METHODS),
         "refine.num_final": Range(0),
     },
-    (_check_species, _check_noises, rules.check_train),
+    (_check_species, _check_mixed, _check_noises, rules.check_train),
 )
 
 ENERGY = Rules(

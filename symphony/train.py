@@ -86,7 +86,8 @@ def _mix(
 ) -> data.Molecules:
     """Adds molecules of the training split of other data, drawn with one seed."""
     parts = [molecules]
-    for path, count in config.data.get("mixed", ()):
+    mixed = config.data.mixed if "mixed" in config.data else ()
+    for path, count in mixed:
         others, _ = data.read_molecules(
             path,
             tuple(config.data.species),

@@ -138,7 +138,7 @@ def test_a_name_may_be_given_as_any_flag_and_overridden(given):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    told = r"demo, energy_qm9, ethanol, .*perhaps ethanol\), found ethanal"
+    told = r"demo, druglike, energy_qm9, ethanol, .*perhaps ethanol\), found ethanal"
     with pytest.raises(UsageError, match=told):
         configs.path_of("symphony", "ethanal")
 
