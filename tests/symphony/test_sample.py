@@ -84,7 +84,7 @@ def bonds_in_process(monkeypatch):
     monkeypatch.setattr(manifest, "with_bonds", small.with_bonds)
 
 
-def bonds_for_some(atomic_numbers, positions, preset):
+def bonds_for_some(atomic_numbers, positions, preset, charge):
     """Stands for perception: random weights hardly ever make a molecule with bonds."""
     if len(atomic_numbers) < 2 or len(atomic_numbers) % 3 == 0:
         return None
