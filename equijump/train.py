@@ -107,9 +107,10 @@ def make_validate(
     plan = pairs.make_plan(segments.validation, segments.lags, config.loss.unroll)
 
     def part(params: training.Params, chosen: _Part) -> float:
-        size = chosen.num_nodes
-        batch = pairs.draw(plan, count, size, seed=0, step=0, rows=chosen.rows)
-        given = (batch, keys[chosen.rows], chosen.counts)
+        size, own = chosen.num_nodes, parallel.own_rows(len(chosen.rows))
+        rows = chosen.rows[own]
+        batch = pairs.draw(plan, count, size, seed=0, step=0, rows=rows)
+        given = (batch, keys[rows], chosen.counts[own])
         return float(total(params, *parallel.split_batch(given, mesh)))
 
     buckets = mixture.make_buckets(segments.training)
@@ -175,8 +176,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     ensemble = config.data.ensemble_share > 0.0 or build.has_random_frames(config)
     statistics = measure(segments, config.data.align, ensemble, config.model.cloud)
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
-    num_devices = config.train.num_devices
-    mesh = parallel.make_mesh(num_devices) if num_devices > 1 else None
+    mesh = parallel.mesh_of_run(config.train.num_devices)
     meta = splits.describe(segments) | {
         "statistics": build.write_statistics(statistics),
         "num_nodes": segments.num_nodes,
@@ -197,11 +197,15 @@ def _make_parts(
     plan = pairs.make_plan(segments.training, segments.lags, config.loss.unroll)
     buckets = mixture.make_buckets(plan.segments, plan.shares)
 
-    def batch_at(step: int) -> pairs.Batch:
+    def batch_at(
+        step: int, rows: Int[np.ndarray, " num_rows"] | None = None
+    ) -> pairs.Batch:
         bucket = mixture.bucket_at(buckets, config.seed, step)
         given = plan, size, bucket.num_nodes, config.seed, step
-        batch = pairs.draw(*given, shares=bucket.shares)
-        return pairs.hide_sources(batch, share, config.seed, step) if share else batch
+        batch = pairs.draw(*given, rows, bucket.shares)
+        if share:
+            pairs.hide_sources(batch, share, config.seed, step, rows)
+        return batch
 
     return run.Parts(
         loss_fn=make_loss(config, statistics),

@@ -165,6 +165,7 @@ def make_validate(
     model, totals_of = build.make_model(config), build.kind_of(config).totals
     num_devices = 1 if mesh is None else mesh.shape["data"]
     batch_size = num_devices * -(-VALIDATION_BATCH // num_devices)
+    own = parallel.own_rows(batch_size)
 
     @partial(jax.jit, compiler_options=compiler_options())
     def evaluate(params: training.Params, batch: data.Batch, keys: Any) -> build.Totals:
@@ -177,8 +178,9 @@ def make_validate(
         parts = []
         for index, batch in enumerate(data.batches_in_order(packed, batch_size)):
             key = jax.random.fold_in(jax.random.key(0), index)
-            keys = jax.random.split(key, batch_size)
-            on_devices = parallel.split_batch((batch, keys), mesh)
+            given = (batch, jax.random.split(key, batch_size))
+            given = jax.tree.map(lambda leaf: leaf[own], given)
+            on_devices = parallel.split_batch(given, mesh)
             parts.append(jax.block_until_ready(evaluate(params, *on_devices)))
         means = _per_step(run.average(parts))
         return {f"validation_{name}": value for name, value in means.items()}
@@ -242,9 +244,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> training.TrainSta
     resumes = checkpoints.has_checkpoint(workdir)
     params = (build.init_params if resumes else start_params)(config, init_key)
     packed, held_out, meta = load_data(config)
-    mesh = (
-        parallel.make_mesh(settings.num_devices) if settings.num_devices > 1 else None
-    )
+    mesh = parallel.mesh_of_run(settings.num_devices)
     parts = run.Parts(
         loss_fn=build.make_loss(config, kind.mean_steps(meta)),
         batch_at=partial(data.batch_at, packed, settings.batch_size, config.seed),

@@ -82,10 +82,23 @@ def _guarded(command: str, work: Callable[[], int]) -> int:
             raise
         return failures.BROKEN_PIPE  # Rich ends so where nobody reads.
     except (Exception, KeyboardInterrupt) as error:  # Whatever else may have failed.
-        message, status = failures.describe(error)
-        if status == 3 and os.environ.get(failures.TRACEBACK, "0") != "0":
-            traceback.print_exception(error)
-        return _fail(command, message, status)
+        return tell(command, error)
+
+
+def tell(command: str, error: BaseException) -> int:
+    """Writes the line on an error to standard error and returns the exit status.
+
+    >>> tell("symphony train", KeyboardInterrupt())
+    130
+
+    Args:
+      command: name shown before the message.
+      error: what ended the command.
+    """
+    message, status = failures.describe(error)
+    if status == 3 and os.environ.get(failures.TRACEBACK, "0") != "0":
+        traceback.print_exception(error)
+    return _fail(command, message, status)
 
 
 def dispatch(

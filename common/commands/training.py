@@ -11,7 +11,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from common.commands import cli
+from common.commands import cli, hosts
 from common.commands.files import with_home, with_home_in_flag
 from common.errors import UsageError
 from common.runs import config as configs
@@ -52,10 +52,11 @@ def run(
     given = training_flags(command, description, argv)
     expand_paths(given.config)
     check_config(given.config)
-    if given.config.train.num_devices > 1:
-        parallel.set_num_cpu_devices(given.config.train.num_devices)
-    cli.announce_device()
-    train(given.config, Path(given.workdir))
+    with hosts.joined(command):
+        if given.config.train.num_devices > 1:
+            parallel.set_num_cpu_devices(given.config.train.num_devices)
+        cli.announce_device()
+        train(given.config, Path(given.workdir))
     return 0
 
 

@@ -27,7 +27,7 @@ from common import __version__
 from common.commands import cli, reading
 from common.errors import RunError, UsageError
 from common.runs import config as configs
-from common.runs import old_names
+from common.runs import old_names, parallel
 from common.runs.training import Params, TrainState, check_finite, named_leaves
 
 FORMAT_VERSION = 1
@@ -239,13 +239,24 @@ def save(
     if step in manager.all_steps():
         return
     record = _record(config, meta) | {"validation_loss": validation_loss, "step": step}
-    arrays = {name: np.array(leaf) for name, leaf in named_leaves(state)}
-    _check_room(Path(manager.directory), sum(leaf.nbytes for leaf in arrays.values()))
+    arrays = {name: _kept(leaf) for name, leaf in named_leaves(state)}
+    if jax.process_index() == 0:
+        num_bytes = sum(leaf.nbytes for leaf in arrays.values())
+        _check_room(Path(manager.directory), num_bytes)
     rank = math.inf if validation_loss is None else validation_loss
     items = ocp.args.Composite(
         state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record)
     )
     manager.save(step, args=items, metrics={"validation_loss": rank}, force=True)
+
+
+def _kept(leaf: jax.Array) -> jax.Array | np.ndarray:
+    """Returns a copy of an array; of one in parts on several hosts, the array itself.
+
+    Each of them writes its parts then.
+    """
+    is_here = leaf.is_fully_addressable or leaf.is_fully_replicated
+    return np.array(leaf) if is_here else jnp.copy(leaf)
 
 
 def _check_room(folder: Path, num_bytes: int) -> None:
@@ -297,7 +308,7 @@ def restore(manager: Any, template: TrainState, step: int | None = None) -> Rest
             )
         if isinstance(leaf, jax.Array) and not leaf.committed:
             return jnp.array(value)
-        return jax.device_put(value, leaf.sharding)
+        return parallel.place(value, leaf.sharding)
 
     leaves = [place(name, leaf) for name, leaf in named_leaves(template)]
     unknown = arrays.keys() - {name for name, _ in named_leaves(template)}
@@ -527,15 +538,28 @@ def _read(
     if step is None:
         raise UsageError(f"{manager.directory}: expected a checkpoint, found none")
     path = Path(manager.directory) / str(step)
-    items = ocp.args.Composite(
-        state=ocp.args.StandardRestore(), record=ocp.args.JsonRestore()
-    )
     with reading.refusing(path, "a complete checkpoint", _GO_ON):
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(_shapes(path / "state")),
+            record=ocp.args.JsonRestore(),
+        )
         restored = manager.restore(step, args=items)
         arrays = {name: np.asarray(value) for name, value in restored.state.items()}
         record = restored.record
         _check_record(record)
     return path, arrays, record
+
+
+def _shapes(folder: Path) -> dict[str, np.ndarray]:
+    """Returns empty arrays for those of a checkpoint, to be read as a whole.
+
+    Without them each would be placed on the devices that wrote it.
+    """
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as reader:
+        tree = reader.metadata(folder).item_metadata.tree
+    return {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in tree.items()}
 
 
 def _best_step(manager: Any) -> int | None:

@@ -15,7 +15,8 @@ def train_group(**values: object) -> ml_collections.ConfigDict:
     group = ml_collections.ConfigDict()
     group.update(num_steps=60_000, batch_size=16)
     group.num_microbatches = 1  # Pieces of a batch that are evaluated in turn.
-    group.num_devices = 1
+    group.num_devices = 1  # Of each process of the run.
+    group.shard_parameters = False  # Whether each device holds a part of them.
     group.optimizer = "muon"  # A key of `common.runs.training.OPTIMIZERS`.
     group.update(learning_rate=2e-3, warmup_steps=200)
     group.final_factor = 0.01  # Of the learning rate, at the last step.

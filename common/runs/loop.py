@@ -5,21 +5,25 @@ for all. Batches and keys are functions of the step, so that a run that was kill
 is started again ends as if it had not been.
 """
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsFloat
 
 import jax
 import ml_collections
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
-from jaxtyping import Array, Key
+from jaxtyping import Array, Int, Key
 
-from common.commands import cli
+from common.commands import cli, hosts
 from common.errors import UsageError
 from common.runs import checkpoints, curves, loggers, metrics, parallel, training
+
+Write = Callable[[int, Mapping[str, SupportsFloat]], None]
+"""Takes the step and the numbers of a record."""
 
 
 class Parts(NamedTuple):
@@ -28,7 +32,8 @@ class Parts(NamedTuple):
     Attributes:
         loss_fn: `(params, batch, keys) -> (loss, metrics)`, see
             `common.runs.training.make_train_step`.
-        batch_at: batch of a step, from 0.
+        batch_at: some rows of the batch of a step, from 0; of several processes each
+            asks for its own.
         validate: metrics of averaged parameters, `validation_<loss_name>` among them.
         average: metrics of several steps to one record, `loss_name` among them.
         loss_name: name of the number that is shown, and that ranks checkpoints.
@@ -39,7 +44,7 @@ class Parts(NamedTuple):
     """
 
     loss_fn: training.LossFn
-    batch_at: Callable[[int], Any]
+    batch_at: Callable[[int, Int[np.ndarray, " num_rows"]], Any]
     validate: Callable[[training.Params], dict[str, float]]
     average: Callable[[Sequence[Any]], dict[str, float]]
     loss_name: str
@@ -63,15 +68,17 @@ def train(
     >>> settings = {
     ...     "optimizer": "adam", "adam_b2": 0.99, "weight_decay": 0.0, "clip_norm": 0.0,
     ...     "learning_rate": 0.1, "warmup_steps": 0, "final_factor": 1.0,
-    ...     "num_steps": 2, "num_microbatches": 1, "ema_decay": 0.5,
+    ...     "num_steps": 2, "batch_size": 4, "num_microbatches": 1, "ema_decay": 0.5,
     ...     "log_every": 1, "eval_every": 2, "checkpoint_every": 2, "loggers": (),
+    ...     "shard_parameters": False,
     ... }
     >>> config = ml_collections.ConfigDict({"train": settings})
     >>> def loss_fn(params, batch, keys):
     ...     loss = ((params["bias"] - batch) ** 2).mean()
     ...     return loss, {"error": loss}
     >>> parts = Parts(
-    ...     loss_fn, batch_at=lambda step: np.ones(4, np.float32), average=average,
+    ...     loss_fn, batch_at=lambda step, rows: np.ones(4, np.float32)[rows],
+    ...     average=average,
     ...     validate=lambda params: {"validation_error": float(params["bias"][0])},
     ...     loss_name="error", unit="units", steps_per_epoch=1, fixed=(),
     ... )
@@ -100,58 +107,63 @@ def train(
         UsageError: What `workdir` holds is of another run.
         RunError: The loss became non-finite.
     """
-    settings = config.train
-    optimizer = training.make_optimizer(settings)
+    settings, is_first = config.train, jax.process_index() == 0
+    shards = settings.shard_parameters and mesh is not None
+    optimizer = training.make_optimizer(settings, shards)
     is_short = settings.num_steps <= training.SHORT
     train_step = training.make_train_step(
         parts.loss_fn, optimizer, settings.ema_decay, mesh, settings.num_microbatches,
-        is_short,
+        is_short, shards,
     )  # fmt: skip
-    state = parallel.replicate(training.make_state(params, optimizer), mesh)
+    place = parallel.shard if shards else parallel.replicate
+    state = place(training.make_state(params, optimizer), mesh)
+    rows = parallel.own_rows(settings.batch_size)
 
     # Virtual devices share one pool of threads: a step that starts while another waits
     # for its all-reduce can take the thread that the other needs, and neither goes on.
     shares_cpu = mesh is not None and jax.default_backend() == "cpu"
 
     with (
-        cli.made_folder(workdir, "--workdir"),
-        cli.locked(workdir),
+        _kept_folder(workdir, is_first),
         checkpoints.make_manager(workdir) as manager,
+        hosts.ending_together(),
         training.StopOnSignal() as stop,
     ):
         state, elapsed = _resume(manager, workdir, state, config, meta, parts.fixed)
-        _write_config(workdir, config)
+        if is_first:
+            _write_config(workdir, config)
         first, last = int(state.step) + 1, int(settings.num_steps)
         clock = training.start_clock(elapsed)
         _tell_steps(first, last, workdir, parts.steps_per_epoch)
         with (
-            loggers.opened(config, workdir, first - 1) as others,
-            metrics.MetricsWriter(workdir, clock, first - 1, others) as writer,
+            _records(config, workdir, clock, first - 1) as write,
             cli.progress(
                 max(last, first - 1), "training", "steps", completed=first - 1
             ) as advance,
         ):
             step, sums = first - 1, []
             for step in range(first, last + 1):
-                batch = parallel.split_batch(parts.batch_at(step - 1), mesh)
+                batch = parallel.split_batch(parts.batch_at(step - 1, rows), mesh)
                 state, totals = train_step(state, batch, train_key)
                 if shares_cpu:
                     jax.block_until_ready(totals)
                 sums.append(totals)
-                ends = step == last or stop.requested
+                ends = stop.after(step) or step == last
                 note = ""
                 if ends or step % settings.log_every == 0:
                     training.check_finite(state, checkpoints.latest_checkpoint(manager))
                     record = parts.average(sums)
                     sums = []
-                    writer.write(step, record)
+                    write(step, record)
                     note = f"{record[parts.loss_name]:.3f} {parts.unit}"
                 advance(1, note)
                 evaluates = step == last or step % settings.eval_every == 0
                 if evaluates or ends or step % settings.checkpoint_every == 0:
                     loss = None
                     if evaluates:
-                        loss = _validate(parts, state, writer, workdir)
+                        loss = _validate(parts, state, mesh, write)
+                        if is_first:
+                            _draw(parts, step, workdir)
                     now = meta | {"elapsed": list(clock())}
                     checkpoints.save(manager, state, config, now, loss)
                 if ends:
@@ -159,6 +171,34 @@ def train(
             if first <= step < last:
                 logging.info("stopped after step %d; run again, it goes on", step)
     return state
+
+
+@contextlib.contextmanager
+def _kept_folder(workdir: Path, is_first: bool) -> Iterator[None]:
+    """Makes the folder and keeps it to this run; its first process does."""
+    with contextlib.ExitStack() as stack:
+        if is_first:
+            stack.enter_context(cli.made_folder(workdir, "--workdir"))
+            stack.enter_context(cli.locked(workdir))
+        yield
+
+
+@contextlib.contextmanager
+def _records(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    clock: Callable[[], training.Elapsed],
+    resume_step: int,
+) -> Iterator[Write]:
+    """Yields what takes a record; of several processes, the first one writes it."""
+    if jax.process_index() > 0:
+        yield lambda step, record: None
+        return
+    with (
+        loggers.opened(config, workdir, resume_step) as others,
+        metrics.MetricsWriter(workdir, clock, resume_step, others) as writer,
+    ):
+        yield writer.write
 
 
 def _tell_steps(first: int, last: int, workdir: Path, per_epoch: int) -> None:
@@ -197,18 +237,23 @@ def _resume(
 def _validate(
     parts: Parts,
     state: training.TrainState,
-    writer: metrics.MetricsWriter,
-    workdir: Path,
+    mesh: Mesh | None,
+    write: Write,
 ) -> float:
     """Writes the metrics of averaged parameters; returns the validation loss."""
-    step, record = int(state.step), parts.validate(state.ema_params)
-    writer.write(step, record)
+    step = int(state.step)
+    record = parts.validate(parallel.whole(state.ema_params, mesh))
+    write(step, record)
     logging.info("step %d: validation %s", step, describe(record))
+    return record[f"validation_{parts.loss_name}"]
+
+
+def _draw(parts: Parts, step: int, workdir: Path) -> None:
+    """Draws the curves, and tells of a validation loss that rises."""
     curves.draw(workdir, parts.loss_name, parts.unit)
     told = metrics.rising(metrics.read_metrics(workdir), parts.loss_name)
     if told is not None:
         logging.warning("step %d: %s", step, told)
-    return record[f"validation_{parts.loss_name}"]
 
 
 def _check_same_data(

@@ -16,6 +16,7 @@ from common.errors import UsageError
 from common.runs import config as configs
 
 SYMPHONY = ("symphony", "paper", "denoiser")
+ALL = (*SYMPHONY, "energy", "equijump")
 
 
 class Added(NamedTuple):
@@ -89,7 +90,7 @@ FIELDS: tuple[Added | Renamed | Removed, ...] = (
     Added(("equijump",), "model.block", "equijump"),
     Added(("symphony", "denoiser", "equijump"), "model.product", "scalar"),
     Added(SYMPHONY, "train.start_from", ""),
-    Added((*SYMPHONY, "energy", "equijump"), "train.loggers", ()),
+    Added(ALL, "train.loggers", ()),
     Added(("symphony",), "model.num_neighbors", 0),
     Added(SYMPHONY, "data.mixed", ()),
     Added(("symphony",), "data.properties", ()),
@@ -108,6 +109,7 @@ FIELDS: tuple[Added | Renamed | Removed, ...] = (
     Added(("equijump",), "data.crop", 0),
     Added(("equijump",), "data.crop_kind", "sequence"),
     Added(("equijump",), "model.residue_types", 22),
+    Added(ALL, "train.shard_parameters", False),
 )
 
 PARAMS = (

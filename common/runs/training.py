@@ -18,11 +18,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
+from jax.experimental.multihost_utils import reached_preemption_sync_point
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from common.errors import RunError, UsageError
 from common.programs import compiler_options
+from common.runs import parallel
 from common.runs.grouping import grouped
 
 Params: TypeAlias = Any  # A tree of float arrays, as `Module.init` returns it.
@@ -132,7 +134,9 @@ def muon_dimensions(params: Params) -> Any:
     return jax.tree_util.tree_map_with_path(dimensions, params)
 
 
-def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+def make_optimizer(
+    config: ml_collections.ConfigDict, shards: bool = False
+) -> optax.GradientTransformation:
     """Returns Adam or Muon with the schedule of `make_schedule`.
 
     Muon (Jordan et al. 2024) orthogonalises the momentum of matrices, see
@@ -156,6 +160,8 @@ def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransform
             `weight_decay`, decoupled, times the learning rate, of matrices only, as
             `muon_dimensions` tells them;
             `adam_b2`.
+        shards: true if each device holds a part of every parameter: they are updated
+            one by one then, since those of a group would be gathered.
     """
     if config.optimizer not in OPTIMIZERS:
         raise UsageError(
@@ -165,7 +171,7 @@ def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransform
     step = OPTIMIZERS[config.optimizer](config, make_schedule(config))
     if config.clip_norm:
         step = optax.chain(optax.clip_by_global_norm(config.clip_norm), step)
-    return grouped(step, _is_matrix)
+    return step if shards else grouped(step, _is_matrix)
 
 
 def _adam(
@@ -241,6 +247,7 @@ def make_train_step(
     mesh: Mesh | None = None,
     num_microbatches: int = 1,
     is_short: bool = True,
+    shards: bool = False,
 ) -> TrainStep:
     """Returns a compiled `(state, batch, key) -> (state, metrics)`; it donates state.
 
@@ -269,15 +276,18 @@ def make_train_step(
             at least one.
         is_short: true for a run that spends more on compilation than on a slower step,
             see `SHORT`.
+        shards: true if each device holds a part of every array of the state, which must
+            have been through `parallel.shard`. Parameters are gathered for a step.
 
     Returns:
-        The step; `step.num_compilations()` is the number of sizes compiled so far. Its
-        metrics are those of `loss_fn` with `loss` and `grad_norm` (before
-        clipping).
+        The step; `step.num_compilations()` is the number of sizes compiled so far, and
+        `step.programs` are its two, gradient and update. Its metrics are those of
+        `loss_fn` with `loss` and `grad_norm` (before clipping).
     """
     num_devices = 1 if mesh is None else mesh.shape["data"]
     num_pieces = max(num_microbatches // num_devices, 1)
-    value_and_grads = _on_devices(partial(_accumulate, loss_fn, num_pieces), mesh)
+    of_batch = partial(_accumulate, loss_fn, num_pieces)
+    value_and_grads = _on_devices(of_batch, mesh, shards)
     num_traces = 0
 
     def gradients(
@@ -296,7 +306,7 @@ def make_train_step(
         return value_and_grads(params, batch, keys)
 
     update = partial(_update, optimizer, ema_decay)
-    gradients_fn, update_fn = _compile(gradients, update, mesh, is_short)
+    gradients_fn, update_fn = _compile(gradients, update, mesh, is_short, shards)
 
     def train_step(
         state: TrainState, batch: Any, key: Key[Array, ""]
@@ -305,26 +315,47 @@ def make_train_step(
         return update_fn(state, grads, metrics)
 
     train_step.num_compilations = lambda: num_traces
+    train_step.programs = gradients_fn, update_fn
     return train_step
 
 
 def _on_devices(
-    value_and_grads: Callable[..., tuple[Params, Metrics]], mesh: Mesh | None
+    value_and_grads: Callable[..., tuple[Params, Metrics]],
+    mesh: Mesh | None,
+    shards: bool,
 ) -> Callable[..., tuple[Params, Metrics]]:
-    """Returns the same function of a batch that is split over the devices of a mesh."""
+    """Returns the same function of a batch that is split over the devices of a mesh.
+
+    Where parameters are in parts, so are the gradients.
+    """
     if mesh is None:
         return value_and_grads
     everywhere, split = PartitionSpec(), PartitionSpec("data")
-    # Each device runs the loss on its own examples as if alone; left to the
-    # compiler, a scan over blocks of atoms would gather the whole batch. Carries of
-    # such scans start as constants, which the check for replication refuses.
-    return jax.shard_map(
-        lambda *given: jax.lax.pmean(value_and_grads(*given), "data"),
-        mesh=mesh,
-        in_specs=(everywhere, split, split),
-        out_specs=everywhere,
-        check_vma=False,
-    )
+    size = mesh.shape["data"]
+    axis_of = lambda leaf: parallel.cut_axis(leaf.shape, size) if shards else -1
+
+    def of_parts(
+        params: Params, batch: Any, keys: Key[Array, " batch"]
+    ) -> tuple[Params, Metrics]:
+        axes = jax.tree.map(axis_of, params)
+        specs = jax.tree.map(lambda x, a: parallel.spec(x.ndim, a), params, axes)
+
+        def on_device(params: Params, *given: Any) -> tuple[Params, Metrics]:
+            grads, metrics = value_and_grads(parallel.gather(params, axes), *given)
+            return parallel.mean_parts(grads, axes), jax.lax.pmean(metrics, "data")
+
+        # Each device runs the loss on its own examples as if alone; left to the
+        # compiler, a scan over blocks of atoms would gather the whole batch. Carries of
+        # such scans start as constants, which the check for replication refuses.
+        return jax.shard_map(
+            on_device,
+            mesh=mesh,
+            in_specs=(specs, split, split),
+            out_specs=(specs, everywhere),
+            check_vma=False,
+        )(params, batch, keys)
+
+    return of_parts
 
 
 def _update(
@@ -356,6 +387,7 @@ def _compile(
     update: Callable[..., Any],
     mesh: Mesh | None,
     is_short: bool,
+    shards: bool,
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Returns two programs: the update is the same for every size of batch."""
     quick = compiler_options()
@@ -365,11 +397,23 @@ def _compile(
         return many(), once()
     whole = NamedSharding(mesh, PartitionSpec())
     over_data = NamedSharding(mesh, PartitionSpec("data"))
+    if shards:
+        return many(), jax.jit(
+            lambda *given: _constrain(update(*given), mesh),
+            donate_argnums=0,
+            compiler_options=quick,
+        )
     shardings = (whole, whole, over_data, whole)
     return (
         many(in_shardings=shardings, out_shardings=whole),
         once(out_shardings=whole),
     )
+
+
+def _constrain(results: Any, mesh: Mesh) -> Any:
+    """Returns results of a program whose arrays lie as `parallel.shard` places them."""
+    shardings = parallel.shardings_of(results, mesh)
+    return jax.lax.with_sharding_constraint(results, shardings)
 
 
 def check_finite(state: TrainState, last_good: Path | None) -> None:
@@ -397,7 +441,8 @@ class StopOnSignal:
     """Turns SIGTERM and Ctrl-C into a flag, which the loop reads between steps.
 
     A second Ctrl-C interrupts at once. Outside the main thread, where Python allows no
-    handlers, signals keep their meaning and the flag stays down.
+    handlers, signals keep their meaning and the flag stays down. A run of several
+    processes leaves SIGTERM to JAX, which has all of them end after the same step.
 
     Attributes:
         requested: true once a signal has come.
@@ -406,10 +451,12 @@ class StopOnSignal:
     def __init__(self) -> None:
         self.requested = False
         self._previous: dict[signal.Signals, Any] = {}
+        self._several = jax.distributed.is_initialized()
 
     def __enter__(self) -> "StopOnSignal":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            terminate = () if self._several else (signal.SIGTERM,)
+            for number in (*terminate, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._receive)
         return self
 
@@ -417,10 +464,16 @@ class StopOnSignal:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def after(self, step: int) -> bool:
+        """Returns whether the run ends after a step; to be asked at every step."""
+        return reached_preemption_sync_point(step) if self._several else self.requested
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
+        if self._several:
+            signal.raise_signal(signal.SIGTERM)
 
 
 class Elapsed(NamedTuple):

@@ -289,7 +289,13 @@ def _fill_system(
     batch.numbers[rows, :size] = np.where(real, system.numbers[residues], 0)
 
 
-def hide_sources(batch: Batch, share: float, seed: int, step: int) -> Batch:
+def hide_sources(
+    batch: Batch,
+    share: float,
+    seed: int,
+    step: int,
+    rows: Int[np.ndarray, " num_rows"] | None = None,
+) -> Batch:
     """Hides some sources: of these pairs the end is a frame of the ensemble.
 
     Args:
@@ -297,8 +303,11 @@ def hide_sources(batch: Batch, share: float, seed: int, step: int) -> Batch:
         share: probability that a source is hidden.
         seed: seed of the whole run.
         step: number of the step, from 0.
+        rows: numbers of the pairs in the batch of the step; all of them where None.
     """
-    hidden = np.random.default_rng((seed, 3, step)).random(len(batch.source)) < share
+    rows = np.arange(len(batch.source)) if rows is None else rows
+    draws = np.random.default_rng((seed, 3, step)).random(rows.max() + 1)
+    hidden = draws[rows] < share
     batch.source[hidden] = 0.0
     batch.conditions["lag"].mask[hidden] = False
     return batch

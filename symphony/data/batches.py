@@ -216,7 +216,11 @@ def _locate(
 
 
 def batch_at(
-    molecules_by_bucket: tuple[Batch, ...], batch_size: int, seed: int, step: int
+    molecules_by_bucket: tuple[Batch, ...],
+    batch_size: int,
+    seed: int,
+    step: int,
+    own: Int64[np.ndarray, " num_rows"] | None = None,
 ) -> Batch:
     """Returns the batch of a training step, all its molecules from one bucket.
 
@@ -227,9 +231,10 @@ def batch_at(
 
     Args:
         molecules_by_bucket: molecules of each bucket, from `pack`.
-        batch_size: rows of the result.
+        batch_size: rows of the whole batch.
         seed: seed of the whole run.
         step: step of training, from 0.
+        own: numbers of the rows that are returned; all of them where None.
     """
     sizes = tuple(map(num_molecules, molecules_by_bucket))
     bucket, given = _locate(sizes, batch_size, seed, step)
@@ -242,6 +247,7 @@ def batch_at(
         rows = np.concatenate([rows, following])
     whole = molecules_by_bucket[bucket]
     rows = _draw_conformers(whole.conformers, rows[:batch_size], (seed, 2, step))
+    rows = rows if own is None else rows[own]
     return jax.tree.map(lambda array: array[rows], whole._replace(conformers=None))
 
 

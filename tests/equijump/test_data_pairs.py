@@ -165,6 +165,10 @@ def test_some_sources_are_hidden_as_a_function_of_seed_and_step():
     np.testing.assert_array_equal(batch.target, draw().target)
     again = pairs.hide_sources(draw(), 0.3, seed=0, step=5)
     np.testing.assert_array_equal(~again.conditions["lag"].mask, hidden)
+    rows = np.arange(1_000, 2_000)
+    part = pairs.batch_at(segments, law, 4_000, 1, 0, 5, rows=rows)
+    pairs.hide_sources(part, 0.3, seed=0, step=5, rows=rows)
+    np.testing.assert_array_equal(~part.conditions["lag"].mask, hidden[rows])
 
 
 def test_lags_of_a_range_are_log_uniform():

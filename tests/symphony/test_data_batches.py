@@ -109,6 +109,14 @@ def test_epochs_without_rest_show_every_molecule_once():
     assert orders[0] != orders[1] != orders[2]
 
 
+def test_a_part_of_a_batch_has_the_rows_of_the_whole():
+    packed = data.pack(random_molecules(2, 130, 9), TABLE, (3, 6, 9))
+    for step in range(20):
+        batch = data.batch_at(packed, 12, 3, step)
+        part = data.batch_at(packed, 12, 3, step, np.arange(6, 12))
+        assert identities(part) == identities(batch)[6:]
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 300])
 def test_every_molecule_is_shown_equally_often_in_the_long_run(batch_size):
     molecules = random_molecules(2, 130, 9)

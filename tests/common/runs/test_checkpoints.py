@@ -212,7 +212,8 @@ def test_a_checkpoint_of_another_size_is_told(tmp_path):
         checkpoints.restore(manager, make_toy(num_channels=5)[0])
 
 
-def test_a_run_goes_on_with_another_number_of_devices(tmp_path):
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_run_goes_on_with_another_number_of_devices(shards, tmp_path):
     save_steps(tmp_path, {2: 0.5})
     code = (
         "import sys, jax, numpy as np, pathlib\n"
@@ -220,10 +221,13 @@ def test_a_run_goes_on_with_another_number_of_devices(tmp_path):
         "from tests.common.runs import test_checkpoints as toy\n"
         "workdir, mesh = pathlib.Path(sys.argv[1]), parallel.make_mesh(4)\n"
         "state, _ = toy.make_toy()\n"
-        "optimizer = training.make_optimizer(toy.OPTIMIZER)\n"
-        "step_fn = training.make_train_step(toy.toy_loss, optimizer, 0.9, mesh)\n"
+        f"shards = {shards}\n"
+        "optimizer = training.make_optimizer(toy.OPTIMIZER, shards)\n"
+        "step_fn = training.make_train_step(\n"
+        "    toy.toy_loss, optimizer, 0.9, mesh, shards=shards)\n"
         "with checkpoints.make_manager(workdir) as manager:\n"
-        "    template = parallel.replicate(state, mesh)\n"
+        "    place = parallel.shard if shards else parallel.replicate\n"
+        "    template = place(state, mesh)\n"
         "    state = checkpoints.restore(manager, template).state\n"
         "    state = toy.advance(state, step_fn, 4)\n"
         "    checkpoints.save(manager, state, toy.CONFIG, toy.META)\n"

@@ -21,6 +21,8 @@ TRAIN = {
     "adam_b2": 0.99,
     "ema_decay": 0.5,
     "num_microbatches": 1,
+    "batch_size": 4,
+    "shard_parameters": False,
     "num_steps": 4,
     "log_every": 2,
     "eval_every": 4,
@@ -41,7 +43,7 @@ def loss_fn(params, batch, keys):
     return loss, {"error": loss}
 
 
-def parts_of(batch_at=lambda step: np.full(4, step, np.float32), fixed=()):
+def parts_of(batch_at=lambda step, rows: np.full(4, step, np.float32)[rows], fixed=()):
     return loop.Parts(
         loss_fn=loss_fn,
         batch_at=batch_at,
@@ -127,7 +129,7 @@ def test_what_may_change_is_noted_with_its_step(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_at_the_next_line(tmp_path):
-    spoilt = lambda step: np.full(4, np.nan if step == 2 else 0.0, np.float32)
+    spoilt = lambda step, rows: np.full(4, np.nan if step == 2 else 0.0, np.float32)
     with pytest.raises(RunError, match="non-finite at step 3"):
         run(tmp_path, config_of(), parts_of(spoilt))
 
@@ -147,7 +149,7 @@ def test_a_validation_that_rises_is_told_the_same_by_a_resumed_run(
     monkeypatch.setattr(
         loop.logging, "warning", lambda line, *rest: told.append(line % rest)
     )
-    parts = parts_of(lambda step: np.ones(4, np.float32))
+    parts = parts_of(lambda step, rows: np.ones(4, np.float32))
     each = {"log_every": 1, "eval_every": 1, "checkpoint_every": 1}
     run(tmp_path / "whole", config_of(num_steps=7, **each), parts)
     whole = list(told)

@@ -66,12 +66,14 @@ def batch_at(step):
     return rng.normal(size=(BATCH_SIZE, 3)).astype(np.float32)
 
 
-def run(num_steps, *, state=None, mesh=None, num_microbatches=1, **changes):
-    optimizer = training.make_optimizer(optimizer_config(**changes))
+def run(
+    num_steps, *, state=None, mesh=None, num_microbatches=1, shards=False, **changes
+):
+    optimizer = training.make_optimizer(optimizer_config(**changes), shards)
     if state is None:
         state = training.make_state(initial_params(), optimizer)
     step_fn = training.make_train_step(
-        toy_loss, optimizer, 0.99, mesh, num_microbatches
+        toy_loss, optimizer, 0.99, mesh, num_microbatches, shards=shards
     )
     losses = []
     for step in range(int(state.step) + 1, num_steps + 1):
@@ -174,20 +176,27 @@ def test_a_batch_that_cannot_be_cut_is_told():
         run(1, num_microbatches=3)
 
 
-def test_one_four_and_eight_devices_give_the_same_losses():
+def test_devices_give_the_same_losses_whether_the_state_is_whole_or_in_parts_on_them():
     code = (
-        "import numpy as np\n"
+        "import jax, numpy as np\n"
         "from common.runs import parallel, training\n"
         "from tests.common.runs import test_training as toy\n"
-        "for n, pieces in ((1, 1), (1, 4), (4, 1), (4, 8), (8, 1)):\n"
+        "cases = (1, 1, 0), (1, 4, 0), (4, 8, 0), (8, 1, 0), (2, 1, 1), (4, 8, 1)\n"
+        "for n, pieces, shards in cases:\n"
         "    mesh = parallel.make_mesh(n)\n"
-        "    tx = training.make_optimizer(toy.optimizer_config())\n"
+        "    tx = training.make_optimizer(toy.optimizer_config(), shards)\n"
         "    state = training.make_state(toy.initial_params(), tx)\n"
-        "    state = parallel.replicate(state, mesh)\n"
-        "    _, losses, step = toy.run(\n"
-        "        20, state=state, mesh=mesh, num_microbatches=pieces)\n"
+        "    place = parallel.shard if shards else parallel.replicate\n"
+        "    before = place(state, mesh)\n"
+        "    layout = jax.tree.map(lambda x: x.sharding, before)\n"
+        "    after, losses, step = toy.run(20, state=before, mesh=mesh,\n"
+        "        num_microbatches=pieces, shards=shards)\n"
         "    assert step.num_compilations() == 1\n"
-        "    np.savetxt(f'losses_{n}_{pieces}', losses)\n"
+        "    same = lambda x, own: x.sharding.is_equivalent_to(own, x.ndim)\n"
+        "    assert jax.tree.all(jax.tree.map(same, after, layout))\n"
+        "    kernel = after.params['hidden']['kernel'].addressable_shards[0].data\n"
+        "    assert kernel.shape == ((3, 8 // n) if shards else (3, 8))\n"
+        "    np.savetxt(f'losses_{n}_{pieces}_{shards}', losses)\n"
     )
     _, expected, _ = run(20)
     for name, losses in losses_in_child(code).items():
@@ -204,7 +213,7 @@ def losses_in_child(code):
             env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
         )
         files = sorted(Path(folder).iterdir())
-        assert len(files) == 5
+        assert len(files) == 6
         return {file.name: np.loadtxt(file) for file in files}
 
 
