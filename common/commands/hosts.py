@@ -142,6 +142,7 @@ def joined(command: str, timeout: int = TIMEOUT) -> Iterator[None]:
         yield
         return
     import jax
+    from jax.experimental import multihost_utils
 
     _end.command = command
     _end.lost = (
@@ -152,12 +153,15 @@ def joined(command: str, timeout: int = TIMEOUT) -> Iterator[None]:
     with ending_together():
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(*place, initialization_timeout=timeout)
+        cli.check_platform()
+        if jax.process_index() > 0:
+            _fall_silent()
+        # Gloo gives processes 30 s to meet: here, before one has more to do.
+        multihost_utils.sync_global_devices(command)
         _end.lost = (
             f"lost one of the {place.num_processes} processes of this run; start all "
             "again, it goes on from its latest checkpoint"
         )
-        if jax.process_index() > 0:
-            _fall_silent()
         yield
         jax.distributed.shutdown()
 
@@ -178,10 +182,16 @@ def ending_together() -> Iterator[None]:
     except BaseException as error:
         if _end.command is None:
             raise
-        known = isinstance(error, UsageError | RunError | KeyboardInterrupt)
-        if not known and _OF_PEERS.search(str(error)):
+        if _is_of_peers(error):
             error = RunError(_end.lost)
         _end.leave(partial(cli.tell, _end.command, error))
+
+
+def _is_of_peers(error: BaseException) -> bool:
+    """Returns whether an error, or what it was made of, is JAX's on a missing peer."""
+    is_ours = isinstance(error, UsageError | RunError | KeyboardInterrupt)
+    said = error.__cause__ if is_ours else error
+    return said is not None and _OF_PEERS.search(str(said)) is not None
 
 
 class _End:

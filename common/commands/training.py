@@ -52,9 +52,9 @@ def run(
     given = training_flags(command, description, argv)
     expand_paths(given.config)
     check_config(given.config)
+    if given.config.train.num_devices > 1:
+        parallel.set_num_cpu_devices(given.config.train.num_devices)
     with hosts.joined(command):
-        if given.config.train.num_devices > 1:
-            parallel.set_num_cpu_devices(given.config.train.num_devices)
         cli.announce_device()
         train(given.config, Path(given.workdir))
     return 0
