@@ -557,8 +557,8 @@ def _shapes(folder: Path) -> dict[str, np.ndarray]:
     """
     import orbax.checkpoint as ocp
 
-    with ocp.StandardCheckpointer() as reader:
-        tree = reader.metadata(folder).item_metadata.tree
+    with contextlib.closing(ocp.StandardCheckpointHandler()) as reader:
+        tree = reader.metadata(folder).tree
     return {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in tree.items()}
 
 
