@@ -94,12 +94,14 @@ def test_training_help_shows_every_flag(capsys):
 def test_devices_are_asked_for_before_training_starts(config_file, monkeypatch, capsys):
     asked, trained = [], []
     monkeypatch.setattr(training.parallel, "set_num_cpu_devices", asked.append)
-    argv = ["--workdir=w", f"--config={config_file}"]
     keep = lambda config, workdir: trained.append((config.name, str(workdir)))
     for count in (1, 4):
-        config_file.write_text(
+        # A file of its own: Python keeps the bytecode of one that is a second old.
+        path = config_file.with_name(f"config_{count}.py")
+        path.write_text(
             CONFIG.replace('"num_steps"', f'"num_devices": {count}, "num_steps"')
         )
+        argv = ["--workdir=w", f"--config={path}"]
         assert training.run("symphony train", "Trains.", len, keep, argv) == 0
     assert asked == [4]
     assert trained == [("small", "w"), ("small", "w")]
