@@ -169,7 +169,7 @@ def _with_charges(molecules: Molecules, source: str) -> Molecules:
     """Takes molecules whose charge a file does not state for neutral."""
     stated = molecules.properties["charge"]
     unknown = np.isnan(stated)
-    if unknown.any():
+    if unknown.any() and not unknown.all():
         logging.info(
             "%s: no charge is stated of %d molecules, which count as neutral",
             source, unknown.sum(),

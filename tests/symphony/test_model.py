@@ -202,8 +202,9 @@ def test_a_network_of_few_neighbours_is_that_of_all_where_no_more_are_in_reach()
     line[:, 0] = 1.3 * np.arange(12)
     drawn = cut_of(line, np.arange(12) % 5, 12)
     reach = {"cutoff": 2.7}  # Four atoms, or five of a point between two.
+    terms_of = jax.jit(small.step_terms, static_argnums=0)
     terms = [
-        small.step_terms(model.clone(num_neighbors=count, **reach), params, drawn)
+        terms_of(model.clone(num_neighbors=count, **reach), params, drawn)
         for count in (0, 5, 1)
     ]
     every, few, fewer = ((x.focus, x.radial, x.coarse, x.fine) for x in terms)
