@@ -26,12 +26,20 @@ INSTALL := $(PYTHON) -m venv $(VENV) && \
   $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 endif
 
-.PHONY: demo test test-slow lint
+.PHONY: demo demo-symphony demo-equijump test test-slow lint
 
+# Both models at the same time, since compilation keeps one core busy.
 demo: $(READY)
+	@echo "both models side by side; what a command prints comes when it has ended"
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line \
+	  demo-symphony demo-equijump
+
+demo-symphony: $(READY)
 	$(BIN)/symphony train --config=demo --workdir=$(DEMO)/train
 	$(BIN)/symphony sample --num_molecules=100 --output=$(DEMO)/molecules.sdf
 	$(BIN)/symphony evaluate --samples=$(DEMO)/molecules.sdf --output=$(DEMO)/report --overwrite
+
+demo-equijump: $(READY)
 	$(BIN)/equijump train --config=demo --workdir=$(DEMO)/train_ala2
 	$(BIN)/equijump sample --num_jumps=500 --replicas=20 --output=$(DEMO)/rollout
 	$(BIN)/equijump evaluate --trajectory '$(DEMO)/rollout/*.xtc' \
