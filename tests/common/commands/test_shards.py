@@ -106,8 +106,10 @@ def headers():
 PATHS = [Path(f"out.{index}-of-3.sdf") for index in range(3)]
 
 
-def test_parts_of_one_run_pass():
+def test_parts_of_one_run_differ_in_what_they_may_alone():
     shards.check(PATHS, headers(), frozenset({"name"}))
+    with pytest.raises(UsageError, match=r"out.1-of-3.sdf: .*name = 0, found 1"):
+        shards.check(PATHS, headers())
 
 
 @pytest.mark.parametrize(
