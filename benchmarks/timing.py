@@ -8,6 +8,7 @@ falls on every contestant alike.
 import platform
 import resource
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -104,7 +105,10 @@ def machine() -> dict[str, Any]:
     packages = ("jax", "jaxlib", "flax", "e3nn-jax", "numpy")
     return {
         "processor": processor,
-        "devices": [device.device_kind for device in jax.devices()],
+        "devices": [
+            kind if count == 1 else f"{count} x {kind}"
+            for kind, count in Counter(d.device_kind for d in jax.devices()).items()
+        ],
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in packages},
     }
